@@ -1,0 +1,77 @@
+"""``python -m analysis.build``: collect a chain's results, then write and print the tables and figures of the report."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from analysis.gallery import choose, gallery
+from analysis.load import collect_curves, evaluate_runs, write_csv, write_results
+from analysis.plots import paired_differences, save, training_curves
+from analysis.tables import caption, difference_numbers, difference_strings, main_numbers, main_strings, write_tables
+from blurdm.errors import InputError
+
+BOOTSTRAP_SEED = 0  # the intervals are part of the report, so the same results give the same digits
+
+
+def build(pointer: Path, results: Path, reports: Path, console: Console) -> None:
+    """Tables in ``reports``/tables, figures in ``reports``/figures, ``reports``/curves.csv; prints the tables."""
+    rows, costs = write_results(pointer, results)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    numbers, differences = main_numbers(rows, costs, rng), difference_numbers(rows, rng)
+    write_tables(rows, numbers, differences, reports / "tables")
+    curves = collect_curves(pointer)
+    write_csv(reports / "curves.csv", curves)
+    save(training_curves(curves), reports / "figures" / "training")
+    save(paired_differences(rows, differences), reports / "figures" / "differences")
+    _show(main_strings(numbers), console)
+    _show(difference_strings(differences), console)
+    console.print(caption(numbers, str(rows.data_digest.iloc[0])), highlight=False)
+    _restorations(pointer, rows, reports, console)
+
+
+def _restorations(pointer: Path, rows: pd.DataFrame, reports: Path, console: Console) -> None:
+    """The gallery of the first seed; said, not failed, when the runs saved no images."""
+    seeds = rows.seed.dropna().unique()
+    first = min(seeds) if len(seeds) else None
+    folders = [folder for entry, folder in evaluate_runs(pointer) if entry["seed"] in (None, first)]
+    chosen = choose(rows[rows.seed.isna() | (rows.seed == first)], folders)
+    if chosen:
+        save(gallery(chosen), reports / "figures" / "restorations")
+    else:
+        console.print("no gallery: the evaluate runs saved no images of every column", highlight=False)
+
+
+def _show(table: pd.DataFrame, console: Console) -> None:
+    groups = table.get("group", pd.Series([""] * len(table)))
+    shown = table.drop(columns="group", errors="ignore")
+    view = Table(*shown.columns, box=None, header_style="bold")
+    before = ""
+    for group, cells in zip(groups, shown.to_numpy().tolist(), strict=True):
+        if group != before:
+            view.add_row(f"[italic]{group}[/italic]")
+            before = group
+        view.add_row(*(cell.replace("[", r"\[") for cell in cells))
+    console.print(view)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m analysis.build", description=__doc__)
+    parser.add_argument("--pointer", type=Path, default=Path("chain/evaluate.json"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--reports", type=Path, default=Path("reports"))
+    options = parser.parse_args(arguments)
+    try:
+        build(options.pointer, options.results, options.reports, Console())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The canonical chain as ``blurdm run`` and DVC drive it: one stage, every seed, and where its results are."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from blurdm.config import Config, load_config
+from blurdm.interrupt import StopFlag
+from blurdm.plan import MODELS, check, plan_all
+from blurdm.pool import run_all
+from blurdm.progress import Display
+from blurdm.runs import Resources, Run, finished, read_json, write_bytes, write_json
+
+
+def run_canonical(parsed: argparse.Namespace, stop: StopFlag) -> int:
+    """Make every run of ``parsed.stage`` exist, then write its pointer, metrics and export. InputError for what is wrong."""
+    config = load_config(parsed.config, parsed.set)
+    check(config, str(parsed.config))
+    runs = plan_all(config, parsed.stage, parsed.seeds or config.seeds, parsed.runs / ".digests.json")
+    resources = Resources(parsed.device, parsed.threads, parsed.checkpoint_seconds, parsed.runs / ".frames")
+    jobs = parsed.jobs or default_jobs(len(runs), parsed.device)
+    with Display({run.key: label(run) for run in runs}) as display:
+        failures = run_all(runs, parsed.runs, resources, jobs, stop, display)
+    for failure in failures:
+        print(f"blurdm: {label(failure.run)}: {failure.message}", file=sys.stderr)
+    if failures:
+        return 2 if all(failure.expected for failure in failures) else 1
+    for run in runs:
+        print(f"{label(run)}: {run.folder(parsed.runs)} {_figures(finished(run.folder(parsed.runs)) or {})}")
+    if parsed.pointer:
+        write_pointer(parsed.pointer, parsed.stage, runs, parsed.runs)
+    if parsed.export:
+        export(runs, parsed.runs, parsed.export)
+    return 0
+
+
+def default_jobs(runs: int, device: str) -> int:
+    """One process per GPU; on a CPU all of few runs at once (three seeds on two cores balance better than two and one)."""
+    if device != "cpu":
+        return 1
+    cores = os.cpu_count() or 1
+    return runs if runs <= 2 * cores else cores
+
+
+def label(run: Run) -> str:
+    """What a person calls this run: its stage, the model that it measures, and its seed."""
+    model = run.inputs.get("model")
+    if isinstance(model, Run):
+        return f"{run.stage} {model.stage} seed {model.seed}"
+    return run.stage if run.seed is None else f"{run.stage} seed {run.seed}"
+
+
+def _figures(result: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value:.4g}" for name, value in result.get("metrics", {}).items())
+
+
+def write_pointer(path: Path, stage: str, runs: list[Run], root: Path) -> None:
+    """Where the runs of ``stage`` are, and the sha256 of their weights; and beside it metrics for DVC: mean over seeds.
+
+    Holds nothing that differs between two equal computations (no times), so that DVC sees equal results as equal.
+    """
+    rows, metrics = [], {}
+    for run in runs:
+        model = run.inputs.get("model")
+        folder = run.folder(root)
+        result = read_json(folder / "result.json")
+        row = {"stage": run.stage, "key": run.key, "folder": str(folder), "seed": run.seed}
+        if stage == "evaluate":
+            row |= {"seed": model.seed, "model": model.stage} if isinstance(model, Run) else {"seed": None, "model": "none"}
+        if "weights_sha256" in result:
+            row["weights_sha256"] = result["weights_sha256"]
+        rows.append(row)
+        for name, value in result["metrics"].items():
+            metrics.setdefault(name, []).append(value)
+    write_json(path, {"stage": stage, "runs": rows})
+    means = {name: sum(values) / len(values) for name, values in metrics.items()}
+    write_json(path.parent / "metrics" / path.name, _nested(means))
+
+
+def _nested(flat: dict[str, float]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
+
+
+def export(runs: list[Run], root: Path, target: Path) -> None:
+    """Copy what restores photos (weights, config, checksum) to ``target``/seed<N>, for DVC to version and share."""
+    for run in runs:
+        source, folder = run.folder(root), target / f"seed{run.seed}"
+        result = read_json(source / "result.json")
+        result.pop("seconds")
+        for name in ("weights.safetensors", "config.json"):
+            write_bytes(folder / name, (source / name).read_bytes())
+        write_json(folder / "result.json", result)
+
+
+def print_profile(config: Config, device: str) -> None:
+    """The cost of every network of ``config`` with fresh weights, as a table."""
+    from blurdm.cost import SIDE, measure_cost
+    from blurdm.models.network import Network
+
+    table = Table(title=f"{config.backbone.name}, one {SIDE} x {SIDE} image on {device}")
+    for column in ("network", "parameters", "GMAC", "s", "peak MB"):
+        table.add_column(column, justify="right")
+    for kind in MODELS:
+        network = Network(kind, config.backbone, config.latent, config.diffusion).eval().to(device)  # type: ignore[arg-type]
+        cost = measure_cost(network, device)
+        peak = cost["peak_memory_mb"]
+        figures = f"{cost['macs'] / 1e9:.3f}", f"{cost['seconds_per_image']:.3f}", "-" if peak is None else f"{peak:.0f}"
+        table.add_row(kind, f"{cost['parameters']:,}", *figures)
+    Console().print(table)
+
+
+def track(runs: Path, experiment: str, reports: Path, out: Path | None) -> int:
+    """Send what is finished to MLflow. A server that is away is a line, not a failure: what is missing can be sent later."""
+    from blurdm.tracking import default_uri, sync
+
+    uri = default_uri(Path.cwd())
+    artifacts = sorted(p for p in reports.rglob("*") if p.suffix in {".tex", ".md", ".csv", ".png"})
+    report = sync(runs, uri, experiment, artifacts, Path.cwd())
+    print(f"MLflow {uri}: {report.sent} runs sent, {report.already} were there", end="")
+    print(f"; not sent: {report.failed}; later: blurdm track" if report.failed else "")
+    if out:
+        write_json(out, {"pending": bool(report.failed)})
+    return 0

@@ -1,0 +1,295 @@
+"""The typed, frozen, complete description of one experiment: one section per concern, every number that one would ablate.
+
+Read with ruamel.yaml (YAML 1.2, like DVC), validated by pydantic in strict mode. Nothing here imports torch.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from blurdm.errors import InputError
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """Frozen, strict, no unknown keys: a typo or a wrong type is an error, never a default."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Synthesis(Section):
+    """How pairs are made from sharp photos (blurdm/data/blur_formation.py); not used for a data set that has pairs."""
+
+    photos: str = Field(description="folder of sharp photos")
+    test_photos: tuple[str, ...] = Field(description="photos (stems) kept for test; they never enter train/")
+    exclude: tuple[str, ...] = Field(default=(), description="photos used nowhere, such as the other eye of a test photo")
+    motion: Literal["pan", "shake"] = Field(description="pan: nearly horizontal; shake: 6 degrees of freedom")
+    length: tuple[Positive, Positive] = Field(description="range of the longest path of a scene point, px")
+    angle: NonNegative = Field(description="pan: largest angle to the horizontal, degrees")
+    speed_variation: Fraction = Field(description="pan: relative change of speed along the exposure")
+    tremor: NonNegative = Field(description="pan: tremor across the path, relative to the length")
+    foreground: Annotated[float, Field(ge=0, le=1)] = Field(description="probability of a moving foreground layer")
+    train_pairs: Count = Field(description="pairs per training photo")
+    test_pairs: Count = Field(description="pairs per test photo")
+    window: tuple[Count, Count] = Field(description="height and width of a pair, px (smaller where the photo is)")
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Data(Section):
+    """What the networks are trained and measured on, and how training crops are drawn."""
+
+    root: str = Field(description="the data folder; a place, so never part of a key", json_schema_extra={"place": True})
+    layout: str = Field(description="gopro, hide, realblur_j, realblur_r or folders")
+    val_scenes: Annotated[int, Field(ge=1)] | tuple[str, ...] = Field(description="scenes carved from train: number or names")
+    val_images: Count = Field(description="images of these scenes measured during training, evenly spaced")
+    batch_size: Count
+    crop: Annotated[int, Field(ge=16)] = Field(description="side of the square training crop, px")
+    flips: bool = Field(description="random horizontal and vertical flips")
+    rotations: bool = Field(description="random rotations by multiples of 90 degrees")
+
+
+class Backbone(Section):
+    name: str
+    width: Count = Field(description="channels at full resolution")
+    blocks: Count = Field(description="residual blocks per level")
+    dropout: Fraction
+
+
+class Latent(Section):
+    """The latent, its encoder, and how it enters the backbone."""
+
+    size: Count
+    features: Count = Field(description="channels of the encoder's residual blocks")
+    blocks: Count
+    sharp_batch_norm: bool = Field(description="batch normalisation in the sharp encoder, as released")
+    unshuffle: Literal[1, 2, 4] = Field(description="pixel-unshuffle of the input; 4 in the paper, the rest by strided convs")
+    normalize_input: bool = Field(description="contrast-normalise the encoder's input (not in the paper)")
+    gain: Literal["k", "1+k"] = Field(description="fusion x*gain + shift; the paper has k")
+    fusion_init_std: Positive | None = Field(description="normal init of the fusion layers; null: PyTorch's default")
+
+
+class Loss(Section):
+    """The image loss, shared by every stage that trains on images."""
+
+    content: Literal["charbonnier", "l1"]
+    fft: Literal["none", "height", "2d"] = Field(description="height: the released 1-D transform; 2d: the true one")
+    fft_weight: NonNegative
+    clamp: bool = Field(description="clamp the outputs to the image range before the loss, as released")
+
+
+class Optimisation(Section):
+    """How one stage is optimised."""
+
+    optimizer: Literal["adam", "adamw"]
+    lr_min: NonNegative = Field(description="end of the cosine")
+    betas: tuple[Fraction, Fraction]
+    weight_decay: NonNegative
+    grad_clip: Positive | None = Field(description="largest gradient norm; null: no clipping, as released")
+    ema: Fraction = Field(description="decay of the weight average that a stage ends with; 0: the plain weights")
+    validate_every: Count
+
+
+class Warmup(Section):
+    """Additions to the paper that make a small encoder carry information before the backbone learns to ignore it."""
+
+    warmup_iterations: Annotated[int, Field(ge=0)] = Field(description="encoder learns the known exposure length; 0: off")
+    warmup_lr: Positive
+    warmup_batch_size: Count
+    encoder_lr_scale: Positive = Field(description="encoder's learning rate relative to the backbone's; 1 in the paper")
+
+
+class TwoPhases(Optimisation):
+    """A control trained as long as stages 1 and 3 together: a fresh optimiser and cosine per phase, like the chain has."""
+
+    iterations: tuple[Count, ...]
+    lr: tuple[Positive, ...]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> "TwoPhases":
+        if len(self.iterations) != len(self.lr) or not self.iterations:
+            raise ValueError(f"iterations and lr need one value per phase each, not {len(self.iterations)} and {len(self.lr)}")
+        return self
+
+    @property
+    def phases(self) -> list[tuple[int, float]]:
+        return list(zip(self.iterations, self.lr, strict=True))
+
+
+class OnePhase(Optimisation):
+    iterations: Count
+    lr: Positive
+
+    @property
+    def phases(self) -> list[tuple[int, float]]:
+        return [(self.iterations, self.lr)]
+
+
+class Baseline(TwoPhases):
+    """The backbone without prior."""
+
+
+class Direct(TwoPhases, Warmup):
+    """The control: the encoder on the blurred image feeds the backbone; no oracle, no diffusion."""
+
+
+class Pretrain(OnePhase, Warmup):
+    """Stage 1: sharp encoder and backbone, with the oracle latent."""
+
+
+class Diffusion(OnePhase):
+    """Stage 2: the blur encoder and the two estimators; and everything about the diffusion itself."""
+
+    steps: Count = Field(description="T")
+    type: Literal["dual", "blur", "noise", "none"]
+    alpha_schedule: str
+    alpha_start: Positive = Field(description="alpha_0; positive because the last reverse step divides by it")
+    alpha_end: Positive = Field(description="alpha_T")
+    beta_schedule: str
+    beta_start: NonNegative
+    beta_end: NonNegative
+    noise_rule: Literal["official", "paper", "variance"] = Field(description="beta-bar from alpha and beta")
+    fixed_terminal_noise: NonNegative | None = Field(description="scale the noise so that beta-bar_T has this value")
+    first_step: Literal["exact", "released"]
+    eta: Annotated[float, Field(ge=0, le=1)] = Field(description="0: deterministic, as in the paper; 1: ancestral")
+    estimator_layers: Annotated[int, Field(ge=2)]
+    estimator_init_std: Positive | None = Field(description="normal init of each estimator's last layer; null: default")
+    condition_init: Literal["scratch", "sharp"] = Field(description="sharp: blur encoder starts from the stage-1 encoder")
+    standardize: bool = Field(description="diffuse latents of zero mean and unit spread (not in the paper)")
+    standardize_crops: Count = Field(description="training crops over which mean and spread are taken")
+    loss: Literal["charbonnier", "l1"]
+
+    @model_validator(mode="after")
+    def _exposure_grows(self) -> "Diffusion":
+        if self.alpha_end <= self.alpha_start:
+            raise ValueError(f"alpha_end must be larger than alpha_start, not {self.alpha_end} <= {self.alpha_start}")
+        return self
+
+
+class Joint(OnePhase):
+    """Stage 3: everything together."""
+
+    prior_lr_scale: Positive = Field(description="prior generator's learning rate relative to the backbone's; 1 in the paper")
+
+
+class Evaluate(Section):
+    metrics: tuple[str, ...]
+    noise_seed: Annotated[int, Field(ge=0)] = Field(description="the noise of a photo derives from this and its name")
+    images_per_scene: Annotated[int, Field(ge=0)] = Field(description="restored images kept per scene, for looking at")
+
+
+class Config(Section):
+    """The whole truth about a chain; ``seeds`` says which training seeds it is run with."""
+
+    seeds: tuple[Annotated[int, Field(ge=0)], ...]
+    synthesis: Synthesis | None
+    data: Data
+    backbone: Backbone
+    latent: Latent
+    loss: Loss
+    baseline: Baseline
+    direct: Direct
+    pretrain: Pretrain
+    diffusion: Diffusion
+    joint: Joint
+    evaluate: Evaluate
+
+
+def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
+    """Read and validate a YAML config; ``overrides`` are ``section.key=value`` with YAML values. InputError names the key."""
+    tree = read_yaml(path)
+    for override in overrides:
+        _override(tree, override)
+    return validate(tree, str(path))
+
+
+def validate(tree: Mapping[str, Any], source: str) -> Config:
+    """``tree`` as a Config; InputError names ``source``, the key, and what would be right."""
+    try:
+        return Config.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise InputError(f"{source}: {_explain(error)}") from None
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """A YAML 1.2 mapping; InputError names the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such config file")
+    try:
+        tree = YAML(typ="safe").load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: holds {type(tree).__name__}, should be sections of key: value")
+    return tree
+
+
+def identity(section: Any) -> Any:
+    """What of a config value takes part in a key: all of it but places (fields marked ``place``), as plain JSON data."""
+    if not isinstance(section, Section):
+        return section
+    places = {n for n, f in type(section).model_fields.items() if (f.json_schema_extra or {}).get("place")}  # type: ignore[union-attr]
+    return section.model_dump(mode="json", exclude=places)
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    parts = name.split(".")
+    if not equals or not all(parts):
+        raise InputError(f"override '{override}': should be section.key=value")
+    node = tree
+    for part in parts[:-1]:
+        if not isinstance(node.get(part), dict):
+            raise InputError(f"override '{override}': no section '{part}'; known: {', '.join(map(str, node))}")
+        node = node[part]
+    try:
+        node[parts[-1]] = YAML(typ="safe").load(text)
+    except YAMLError:
+        raise InputError(f"override '{override}': '{text}' is not a YAML value") from None
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown key; known here: {', '.join(_known_keys(first['loc'][:-1]))}{more}"
+    if first["type"] == "missing":
+        return f"{where}: missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(first["input"], dict) else f": {json.dumps(first['input'])}"
+    return f"{where}{value}: {message[0].lower()}{message[1:]}{more}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        options = getattr(annotation, "__args__", (annotation,))
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, Section))
+    return sorted(model.model_fields)

@@ -1,0 +1,72 @@
+"""What restoring one image costs: parameters, multiply-accumulates, seconds and peak memory."""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from blurdm.inference import image_noise
+from blurdm.models.network import Network
+
+SIDE = 256
+REPEATS = 3
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_macs(network: Network, blur: Tensor, noise: Tensor | None) -> int:
+    """Multiply-accumulates of one restoration (what papers print as "FLOPs"): half of what PyTorch's counter counts."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        _restore(network, blur, noise)
+    return counter.get_total_flops() // 2
+
+
+def measure_cost(network: Network, device: str) -> dict[str, Any]:
+    """Cost of one 256 x 256 image; seconds are the median of 3 after a warm-up, memory what the process grew to in MB."""
+    blur = torch.full((1, 3, SIDE, SIDE), 0.5, device=device)
+    noise = image_noise(network, 0, "cost")
+    macs = count_macs(network, blur, noise)
+    seconds = []
+    _reset_peak(device)
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        _restore(network, blur, noise)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()  # otherwise only the launch would be timed
+        seconds.append(time.perf_counter() - started)
+    return {
+        "parameters": count_parameters(network),
+        "macs": macs,
+        "seconds_per_image": statistics.median(seconds),
+        "peak_memory_mb": _peak_mb(device),
+        "side": SIDE,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _restore(network: Network, blur: Tensor, noise: Tensor | None) -> None:
+    network.restore(blur, blur if network.kind == "pretrain" else None, noise)
+
+
+def _reset_peak(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        return
+    control = Path("/proc/self/clear_refs")
+    if control.is_file():
+        control.write_text("5")  # Linux: sets the peak resident size back to the present one
+
+
+def _peak_mb(device: str) -> float | None:
+    """Peak of the process (CPU, libraries included) or of the allocator (CUDA); None where it cannot be known."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM")), None)

@@ -1,0 +1,146 @@
+"""Where the (blur, sharp) pairs of a data set lie: published folder layouts -> list of pairs, checked for odd ones."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blurdm.data.pairs import SUFFIXES
+from blurdm.errors import InputError
+from blurdm.registry import lookup
+
+BLUR_KINDS = ("blur", "input")
+NAMED = 3  # how many odd files an error names
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A blurred and a sharp image, posix paths relative to the root; (scene, name) is unique within ``split``."""
+
+    split: str
+    scene: str
+    name: str
+    blur: str
+    sharp: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Patterns of relative paths with groups kind (blur, sharp, input, target), name, and perhaps split and scene.
+
+    A path without split belongs to test, which can never leak into training; one without scene to the scene "all".
+    """
+
+    expected: str
+    patterns: tuple[str, ...]
+    published: Mapping[str, int] = field(default_factory=dict)
+
+
+_SPLIT = r"(?P<split>train|test)/"
+_BLUR_SHARP = r"(?P<kind>blur|sharp)/"
+_INPUT_TARGET = r"(?P<kind>input|target)/"
+_SCENE = r"(?P<scene>[^/]+)/"
+_NAME = r"(?P<name>[^/]+)"
+
+
+def _restormer(folder: str) -> str:
+    return rf"(?:{folder}/)?(?:{_SPLIT})?(?:{folder}/)?{_INPUT_TARGET}{_NAME}"
+
+
+def _realblur(letter: str) -> Layout:
+    folder = rf"[Rr]eal_?[Bb]lur[-_]?{letter}"
+    # The published files are called blur_1.png and gt_1.png.
+    named = rf"(?:{folder}/)?{_SPLIT}{_BLUR_SHARP}{_SCENE}(?:(?:blur|gt|sharp)_)?{_NAME}"
+    expected = "{train,test}/{blur,sharp}/<scene>/*.png or {train,test}/{input,target}/*.png"
+    return Layout(expected, (named, _restormer(folder)), {"train": 3758, "test": 980})
+
+
+LAYOUTS: dict[str, Layout] = {
+    "gopro": Layout(
+        "{train,test}/<scene>/{blur,sharp}/*.png",
+        (rf"(?:GOPRO_Large/)?{_SPLIT}{_SCENE}{_BLUR_SHARP}{_NAME}",),
+        {"train": 2103, "test": 1111},
+    ),
+    "hide": Layout("{input,target}/*.png or test/{input,target}/*.png", (_restormer("HIDE"),), {"test": 2025}),
+    "realblur_j": _realblur("J"),
+    "realblur_r": _realblur("R"),
+    "folders": Layout(
+        "{blur,sharp}/ with images or subfolders (= scenes), optionally below train/ and test/",
+        (rf"(?:{_SPLIT})?{_BLUR_SHARP}(?:(?P<scene>.+)/)?{_NAME}",),
+    ),
+}
+
+Key = tuple[str, str, str]  # split, scene, name
+
+
+def scan(root: Path, layout: str) -> list[Pair]:
+    """All pairs below ``root``, sorted; InputError for a missing folder, no pairs, an empty split, or an odd file."""
+    rules = lookup("layout", layout, LAYOUTS)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such data folder; should hold {rules.expected} (layout {layout})")
+    blurred, sharp = _collect(root, rules)
+    if not blurred and not sharp:
+        raise InputError(f"{root}: no images in layout {layout}; should hold {rules.expected}")
+    _require_partners(root, blurred, sharp)
+    found = {key[0] for key in blurred}
+    for split in ("train", "test"):
+        if (root / split).is_dir() and split not in found:
+            raise InputError(f"{root / split}: no pairs; should hold some as {rules.expected}, or not exist")
+    return [Pair(*key, blur=blurred[key], sharp=sharp[key]) for key in sorted(blurred)]
+
+
+def count_report(pairs: Sequence[Pair], layout: str) -> list[str]:
+    """One line per split whose number of pairs is not the published one, such as "gopro: 160 of 2103 train pairs"."""
+    counts = Counter(pair.split for pair in pairs)
+    lines = []
+    for split, published in lookup("layout", layout, LAYOUTS).published.items():
+        if counts[split] != published:
+            remark = "a subset?" if counts[split] < published else "more than published"
+            lines.append(f"{layout}: {counts[split]} of {published} {split} pairs ({remark})")
+    return lines
+
+
+def _collect(root: Path, rules: Layout) -> tuple[dict[Key, str], dict[Key, str]]:
+    """The blurred and the sharp files by key; files of the same folder and stem in two formats are an error."""
+    patterns = [re.compile(pattern) for pattern in rules.patterns]
+    found: tuple[dict[Key, str], dict[Key, str]] = ({}, {})
+    for relative in image_files(root):
+        stem = relative.rpartition(".")[0]
+        match = next((m for m in (pattern.fullmatch(stem) for pattern in patterns) if m), None)
+        if match is None:
+            continue
+        groups = match.groupdict()
+        key = (groups.get("split") or "test", groups.get("scene") or "all", groups["name"])
+        files = found[0 if groups["kind"] in BLUR_KINDS else 1]
+        if key in files:
+            raise InputError(f"{root}: {files[key]} and {relative} are the same image of a pair; should be one file")
+        files[key] = relative
+    return found
+
+
+def image_files(root: Path) -> Iterator[str]:
+    """Relative posix paths of the image files below ``root``, without hidden ones, links followed, in order."""
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _require_partners(root: Path, blurred: dict[Key, str], sharp: dict[Key, str]) -> None:
+    for files, others, here, there in ((blurred, sharp, "blurred", "sharp"), (sharp, blurred, "sharp", "blurred")):
+        odd = sorted(files[key] for key in files.keys() - others.keys())
+        if odd:
+            named = ", ".join(odd[:NAMED]) + (", ..." if len(odd) > NAMED else "")
+            missing = _missing_folders(root, odd, there)
+            raise InputError(f"{root}: {len(odd)} {here} images without {there} one: {named}; {missing}")
+
+
+def _missing_folders(root: Path, odd: list[str], there: str) -> str:
+    """What would be right: the first folder that is missing as a whole, or else the files."""
+    partner = {"sharp": {"blur": "sharp", "input": "target"}, "blurred": {"sharp": "blur", "target": "input"}}[there]
+    folders = ["/".join(partner.get(part, part) for part in Path(name).parent.parts) for name in odd]
+    missing = next((folder for folder in folders if not (root / folder).is_dir()), None)
+    return f"folder {missing} is missing" if missing else f"should have the same names in {folders[0]}"

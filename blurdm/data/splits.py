@@ -1,0 +1,144 @@
+"""The index of a data set: its pairs split by scene into train, val and test, every file checked, with a digest."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from blurdm.data.layouts import Pair, scan
+from blurdm.data.pairs import check_pair, decode_image, read_bytes, write_atomically
+from blurdm.errors import InputError
+
+MANIFEST = "manifest.csv"
+RACY_NS = 2_000_000_000  # a file changed this shortly before the cache was written may have changed again unseen
+
+Progress = Callable[[int, int], None]  # done, total
+
+
+def split_index(pairs: Sequence[Pair], val_scenes: int | tuple[str, ...]) -> list[dict[str, Any]]:
+    """Pairs as entries with split train, val or test; val is carved from train by scene, evenly spaced for a number.
+
+    A data set without train pairs has no val. InputError for an unknown scene, or when no train scene would remain.
+    """
+    scenes = sorted({pair.scene for pair in pairs if pair.split == "train"})
+    chosen = _val_scenes(scenes, val_scenes) if scenes else set()
+    entries = []
+    for pair in pairs:
+        split = "val" if pair.split == "train" and pair.scene in chosen else pair.split
+        entries.append({"split": split, "scene": pair.scene, "name": pair.name, "blur": pair.blur, "sharp": pair.sharp})
+    return entries
+
+
+def build_index(
+    root: Path, layout: str, val_scenes: int | tuple[str, ...], on_progress: Progress | None = None
+) -> dict[str, Any]:
+    """{"pairs": [{split, scene, name, blur, sharp, height, width, exposure_px}], "digest"}: all files read and checked.
+
+    ``exposure_px`` comes from a manifest.csv beside the data (else None), which then is part of the digest.
+    """
+    pairs = scan(root, layout)
+    entries = split_index(pairs, val_scenes)
+    lengths = _exposure_lengths(root / MANIFEST)
+    hashes = {MANIFEST: _sha256(root / MANIFEST)} if lengths else {}
+    for done, (pair, entry) in enumerate(zip(pairs, entries, strict=True), start=1):
+        images = []
+        for relative in (pair.blur, pair.sharp):
+            content = read_bytes(root / relative)
+            hashes[relative] = hashlib.sha256(content).hexdigest()
+            images.append(decode_image(content, root / relative))
+        check_pair(images[0], images[1], root / pair.blur, pair.sharp)
+        entry["height"], entry["width"] = images[0].shape[:2]
+        entry["exposure_px"] = lengths.get((pair.split, pair.scene, pair.name))
+        if on_progress:
+            on_progress(done, len(pairs))
+    return {"pairs": entries, "digest": _digest(hashes)}
+
+
+def folder_digest(root: Path, cache: Path | None = None) -> str:
+    """sha256 over the sorted (relative posix path, sha256 of content) of all files below ``root``.
+
+    ``cache`` is a JSON file, outside ``root``, that remembers the hash of files by size and modification time.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such data folder")
+    known = _read_cache(cache)
+    entries: dict[str, list[Any]] = {}
+    for folder, _, names in os.walk(root, followlinks=True):
+        for path in (Path(folder) / name for name in names):
+            try:
+                state = path.stat()
+            except OSError as error:
+                raise InputError(
+                    f"{path}: cannot be read ({error.strerror}); should be a file, or a link to one"
+                ) from None
+            stamp = [state.st_size, state.st_mtime_ns]
+            remembered = known.get(str(path.absolute()))
+            same = remembered is not None and remembered[:2] == stamp
+            entries[str(path.absolute())] = [*stamp, remembered[2] if remembered and same else _sha256(path)]
+    if cache is not None and entries != known:
+        write_atomically(cache, json.dumps(entries).encode())
+    base = root.absolute()
+    return _digest({Path(path).relative_to(base).as_posix(): entry[2] for path, entry in entries.items()})
+
+
+def _val_scenes(scenes: list[str], wanted: int | tuple[str, ...]) -> set[str]:
+    if isinstance(wanted, int):
+        chosen = {scenes[math.floor((i + 0.5) * len(scenes) / wanted)] for i in range(wanted)}
+    else:
+        unknown = sorted(set(wanted) - set(scenes))
+        if unknown:
+            raise InputError(f"data.val_scenes: no train scene '{unknown[0]}'; known: {', '.join(scenes)}")
+        chosen = set(wanted)
+    if len(chosen) >= len(scenes):
+        told = wanted if isinstance(wanted, int) else len(chosen)
+        reason = f"{told} of {len(scenes)} train scenes leaves none to train on"
+        raise InputError(f"data.val_scenes: {reason}; should be fewer (scenes are subfolders)")
+    return chosen
+
+
+def _exposure_lengths(manifest: Path) -> dict[tuple[str, str, str], float]:
+    """Exposure lengths (px) by split, scene, name; empty without a manifest, or with one that has no such columns."""
+    if not manifest.is_file():
+        return {}
+    with manifest.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not {"split", "scene", "name", "length_px"} <= set(reader.fieldnames or ()):
+            return {}
+        lengths = {}
+        for row in reader:
+            try:
+                length = float(row["length_px"])
+            except (TypeError, ValueError):
+                length = math.nan
+            if not 0 <= length < math.inf:
+                raise InputError(
+                    f"{manifest}: line {reader.line_num}: length_px '{row['length_px']}'; should be a number of px"
+                )
+            lengths[row["split"], row["scene"], row["name"]] = length
+    return lengths
+
+
+def _read_cache(cache: Path | None) -> dict[str, list[Any]]:
+    """The remembered files but those too young, compared with the cache, to be trusted; {} if unusable."""
+    if cache is None or not cache.is_file():
+        return {}
+    try:
+        entries = json.loads(cache.read_text())
+        written = cache.stat().st_mtime_ns
+        return {path: entry for path, entry in entries.items() if entry[1] < written - RACY_NS}
+    except (ValueError, AttributeError, LookupError, TypeError):
+        return {}  # a cache is only ever a shortcut
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(hashes: dict[str, str]) -> str:
+    text = "".join(f"{path}\0{sha}\n" for path, sha in sorted(hashes.items()))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,39 @@
+"""The blur-residual and noise estimators: one class, separate weights."""
+
+import torch
+from torch import Tensor, nn
+
+
+class NormalLinear(nn.Linear):
+    """A linear layer with weights from N(0, std^2) and zero bias; ``std`` None keeps PyTorch's initial weights."""
+
+    std: float | None = None
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, std: float | None) -> None:
+        super().__init__(inputs, outputs, bias=bias)
+        self.std = std
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.std is None:
+            super().reset_parameters()
+            return
+        nn.init.normal_(self.weight, std=self.std)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Estimator(nn.Module):
+    """e_theta or eps_theta: a plain stack of linear layers, each followed by LeakyReLU 0.1, also the last."""
+
+    def __init__(self, size: int, layers: int, last_init_std: float | None) -> None:
+        super().__init__()
+        stack: list[nn.Module] = []
+        for index in range(layers):
+            std = last_init_std if index == layers - 1 else None
+            stack += [NormalLinear(2 * size + 1 if index == 0 else size, size, True, std), nn.LeakyReLU(0.1)]
+        self.stack = nn.Sequential(*stack)
+
+    def forward(self, condition: Tensor, time: float, z: Tensor) -> Tensor:
+        """The estimate (B, size) for the state ``z`` (B, size) at ``time`` t/T, given the blur latent (B, size)."""
+        return self.stack(torch.cat([condition, z.new_full((len(z), 1), time), z], dim=1))

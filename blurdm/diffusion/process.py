@@ -1,0 +1,101 @@
+"""The blur-and-noise process, forward and reverse, on any tensor z: an image or a latent.
+
+Randomness only comes in as an argument. The four types are four schedules (see ``make_schedule``):
+dual   z_t = (alpha_{t-1}/alpha_t) z_{t-1} + e_t/alpha_t + beta_t eps: blur and noise, both estimated;
+blur   the same with beta = 0: only e_t is estimated and nothing is drawn;
+noise  the same with constant alpha and e = 0, z_t = z_{t-1} + beta_t eps: only eps is estimated;
+none   constant alpha, no noise: z_0 = z_T.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from blurdm.diffusion.schedules import Schedule
+
+Estimate = Callable[[Tensor, int], Tensor]
+"""(z_t, t) -> e_t or eps_t, of z_t's shape."""
+
+
+class Step(NamedTuple):
+    """One reverse step: the residual e_t and noise eps_t estimated from z_t (None: not of this type); z = z_{t-1}."""
+
+    t: int
+    residual: Tensor | None
+    noise: Tensor | None
+    z: Tensor
+
+
+def forward_step(z: Tensor, t: int, schedule: Schedule, residual: Tensor | None, noise: Tensor | None) -> Tensor:
+    """z_t from z_{t-1} (Eq. 3): (alpha_{t-1}/alpha_t) z_{t-1} + e_t/alpha_t + beta_t eps_t; None stands for 0."""
+    alpha = schedule.alpha
+    z = z * (alpha[t - 1] / alpha[t])
+    if residual is not None:
+        z = z + residual / alpha[t]
+    if noise is not None:
+        z = z + schedule.beta[t] * noise
+    return z
+
+
+def forward(z_0: Tensor, t: int, schedule: Schedule, residuals: Sequence[Tensor], noise: Tensor | None) -> Tensor:
+    """z_t in one go (Eq. 6-7): (alpha_0/alpha_t) z_0 + (e_1 + .. + e_t)/alpha_t + beta_bar_t eps.
+
+    ``residuals`` holds e_1, e_2, .. (more than t are ignored; empty: no blur).
+    """
+    alpha = schedule.alpha
+    blurred = z_0 * (alpha[0] / alpha[t])
+    for residual in residuals[:t]:
+        blurred = blurred + residual / alpha[t]
+    return add_noise(blurred, t, schedule, noise)
+
+
+def add_noise(blurred: Tensor, t: int, schedule: Schedule, noise: Tensor | None) -> Tensor:
+    """z_t from its noise-free part (Eq. 7, z_T = B + beta_bar_T eps at t = T); None stands for 0."""
+    return blurred if noise is None else blurred + schedule.beta_bar[t] * noise
+
+
+def reverse_step(
+    z: Tensor, t: int, schedule: Schedule, residual: Tensor | None, noise: Tensor | None, fresh: Tensor | None = None
+) -> Tensor:
+    """z_{t-1} from z_t (Eq. 10): (alpha_t/alpha_{t-1}) z_t - e_t/alpha_{t-1} - gamma_t eps_t + sigma_t w_t.
+
+    None stands for 0, but a step with sigma_t > 0 (eta > 0) needs its ``fresh`` noise w_t: ValueError.
+    """
+    alpha = schedule.alpha
+    z = z * (alpha[t] / alpha[t - 1])
+    if residual is not None:
+        z = z - residual / alpha[t - 1]
+    if noise is not None:
+        z = z - schedule.gamma[t] * noise
+    if schedule.sigma[t] == 0:
+        return z
+    if fresh is None:
+        raise ValueError(f"reverse step t={t} has sigma {schedule.sigma[t]:.4g} (eta > 0), so it needs fresh noise")
+    return z + schedule.sigma[t] * fresh
+
+
+def reverse_steps(
+    z_T: Tensor, schedule: Schedule, residual: Estimate | None, noise: Estimate | None, fresh: Sequence[Tensor] = ()
+) -> Iterator[Step]:
+    """The reverse process t = T..1 step by step; both estimators see the same z_t.
+
+    ``fresh`` holds w_T, .., w_2 for eta > 0 (sigma_1 is always 0) and is empty for eta = 0.
+    """
+    z = z_T
+    for index, t in enumerate(range(schedule.T, 0, -1)):
+        e = None if residual is None else residual(z, t)
+        n = None if noise is None else noise(z, t)
+        z = reverse_step(z, t, schedule, e, n, fresh[index] if index < len(fresh) else None)
+        yield Step(t, e, n, z)
+
+
+def reverse(
+    z_T: Tensor, schedule: Schedule, residual: Estimate | None, noise: Estimate | None, fresh: Sequence[Tensor] = ()
+) -> Tensor:
+    """z_0 from z_T by T steps of Eq. 10 (arguments as in ``reverse_steps``).
+
+    With true e_t and eps it returns z_0 exactly, for every table with beta_bar_0 = 0 and the exact first step.
+    """
+    *_, last = reverse_steps(z_T, schedule, residual, noise, fresh)
+    return last.z

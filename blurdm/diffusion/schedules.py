@@ -1,0 +1,125 @@
+"""Exposure times alpha_0..T, noise beta_1..T, the accumulated noise beta-bar, and the coefficients made from them.
+
+A schedule is one entry in a table. numpy float64 only: the sweep validates names without importing torch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from blurdm.config import Diffusion
+from blurdm.registry import lookup
+
+Range = Callable[[int, float, float], np.ndarray]
+Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _linear_alpha(T: int, alpha_0: float, alpha_T: float) -> np.ndarray:
+    return np.linspace(alpha_0, alpha_T, T + 1)
+
+
+def _linear_beta(T: int, start: float, end: float) -> np.ndarray:
+    return np.linspace(start, end, T)
+
+
+def _official(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    return _accumulate(alpha, alpha[:-1] ** 2 * beta)
+
+
+def _paper(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    return _accumulate(alpha, (alpha[1:] * beta) ** 2)
+
+
+def _variance(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    return _accumulate(alpha, alpha[1:] ** 2 * beta)
+
+
+def _accumulate(alpha: np.ndarray, light_variance: np.ndarray) -> np.ndarray:
+    """beta_bar_0..T from the variance that each step adds to the un-normalised light alpha_t I_t."""
+    return np.concatenate([[0.0], np.sqrt(np.cumsum(light_variance)) / alpha[1:]])
+
+
+# (T, alpha_0, alpha_T) -> alpha_0..T, shape (T+1,)
+ALPHA: dict[str, Range] = {"linear": _linear_alpha}
+
+# (T, start, end) -> beta_1..T, shape (T,)
+BETA: dict[str, Range] = {"linear": _linear_beta}
+
+# (alpha_0..T, beta_1..T) -> beta_bar_0..T, shape (T+1,), beta_bar_0 = 0. Beneath the root, summed over i = 1..t:
+BETA_BAR: dict[str, Rule] = {
+    "official": _official,  # (alpha_{i-1}/alpha_t)^2 beta_i, as released
+    "paper": _paper,  # (alpha_i/alpha_t)^2 beta_i^2, Eq. 6
+    "variance": _variance,  # (alpha_i/alpha_t)^2 beta_i: Eq. 6 with beta read as a variance
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Every coefficient of the process as Python floats, all tables of length T+1 and indexed by t.
+
+    ``beta`` is Eq. 3's noise standard deviation of one step, ``gamma`` the noise coefficient of Eq. 10 and ``sigma``
+    the standard deviation of the reverse step's fresh noise; these three are 0 at t = 0.
+    """
+
+    alpha: tuple[float, ...]
+    beta: tuple[float, ...]
+    beta_bar: tuple[float, ...]
+    gamma: tuple[float, ...]
+    sigma: tuple[float, ...]
+
+    @property
+    def T(self) -> int:
+        return len(self.alpha) - 1
+
+
+def make_schedule(diffusion: Diffusion) -> Schedule:
+    """The schedule of this diffusion type; InputError lists the known names of an unknown alpha or beta schedule.
+
+    Without blur (types noise, none) the exposure does not grow, alpha_t = alpha_0, and the noise rule is applied to
+    that; without noise (types blur, none) beta-bar is 0. So one reverse process serves all four types.
+    """
+    T = diffusion.steps
+    alpha = lookup("alpha schedule", diffusion.alpha_schedule, ALPHA)(T, diffusion.alpha_start, diffusion.alpha_end)
+    beta = lookup("beta schedule", diffusion.beta_schedule, BETA)(T, diffusion.beta_start, diffusion.beta_end)
+    if diffusion.type in ("noise", "none"):
+        alpha = np.full(T + 1, diffusion.alpha_start)
+    beta_bar = lookup("noise rule", diffusion.noise_rule, BETA_BAR)(alpha, beta)
+    if diffusion.type in ("blur", "none"):
+        beta_bar = np.zeros(T + 1)
+    elif diffusion.fixed_terminal_noise is not None:
+        beta_bar = _fix_terminal_noise(beta_bar, diffusion.fixed_terminal_noise)
+    return coefficients(alpha, beta_bar, diffusion.eta, diffusion.first_step == "released")
+
+
+def coefficients(alpha: np.ndarray, beta_bar: np.ndarray, eta: float, released_first_step: bool) -> Schedule:
+    """Per-step noise, gamma and sigma from alpha_0..T and beta_bar_0..T; ``eta`` = 0 is the paper's Eq. 10.
+
+    beta_t^2 = beta_bar_t^2 - (alpha_{t-1}/alpha_t)^2 beta_bar_{t-1}^2 makes T steps of Eq. 3 accumulate to beta_bar
+    (Eq. 6); sigma_t^2 = eta beta_t^2 beta_bar_{t-1}^2 / beta_bar_t^2, and gamma_t =
+    alpha_t beta_bar_t/alpha_{t-1} - sqrt(beta_bar_{t-1}^2 - sigma_t^2) keeps the noise of z_{t-1} at beta_bar_{t-1}.
+    """
+    gain = alpha[1:] / alpha[:-1]
+    now, before = beta_bar[1:], beta_bar[:-1]
+    beta = np.sqrt(np.clip(now**2 - (before / gain) ** 2, 0.0, None))
+    share = np.divide(beta, now, out=np.zeros_like(beta), where=now > 0)
+    sigma = np.sqrt(eta) * share * before
+    gamma = gain * now - np.sqrt(np.clip(before**2 - sigma**2, 0.0, None))
+    if released_first_step:
+        gamma[0] = beta_bar[1]  # the released code drops alpha_1/alpha_0 here; harmless where beta_1 = 0
+    return Schedule(_table(alpha), _from_1(beta), _table(beta_bar), _from_1(gamma), _from_1(sigma))
+
+
+def _fix_terminal_noise(beta_bar: np.ndarray, value: float) -> np.ndarray:
+    """Scaled so that beta_bar_T = ``value``; a table without noise (T = 1, beta_1 = 0) gets it in the last step."""
+    if beta_bar[-1] > 0:
+        return beta_bar * (value / beta_bar[-1])
+    return np.concatenate([beta_bar[:-1], [value]])
+
+
+def _table(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(values.tolist())
+
+
+def _from_1(values: np.ndarray) -> tuple[float, ...]:
+    return (0.0, *values.tolist())

@@ -1,0 +1,135 @@
+"""MIMO-UNet+ (Cho et al., ICCV 2021): three scales in, three scales out; the prior enters each decoder stage."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blurdm.config import Backbone, Latent
+from blurdm.errors import InputError
+from blurdm.models.fusion import make_fusion
+
+SCALES = (4, 2, 1)  # output i has 1/SCALES[i] of the input's resolution
+PAPER = Backbone(name="mimo_unet", width=32, blocks=20, dropout=0.1)
+PARAMETERS = {None: 16_107_651, 256: 16_222_339}  # of PAPER, by latent size
+MULTIPLE = 8
+
+
+def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
+    """MIMO-UNet+ with the prior of ``latent``, or the published baseline for None; InputError for an odd width."""
+    if backbone.width % 2:
+        raise InputError(f"backbone.width: mimo_unet needs an even number of channels, not {backbone.width}")
+    return MimoUNet(backbone, latent)
+
+
+class MimoUNet(nn.Module):
+    """forward(image, latent) -> images at 1/4, 1/2 and full resolution, in [0, 1] up to over- and undershoot."""
+
+    def __init__(self, backbone: Backbone, latent: Latent | None) -> None:
+        super().__init__()
+        w = backbone.width
+        fine, middle, coarse = w, 2 * w, 4 * w
+        self.has_prior = latent is not None
+        self.encoders = nn.ModuleList(_blocks(c, backbone.blocks) for c in (fine, middle, coarse))
+        self.into = nn.ModuleList([_conv(3, fine), _conv(fine, middle, stride=2), _conv(middle, coarse, stride=2)])
+        self.up = nn.ModuleList([_up(coarse, middle), _up(middle, fine)])
+        self.out = nn.Conv2d(fine, 3, 3, padding=1)
+        self.decoders = nn.ModuleList(_Decoder(c, backbone.blocks, latent) for c in (coarse, middle, fine))
+        self.narrow = nn.ModuleList([_conv(coarse, middle, kernel=1), _conv(middle, fine, kernel=1)])
+        self.coarse_out = nn.ModuleList([nn.Conv2d(c, 3, 3, padding=1) for c in (coarse, middle)])
+        self.across = nn.ModuleList(_across_scales(fine + middle + coarse, c) for c in (fine, middle))
+        self.merge_coarse = nn.Conv2d(coarse, coarse, 3, padding=1)
+        self.shallow_coarse = _Shallow(coarse)
+        self.merge_middle = nn.Conv2d(middle, middle, 3, padding=1)
+        self.shallow_middle = _Shallow(middle)
+        self.dropout = nn.Dropout2d(backbone.dropout)
+
+    def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
+        """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` (B, size) exactly if built for one: ValueError."""
+        if self.has_prior != (latent is not None):
+            raise ValueError(
+                f"mimo_unet {'with' if self.has_prior else 'without'} prior: latent is {type(latent).__name__}"
+            )
+        height, width = image.shape[-2:]
+        x = F.pad(image - 0.5, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="reflect")
+        x_2, x_4 = x[..., ::2, ::2], x[..., ::4, ::4]
+        residuals = self._decode(*self._encode(x, x_2, x_4), latent)
+        restored = [r + below + 0.5 for r, below in zip(residuals, (x_4, x_2, x), strict=True)]
+        return [y[..., : -(-height // s), : -(-width // s)] for y, s in zip(restored, SCALES, strict=True)]
+
+    def _encode(self, x: Tensor, x_2: Tensor, x_4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features at full, half and quarter resolution."""
+        fine = self.encoders[0](self.into[0](x))
+        middle = self.into[1](fine)
+        middle = self.encoders[1](middle + self.merge_middle(middle * self.shallow_middle(x_2)))
+        coarse = self.into[2](middle)
+        coarse = self.encoders[2](coarse + self.merge_coarse(coarse * self.shallow_coarse(x_4)))
+        return fine, middle, coarse
+
+    def _decode(
+        self, fine: Tensor, middle: Tensor, coarse: Tensor, latent: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What is added to the blurred image at quarter, half and full resolution."""
+        coarse_2 = _double(coarse)
+        skip_middle = self.dropout(self.across[1](torch.cat([fine[..., ::2, ::2], middle, coarse_2], dim=1)))
+        skip_fine = self.dropout(self.across[0](torch.cat([fine, _double(middle), _double(coarse_2)], dim=1)))
+        d = self.decoders[0](coarse, latent)
+        out_4 = self.coarse_out[0](d)
+        d = self.decoders[1](self.narrow[0](torch.cat([self.up[0](d), skip_middle], dim=1)), latent)
+        out_2 = self.coarse_out[1](d)
+        d = self.decoders[2](self.narrow[1](torch.cat([self.up[1](d), skip_fine], dim=1)), latent)
+        return out_4, out_2, self.out(d)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, channels: int, blocks: int, latent: Latent | None) -> None:
+        super().__init__()
+        self.blocks = _blocks(channels, blocks)
+        self.fusion = make_fusion(latent, channels)
+
+    def forward(self, x: Tensor, latent: Tensor | None) -> Tensor:
+        return self.blocks(x if self.fusion is None else self.fusion(x, latent))
+
+
+class _ResBlock(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_conv(channels, channels), nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class _Shallow(nn.Module):
+    """Features of a downsampled image (the original's SCM)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        quarter, half = channels // 4, channels // 2
+        self.body = nn.Sequential(
+            _conv(3, quarter), _conv(quarter, half, kernel=1), _conv(half, half), _conv(half, channels - 3, kernel=1)
+        )
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.mix(torch.cat([image, self.body(image)], dim=1))
+
+
+def _blocks(channels: int, number: int) -> nn.Sequential:
+    return nn.Sequential(*(_ResBlock(channels) for _ in range(number)))
+
+
+def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.ReLU(inplace=True))
+
+
+def _up(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU(inplace=True))
+
+
+def _across_scales(inputs: int, outputs: int) -> nn.Sequential:
+    """Features of all three scales into one (the original's AFF)."""
+    return nn.Sequential(_conv(inputs, outputs, kernel=1), nn.Conv2d(outputs, outputs, 3, padding=1))
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")

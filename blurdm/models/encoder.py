@@ -1,0 +1,70 @@
+"""The latent encoder, two images in, one vector out: the sharp one gets (blur, sharp), the blur one (blur, blur)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blurdm.config import Latent
+
+SLOPE = 0.1
+MULTIPLE = 4  # the residual blocks run at a quarter of the resolution
+CONTRAST_FLOOR = 1e-3  # keeps a flat image finite under normalize_input
+
+
+class Encoder(nn.Module):
+    """forward(first, second) -> latent (B, size) for two images (B, 3, H, W) in [0, 1], H and W >= 16."""
+
+    def __init__(self, latent: Latent, batch_norm: bool) -> None:
+        super().__init__()
+        self.size = latent.size
+        self.size = latent.size
+        self.unshuffle = latent.unshuffle
+        self.normalize_input = latent.normalize_input
+        width = latent.features
+        self.stem = _conv(2 * 3 * latent.unshuffle**2, width)
+        # with a smaller pixel-unshuffle, strided convolutions do the rest of the reduction
+        strided = {4: 0, 2: 1, 1: 2}[latent.unshuffle]
+        self.reduce = nn.Sequential(*(_conv(width, width, stride=2) for _ in range(strided)))
+        self.blocks = nn.Sequential(*(_ResidualUnit(width, batch_norm) for _ in range(latent.blocks)))
+        self.expand = nn.Sequential(_conv(width, 2 * width), _conv(2 * width, 2 * width), _conv(2 * width, latent.size))
+        self.mlp = nn.Sequential(
+            nn.Linear(latent.size, latent.size),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(latent.size, latent.size),
+            nn.LeakyReLU(SLOPE),
+        )
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        first, second = self._input_range(first, second)
+        x = torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1)
+        x = self.expand(self.blocks(self.reduce(self.stem(x))))
+        return self.mlp(x.mean(dim=(2, 3)))
+
+    def _input_range(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """[-0.5, 0.5] as released, or both images in units of the second one's contrast, about its mean."""
+        if not self.normalize_input:
+            return first - 0.5, second - 0.5
+        mean = second.mean(dim=(1, 2, 3), keepdim=True)
+        std = second.std(dim=(1, 2, 3), keepdim=True, correction=0) + CONTRAST_FLOOR
+        return (first - mean) / std, (second - mean) / std
+
+    def _unshuffled(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        image = F.pad(image, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="reflect")
+        return F.pixel_unshuffle(image, self.unshuffle)
+
+
+class _ResidualUnit(nn.Module):
+    def __init__(self, width: int, batch_norm: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.norm2(self.conv2(F.leaky_relu(self.norm1(self.conv1(x)), SLOPE)))
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.LeakyReLU(SLOPE, inplace=True))

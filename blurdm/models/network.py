@@ -1,0 +1,62 @@
+"""A whole deblurring network: a backbone, and what makes its latent. One class for every arm that is compared."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from blurdm.config import Backbone, Diffusion, Latent
+from blurdm.errors import InputError
+from blurdm.models.build import build_backbone
+from blurdm.models.encoder import Encoder
+from blurdm.models.prior import PriorGenerator
+
+Kind = Literal["baseline", "direct", "pretrain", "joint"]
+
+
+class Network(nn.Module):
+    """``prior`` is None (baseline), an Encoder fed (blur, blur) (direct) or (blur, sharp) (pretrain), or the generator."""
+
+    def __init__(self, kind: Kind, backbone: Backbone, latent: Latent | None, diffusion: Diffusion | None) -> None:
+        super().__init__()
+        self.kind = kind
+        self.backbone = build_backbone(backbone, None if kind == "baseline" else latent)
+        self.prior: nn.Module | None = None
+        if kind != "baseline":
+            assert latent is not None
+            self.prior = self._make_prior(latent, diffusion)
+
+    def _make_prior(self, latent: Latent, diffusion: Diffusion | None) -> nn.Module:
+        if self.kind == "joint":
+            assert diffusion is not None
+            return PriorGenerator(latent, diffusion)
+        return Encoder(latent, batch_norm=self.kind == "pretrain" and latent.sharp_batch_norm)
+
+    def latent(self, blur: Tensor, sharp: Tensor | None = None, noise: Tensor | None = None) -> Tensor | None:
+        """The latent (B, size) of this kind of network, None for the baseline; the oracle must be given ``sharp``."""
+        if self.prior is None:
+            return None
+        if self.kind == "pretrain":
+            if sharp is None:
+                raise InputError("a stage-1 network sees the sharp image; it cannot restore a photo that has none")
+            result: Tensor = self.prior(blur, sharp)
+        elif self.kind == "direct":
+            result = self.prior(blur, blur)
+        else:
+            result = self.prior(blur, noise)
+        return result
+
+    def draw_noise(self, sources: Sequence[int | torch.Generator]) -> Tensor | None:
+        """What ``latent`` needs as noise, one seed or generator per image; None where the latent is not diffused."""
+        return self.prior.draw_noise(sources) if isinstance(self.prior, PriorGenerator) else None
+
+    def forward(self, blur: Tensor, latent: Tensor | None) -> list[Tensor]:
+        """Restored images, coarse to fine, of ``blur`` (B, 3, H, W) in [0, 1]."""
+        outputs: list[Tensor] = self.backbone(blur, latent) if latent is not None else self.backbone(blur)
+        return outputs
+
+    @torch.no_grad()
+    def restore(self, blur: Tensor, sharp: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """The finest output, clamped to [0, 1]."""
+        return self(blur, self.latent(blur, sharp, noise))[-1].clamp(0, 1)

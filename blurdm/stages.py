@@ -1,0 +1,166 @@
+"""What each stage does, and ``run_stage``, the only way anything is ever computed."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from blurdm.config import Optimisation
+from blurdm.data.layouts import count_report, scan
+from blurdm.data.splits import build_index
+from blurdm.errors import InputError
+from blurdm.evaluation import evaluate
+from blurdm.models.network import Network
+from blurdm.runs import Progress, Resources, Run, finished, ignore_progress, locked, provenance, read_json, write_json
+from blurdm.training.batches import TrainingData
+from blurdm.training.checkpoint import save_weights
+from blurdm.training.loop import Loop, Phase
+from blurdm.training.tasks import image_module, image_phases, joint_network, latent_task, warmup_phases
+
+OnProgress = Callable[[Progress], None]
+Inputs = Mapping[str, Path]
+Metrics = dict[str, Any]
+
+
+def run_stage(run: Run, root: Path, resources: Resources, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
+    """Make ``run`` exist below ``root`` and return its result; at once if it does. Inputs that are missing are made first.
+
+    A run folder is worked in by one process at a time; a run that was killed continues from its checkpoint. StopRequested
+    when ``resources.stop`` says so, InputError for wrong inputs.
+    """
+    folder = run.folder(root)
+    result = finished(folder)
+    if result is not None:
+        return result
+    for needed in run.inputs.values():
+        if isinstance(needed, Run):
+            run_stage(needed, root, resources, on_progress)
+    with locked(folder, lambda owner: on_progress(Progress(0, 1, note=f"waiting for {owner}"))):
+        result = finished(folder)
+        return result if result is not None else _compute(run, root, folder, resources, on_progress)
+
+
+def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progress: OnProgress) -> dict[str, Any]:
+    write_json(folder / "config.json", run.description)
+    origin = provenance(resources.threads, resources.device)
+    inputs = {name: i.folder(root) for name, i in run.inputs.items() if isinstance(i, Run)}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(resources.threads)
+    started = time.monotonic()
+    try:
+        metrics = FUNCTIONS[run.stage](run, inputs, folder, resources, on_progress)
+    finally:
+        torch.set_num_threads(threads)
+    origin |= {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "data_digest": _data_digest(folder, inputs)}
+    write_json(folder / "provenance.json", origin)
+    result = {"stage": run.stage, "key": run.key, "seconds": round(time.monotonic() - started, 2), **metrics}
+    write_json(folder / "result.json", result)
+    return result
+
+
+def _data_digest(folder: Path, inputs: Inputs) -> str:
+    prepared = inputs.get("prepare", folder)
+    digest: str = read_json(prepared / "index.json")["digest"]
+    return digest
+
+
+def prepare(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
+    """Check every pair of the data folder and split them by scene: index.json."""
+    data = run.sections.data
+
+    def report(done: int, total: int) -> None:
+        on_progress(Progress(done, total, unit="pair"))
+
+    index = build_index(Path(data.root), data.layout, data.val_scenes, report)
+    write_json(out / "index.json", index)
+    for line in count_report(scan(Path(data.root), data.layout), data.layout):
+        on_progress(Progress(1, 1, unit="pair", note=line))
+    counts = {split: sum(pair["split"] == split for pair in index["pairs"]) for split in ("train", "val", "test")}
+    return {"metrics": {f"{split}_pairs": count for split, count in counts.items()}, "data_digest": index["digest"]}
+
+
+def baseline(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
+    """The backbone without prior."""
+    return _train_on_images("baseline", run, inputs, out, resources, on_progress)
+
+
+def direct(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
+    """The control: the same encoder on the blurred image feeds the backbone."""
+    return _train_on_images("direct", run, inputs, out, resources, on_progress)
+
+
+def pretrain(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
+    """Stage 1: sharp encoder and backbone, with the oracle latent."""
+    return _train_on_images("pretrain", run, inputs, out, resources, on_progress)
+
+
+def _train_on_images(
+    kind: Any, run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress
+) -> Metrics:
+    sections = run.sections
+    section = getattr(sections, kind)
+    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources)
+    network = Network(kind, sections.backbone, None if kind == "baseline" else sections.latent, None)
+    module = image_module(network, sections.seed).to(data.device)
+    phases: list[Phase] = []
+    if kind != "baseline":
+        assert network.prior is not None and isinstance(module["head"], nn.Linear)
+        phases = warmup_phases(network.prior, module["head"], kind, data, section)
+    scale = 1.0 if kind == "baseline" else section.encoder_lr_scale
+    phases += image_phases(network, data, sections.loss, section.phases, scale)
+    trained = _loop(module, phases, section, run, out, resources, on_progress)
+    return _trained(trained["network"], out, sum(iterations for iterations, _ in section.phases))
+
+
+def diffusion(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
+    """Stage 2: blur encoder and estimators, against the frozen sharp encoder."""
+    sections = run.sections
+    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources)
+    generator, phases = latent_task(sections, inputs["pretrain"], data)
+    trained = _loop(generator, phases, sections.diffusion, run, out, resources, on_progress)
+    return _trained(trained, out, 0)
+
+
+def joint(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
+    """Stage 3: backbone and prior generator together."""
+    sections = run.sections
+    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources)
+    network = joint_network(sections, inputs["pretrain"], inputs["diffusion"]).to(data.device)
+    before: int = read_json(inputs["pretrain"] / "result.json")["iterations"]
+    section = sections.joint
+    phases = image_phases(network, data, sections.loss, section.phases, section.prior_lr_scale, before)
+    module = nn.ModuleDict({"network": network})
+    trained = _loop(module, phases, section, run, out, resources, on_progress)
+    return _trained(trained["network"], out, before + section.iterations)
+
+
+def _loop(
+    module: Any, phases: list[Phase], section: Optimisation, run: Run, out: Path, resources: Resources, on_progress: OnProgress
+) -> Any:
+    loop = Loop(
+        module, phases, section, key=run.key, seed=run.seed or 0, out=out, resources=resources, on_progress=on_progress
+    )
+    return loop.run()
+
+
+def _trained(module: nn.Module, out: Path, iterations: int) -> Metrics:
+    """Store the weights; ``iterations`` counts the optimisation steps on images, those of earlier stages included."""
+    measured = [row for line in (out / "history.jsonl").read_text().splitlines() if "val_psnr" in (row := json.loads(line))]
+    digest = save_weights(out, module)
+    metrics = {"loss": measured[-1]["loss"], "val_psnr": measured[-1]["val_psnr"]}
+    return {"metrics": metrics, "iterations": iterations, "weights_sha256": digest}
+
+
+FUNCTIONS: dict[str, Callable[[Run, Inputs, Path, Resources, OnProgress], Metrics]] = {
+    "prepare": prepare,
+    "baseline": baseline,
+    "direct": direct,
+    "pretrain": pretrain,
+    "diffusion": diffusion,
+    "joint": joint,
+    "evaluate": evaluate,
+}

@@ -1,0 +1,176 @@
+"""The one training loop. What a step draws depends only on (seed, purpose, step); the checkpoint holds all the rest."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from blurdm.config import Optimisation
+from blurdm.errors import InputError, StopRequested
+from blurdm.runs import Progress, Resources, write_bytes
+from blurdm.seeding import derive
+from blurdm.training.checkpoint import load_checkpoint, save_checkpoint
+from blurdm.training.optim import ParameterGroups, learning_rate, make_average, make_optimizer, set_learning_rate
+
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of steps with a fresh optimiser and its own cosine; it starts from the weights the last one ended with."""
+
+    name: str
+    iterations: int
+    lr: float
+    batch_size: int
+    groups: Callable[[], ParameterGroups]
+    loss: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]
+    validate: Callable[[nn.Module], float] | None = None
+
+
+class Loop:
+    """Trains ``module`` through ``phases`` in the run folder ``out``, continuing the checkpoint that it finds there."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        phases: list[Phase],
+        section: Optimisation,
+        *,
+        key: str,
+        seed: int,
+        out: Path,
+        resources: Resources,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.module, self.phases, self.section = module, phases, section
+        self.key, self.seed, self.out = key, seed, out
+        self.resources, self.on_progress = resources, on_progress
+        self.total = sum(phase.iterations for phase in phases)
+        self.step = 0
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.average: AveragedModel | None = None
+        self.history: list[dict[str, Any]] = []
+        self.numbers: dict[str, float] = {}
+
+    @property
+    def result(self) -> nn.Module:
+        """The module whose weights count: the average where there is one."""
+        return self.average.module if self.average else self.module
+
+    def run(self) -> nn.Module:
+        """Train to the end and return the resulting module; StopRequested after saving if asked to stop."""
+        with torch.random.fork_rng():
+            self._continue()
+            saved = time.monotonic()
+            while self.step < self.total:
+                started = time.monotonic()
+                phase, local = self._locate(self.step)
+                if local == 0:
+                    self._begin(phase)
+                loss = self._update(phase, local)
+                self.step += 1
+                self._report(phase, local + 1, loss, time.monotonic() - started)
+                if self.resources.stop():
+                    self._save()
+                    raise StopRequested(f"stopped and saved at step {self.step} of {self.total}")
+                if time.monotonic() - saved > self.resources.checkpoint_seconds:
+                    self._save()
+                    saved = time.monotonic()
+        self._write_history()
+        return self.result
+
+    def _locate(self, step: int) -> tuple[Phase, int]:
+        for phase in self.phases:
+            if step < phase.iterations:
+                return phase, step
+            step -= phase.iterations
+        raise AssertionError("step beyond the last phase")
+
+    def _begin(self, phase: Phase) -> None:
+        self.module.load_state_dict(self.result.state_dict())
+        self.optimizer = make_optimizer(phase.groups(), self.section)
+        self.average = make_average(self.module, self.section.ema)
+
+    def _update(self, phase: Phase, local: int) -> float:
+        assert self.optimizer is not None
+        self.module.train()
+        # Dropout draws from the global generator, so that one is set anew for every step.
+        torch.manual_seed(derive(self.seed, "dropout", phase.name, local))
+        set_learning_rate(self.optimizer, learning_rate(local, phase.iterations, phase.lr, self.section.lr_min))
+        self.optimizer.zero_grad(set_to_none=True)
+        total, parts = phase.loss(local)
+        value = total.item()
+        if not math.isfinite(value):
+            raise InputError(
+                f"{self.out}: the loss is {value} at step {self.step + 1} of {self.total} ({phase.name}); "
+                f"lower {phase.name}.lr ({phase.lr}) or set grad_clip"
+            )
+        total.backward()  # type: ignore[no-untyped-call]
+        if self.section.grad_clip is not None:
+            # Over what the optimiser trains: a parameter that this phase leaves alone has no gradient.
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.section.grad_clip)
+        self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.module)
+        self.numbers = {"loss": value, **{name: part.item() for name, part in parts.items()}}
+        return value
+
+    def _report(self, phase: Phase, local: int, loss: float, seconds: float) -> None:
+        row: dict[str, Any] = {"step": self.step, "phase": phase.name, **self.numbers}
+        row["lr"] = learning_rate(local - 1, phase.iterations, phase.lr, self.section.lr_min)
+        row["images_per_s"] = phase.batch_size / seconds
+        measured = self._validate(phase, local)
+        if measured is not None:
+            row["val_psnr"] = measured
+        if measured is not None or self.step % LOG_EVERY == 0:
+            self.history.append(row)
+        last = next((r["val_psnr"] for r in reversed(self.history) if "val_psnr" in r), None)
+        numbers = {"loss": loss, "images_per_s": row["images_per_s"]} | ({} if last is None else {"val_psnr": last})
+        self.on_progress(Progress(self.step, self.total, numbers=numbers, note=phase.name))
+
+    def _validate(self, phase: Phase, local: int) -> float | None:
+        if phase.validate is None or (local % self.section.validate_every and local != phase.iterations):
+            return None
+        self.result.eval()
+        with torch.no_grad():
+            return phase.validate(self.result)
+
+    def _save(self) -> None:
+        assert self.optimizer is not None
+        state = {
+            "key": self.key,
+            "step": self.step,
+            "module": self.module.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "history": json.dumps(self.history),
+        }
+        save_checkpoint(self.out / "checkpoint", state)
+        self._write_history()
+
+    def _continue(self) -> None:
+        state = load_checkpoint(self.out / "checkpoint", self.key)
+        if state is None:
+            return
+        self.step = state["step"]
+        phase, _ = self._locate(self.step - 1)
+        self._begin(phase)
+        assert self.optimizer is not None
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.history = json.loads(state["history"])
+        self.on_progress(Progress(self.step, self.total, note=f"continued at step {self.step}"))
+
+    def _write_history(self) -> None:
+        """The history as of this step: rows that a killed process logged beyond its checkpoint are not kept twice."""
+        write_bytes(self.out / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.history).encode())

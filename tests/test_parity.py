@@ -1,0 +1,93 @@
+"""Our networks against stored outputs of the official modules, with the weights that tests/data/parity prescribes."""
+
+import json
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from sections import paper_backbone, paper_diffusion, paper_latent
+from torch import Tensor, nn
+
+from blurdm.models.build import build_backbone
+from blurdm.models.encoder import Encoder
+from blurdm.models.prior import PriorGenerator
+
+PARITY = Path(__file__).parent / "data" / "parity"
+SCHEDULE_BUFFERS = ("alphas", "betas_bar", "time_stamps_list")
+OWN_BUFFERS = ("latent_mean", "latent_std")
+TOLERANCE = 1e-5
+
+
+def prescribed(name: str, shape: list[int]) -> Tensor:
+    """The value of an official entry: a function of its name and shape (see parity/README.md)."""
+    x = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+    last = name.rsplit(".", 1)[-1]
+    if last == "running_mean":
+        x = 0.1 * x
+    elif last == "running_var":
+        x = 0.5 + np.abs(x)
+    elif len(shape) == 1 and last == "weight":
+        x = 1 + 0.1 * x
+    elif len(shape) < 2:
+        x = 0.05 * x
+    else:
+        strong = "resmlp" in name or "condition" in name or name.startswith(("E.", "ml"))
+        x = (0.9 if strong else 0.5) * x / math.sqrt(math.prod(shape[1:]))
+    return torch.from_numpy(np.asarray(x)).float()
+
+
+def load_prescribed(module: nn.Module, official: str) -> None:
+    """Fill ``module`` from the official entries, matched by definition order with every shape checked."""
+    entries = json.loads((PARITY / f"{official}.json").read_text())
+    entries = [(name, shape) for name, shape in entries if name not in SCHEDULE_BUFFERS]
+    ours = {name: value for name, value in module.state_dict().items() if name not in OWN_BUFFERS}
+    assert [list(value.shape) for value in ours.values()] == [shape for _, shape in entries]
+    for value, (name, shape) in zip(ours.values(), entries, strict=True):
+        if value.is_floating_point():
+            value.copy_(prescribed(name, shape))
+    module.eval()
+
+
+def stored(name: str) -> dict[str, Tensor]:
+    with np.load(PARITY / f"{name}.npz") as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays}
+
+
+def assert_equal(ours: Tensor, official: Tensor) -> None:
+    torch.testing.assert_close(ours, official, rtol=0, atol=TOLERANCE)
+
+
+@torch.no_grad()
+def test_sharp_encoder() -> None:
+    encoder = Encoder(paper_latent(), batch_norm=True)
+    load_prescribed(encoder, "sharp_encoder")
+    case = stored("sharp_encoder")
+    assert_equal(encoder(case["in.blur"], case["in.sharp"]), case["out.latent"])
+
+
+@torch.no_grad()
+def test_prior_with_five_steps() -> None:
+    prior = PriorGenerator(paper_latent(), paper_diffusion())
+    load_prescribed(prior, "prior")
+    case = stored("prior_T5")
+    assert_equal(torch.tensor(prior.schedule.alpha), case["out.alphas"])
+    assert_equal(torch.tensor(prior.schedule.beta_bar[1:]), case["out.betas_bar"])
+    noise = case["in.noise"][:, None]
+    steps = prior.steps(case["in.blur"], noise)
+    assert [step.t for step in steps] == [5, 4, 3, 2, 1]
+    assert_equal(torch.stack([step.residual for step in steps if step.residual is not None]), case["out.residuals"])
+    assert_equal(torch.stack([step.noise for step in steps if step.noise is not None]), case["out.noises"])
+    assert_equal(prior(case["in.blur"], noise), case["out.z0"])
+
+
+@torch.no_grad()
+def test_mimo_unet() -> None:
+    network = build_backbone(paper_backbone(), paper_latent())
+    load_prescribed(network, "mimo_unet")
+    case = stored("mimo_unet")
+    for scale, output in enumerate(network(case["in.blur"], case["in.latent"])):
+        assert_equal(output, case[f"out.o{scale}"])
+    change = (case["out.o2"] - case["in.blur"]).abs().max()
+    assert change > 1000 * TOLERANCE, "the stored case must show what the network does to its input"
