@@ -31,7 +31,7 @@ class Row:
 
 
 def choose(rows: pd.DataFrame, folders: list[Path], most: int = 4) -> list[Row]:
-    """The first saved image of each of the first ``most`` photos, so that nobody picks; empty if no run saved all columns.
+    """The first saved image of each of the first ``most`` photos, so nobody picks; empty if no run saved all columns.
 
     ``folders`` are evaluate runs, each with ``images/<column>/<scene>/<image>.png``; ``rows`` are those of one seed.
     """
@@ -65,7 +65,9 @@ def gallery(rows: list[Row]) -> Figure:
         for axes, column in zip(line, COLUMNS, strict=True):
             _draw(axes, row.pictures[column], crop)
             value = row.psnr.get(column)
-            axes.set_xlabel("reference" if column == "sharp" else f"{value:.2f} dB" if value is not None else "", fontsize=9)
+            axes.set_xlabel(
+                "reference" if column == "sharp" else f"{value:.2f} dB" if value is not None else "", fontsize=9
+            )
         line[0].set_ylabel(row.name, fontsize=7)
     for axes, column in zip(grid[0], COLUMNS, strict=True):
         axes.set_title(ARMS[column].label if column in ARMS else "Sharp", fontsize=10)

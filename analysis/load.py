@@ -27,9 +27,13 @@ def collect(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     twice = rows[rows.duplicated(ID_COLUMNS)]
     if len(twice):
         first = twice.iloc[0]
-        raise InputError(f"{pointer}: arm '{first.arm}', seed {first.seed}, image {first.scene}/{first.image} appears twice")
+        raise InputError(
+            f"{pointer}: arm '{first.arm}', seed {first.seed}, image {first.scene}/{first.image} appears twice"
+        )
     if rows.data_digest.nunique() > 1:
-        raise InputError(f"{pointer}: its runs were evaluated on different data: {', '.join(rows.data_digest.unique())}")
+        raise InputError(
+            f"{pointer}: its runs were evaluated on different data: {', '.join(rows.data_digest.unique())}"
+        )
     metrics = metric_names(rows)
     order = rows.sort_values(ID_COLUMNS, ignore_index=True)
     return order[[*ID_COLUMNS, *metrics, *ORIGIN_COLUMNS]], costs.sort_values(["arm", "seed"], ignore_index=True)
@@ -54,7 +58,7 @@ def metric_names(rows: pd.DataFrame) -> list[str]:
 
 
 def evaluate_runs(pointer: Path) -> list[tuple[dict[str, Any], Path]]:
-    """(entry, run folder) per entry of the pointer; a relative folder counts from the folder above the pointer's own."""
+    """(entry, run folder) per entry of the pointer; folders are relative to the one above the pointer's own."""
     entries = read_json(pointer).get("runs")
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{pointer}: should hold a non-empty list 'runs'")

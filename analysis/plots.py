@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
     measured = curves.dropna(subset="val_psnr")
     for arm in (arm for arm in ARMS if arm in set(measured.arm)):
         mine = measured[measured.arm == arm]
-        style = {"color": COLORS[arm], "linestyle": LINES.get(arm, "-")}
+        style: dict[str, Any] = {"color": COLORS[arm], "linestyle": LINES.get(arm, "-")}
         for _, line in mine.groupby("seed"):
             axes.plot(line.step, line.val_psnr, linewidth=0.7, alpha=0.5, **style)
         mean = mine.groupby("step").val_psnr.mean()
@@ -50,7 +51,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
 
 
 def paired_differences(rows: pd.DataFrame, differences: pd.DataFrame, metric: str = "psnr") -> Figure:
-    """A dot per image (mean over seeds), coloured by photo, for every comparison; below it mean and clustered interval."""
+    """A dot per image (mean over seeds), coloured by photo, for every comparison; below it mean and interval."""
     found = {(r.a, r.b): r for r in differences[differences.metric == metric].itertuples()}
     shown = [pair for pair in COMPARISONS if pair in found]
     figure = Figure(figsize=(6.8, 1.2 + 0.85 * max(1, len(shown))), layout="constrained")
@@ -67,7 +68,9 @@ def paired_differences(rows: pd.DataFrame, differences: pd.DataFrame, metric: st
     axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
     axes.set_yticks([-i for i in range(len(shown))], [comparison(a, b, "\n") for a, b in shown], fontsize=8)
     axes.set_ylim(-len(shown) + 0.35, 0.5)
-    axes.set_xlabel(f"paired difference of {metric.upper()}{' (dB)' if metric == 'psnr' else ''}, 95 % clustered by photo")
+    axes.set_xlabel(
+        f"paired difference of {metric.upper()}{' (dB)' if metric == 'psnr' else ''}, 95 % clustered by photo"
+    )
     if 0 < len(photos) <= MOST_PHOTOS_NAMED and shown:
         figure.legend(loc="outside upper center", ncols=min(6, len(photos)), frameon=False, fontsize=8, title="photo")
     return figure

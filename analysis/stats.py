@@ -1,9 +1,9 @@
 """Means and paired differences with bootstrap intervals. NumPy only, every draw from the Generator that is passed in.
 
-Two intervals answer two questions. Over *seeds x images* both are resampled independently: what if other images of these
-photos, and other training seeds, had been drawn? Images cut from one photo resemble each other, so this is too narrow for
-the question that matters, "and other photos?". The *clustered* interval resamples whole photos (scenes) instead, and it
-alone decides what is called significant.
+Two intervals answer two questions. Over *seeds x images* both are resampled independently: what if other images of
+these photos, and other training seeds, had been drawn? Images cut from one photo resemble each other, so this is too
+narrow for the question that matters, "and other photos?". The *clustered* interval resamples whole photos (scenes)
+instead, and it alone decides what is called significant.
 
 Caveat: percentile intervals over few clusters are too narrow. With 4 photos there are only 35 distinct resamples, and a
 nominal 95 % interval covered the truth in about 80 % of our simulations (tests/test_stats.py). "Significant" with a
@@ -40,7 +40,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of a - b over pairs of equal (seed, image); ``low``/``high`` clustered by photo, ``narrow`` over seeds x images."""
+    """Mean of a - b over equal (seed, image); ``low``, ``high`` clustered by photo, ``narrow`` over seeds x images."""
 
     a: str
     b: str
@@ -62,7 +62,7 @@ class Difference:
 
 
 def mean_interval(df: pd.DataFrame, metric: str, rng: np.random.Generator, n_boot: int = 2000) -> Interval | None:
-    """Mean of ``metric`` over the rows of one arm, with its interval over seeds x images; None if it was not measured."""
+    """Mean of ``metric`` over the rows of one arm, with its interval over seeds x images; None if not measured."""
     table = _matrix(df, metric)
     if table is None:
         return None

@@ -1,4 +1,4 @@
-"""The main table and its paired differences: numbers first, then strings, then Markdown, LaTeX and CSV of those strings."""
+"""The main table and its paired differences: numbers first, then strings, then Markdown and LaTeX."""
 
 import re
 from collections.abc import Iterable
@@ -47,6 +47,10 @@ METRICS = {
     "lpips": ("LPIPS ↓", 4),
     "lpips_256": ("LPIPS-256 ↓", 4),
 }
+DIFFERENCE_COLUMNS = [
+    *("metric", "a", "b", "mean", "low", "high", "narrow_low", "narrow_high"),
+    *("n_images", "n_photos", "n_seeds", "won", "per_seed", "verdict"),
+]
 COSTS = {
     "parameters": ("Params (M)", 1e-6),
     "macs": ("MACs (G)", 1e-9),
@@ -56,14 +60,17 @@ COSTS = {
 
 
 def main_numbers(rows: pd.DataFrame, costs: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """One row per arm that was measured: steps, every metric as (mean, low, high), cost, counts, and the keys behind it."""
+    """A row per arm that was measured: steps, every metric as (mean, low, high), cost, counts, and keys of its runs."""
     table = []
     for arm, meaning in ARMS.items():
         mine, cost = rows[rows.arm == arm], costs[costs.arm == arm]
         if mine.empty:
             continue
         row: dict[str, object] = {"arm": arm, "label": meaning.label, "group": meaning.group}
-        row |= {"iterations": int(mine.iterations.median()), "n_images": len(mine[["scene", "image"]].drop_duplicates())}
+        row |= {
+            "iterations": int(mine.iterations.median()),
+            "n_images": len(mine[["scene", "image"]].drop_duplicates()),
+        }
         row |= {"n_photos": mine.scene.nunique(), "n_seeds": max(1, mine.seed.nunique())}
         for metric in metric_names(rows):
             interval = mean_interval(mine, metric, rng)
@@ -87,8 +94,7 @@ def difference_numbers(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataF
             row |= {"n_images": found.n_images, "n_photos": found.n_photos, "n_seeds": found.n_seeds, "won": found.won}
             row |= {"per_seed": " ".join(f"{mean:.4f}" for mean in found.per_seed)}
             table.append(row | {"verdict": "significant" if found.significant else "not resolved"})
-    columns = "metric a b mean low high narrow_low narrow_high n_images n_photos n_seeds won per_seed verdict".split()
-    return pd.DataFrame(table, columns=columns)
+    return pd.DataFrame(table, columns=DIFFERENCE_COLUMNS)
 
 
 def main_strings(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -108,16 +114,18 @@ def difference_strings(differences: pd.DataFrame) -> pd.DataFrame:
     shown = []
     for r in differences[differences.metric.isin(METRICS)].to_dict("records"):
         title, digits = METRICS[r["metric"]]
-        shown.append({
-            "Paired difference": comparison(r["a"], r["b"]),
-            "Metric": title,
-            "Mean [95 %]": f"{r['mean']:+.{digits}f} [{r['low']:+.{digits}f}, {r['high']:+.{digits}f}]",
-            "Images": str(r["n_images"]),
-            "Photos": str(r["n_photos"]),
-            "Seeds": str(r["n_seeds"]),
-            "Won": f"{100 * r['won']:.0f} %",
-            "Verdict": r["verdict"],
-        })  # fmt: skip
+        shown.append(
+            {
+                "Paired difference": comparison(r["a"], r["b"]),
+                "Metric": title,
+                "Mean [95 %]": f"{r['mean']:+.{digits}f} [{r['low']:+.{digits}f}, {r['high']:+.{digits}f}]",
+                "Images": str(r["n_images"]),
+                "Photos": str(r["n_photos"]),
+                "Seeds": str(r["n_seeds"]),
+                "Won": f"{100 * r['won']:.0f} %",
+                "Verdict": r["verdict"],
+            }
+        )
     columns = ["Paired difference", "Metric", "Mean [95 %]", "Images", "Photos", "Seeds", "Won", "Verdict"]
     return pd.DataFrame(shown, columns=columns)
 
@@ -126,16 +134,24 @@ def caption(numbers: pd.DataFrame, digest: str) -> str:
     """What the two blocks show, on what, and how far it carries; plain text."""
     photos, seeds = int(numbers.n_photos.max()), int(numbers.n_seeds.max())
     sentences = [
-        f"Test set: {int(numbers.n_images.max())} images of {_count(photos, 'photo')}, data digest {digest[:12]};"
-        f" {_count(seeds, 'training seed')}.",
-        "Top: mean and 95 % bootstrap interval over seeds and images; Steps are optimisation steps on images"
-        f"{_cost_size(numbers)}.",
+        (
+            f"Test set: {int(numbers.n_images.max())} images of {_count(photos, 'photo')}, data digest {digest[:12]};"
+            f" {_count(seeds, 'training seed')}."
+        ),
+        (
+            "Top: mean and 95 % bootstrap interval over seeds and images; Steps are optimisation steps on images"
+            f"{_cost_size(numbers)}."
+        ),
         _same_steps(numbers),
-        "Bottom: differences paired by seed and image, interval from resampling whole photos and seeds;"
-        " significant means that this interval excludes zero; Won is the share of (seed, image) pairs.",
+        (
+            "Bottom: differences paired by seed and image, interval from resampling whole photos and seeds;"
+            " significant means that this interval excludes zero; Won is the share of (seed, image) pairs."
+        ),
     ]
     if photos < HOPEFUL_PHOTOS:
-        sentences.append(f"With {_count(photos, 'photo')} such an interval tends to be too narrow, so read it as a hint.")
+        sentences.append(
+            f"With {_count(photos, 'photo')} such an interval tends to be too narrow, so read it as a hint."
+        )
     if seeds == 1:
         sentences.append("With one seed it leaves out the noise of training.")
     return " ".join(sentences)
@@ -190,8 +206,8 @@ def _same_steps(numbers: pd.DataFrame) -> str:
     if len(compared) > 1 and steps[compared].nunique() == 1:
         names = " and ".join(ARMS[arm].label.lower() for arm in compared if arm != "blurdm")
         return (
-            f"Trained without diffusion ({names}): {steps[compared[0]]} steps, as many as stages 1 + 3 of BlurDM together"
-            " and on the same batches; BlurDM's stage 2, on latents, comes on top."
+            f"Trained without diffusion ({names}): {steps[compared[0]]} steps, as many as stages 1 + 3 of BlurDM"
+            " together and on the same batches; BlurDM's stage 2, on latents, comes on top."
         )
     listed = ", ".join(f"{ARMS[arm].label} {steps[arm]}" for arm in compared)
     return f"The methods were NOT trained equally long ({listed} steps), so their differences mix method and training."
@@ -246,4 +262,5 @@ def _stack(cell: str) -> str:
     above, space, below = cell.partition(" [" if " [" in cell else " (")
     if not space:
         return escape(cell)
-    return rf"\begin{{tabular}}[t]{{@{{}}c@{{}}}}{escape(above)}\\[-2pt]{{\scriptsize {escape(space[1] + below)}}}\end{{tabular}}"
+    second = rf"{{\scriptsize {escape(space[1] + below)}}}"
+    return rf"\begin{{tabular}}[t]{{@{{}}c@{{}}}}{escape(above)}\\[-2pt]{second}\end{{tabular}}"

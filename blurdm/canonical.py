@@ -18,7 +18,7 @@ from blurdm.runs import Resources, Run, finished, read_json, write_bytes, write_
 
 
 def run_canonical(parsed: argparse.Namespace, stop: StopFlag) -> int:
-    """Make every run of ``parsed.stage`` exist, then write its pointer, metrics and export. InputError for what is wrong."""
+    """Make every run of ``parsed.stage`` exist, then write its pointer, metrics and export; InputError."""
     config = load_config(parsed.config, parsed.set)
     check(config, str(parsed.config))
     runs = plan_all(config, parsed.stage, parsed.seeds or config.seeds, parsed.runs / ".digests.json")
@@ -40,7 +40,7 @@ def run_canonical(parsed: argparse.Namespace, stop: StopFlag) -> int:
 
 
 def default_jobs(runs: int, device: str) -> int:
-    """One process per GPU; on a CPU all of few runs at once (three seeds on two cores balance better than two and one)."""
+    """One process per GPU; on a CPU all of few runs at once: three seeds on two cores balance better so."""
     if device != "cpu":
         return 1
     cores = os.cpu_count() or 1
@@ -64,14 +64,19 @@ def write_pointer(path: Path, stage: str, runs: list[Run], root: Path) -> None:
 
     Holds nothing that differs between two equal computations (no times), so that DVC sees equal results as equal.
     """
-    rows, metrics = [], {}
+    rows: list[dict[str, Any]] = []
+    metrics: dict[str, list[float]] = {}
     for run in runs:
         model = run.inputs.get("model")
         folder = run.folder(root)
         result = read_json(folder / "result.json")
         row = {"stage": run.stage, "key": run.key, "folder": str(folder), "seed": run.seed}
         if stage == "evaluate":
-            row |= {"seed": model.seed, "model": model.stage} if isinstance(model, Run) else {"seed": None, "model": "none"}
+            row |= (
+                {"seed": model.seed, "model": model.stage}
+                if isinstance(model, Run)
+                else {"seed": None, "model": "none"}
+            )
         if "weights_sha256" in result:
             row["weights_sha256"] = result["weights_sha256"]
         rows.append(row)
@@ -116,20 +121,25 @@ def print_profile(config: Config, device: str) -> None:
         network = Network(kind, config.backbone, config.latent, config.diffusion).eval().to(device)  # type: ignore[arg-type]
         cost = measure_cost(network, device)
         peak = cost["peak_memory_mb"]
-        figures = f"{cost['macs'] / 1e9:.3f}", f"{cost['seconds_per_image']:.3f}", "-" if peak is None else f"{peak:.0f}"
+        figures = (
+            f"{cost['macs'] / 1e9:.3f}",
+            f"{cost['seconds_per_image']:.3f}",
+            "-" if peak is None else f"{peak:.0f}",
+        )
         table.add_row(kind, f"{cost['parameters']:,}", *figures)
     Console().print(table)
 
 
 def track(runs: Path, experiment: str, reports: Path, out: Path | None) -> int:
-    """Send what is finished to MLflow. A server that is away is a line, not a failure: what is missing can be sent later."""
+    """Send what is finished to MLflow. A server that is away is a line, not a failure: the rest can be sent later."""
     from blurdm.tracking import default_uri, sync
 
     uri = default_uri(Path.cwd())
     artifacts = sorted(p for p in reports.rglob("*") if p.suffix in {".tex", ".md", ".csv", ".png"})
-    report = sync(runs, uri, experiment, artifacts, Path.cwd())
-    print(f"MLflow {uri}: {report.sent} runs sent, {report.already} were there", end="")
-    print(f"; not sent: {report.failed}; later: blurdm track" if report.failed else "")
+    report = sync(runs, uri, experiment, artifacts, repo=Path.cwd())
+    print(f"MLflow {uri}: {len(report.sent)} runs sent, {len(report.already)} were there")
+    for reason in report.failed:
+        print(f"MLflow: not sent ({reason}); send it later with: blurdm track", file=sys.stderr)
     if out:
         write_json(out, {"pending": bool(report.failed)})
     return 0

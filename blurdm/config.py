@@ -1,4 +1,4 @@
-"""The typed, frozen, complete description of one experiment: one section per concern, every number that one would ablate.
+"""The typed, frozen, complete description of one experiment: one section per concern, every number one would ablate.
 
 Read with ruamel.yaml (YAML 1.2, like DVC), validated by pydantic in strict mode. Nothing here imports torch.
 """
@@ -31,7 +31,9 @@ class Synthesis(Section):
 
     photos: str = Field(description="folder of sharp photos")
     test_photos: tuple[str, ...] = Field(description="photos (stems) kept for test; they never enter train/")
-    exclude: tuple[str, ...] = Field(default=(), description="photos used nowhere, such as the other eye of a test photo")
+    exclude: tuple[str, ...] = Field(
+        default=(), description="photos used nowhere, such as the other eye of a test photo"
+    )
     motion: Literal["pan", "shake"] = Field(description="pan: nearly horizontal; shake: 6 degrees of freedom")
     length: tuple[Positive, Positive] = Field(description="range of the longest path of a scene point, px")
     angle: NonNegative = Field(description="pan: largest angle to the horizontal, degrees")
@@ -49,7 +51,9 @@ class Data(Section):
 
     root: str = Field(description="the data folder; a place, so never part of a key", json_schema_extra={"place": True})
     layout: str = Field(description="gopro, hide, realblur_j, realblur_r or folders")
-    val_scenes: Annotated[int, Field(ge=1)] | tuple[str, ...] = Field(description="scenes carved from train: number or names")
+    val_scenes: Annotated[int, Field(ge=1)] | tuple[str, ...] = Field(
+        description="scenes carved from train: number or names"
+    )
     val_images: Count = Field(description="images of these scenes measured during training, evenly spaced")
     batch_size: Count
     crop: Annotated[int, Field(ge=16)] = Field(description="side of the square training crop, px")
@@ -71,7 +75,13 @@ class Latent(Section):
     features: Count = Field(description="channels of the encoder's residual blocks")
     blocks: Count
     sharp_batch_norm: bool = Field(description="batch normalisation in the sharp encoder, as released")
-    unshuffle: Literal[1, 2, 4] = Field(description="pixel-unshuffle of the input; 4 in the paper, the rest by strided convs")
+    unshuffle: Literal[1, 2, 4] = Field(
+        description="pixel-unshuffle of the input; 4 in the paper, the rest by strided convs"
+    )
+    encoder_init: Literal["default", "kaiming"] = Field(
+        description="default: PyTorch's, as released, under which a latent"
+        " starts almost the same for every image; kaiming: signal of unit size through every layer (not in the paper)"
+    )
     normalize_input: bool = Field(description="contrast-normalise the encoder's input (not in the paper)")
     gain: Literal["k", "1+k"] = Field(description="fusion x*gain + shift; the paper has k")
     fusion_init_std: Positive | None = Field(description="normal init of the fusion layers; null: PyTorch's default")
@@ -101,14 +111,16 @@ class Optimisation(Section):
 class Warmup(Section):
     """Additions to the paper that make a small encoder carry information before the backbone learns to ignore it."""
 
-    warmup_iterations: Annotated[int, Field(ge=0)] = Field(description="encoder learns the known exposure length; 0: off")
+    warmup_iterations: Annotated[int, Field(ge=0)] = Field(
+        description="encoder learns the known exposure length; 0: off"
+    )
     warmup_lr: Positive
     warmup_batch_size: Count
     encoder_lr_scale: Positive = Field(description="encoder's learning rate relative to the backbone's; 1 in the paper")
 
 
 class TwoPhases(Optimisation):
-    """A control trained as long as stages 1 and 3 together: a fresh optimiser and cosine per phase, like the chain has."""
+    """A control trained as long as stages 1 and 3 together: a fresh optimiser and cosine per phase, as there."""
 
     iterations: tuple[Count, ...]
     lr: tuple[Positive, ...]
@@ -116,7 +128,9 @@ class TwoPhases(Optimisation):
     @model_validator(mode="after")
     def _same_length(self) -> "TwoPhases":
         if len(self.iterations) != len(self.lr) or not self.iterations:
-            raise ValueError(f"iterations and lr need one value per phase each, not {len(self.iterations)} and {len(self.lr)}")
+            raise ValueError(
+                f"iterations and lr need one value per phase each, not {len(self.iterations)} and {len(self.lr)}"
+            )
         return self
 
     @property
@@ -162,7 +176,9 @@ class Diffusion(OnePhase):
     eta: Annotated[float, Field(ge=0, le=1)] = Field(description="0: deterministic, as in the paper; 1: ancestral")
     estimator_layers: Annotated[int, Field(ge=2)]
     estimator_init_std: Positive | None = Field(description="normal init of each estimator's last layer; null: default")
-    condition_init: Literal["scratch", "sharp"] = Field(description="sharp: blur encoder starts from the stage-1 encoder")
+    condition_init: Literal["scratch", "sharp"] = Field(
+        description="sharp: blur encoder starts from the stage-1 encoder"
+    )
     standardize: bool = Field(description="diffuse latents of zero mean and unit spread (not in the paper)")
     standardize_crops: Count = Field(description="training crops over which mean and spread are taken")
     loss: Literal["charbonnier", "l1"]
@@ -177,7 +193,9 @@ class Diffusion(OnePhase):
 class Joint(OnePhase):
     """Stage 3: everything together."""
 
-    prior_lr_scale: Positive = Field(description="prior generator's learning rate relative to the backbone's; 1 in the paper")
+    prior_lr_scale: Positive = Field(
+        description="prior generator's learning rate relative to the backbone's; 1 in the paper"
+    )
 
 
 class Evaluate(Section):
@@ -204,7 +222,7 @@ class Config(Section):
 
 
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
-    """Read and validate a YAML config; ``overrides`` are ``section.key=value`` with YAML values. InputError names the key."""
+    """Read and validate a YAML config; ``overrides`` are ``section.key=value`` in YAML. InputError names the key."""
     tree = read_yaml(path)
     for override in overrides:
         _override(tree, override)
@@ -234,7 +252,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def identity(section: Any) -> Any:
-    """What of a config value takes part in a key: all of it but places (fields marked ``place``), as plain JSON data."""
+    """What of a config value takes part in a key: all but places (fields marked ``place``), as plain JSON data."""
     if not isinstance(section, Section):
         return section
     places = {n for n, f in type(section).model_fields.items() if (f.json_schema_extra or {}).get("place")}  # type: ignore[union-attr]

@@ -28,7 +28,7 @@ def count_macs(network: Network, blur: Tensor, noise: Tensor | None) -> int:
 
 
 def measure_cost(network: Network, device: str) -> dict[str, Any]:
-    """Cost of one 256 x 256 image; seconds are the median of 3 after a warm-up, memory what the process grew to in MB."""
+    """Cost of one 256 x 256 image; seconds: median of 3 after a warm-up; memory: what the process grew to, in MB."""
     blur = torch.full((1, 3, SIDE, SIDE), 0.5, device=device)
     noise = image_noise(network, 0, "cost")
     macs = count_macs(network, blur, noise)

@@ -1,4 +1,4 @@
-"""The ``evaluate`` stage: whole test images, every metric per image, and what a restoration costs. Alone opens test data."""
+"""The ``evaluate`` stage: whole test images, every metric per image, the cost of restoring. Alone opens test data."""
 
 import csv
 import io
@@ -66,7 +66,9 @@ def evaluate(
         on_progress(Progress(number + 1, len(tests), unit="image"))
     rows = [row for test in tests for row in partial.done[test.identity]]
     _write_csv(out / "per_image.csv", rows, section.metrics)
-    cost = {} if network is None else {arm: measure_cost(network, device) for arm, mode in arms.items() if mode == "own"}
+    cost = (
+        {} if network is None else {arm: measure_cost(network, device) for arm, mode in arms.items() if mode == "own"}
+    )
     iterations = read_json(inputs["model"] / "result.json")["iterations"] if "model" in inputs else 0
     return {"metrics": _means(rows, measures), "cost": cost, "iterations": iterations}
 
@@ -123,7 +125,7 @@ def foreign(test: TestImage, tests: list[TestImage], seed: int) -> TestImage:
 
 
 class _Partial:
-    """Rows of the images measured so far, so that a killed evaluation continues; a half-written last line is dropped."""
+    """Rows of the images measured so far, so that a killed evaluation continues; a half-written line is dropped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

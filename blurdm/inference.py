@@ -22,12 +22,14 @@ def load_network(folder: Path, device: str = "cpu") -> Network:
         raise InputError(f"{folder}: not a finished run (no result.json)")
     stage = read_json(folder / "config.json")["stage"]
     if stage not in ("baseline", "direct", "pretrain", "joint"):
-        raise InputError(f"{folder}: a run of stage '{stage}' restores no images; give a run of baseline, direct or joint")
+        raise InputError(
+            f"{folder}: a run of stage '{stage}' restores no images; give a run of baseline, direct or joint"
+        )
     latent = None if stage == "baseline" else stored_section(folder, "latent")
     diffusion = stored_section(folder, "diffusion") if stage == "joint" else None
     network = Network(stage, stored_section(folder, "backbone"), latent, diffusion)
     network.load_state_dict(load_weights(folder))
-    return network.requires_grad_(False).eval().to(device)
+    return network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
 
 
 def read_tensor(path: Path, device: str = "cpu") -> Tensor:
@@ -48,12 +50,14 @@ def image_noise(network: Network, seed: int, name: str) -> Tensor | None:
 def restore_files(
     network: Network, source: Path, target: Path, seed: int = 0, tile: int | None = None, overlap: int = 32
 ) -> Iterator[tuple[Path, Path]]:
-    """Restore the image or every image below the folder ``source`` into ``target``; yields (read, written) one by one."""
+    """Restore the image, or every image below the folder, ``source`` into ``target``; yields (read, written)."""
     device = str(next(network.parameters()).device)
     for read, written in _files(source, target):
         blur = read_tensor(read, device)
         noise = image_noise(network, seed, read.name)
-        restored = network.restore(blur, noise=noise) if tile is None else restore_tiled(network, blur, noise, tile, overlap)
+        restored = (
+            network.restore(blur, noise=noise) if tile is None else restore_tiled(network, blur, noise, tile, overlap)
+        )
         write_tensor(written, restored)
         yield read, written
 
@@ -66,12 +70,17 @@ def _files(source: Path, target: Path) -> list[tuple[Path, Path]]:
     found = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
     if not found:
         raise InputError(f"{source}: holds no image ({', '.join(sorted(IMAGE_ENDINGS))})")
-    return [(path, (target / path.relative_to(source)).with_suffix(".png")) for path in found]
+    pairs = [(path, (target / path.relative_to(source)).with_suffix(".png")) for path in found]
+    origin: dict[Path, Path] = {}
+    for path, written in pairs:
+        if origin.setdefault(written, path) != path:
+            raise InputError(f"{path}: would be written to {written}, like {origin[written]}; rename one of them")
+    return pairs
 
 
 @torch.no_grad()
 def restore_tiled(network: Network, blur: Tensor, noise: Tensor | None, tile: int, overlap: int) -> Tensor:
-    """Restore ``blur`` (1, 3, H, W) in overlapping square tiles with linear blending, with one latent of the whole image.
+    """Restore ``blur`` (1, 3, H, W) in overlapping square tiles, blended linearly, with one latent of the whole image.
 
     Memory follows the tile, not the photo; without the global latent every tile would get a prior of its own.
     """
@@ -97,7 +106,7 @@ def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
 
 
 def _ramp(length: int, overlap: int, like: Tensor) -> Tensor:
-    """Weights over a tile: rising and falling linearly over the overlap, never zero, so that the sum can be divided by."""
+    """Weights over a tile: linear over the overlap, never zero, so that the sum can be divided by."""
     position = torch.arange(length, device=like.device, dtype=like.dtype)
     edge = torch.minimum(position, length - 1 - position) + 1
     return (edge / (overlap + 1)).clamp_max(1)

@@ -1,4 +1,4 @@
-"""Signals that ask for a stop set a flag; the loop saves at the next step and leaves. Nothing is torn down in mid-write."""
+"""Signals that ask for a stop set a flag; the loop saves at the next step and leaves. No write is torn in two."""
 
 import ctypes
 import signal

@@ -1,4 +1,4 @@
-"""What stages there are, what each reads and needs, and hence the graph of runs of a config. Nothing here imports torch."""
+"""What stages there are, what each reads and needs, and hence the graph of runs of a config. No torch here."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from blurdm.data.layouts import LAYOUTS
 from blurdm.data.splits import folder_digest
 from blurdm.diffusion.schedules import ALPHA, BETA
 from blurdm.errors import InputError
-from blurdm.metrics.full_reference import METRICS
+from blurdm.metrics.full_reference import METRICS, available
 from blurdm.registry import lookup, module_names, require
 from blurdm.runs import Run
 
@@ -39,7 +39,7 @@ STAGES = {
 
 
 def check(config: Config, source: str) -> None:
-    """InputError for what only the registries know: an unknown backbone, schedule, layout or metric, a clash of options."""
+    """InputError for what the registries know: an unknown backbone, schedule, layout or metric, a clash of options."""
     try:
         require("backbone.name:", config.backbone.name, module_names("blurdm.models.backbones"))
         require("data.layout:", config.data.layout, LAYOUTS)
@@ -48,14 +48,18 @@ def check(config: Config, source: str) -> None:
         for metric in config.evaluate.metrics:
             require("evaluate.metrics:", metric, METRICS)
         if config.diffusion.condition_init == "sharp" and config.latent.sharp_batch_norm:
-            raise InputError("diffusion.condition_init: 'sharp' needs latent.sharp_batch_norm: false (a blur encoder has none)")
+            raise InputError(
+                "diffusion.condition_init: 'sharp' needs latent.sharp_batch_norm: false (a blur encoder has none)"
+            )
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
 
 
-def plan(config: Config, stage: str, seed: int | None = None, model: str | None = None, cache: Path | None = None) -> Run:
-    """The run of ``stage`` and, through its inputs, all that it needs. ``evaluate`` takes the ``model`` stage to measure,
-    or None for the blurred input itself. ``cache`` remembers digests of data files that did not change.
+def plan(
+    config: Config, stage: str, seed: int | None = None, model: str | None = None, cache: Path | None = None
+) -> Run:
+    """The run of ``stage`` and, through its inputs, all that it needs. ``evaluate`` takes the ``model`` stage to
+    measure, or None for the blurred input itself. ``cache`` remembers digests of data files that did not change.
     """
     known: dict[str, Run] = {}
 
@@ -65,8 +69,11 @@ def plan(config: Config, stage: str, seed: int | None = None, model: str | None 
             inputs: dict[str, Run | str] = {need: build(need) for need in declared.needs}
             if name == "prepare":
                 inputs["raw"] = folder_digest(Path(config.data.root), cache)
-            if name == "evaluate" and model is not None:
-                inputs["model"] = build(model)
+            if name == "evaluate":
+                # Weights of a metric that arrive later make a new run; otherwise it would stay "not available" for ever.
+                inputs["metrics"] = ",".join(filter(available, config.evaluate.metrics))
+                if model is not None:
+                    inputs["model"] = build(model)
             needs_seed = "seed" in declared.reads
             if needs_seed and seed is None:
                 raise InputError(f"stage '{name}' needs a seed")
@@ -77,7 +84,7 @@ def plan(config: Config, stage: str, seed: int | None = None, model: str | None 
 
 
 def plan_all(config: Config, stage: str, seeds: Iterable[int], cache: Path | None = None) -> list[Run]:
-    """Every run of ``stage`` in the canonical chain: one per seed; for ``evaluate`` one per model and seed, and the input."""
+    """Every run of ``stage`` in the canonical chain: one per seed; ``evaluate``: per model and seed, and the input."""
     if stage == "prepare":
         return [plan(config, stage, cache=cache)]
     if stage == "evaluate":

@@ -1,5 +1,6 @@
-"""Run several runs side by side, one local process each: crash of one is no crash of another, and every core has work."""
+"""Run several runs side by side, one local process each: a crash of one is none of another, and every core has work."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -16,8 +17,13 @@ from blurdm.interrupt import StopFlag, stop_with_parent
 from blurdm.progress import Display
 from blurdm.runs import Progress, Resources, Run, finished
 
-# Imported once in the server process that workers are forked from: PyTorch takes seconds, pyiqa more.
-PRELOAD = {"evaluate": ["blurdm.stages", "pyiqa"]}
+# Imported once in the server process that workers are forked from, and not seconds long in each of them. Optimisers
+# import torch._dynamo at their first step; evaluation needs pyiqa.
+PRELOAD = ["blurdm.stages", "torch._dynamo"]
+PRELOAD_FOR = {"prepare": [], "evaluate": ["blurdm.stages", "pyiqa"]}
+# glibc's mallopt parameters and values: keep freed memory for the next step instead of returning it to the system,
+# which would have the kernel clear every large activation anew (a tenth of a training step).
+MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 64 * 2**20, -3: 2**30}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,13 @@ class Failure:
     expected: bool
 
 
-def run_all(runs: Iterable[Run], root: Path, resources: Resources, jobs: int, stop: StopFlag, display: Display) -> list[Failure]:
+def run_all(
+    runs: Iterable[Run], root: Path, resources: Resources, jobs: int, stop: StopFlag, display: Display
+) -> list[Failure]:
     """Make every run exist, at most ``jobs`` at a time; returns the failures. StopRequested once all have saved."""
     waiting = [run for run in runs if finished(run.folder(root)) is None]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD.get(waiting[0].stage, ["blurdm.stages"]) if waiting else [])
+    context.set_forkserver_preload(PRELOAD_FOR.get(waiting[0].stage, PRELOAD) if waiting else [])
     active: dict[Connection, tuple[ForkServerProcess, Run]] = {}
     failures: list[Failure] = []
     told = False
@@ -80,7 +88,9 @@ def _listen(
         display.finish(run)
         known = any(failure.run is run for failure in failures)
         if finished(run.folder(root)) is None and not known and process.exitcode != 0:
-            failures.append(Failure(run, f"its process died (exit code {process.exitcode}); start again to continue", True))
+            failures.append(
+                Failure(run, f"its process died (exit code {process.exitcode}); start again to continue", True)
+            )
         return
     if isinstance(message, Progress):
         display.update(run, message)
@@ -89,9 +99,17 @@ def _listen(
         failures.append(Failure(run, text, expected))
 
 
+def _keep_freed_memory() -> None:
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for option, value in MALLOC_OPTIONS.items():
+            libc.mallopt(option, value)
+
+
 def _work(run: Run, root: Path, resources: Resources, connection: Connection) -> None:
     """A worker process: runs one run and tells of it through ``connection``."""
     stop_with_parent()
+    _keep_freed_memory()
     from blurdm.stages import run_stage
 
     flag = StopFlag().install()

@@ -38,7 +38,9 @@ class Display:
         self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bars.stop()
 
     def update(self, run: Run, progress: Progress) -> None:
@@ -64,9 +66,9 @@ class Display:
         if not due:
             return
         self.printed[run.key] = now
-        done = progress.step - first
-        left = (now - start) / done * (progress.total - progress.step) if done else 0.0
-        text = f"{label}: {progress.unit} {progress.step}/{progress.total} {_numbers(progress)} {left:.0f} s left"
+        done, ahead = progress.step - first, progress.total - progress.step
+        left = f"{(now - start) / done * ahead:.0f} s left" if done and ahead else ""
+        text = f"{label}: {progress.unit} {progress.step}/{progress.total} {_numbers(progress)} {left}"
         print(" ".join(text.split()), file=sys.stderr, flush=True)
 
 

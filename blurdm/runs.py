@@ -1,4 +1,4 @@
-"""A run: one stage with one config and its input runs. It *is* a folder named by its key. Nothing here imports torch."""
+"""A run: one stage with one config and its input runs. It *is* a folder named by its key. No torch here."""
 
 import errno
 import fcntl
@@ -43,7 +43,7 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Resources:
-    """Where and how a stage runs. Never part of a key: none of it may change a result (CPU: for a given ``threads``)."""
+    """Where and how a stage runs. Never part of a key: none may change a result (CPU: for a given ``threads``)."""
 
     device: str = "cpu"
     threads: int = 1
@@ -54,7 +54,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Run:
-    """``inputs`` are earlier runs by name, or the digest of raw data. ``config`` gives the sections that ``reads`` names."""
+    """``inputs`` are earlier runs by name, or the digest of raw data. Of ``config``, it sees what ``reads`` names."""
 
     stage: str
     version: int
@@ -149,7 +149,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(
-                f"{path}: no space left to write {len(content)} bytes; free some and start again, what was saved is kept"
+                f"{path}: no space left to write {len(content)} bytes; free some and start again,"
+                " what was saved is kept"
             ) from None
         raise
 
@@ -190,7 +191,12 @@ def provenance(threads: int, device: str) -> dict[str, Any]:
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "packages": {name: importlib.metadata.version(name) for name in ("torch", "numpy", "pydantic", "safetensors")},
         "python": platform.python_version(),
-        "hardware": {"machine": platform.machine(), "cpu": _cpu_name(), "cores": os.cpu_count(), "host": platform.node()},
+        "hardware": {
+            "machine": platform.machine(),
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "host": platform.node(),
+        },
         "threads": threads,
         "device": device,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -199,7 +205,9 @@ def provenance(threads: int, device: str) -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, cwd=Path(__file__).parent)
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=10, cwd=Path(__file__).parent
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -208,4 +216,6 @@ def _git(*arguments: str) -> str | None:
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -12,7 +12,6 @@ from torch import nn
 from blurdm.config import Optimisation
 from blurdm.data.layouts import count_report, scan
 from blurdm.data.splits import build_index
-from blurdm.errors import InputError
 from blurdm.evaluation import evaluate
 from blurdm.models.network import Network
 from blurdm.runs import Progress, Resources, Run, finished, ignore_progress, locked, provenance, read_json, write_json
@@ -27,10 +26,10 @@ Metrics = dict[str, Any]
 
 
 def run_stage(run: Run, root: Path, resources: Resources, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
-    """Make ``run`` exist below ``root`` and return its result; at once if it does. Inputs that are missing are made first.
+    """Make ``run`` exist below ``root`` and return its result; at once if it does. Missing inputs are made first.
 
-    A run folder is worked in by one process at a time; a run that was killed continues from its checkpoint. StopRequested
-    when ``resources.stop`` says so, InputError for wrong inputs.
+    A run folder is worked in by one process at a time; a run that was killed continues from its checkpoint.
+    StopRequested when ``resources.stop`` says so, InputError for wrong inputs.
     """
     folder = run.folder(root)
     result = finished(folder)
@@ -139,8 +138,16 @@ def joint(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress
 
 
 def _loop(
-    module: Any, phases: list[Phase], section: Optimisation, run: Run, out: Path, resources: Resources, on_progress: OnProgress
+    module: Any,
+    phases: list[Phase],
+    section: Optimisation,
+    run: Run,
+    out: Path,
+    resources: Resources,
+    on_progress: OnProgress,
 ) -> Any:
+    # Convolutions run about a quarter faster on a CPU in this layout, and with mixed precision on a GPU too.
+    module.to(memory_format=torch.channels_last)
     loop = Loop(
         module, phases, section, key=run.key, seed=run.seed or 0, out=out, resources=resources, on_progress=on_progress
     )
@@ -149,7 +156,9 @@ def _loop(
 
 def _trained(module: nn.Module, out: Path, iterations: int) -> Metrics:
     """Store the weights; ``iterations`` counts the optimisation steps on images, those of earlier stages included."""
-    measured = [row for line in (out / "history.jsonl").read_text().splitlines() if "val_psnr" in (row := json.loads(line))]
+    measured = [
+        row for line in (out / "history.jsonl").read_text().splitlines() if "val_psnr" in (row := json.loads(line))
+    ]
     digest = save_weights(out, module)
     metrics = {"loss": measured[-1]["loss"], "val_psnr": measured[-1]["val_psnr"]}
     return {"metrics": metrics, "iterations": iterations, "weights_sha256": digest}

@@ -49,9 +49,7 @@ def default_uri(repo: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repo.resolve()}/mlflow.db"
 
 
-def sync(
-    runs_root: Path, uri: str, experiment: str, extra_artifacts: Sequence[Path] = (), *, repo: Path
-) -> SyncReport:
+def sync(runs_root: Path, uri: str, experiment: str, extra_artifacts: Sequence[Path] = (), *, repo: Path) -> SyncReport:
     """Send every finished run below ``runs_root`` that MLflow at ``uri`` lacks; a half-sent one is sent anew.
 
     ``extra_artifacts`` (tables, figures) make a summary run "chain", parent of the runs sent with it, once per content.
@@ -92,18 +90,15 @@ def _sync(runs_root: Path, uri: str, experiment: str, extra: Sequence[Path], rep
 def _quiet() -> Iterator[None]:
     """QUICK in the environment and no chatter from MLflow and its database, for as long as MLflow is used."""
     added = {name: value for name, value in QUICK.items() if name not in os.environ}
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
-    levels = [logger.level for logger in loggers]
+    disabled = logging.root.manager.disable
     os.environ.update(added)
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)  # MLflow sets the level of its own loggers when it is imported
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(disabled)
         for name in added:
             os.environ.pop(name, None)
 
@@ -157,7 +152,9 @@ def _send(client: "MlflowClient", experiment_id: str, folder: Path, parent: str 
     for first in range(0, len(params), 100):
         client.log_batch(run_id, params=params[first : first + 100])
     _send_metrics(client, run_id, folder, result, end)
-    _send_dataset(client, run_id, sections.get("data", {}).get("layout", "data"), origin.get("data_digest"), config["stage"])
+    _send_dataset(
+        client, run_id, sections.get("data", {}).get("layout", "data"), origin.get("data_digest"), config["stage"]
+    )
     for name in FILES:
         if (folder / name).is_file():
             client.log_artifact(run_id, str(folder / name))
@@ -172,7 +169,11 @@ def _send_metrics(client: "MlflowClient", run_id: str, folder: Path, result: dic
 
     curves = _curves(folder / "history.jsonl")
     points = [(name, value, step) for name, curve in curves.items() for step, value in _thin(curve)]
-    finals = {"seconds": result.get("seconds"), **flatten(result.get("metrics", {})), **flatten(result.get("cost", {}), "cost.")}
+    finals = {
+        "seconds": result.get("seconds"),
+        **flatten(result.get("metrics", {})),
+        **flatten(result.get("cost", {}), "cost."),
+    }
     points += [(n, v, 0) for n, v in finals.items() if n not in curves and isinstance(v, int | float)]
     metrics = [Metric(name, float(value), when or 0, step) for name, value, step in points]
     for first in range(0, len(metrics), 1000):
@@ -180,7 +181,7 @@ def _send_metrics(client: "MlflowClient", run_id: str, folder: Path, result: dic
 
 
 def _curves(history: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) by name; numbers of a phase before the last are named ``phase/name``, for they mean something else."""
+    """(step, value) by name; those of an earlier phase are named ``phase/name``, for they mean something else."""
     rows = [json.loads(line) for line in history.read_text().splitlines()] if history.is_file() else []
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
@@ -256,4 +257,4 @@ def _milliseconds(stamp: str | None) -> int | None:
 
 def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

@@ -10,7 +10,15 @@ from PIL import Image
 DIGEST = "0123456789abcdef0123456789abcdef.dir"
 PHOTOS, IMAGES = ("china", "coffee", "I19", "motorcycle_left"), 5
 METRICS = ("psnr", "ssim", "lpips")
-GAINS = {"blurred": 0.0, "baseline": 1.2, "direct": 1.5, "blurdm": 1.6, "blurdm_foreign": 0.2, "oracle": 2.0, "oracle_foreign": 0.1}
+GAINS = {
+    "blurred": 0.0,
+    "baseline": 1.2,
+    "direct": 1.5,
+    "blurdm": 1.6,
+    "blurdm_foreign": 0.2,
+    "oracle": 2.0,
+    "oracle_foreign": 0.1,
+}
 ARMS_OF = {
     "none": ("blurred",),
     "baseline": ("baseline",),
@@ -33,7 +41,9 @@ def make_chain(root: Path, seeds: tuple[int, ...] = (0, 1), no_lpips: bool = Fal
     return pointer
 
 
-def make_run(root: Path, stage: str, key: str, config: dict[str, Any], history: list[dict[str, Any]], result: dict[str, Any]) -> Path:
+def make_run(
+    root: Path, stage: str, key: str, config: dict[str, Any], history: list[dict[str, Any]], result: dict[str, Any]
+) -> Path:
     """``root``/runs/<stage>/<key> with everything that a finished run holds."""
     folder = root / "runs" / stage / key
     _write_json(folder / "config.json", {"stage": stage, "version": 1, **config})
@@ -52,12 +62,22 @@ def _train(root: Path, model: str, seed: int) -> None:
     warmup = 100 if model in ("direct", "pretrain") else 0
     history += [{"step": s, "phase": "warmup", "loss": 1.0, "lr": 1e-3} for s in range(50, warmup + 1, 50)]
     for step in range(50, steps + 1, 50):
-        row: dict[str, Any] = {"step": warmup + step, "phase": model, "loss": 1 / step, "lr": 1e-3, "images_per_s": 40.0}
+        row: dict[str, Any] = {
+            "step": warmup + step,
+            "phase": model,
+            "loss": 1 / step,
+            "lr": 1e-3,
+            "images_per_s": 40.0,
+        }
         if step % 100 == 0:
             row["val_psnr"] = 24 + GAINS[ARMS_OF[model][0]] * (1 - np.exp(-step / 300)) + 0.05 * seed
         history.append(row)
     inputs = {"prepare": "p0"} | ({"pretrain": f"pretrain{seed}", "diffusion": f"d{seed}"} if model == "joint" else {})
-    sections = {"seed": seed, "data": {"layout": "gopro", "batch_size": 4, "val_scenes": ["a", "b"]}, "loss": {"fft_weight": 0.1}}
+    sections = {
+        "seed": seed,
+        "data": {"layout": "gopro", "batch_size": 4, "val_scenes": ["a", "b"]},
+        "loss": {"fft_weight": 0.1},
+    }
     final = {"metrics": {"val_psnr": history[-1]["val_psnr"], "latent_error": 0.5 + seed}, "iterations": STEPS[model]}
     make_run(root, model, f"{model}{seed}", {"sections": sections, "inputs": inputs}, history, final)
 
@@ -66,9 +86,19 @@ def _evaluate(root: Path, model: str, seed: int | None, no_lpips: bool, images: 
     key = f"eval_{model}_{seed}"
     inputs = {"prepare": "p0"} | ({} if seed is None else {"model": f"{model}{seed}"})
     config = {"sections": {"evaluate": {"metrics": METRICS, "noise_seed": 0}}, "inputs": inputs}
-    figures = {"parameters": 310_000, "macs": 2_500_000_000, "seconds_per_image": 0.041, "peak_memory_mb": None, "side": 256}
+    figures = {
+        "parameters": 310_000,
+        "macs": 2_500_000_000,
+        "seconds_per_image": 0.041,
+        "peak_memory_mb": None,
+        "side": 256,
+    }
     cost = {ARMS_OF[model][0]: figures}
-    result = {"metrics": {f"{ARMS_OF[model][0]}.psnr": 25.0}, "iterations": STEPS[model], "cost": {} if model == "none" else cost}
+    result = {
+        "metrics": {f"{ARMS_OF[model][0]}.psnr": 25.0},
+        "iterations": STEPS[model],
+        "cost": {} if model == "none" else cost,
+    }
     folder = make_run(root, "evaluate", key, config, [], result)
     lines = ["arm,scene,image," + ",".join(METRICS)]
     for arm in ARMS_OF[model]:

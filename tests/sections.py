@@ -13,6 +13,7 @@ def paper_latent(**over: Any) -> Latent:
         "sharp_batch_norm": True,
         "unshuffle": 4,
         "normalize_input": False,
+        "encoder_init": "default",
         "gain": "k",
         "fusion_init_std": None,
     }

@@ -1,4 +1,4 @@
-"""Layouts on tiny folders: pairs are found, odd files refused, counts reported; val by scene, test never in training."""
+"""Layouts on tiny folders: pairs are found, odd files refused, counts reported; val by scene, test never in train."""
 
 import csv
 import os

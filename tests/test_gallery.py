@@ -31,7 +31,8 @@ def test_figure_has_a_row_per_photo_and_the_same_frame_in_every_column(tmp_path:
     grid = [axes for axes in figure.axes if axes.get_subplotspec()]
     assert len(grid) == len(rows) * len(COLUMNS)
     for line in range(len(rows)):
-        frames = {axes.patches[0].get_bbox().bounds for axes in grid[line * len(COLUMNS) : (line + 1) * len(COLUMNS)]}
+        patches = [axes.patches[0] for axes in grid[line * len(COLUMNS) : (line + 1) * len(COLUMNS)]]
+        frames = {patch.get_path().get_extents(patch.get_patch_transform()).bounds for patch in patches}
         assert len(frames) == 1
     assert [axes.get_title() for axes in grid[:4]] == ["Blurred input", "Baseline", "BlurDM", "Sharp"]
     assert grid[0].get_xlabel() == f"{rows[0].psnr['blurred']:.2f} dB"

@@ -10,7 +10,7 @@ import pytest
 from fake_runs import IMAGES, PHOTOS, make_chain
 
 from analysis.build import main
-from analysis.load import collect, collect_curves
+from analysis.load import ID_COLUMNS, ORIGIN_COLUMNS, collect, collect_curves
 from analysis.plots import COLORS, save, training_curves
 from analysis.tables import (
     ABSENT,
@@ -43,7 +43,7 @@ def with_photo_effect(rows: pd.DataFrame) -> pd.DataFrame:
 
 def test_collect_gives_tidy_rows_with_their_origin(tmp_path: Path) -> None:
     rows, costs = collect(make_chain(tmp_path, images=False))
-    assert list(rows.columns) == "arm seed scene image psnr ssim lpips key iterations data_digest".split()
+    assert list(rows.columns) == [*ID_COLUMNS, "psnr", "ssim", "lpips", *ORIGIN_COLUMNS]
     assert len(rows) == (1 + 6 * 2) * len(PHOTOS) * IMAGES
     assert rows[rows.arm == "blurred"].seed.isna().all()
     assert set(rows.image) == {f"{i:04d}" for i in range(IMAGES)}  # names stay text
@@ -134,11 +134,16 @@ def test_escape_covers_every_special_character() -> None:
     assert escape("-0.5, low-level, 2-3") == "$-$0.5, low-level, 2-3"
 
 
-def test_build_writes_everything_twice_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_build_writes_everything_twice_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pointer = make_chain(tmp_path)
     options = ["--pointer", str(pointer), "--results", str(tmp_path / "results")]
-    for reports in ("one", "two"):
+    printed = []
+    for reports, width in (("one", "80"), ("two", "120")):
+        monkeypatch.setenv("COLUMNS", width)
         assert main([*options, "--reports", str(tmp_path / reports)]) == 0
+        printed.append(capsys.readouterr().out)
     names = {p.relative_to(tmp_path / "one").as_posix() for p in (tmp_path / "one").rglob("*.*")}
     tables = {"tables/main.tex", "tables/main.md", "tables/main.csv", "tables/differences.csv", "curves.csv"}
     figures = {f"figures/{n}.{s}" for n in ("training", "differences", "restorations") for s in ("png", "pdf")}
@@ -146,12 +151,14 @@ def test_build_writes_everything_twice_the_same(tmp_path: Path, capsys: pytest.C
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     assert {p.name for p in (tmp_path / "results").iterdir()} == {"main.csv", "main_cost.csv"}
-    printed = capsys.readouterr().out
-    assert "BlurDM minus baseline" in printed and "Test set" in printed
+    assert "BlurDM minus baseline" in printed[1] and "Test set" in printed[1]
+    assert "…" not in "".join(printed)  # nothing is cut off, in a narrow terminal either
     assert list(pd.read_csv(tmp_path / "one" / "tables" / "main.csv").arm) == list(ARMS)
 
 
-def test_build_of_an_unfinished_chain_is_one_line_and_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_build_of_an_unfinished_chain_is_one_line_and_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--pointer", str(tmp_path / "chain" / "evaluate.json")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -168,7 +175,9 @@ def test_latex_compiles_and_fits_the_page(tmp_path: Path, no_lpips: bool) -> Non
     text = caption(numbers, "a_b%c")
     (tmp_path / "main.tex").write_text(latex(main_strings(numbers), difference_strings(differences), text))
     packages = r"\usepackage{booktabs,graphicx}"
-    (tmp_path / "doc.tex").write_text(rf"\documentclass{{article}}{packages}\begin{{document}}\input{{main}}\end{{document}}")
+    (tmp_path / "doc.tex").write_text(
+        rf"\documentclass{{article}}{packages}\begin{{document}}\input{{main}}\end{{document}}"
+    )
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "doc.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout[-2000:]

@@ -1,5 +1,6 @@
-"""MLflow as a view of run folders, against a real database; one database for the module, for making one takes seconds."""
+"""MLflow as a view of run folders, against a real database; one for the module, for making it takes seconds."""
 
+import itertools
 import json
 import os
 import socket
@@ -75,7 +76,7 @@ def test_curves_are_those_of_the_history_with_the_warmup_apart(tracked: Tracked)
     history = (tracked.root / "runs/direct/direct0/history.jsonl").read_text().splitlines()
     rows = [r for r in map(json.loads, history) if "val_psnr" in r]
     points = tracked.client.get_metric_history(run_id, "val_psnr")
-    assert [(p.step, p.value) for p in sorted(points, key=lambda p: p.step)] == [(r["step"], r["val_psnr"]) for r in rows]
+    assert sorted((p.step, p.value) for p in points) == [(r["step"], r["val_psnr"]) for r in rows]
     assert [p.value for p in tracked.client.get_metric_history(run_id, "warmup/loss")] == [1.0, 1.0]
 
 
@@ -140,7 +141,7 @@ def test_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pyte
 def test_long_curves_are_thinned_evenly_with_both_ends() -> None:
     curve = [(step, float(step)) for step in range(12_345)]
     thinned = _thin(curve)
-    gaps = [b[0] - a[0] for a, b in zip(thinned, thinned[1:], strict=False)]
+    gaps = [b[0] - a[0] for a, b in itertools.pairwise(thinned)]
     assert len(thinned) == MOST_POINTS and thinned[0] == curve[0] and thinned[-1] == curve[-1]
     assert max(gaps) - min(gaps) <= 1
 

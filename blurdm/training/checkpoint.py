@@ -38,10 +38,14 @@ def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
     content = path.read_bytes()
     digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(payload).digest() != digest:
-        raise InputError(f"{path}: corrupt checkpoint (checksum differs); delete this file to continue from {_before(path)}")
+        raise InputError(
+            f"{path}: corrupt checkpoint (checksum differs); delete this file to continue from {_before(path)}"
+        )
     state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     if state["key"] != key:
-        raise InputError(f"{path}: belongs to run {state['key']}, not {key}; delete it, a different config is never continued")
+        raise InputError(
+            f"{path}: belongs to run {state['key']}, not {key}; delete it, a different config is never continued"
+        )
     return state
 
 
@@ -58,7 +62,9 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: missing; delete {folder / 'result.json'} to have the run made again")
     if file_digest(path) != read_json(folder / "result.json")["weights_sha256"]:
-        raise InputError(f"{path}: corrupt (sha256 differs from result.json); delete the folder to have the run made again")
+        raise InputError(
+            f"{path}: corrupt (sha256 differs from result.json); delete the folder to have the run made again"
+        )
     return load_file(path)
 
 

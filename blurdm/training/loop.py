@@ -24,7 +24,7 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of steps with a fresh optimiser and its own cosine; it starts from the weights the last one ended with."""
+    """A stretch of steps with a fresh optimiser and its own cosine; it starts from the weights the last one left."""
 
     name: str
     iterations: int
@@ -105,7 +105,7 @@ class Loop:
         # Dropout draws from the global generator, so that one is set anew for every step.
         torch.manual_seed(derive(self.seed, "dropout", phase.name, local))
         set_learning_rate(self.optimizer, learning_rate(local, phase.iterations, phase.lr, self.section.lr_min))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.module.zero_grad(set_to_none=True)  # not only the optimiser's: an earlier phase may have trained more
         total, parts = phase.loss(local)
         value = total.item()
         if not math.isfinite(value):
@@ -113,7 +113,7 @@ class Loop:
                 f"{self.out}: the loss is {value} at step {self.step + 1} of {self.total} ({phase.name}); "
                 f"lower {phase.name}.lr ({phase.lr}) or set grad_clip"
             )
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         if self.section.grad_clip is not None:
             # Over what the optimiser trains: a parameter that this phase leaves alone has no gradient.
             nn.utils.clip_grad_norm_(self.module.parameters(), self.section.grad_clip)

@@ -26,8 +26,8 @@ DISTANCE = {"charbonnier": charbonnier, "l1": l1}
 def spectrum(image: Tensor, kind: str) -> Tensor:
     """(..., H, W) -> (..., H, W, 2), real and imaginary part, un-normalised.
 
-    ``height`` is what the released code computes on current PyTorch, a 1-D transform along the height axis; ``2d`` is what
-    the loss was meant to be.
+    ``height`` is what the released code computes on current PyTorch, a 1-D transform along the height axis; ``2d`` is
+    what the loss was meant to be.
     """
     transformed = torch.fft.fft(image, dim=-2) if kind == "height" else torch.fft.fft2(image)
     return torch.view_as_real(transformed)

@@ -22,7 +22,7 @@ def make_optimizer(groups: ParameterGroups, section: Optimisation) -> torch.opti
     """Adam or AdamW over (parameters, learning-rate scale) groups; the scale is kept in each group."""
     build: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     prepared = [{"params": list(parameters), "scale": scale, "lr": 0.0} for parameters, scale in groups]
-    return build[section.optimizer](prepared, betas=section.betas, weight_decay=section.weight_decay)
+    return build[section.optimizer](prepared, betas=section.betas, weight_decay=section.weight_decay, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:

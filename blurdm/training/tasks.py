@@ -188,5 +188,3 @@ def joint_network(sections: Any, pretrained: Path, diffused: Path) -> Network:
     prior = {f"prior.{n}": w for n, w in load_weights(diffused).items()}
     network.load_state_dict(backbone | prior)
     return network
-
-

@@ -1,0 +1,287 @@
+"""The whole tiny chain, from pairs to measured images, and what users do with its results."""
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TEST, Told, state_of, tiny_config, write_tiny_config
+from sections import paper_backbone, paper_diffusion, paper_latent
+from test_runs import python
+
+from blurdm.cost import count_macs, count_parameters
+from blurdm.data.pairs import read_image
+from blurdm.errors import InputError, StopRequested
+from blurdm.evaluation import ARMS
+from blurdm.inference import image_noise, load_network, read_tensor, restore_files, restore_tiled
+from blurdm.metrics.psnr import psnr
+from blurdm.models.network import Network
+from blurdm.plan import MODELS, STAGES, plan
+from blurdm.runs import Resources, Run, read_json
+from blurdm.stages import run_stage
+
+Rows = list[dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def root(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every stage of the tiny chain, finished."""
+    root = tmp_path_factory.mktemp("runs")
+    for run in all_runs(tiny_data):
+        run_stage(run, root, Resources())
+    return root
+
+
+def all_runs(data: Path) -> list[Run]:
+    config = tiny_config(data)
+    return [plan(config, stage, 0) for stage in STAGES] + [plan(config, "evaluate", 0, model) for model in MODELS]
+
+
+def rows(run: Run, root: Path) -> Rows:
+    with (run.folder(root) / "per_image.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_stage_leaves_what_it_promises(tiny_data: Path, root: Path) -> None:
+    digests = set()
+    for run in all_runs(tiny_data):
+        folder = run.folder(root)
+        assert read_json(folder / "config.json") == run.description
+        result, origin = read_json(folder / "result.json"), read_json(folder / "provenance.json")
+        assert (result["stage"], result["key"]) == (run.stage, run.key) and result["seconds"] >= 0
+        assert all(math.isfinite(value) for value in result["metrics"].values())
+        assert origin["threads"] == 1 and origin["device"] == "cpu" and origin["packages"]["torch"] in torch.__version__
+        digests.add(origin["data_digest"])
+        trained = run.stage in (*MODELS, "diffusion")
+        for name in ("weights.safetensors", "history.jsonl"):
+            assert (folder / name).is_file() is trained
+        assert not list(folder.glob(".*.tmp"))
+    assert len(digests) == 1
+
+
+def test_running_again_does_nothing(tiny_data: Path, root: Path) -> None:
+    before = state_of(root)
+    for run in all_runs(tiny_data):
+        assert run_stage(run, root, Resources()) == read_json(run.folder(root) / "result.json")
+    assert state_of(root) == before
+
+
+def test_optimisation_steps_on_images_are_equal_across_arms(tiny_data: Path, root: Path) -> None:
+    steps = {
+        run.stage: read_json(run.folder(root) / "result.json").get("iterations") for run in all_runs(tiny_data)[:-5]
+    }
+    assert steps["baseline"] == steps["direct"] == steps["joint"] == 10 and steps["pretrain"] == 6
+    assert steps["diffusion"] == 0
+
+
+@pytest.mark.parametrize("model", [None, *MODELS])
+def test_evaluation_measures_every_test_image_of_every_arm(tiny_data: Path, root: Path, model: str | None) -> None:
+    run = plan(tiny_config(tiny_data), "evaluate", 0, model)
+    arms = list(ARMS[model]) if model else ["blurred"]
+    found = rows(run, root)
+    expected = [(arm, scene, name) for scene in TEST for name in ("0000", "0001") for arm in arms]
+    assert [(row["arm"], row["scene"], row["image"]) for row in found] == expected
+    result = read_json(run.folder(root) / "result.json")
+    for arm in arms:
+        for metric in ("psnr", "ssim"):
+            values = [float(row[metric]) for row in found if row["arm"] == arm]
+            assert len(values) == 4 and result["metrics"][f"{arm}.{metric}"] == pytest.approx(sum(values) / 4)
+    kept = {str(path.relative_to(run.folder(root) / "images")) for path in run.folder(root).rglob("*.png")}
+    assert kept == {f"{arm}/{scene}/0000.png" for arm in [*arms, *([] if model else ["sharp"])] for scene in TEST}
+    assert set(result["cost"]) == {arm for arm in arms if model and not arm.endswith("_foreign")}
+
+
+def test_the_blurred_input_is_measured_as_it_is(tiny_data: Path, root: Path) -> None:
+    for row in rows(plan(tiny_config(tiny_data), "evaluate", 0), root):
+        blur, sharp = (
+            read_tensor(tiny_data / "test" / row["scene"] / kind / f"{row['image']}.png") for kind in ("blur", "sharp")
+        )
+        assert float(row["psnr"]) == pytest.approx(psnr(blur, sharp).item(), abs=1e-3)
+
+
+def test_a_stored_image_is_what_was_measured(tiny_data: Path, root: Path) -> None:
+    run = plan(tiny_config(tiny_data), "evaluate", 0, "joint")
+    for row in rows(run, root):
+        if row["image"] == "0000":
+            stored = read_tensor(run.folder(root) / "images" / row["arm"] / row["scene"] / "0000.png")
+            sharp = read_tensor(tiny_data / "test" / row["scene"] / "sharp" / "0000.png")
+            assert float(row["psnr"]) == pytest.approx(psnr(stored, sharp).item(), abs=1e-3)
+
+
+def with_inputs(run: Run, root: Path, target: Path) -> Path:
+    """A folder of runs that holds all that ``run`` needs."""
+    for needed in run.chain()[:-1]:
+        shutil.copytree(needed.folder(root), needed.folder(target))
+    return run.folder(target)
+
+
+@pytest.mark.parametrize("broken", ["", '{"coffee/0000": [{"arm": "blu', "\x00\x00"])
+def test_an_evaluation_that_was_killed_continues(tiny_data: Path, root: Path, tmp_path: Path, broken: str) -> None:
+    run = plan(tiny_config(tiny_data), "evaluate", 0, "joint")
+    folder = with_inputs(run, root, tmp_path)
+    asked = iter([False, False, True])
+    with pytest.raises(StopRequested, match="stopped after 2 of 4 images"):
+        run_stage(run, tmp_path, Resources(stop=lambda: next(asked)))
+    partial = folder / "partial.jsonl"
+    assert len(partial.read_text().splitlines()) == 2 and not (folder / "per_image.csv").exists()
+    with partial.open("a") as file:
+        file.write(broken)
+    seen: list[int] = []
+    run_stage(run, tmp_path, Resources(), lambda progress: seen.append(progress.step))
+    assert (folder / "per_image.csv").read_bytes() == (run.folder(root) / "per_image.csv").read_bytes()
+    assert seen[-1] == 4 and [json.loads(line) for line in partial.read_text().splitlines()]
+
+
+def test_a_metric_without_weights_is_an_empty_column(
+    tiny_data: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLURDM_CACHE", str(tmp_path / "empty"))
+    run = plan(tiny_config(tiny_data, **{"evaluate.metrics": ["lpips", "psnr"]}), "evaluate", 0, "baseline")
+    with_inputs(run, root, tmp_path)
+    result = run_stage(run, tmp_path, Resources())
+    assert set(result["metrics"]) == {"baseline.psnr"}
+    measured = rows(plan(tiny_config(tiny_data), "evaluate", 0, "baseline"), root)
+    for row, other in zip(rows(run, tmp_path), measured, strict=True):
+        assert row["lpips"] == "" and row["psnr"] == other["psnr"]
+
+
+SAME_TIME = "import sys; from blurdm.cli import main; input(); sys.exit(main(sys.argv[1:]))"
+
+
+def test_two_commands_at_once_compute_each_run_once(tiny_data: Path, root: Path, tmp_path: Path) -> None:
+    config, runs = write_tiny_config(tmp_path / "tiny.yaml", tiny_data), tmp_path / "runs"
+    arguments = ["run", "joint", "--config", config, "--runs", runs, "--checkpoint-seconds", "0"]
+    commands = [python(SAME_TIME, *arguments, stdin=-1, stderr=-1) for _ in range(2)]
+    for command in commands:
+        assert command.stdin is not None
+        command.stdin.write("go\n")
+        command.stdin.flush()
+    told = [command.communicate() for command in commands]
+    run = plan(tiny_config(tiny_data), "joint", 0)
+    assert [command.returncode for command in commands] == [0, 0], told
+    assert told[0][0] == told[1][0] and str(run.folder(runs)) in told[0][0]
+    expected = {("joint", 4), ("diffusion", 6), ("pretrain", 9)}
+    for stage, steps in expected:
+        folder = plan(tiny_config(tiny_data), stage, 0).folder(runs)
+        owner = (folder / "lock").read_text().split()[1]
+        assert (folder.parent / "..").resolve() == runs and owner.isdigit()
+        lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == sorted({line["step"] for line in lines}) and lines[-1][
+            "step"
+        ] == steps
+        mine = plan(tiny_config(tiny_data), stage, 0).folder(root) / "result.json"
+        assert read_json(folder / "result.json")["weights_sha256"] == read_json(mine)["weights_sha256"]
+    assert sum("continued at step" in err for _, err in told) == 0, "nobody took over a run that another one worked at"
+
+
+def test_the_command_line_runs_a_stage_points_to_it_and_exports_it(
+    tiny_data: Path, root: Path, tmp_path: Path, blurdm: Callable[..., Told]
+) -> None:
+    config, pointer = write_tiny_config(tmp_path / "tiny.yaml", tiny_data), tmp_path / "results" / "joint.json"
+    arguments = [
+        "run",
+        "joint",
+        "--config",
+        config,
+        "--runs",
+        root,
+        "--pointer",
+        pointer,
+        "--export",
+        tmp_path / "models",
+    ]
+    before = {path: state for path, state in state_of(root).items() if not path.startswith(".")}
+    told = blurdm(*arguments)
+    run = plan(tiny_config(tiny_data), "joint", 0)
+    result = read_json(run.folder(root) / "result.json")
+    assert told.code == 0 and str(run.folder(root)) in told.out and told.complaints == []
+    (row,) = read_json(pointer)["runs"]
+    assert (row["key"], row["seed"], row["weights_sha256"]) == (run.key, 0, result["weights_sha256"])
+    assert read_json(tmp_path / "results" / "metrics" / "joint.json") == result["metrics"]
+    assert {path: state for path, state in state_of(root).items() if not path.startswith(".")} == before
+    told = blurdm("deblur", tiny_data / "test", tmp_path / "out", "--model", tmp_path / "models" / "seed0")
+    assert told.code == 0 and len(told.out.splitlines()) == len(list((tmp_path / "out").rglob("*.png"))) == 8
+
+
+@pytest.mark.parametrize("model", ["baseline", "direct", "joint"])
+def test_restoring_twice_gives_the_same_bytes(tiny_data: Path, root: Path, tmp_path: Path, model: str) -> None:
+    network = load_network(plan(tiny_config(tiny_data), model, 0).folder(root))
+    source = tiny_data / "test"
+    for target in ("once", "twice"):
+        pairs = list(restore_files(network, source, tmp_path / target))
+        assert len(pairs) == 8
+    contents = [[path.read_bytes() for path in sorted((tmp_path / t).rglob("*.png"))] for t in ("once", "twice")]
+    assert contents[0] == contents[1]
+    alone = source / "coffee" / "blur" / "0001.png"
+    ((_, written),) = restore_files(network, alone, tmp_path / "alone.png")
+    assert written.read_bytes() == (tmp_path / "once" / "coffee" / "blur" / "0001.png").read_bytes()
+    assert read_image(written).shape == (41, 47, 3)
+    changed = [r.read_bytes() for r, _ in pairs] != contents[0]
+    assert changed, "the network does something"
+
+
+@pytest.mark.parametrize("model", ["baseline", "direct", "joint"])
+def test_a_tile_that_holds_the_image_is_the_whole(tiny_data: Path, root: Path, model: str) -> None:
+    network = load_network(plan(tiny_config(tiny_data), model, 0).folder(root))
+    blur = read_tensor(tiny_data / "test" / "coffee" / "blur" / "0000.png")
+    noise = image_noise(network, 0, "coffee")
+    whole = network.restore(blur, noise=noise)
+    for tile in (47, 200):
+        torch.testing.assert_close(restore_tiled(network, blur, noise, tile, 8), whole, rtol=0, atol=1e-6)
+    tiled = restore_tiled(network, blur, noise, 32, 8)
+    assert tiled.shape == whole.shape and not torch.equal(tiled, whole)
+    assert psnr(tiled, whole).item() > 30, "tiles differ from the whole near their borders alone"
+
+
+def test_a_stage_1_network_refuses_a_photo_without_its_sharp_image(tiny_data: Path, root: Path, tmp_path: Path) -> None:
+    network = load_network(plan(tiny_config(tiny_data), "pretrain", 0).folder(root))
+    blur = read_tensor(tiny_data / "test" / "coffee" / "blur" / "0000.png")
+    with pytest.raises(InputError, match="sees the sharp image; it cannot restore a photo that has none"):
+        next(restore_files(network, tiny_data / "test", tmp_path / "out"))
+    assert network.restore(blur, blur).shape == blur.shape
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unfinished_run_restores_nothing(tiny_data: Path, root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(plan(tiny_config(tiny_data), "joint", 0).folder(root), folder)
+    (folder / "result.json").unlink()
+    with pytest.raises(InputError, match=f"{folder}: not a finished run"):
+        load_network(folder)
+
+
+def macs(network: Network, side: int) -> int:
+    blur = torch.full((1, 3, side, side), 0.5)
+    return count_macs(network.eval(), blur, image_noise(network, 0, "macs"))
+
+
+def test_costs_are_those_of_the_published_networks() -> None:
+    """At 64 x 64 and scaled: what depends on the image is proportional to its area, the rest is below a thousandth."""
+    plain = Network("baseline", paper_backbone(), None, None)
+    assert macs(plain, 64) * 16 / 1e9 == pytest.approx(150.706, rel=0.01)
+    whole = Network("joint", paper_backbone(), paper_latent(), paper_diffusion())
+    assert whole.prior is not None
+    prior = macs(whole, 64) - macs(plain, 64)
+    assert prior * 16 / 1e9 == pytest.approx(4.1571, rel=0.02)
+    assert count_parameters(whole) == sum(value.numel() for _, value in whole.named_parameters())
+    assert count_parameters(whole) == count_parameters(whole.backbone) + count_parameters(whole.prior)
+
+
+def test_the_prior_generator_costs_what_the_paper_says() -> None:
+    network = Network("joint", paper_backbone(width=2, blocks=1), paper_latent(), paper_diffusion()).eval()
+    without = Network("baseline", paper_backbone(width=2, blocks=1), None, None).eval()
+    assert (macs(network, 256) - macs(without, 256)) / 1e9 == pytest.approx(4.1571, rel=0.01)
+
+
+def test_more_steps_cost_almost_nothing() -> None:
+    costs: dict[int, Any] = {}
+    for steps in (1, 5, 50):
+        diffusion = paper_diffusion(steps=steps)
+        costs[steps] = macs(Network("joint", paper_backbone(width=4, blocks=1), paper_latent(), diffusion), 64)
+    assert costs[50] - costs[5] == pytest.approx(45 / 4 * (costs[5] - costs[1]), rel=1e-6)
+    assert costs[5] < 1.1 * costs[1]
