@@ -134,7 +134,7 @@ def _photos(parsed: argparse.Namespace) -> int:
 
     names = copy_photos(parsed.target)
     verify_pin(parsed.pin, parsed.target)
-    print(f"{parsed.target}: {len(names)} photos, as pinned by {parsed.pin}")
+    print(f"{parsed.target}: {len(names)} files, as pinned by {parsed.pin}")
     return 0
 
 

@@ -111,7 +111,7 @@ class Loop:
         if not math.isfinite(value):
             raise InputError(
                 f"{self.out}: the loss is {value} at step {self.step + 1} of {self.total} ({phase.name}); "
-                f"lower {phase.name}.lr ({phase.lr}) or set grad_clip"
+                f"lower the learning rate of this phase ({phase.lr:g}) or set grad_clip"
             )
         total.backward()
         if self.section.grad_clip is not None:
