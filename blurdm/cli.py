@@ -130,11 +130,10 @@ def _deblur(parsed: argparse.Namespace) -> int:
 
 
 def _photos(parsed: argparse.Namespace) -> int:
-    from blurdm.data.demo import copy_photos, verify_pin
+    from blurdm.data.demo import provide_photos
 
-    names = copy_photos(parsed.target)
-    verify_pin(parsed.pin, parsed.target)
-    print(f"{parsed.target}: {len(names)} files, as pinned by {parsed.pin}")
+    count = provide_photos(parsed.target, parsed.pin)
+    print(f"{parsed.target}: {count} files, as pinned by {parsed.pin}")
     return 0
 
 

@@ -70,7 +70,7 @@ def plan(
             if name == "prepare":
                 inputs["raw"] = folder_digest(Path(config.data.root), cache)
             if name == "evaluate":
-                # Weights of a metric that arrive later make a new run; otherwise it would stay "not available" for ever.
+                # Weights of a metric that arrive later make a new run; otherwise it would stay "not available".
                 inputs["metrics"] = ",".join(filter(available, config.evaluate.metrics))
                 if model is not None:
                     inputs["model"] = build(model)

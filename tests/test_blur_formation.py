@@ -139,7 +139,7 @@ def test_a_moving_layer_covers_what_is_behind() -> None:
     )
     assert plain.sharp.max() == 0 and layered.sharp.max() == 255 and layered.sharp.min() == 0
     assert ((layered.blur > 5) & (layered.blur < 250)).sum() > ((layered.sharp > 5) & (layered.sharp < 250)).sum()
-    assert -0.1 < layered.sequence.min() and layered.sequence.max() < 1.1
+    assert layered.sequence.min() > -0.1 and layered.sequence.max() < 1.1
 
 
 def test_a_photo_too_small_for_the_path() -> None:

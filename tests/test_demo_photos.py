@@ -67,6 +67,19 @@ def test_a_difference_names_the_file(pinned: tuple[Path, Path], spoil: Callable[
     assert told in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_provided_photos_are_made_once_and_never_changed(pinned: tuple[Path, Path]) -> None:
+    pin, folder = pinned
+    shutil.rmtree(folder)
+    count = demo.provide_photos(folder, pin)
+    assert count == demo.provide_photos(folder, pin) == len(demo.PHOTOS) + 1
+    spoilt = folder / "coffee.png"
+    spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"x")
+    content = spoilt.read_bytes()
+    with pytest.raises(InputError, match=r"coffee\.png"):
+        demo.provide_photos(folder, pin)
+    assert spoilt.read_bytes() == content
+
+
 def test_a_pin_of_own_data_is_compared_by_its_hash(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/own.png").write_bytes(b"own")

@@ -264,7 +264,9 @@ def test_a_loss_that_is_no_number_is_refused_and_the_checkpoint_stays(chain: Cha
 def test_a_learning_rate_that_is_too_high_is_told(chain: Chain, tmp_path: Path) -> None:
     wild = {"baseline.lr": [1e30, 1e30], "baseline.grad_clip": None}
     run = plan(tiny_config(Path(chain.config.data.root), **wild), "baseline", 0)
-    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+ of 10 \(baseline\); lower the learning rate"):
+    with pytest.raises(
+        InputError, match=r"the loss is (nan|inf) at step \d+ of 10 \(baseline\); lower the learning rate"
+    ):
         run_stage(run, tmp_path, Resources())
     assert not (run.folder(tmp_path) / "result.json").exists()
 

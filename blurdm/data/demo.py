@@ -81,6 +81,19 @@ def copy_photos(target: Path) -> list[str]:
     return sorted(contents)
 
 
+def provide_photos(target: Path, pin: Path) -> int:
+    """Make ``target`` if there is none, then hold it against ``pin``; returns the number of files.
+
+    A folder that is there is never changed: InputError names what differs, since it may be somebody's own version.
+    """
+    if not target.exists():
+        fresh = target.with_name(f".{target.name}.fresh")
+        copy_photos(fresh)
+        fresh.rename(target)
+    verify_pin(pin, target)
+    return sum(path.is_file() for path in target.rglob("*"))
+
+
 def licenses_text() -> str:
     """Source, licence and credit of every photo, as a Markdown table."""
     rows = [
