@@ -15,7 +15,7 @@ from pathlib import Path
 from blurdm.errors import InputError, StopRequested
 from blurdm.interrupt import StopFlag, stop_with_parent
 from blurdm.progress import Display
-from blurdm.runs import Progress, Resources, Run, finished
+from blurdm.runs import NO_SPACE, Progress, Resources, Run, finished, is_full_disk
 
 # Imported once in the server process that workers are forked from, and not seconds long in each of them. Optimisers
 # import torch._dynamo at their first step; evaluation needs pyiqa.
@@ -128,7 +128,8 @@ def _work(run: Run, root: Path, resources: Resources, connection: Connection) ->
         pass
     except InputError as error:
         connection.send((str(error), True))
-    except Exception:
-        connection.send((traceback.format_exc(), False))
+    except Exception as error:
+        full = isinstance(error, OSError) and is_full_disk(error)
+        connection.send((f"{run.folder(root)}: {NO_SPACE}" if full else traceback.format_exc(), full))
     finally:
         connection.close()

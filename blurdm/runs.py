@@ -20,6 +20,7 @@ from blurdm.config import Config, Section, canonical_json, identity
 from blurdm.errors import InputError
 
 KEY_LENGTH = 16
+NO_SPACE = "no space left to write it; free some and start again, what was saved is kept"
 
 
 @dataclass(frozen=True)
@@ -145,14 +146,15 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise InputError(
-                f"{path}: no space left to write {len(content)} bytes; free some and start again,"
-                " what was saved is kept"
-            ) from None
+        if isinstance(error, OSError) and is_full_disk(error):
+            raise InputError(f"{path}: {NO_SPACE}") from None
         raise
+
+
+def is_full_disk(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def file_digest(path: Path) -> str:

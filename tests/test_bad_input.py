@@ -212,5 +212,5 @@ def test_a_file_that_cannot_grow_keeps_its_old_content(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     done = subprocess.run([sys.executable, "-c", WRITE, path], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{path}: no space left to write 3000 bytes; free some and start again")
+    assert done.stdout.startswith(f"{path}: no space left to write it; free some and start again")
     assert path.read_bytes() == b"old" * 100 and os.listdir(tmp_path) == ["a.bin"]

@@ -10,8 +10,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from blurdm.data.pairs import read_bytes, write_atomically
+from blurdm.data.pairs import read_bytes
 from blurdm.errors import InputError
+from blurdm.runs import write_bytes
 
 LICENSES = "LICENSES.md"
 NAMED = 3  # how many differing files an error names
@@ -77,7 +78,7 @@ def copy_photos(target: Path) -> list[str]:
     for file, content in contents.items():
         path = target / file
         if not path.is_file() or path.read_bytes() != content:
-            write_atomically(path, content)
+            write_bytes(path, content)
     return sorted(contents)
 
 

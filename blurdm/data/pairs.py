@@ -1,14 +1,13 @@
 """Reading and writing 8-bit RGB images, and their conversion to and from float in [0, 1]."""
 
 import io
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from blurdm.errors import InputError
+from blurdm.runs import write_bytes
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 MIN_SIZE = 16  # px: what every backbone accepts
@@ -54,23 +53,7 @@ def write_image(path: Path | str, pixels: np.ndarray) -> None:
         raise ValueError(f"an image to write is uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3)
-    write_atomically(Path(path), buffer.getvalue())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file by rename, so that it is either absent, old, or complete; makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_bytes(Path(path), buffer.getvalue())
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from blurdm.data.layouts import Pair, scan
-from blurdm.data.pairs import check_pair, decode_image, read_bytes, write_atomically
+from blurdm.data.pairs import check_pair, decode_image, read_bytes
 from blurdm.errors import InputError
+from blurdm.runs import write_bytes
 
 MANIFEST = "manifest.csv"
 RACY_NS = 2_000_000_000  # a file changed this shortly before the cache was written may have changed again unseen
@@ -80,7 +81,7 @@ def folder_digest(root: Path, cache: Path | None = None) -> str:
             same = remembered is not None and remembered[:2] == stamp
             entries[str(path.absolute())] = [*stamp, remembered[2] if remembered and same else _sha256(path)]
     if cache is not None and entries != known:
-        write_atomically(cache, json.dumps(entries).encode())
+        write_bytes(cache, json.dumps(entries).encode())
     base = root.absolute()
     return _digest({Path(path).relative_to(base).as_posix(): entry[2] for path, entry in entries.items()})
 

