@@ -67,6 +67,8 @@ def another(annotation: Any, value: Any) -> Any:
         return value * 0.875 + 0.001
     if isinstance(value, str):
         return f"{value}x"
+    if len(set(value)) > 1:
+        return value[::-1]  # names of metrics must stay known
     return tuple(another(type(v), v) for v in value)
 
 
