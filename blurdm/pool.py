@@ -87,10 +87,9 @@ def _listen(
         del active[connection]
         display.finish(run)
         known = any(failure.run is run for failure in failures)
-        if finished(run.folder(root)) is None and not known and process.exitcode != 0:
-            failures.append(
-                Failure(run, f"its process died (exit code {process.exitcode}); start again to continue", True)
-            )
+        if finished(run.folder(root)) is None and not known:
+            ended = f"its process ended early (exit code {process.exitcode}); start again to continue"
+            failures.append(Failure(run, ended, True))
         return
     if isinstance(message, Progress):
         display.update(run, message)

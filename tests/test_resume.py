@@ -135,7 +135,7 @@ def work_once(run: Run, root: Path, kill_after: float | None, at_work: bool = Fa
     if killer:
         killer.join()
     for failure in failures:
-        assert "its process died (exit code -9); start again to continue" in failure.message
+        assert "its process ended early (exit code -9); start again to continue" in failure.message
     assert (finished(run.folder(root)) is None) is bool(failures)
 
 
@@ -168,6 +168,30 @@ def test_twenty_kills_at_random_moments_change_no_bit(
     for run in (*(plan(config, stage, 0) for stage in CHAIN), runs[1]):
         assert digest(run, tmp_path) == digest(run, whole), run.stage
         assert history(run, tmp_path) == history(run, whole), run.stage
+
+
+def test_a_worker_that_was_told_to_stop_alone_is_reported_and_continues(
+    tmp_path: Path, long_run: tuple[Config, Path], warm_workers: None
+) -> None:
+    config, whole = long_run
+    run = plan(config, "baseline", 0)
+
+    def stop_at_work() -> None:
+        while not saved(tmp_path):
+            time.sleep(0.001)
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+
+    stopper = threading.Thread(target=stop_at_work)
+    stopper.start()
+    failures = run_all([run], tmp_path, Resources(checkpoint_seconds=EVERY_STEP), 1, StopFlag(), Display({}))
+    stopper.join()
+    assert [failure.message for failure in failures] == [
+        "its process ended early (exit code 0); start again to continue"
+    ]
+    assert finished(run.folder(tmp_path)) is None
+    work_once(run, tmp_path, None)
+    assert digest(run, tmp_path) == digest(run, whole)
 
 
 def start(config: Path, root: Path, *more: str) -> "subprocess.Popen[str]":

@@ -58,7 +58,7 @@ class Loop:
         self.optimizer: torch.optim.Optimizer | None = None
         self.average: AveragedModel | None = None
         self.history: list[dict[str, Any]] = []
-        self.numbers: dict[str, float] = {}
+        self.measured: dict[str, float] = {}  # the latest validation, for the display
 
     @property
     def result(self) -> nn.Module:
@@ -75,9 +75,9 @@ class Loop:
                 phase, local = self._locate(self.step)
                 if local == 0:
                     self._begin(phase)
-                loss = self._update(phase, local)
+                loss, parts = self._update(phase, local)
                 self.step += 1
-                self._report(phase, local + 1, loss, time.monotonic() - started)
+                self._report(phase, local + 1, loss, parts, time.monotonic() - started)
                 if self.resources.stop():
                     self._save()
                     raise StopRequested(f"stopped and saved at step {self.step} of {self.total}")
@@ -99,7 +99,7 @@ class Loop:
         self.optimizer = make_optimizer(phase.groups(), self.section)
         self.average = make_average(self.module, self.section.ema)
 
-    def _update(self, phase: Phase, local: int) -> float:
+    def _update(self, phase: Phase, local: int) -> tuple[float, Mapping[str, Tensor]]:
         assert self.optimizer is not None
         self.module.train()
         # Dropout draws from the global generator, so that one is set anew for every step.
@@ -120,21 +120,19 @@ class Loop:
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.module)
-        self.numbers = {"loss": value, **{name: part.item() for name, part in parts.items()}}
-        return value
+        return value, parts
 
-    def _report(self, phase: Phase, local: int, loss: float, seconds: float) -> None:
-        row: dict[str, Any] = {"step": self.step, "phase": phase.name, **self.numbers}
-        row["lr"] = learning_rate(local - 1, phase.iterations, phase.lr, self.section.lr_min)
-        row["images_per_s"] = phase.batch_size / seconds
-        measured = self._validate(phase, local)
-        if measured is not None:
-            row["val_psnr"] = measured
-        if measured is not None or self.step % LOG_EVERY == 0:
-            self.history.append(row)
-        last = next((r["val_psnr"] for r in reversed(self.history) if "val_psnr" in r), None)
-        numbers = {"loss": loss, "images_per_s": row["images_per_s"]} | ({} if last is None else {"val_psnr": last})
-        self.on_progress(Progress(self.step, self.total, numbers=numbers, note=phase.name))
+    def _report(self, phase: Phase, local: int, loss: float, parts: Mapping[str, Tensor], seconds: float) -> None:
+        numbers = {"loss": loss, "images_per_s": phase.batch_size / seconds}
+        value = self._validate(phase, local)
+        measured = {} if value is None else {"val_psnr": value}
+        self.measured |= measured
+        if measured or self.step % LOG_EVERY == 0:
+            lr = learning_rate(local - 1, phase.iterations, phase.lr, self.section.lr_min)
+            # The parts are read from the device here only, not at every step.
+            read = {name: part.item() for name, part in parts.items()}
+            self.history.append({"step": self.step, "phase": phase.name, **numbers, **read, "lr": lr, **measured})
+        self.on_progress(Progress(self.step, self.total, numbers=numbers | self.measured, note=phase.name))
 
     def _validate(self, phase: Phase, local: int) -> float | None:
         if phase.validate is None or (local % self.section.validate_every and local != phase.iterations):
@@ -169,6 +167,8 @@ class Loop:
         if self.average:
             self.average.load_state_dict(state["average"])
         self.history = json.loads(state["history"])
+        validated = [row["val_psnr"] for row in self.history if "val_psnr" in row]
+        self.measured = {"val_psnr": validated[-1]} if validated else {}
         self.on_progress(Progress(self.step, self.total, note=f"continued at step {self.step}"))
 
     def _write_history(self) -> None:
