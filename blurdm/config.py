@@ -18,6 +18,8 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Level = Literal["coarse", "middle", "fine"]
+Part = Literal["encoder", "estimators", "fusion", "backbone"]
 
 
 class Section(BaseModel):
@@ -72,12 +74,14 @@ class Latent(Section):
     """The latent, its encoder, and how it enters the backbone."""
 
     size: Count
+    tokens: Literal[1, 4, 16] = Field(description="latent vectors per image, on a square grid; 1 in the paper")
     features: Count = Field(description="channels of the encoder's residual blocks")
     blocks: Count
     sharp_batch_norm: bool = Field(description="batch normalisation in the sharp encoder, as released")
     unshuffle: Literal[1, 2, 4] = Field(
         description="pixel-unshuffle of the input; 4 in the paper, the rest by strided convs"
     )
+    pooling: Literal["avg", "max", "attention"] = Field(description="how features become a token; avg in the paper")
     encoder_init: Literal["default", "kaiming"] = Field(
         description="default: PyTorch's, as released, under which a latent"
         " starts almost the same for every image; kaiming: signal of unit size through every layer (not in the paper)"
@@ -85,6 +89,7 @@ class Latent(Section):
     normalize_input: bool = Field(description="contrast-normalise the encoder's input (not in the paper)")
     gain: Literal["k", "1+k"] = Field(description="fusion x*gain + shift; the paper has k")
     fusion_init_std: Positive | None = Field(description="normal init of the fusion layers; null: PyTorch's default")
+    fusion_levels: tuple[Level, ...] = Field(min_length=1, description="decoder levels that see it; all in the paper")
 
 
 class Loss(Section):
@@ -163,7 +168,13 @@ class Diffusion(OnePhase):
     """Stage 2: the blur encoder and the two estimators; and everything about the diffusion itself."""
 
     steps: Count = Field(description="T")
-    type: Literal["dual", "blur", "noise", "none"]
+    type: Literal["dual", "blur", "noise", "residual", "mlp", "none"] = Field(
+        description="dual: the paper's; residual: a constant exposure from which blur is subtracted, RDDM style; mlp: one"
+        " pass of an estimator, no diffusion; none: the blur encoder's latent itself"
+    )
+    start: Literal["blur", "gaussian"] = Field(
+        description="z_T: the blur latent plus noise, as in the paper; gaussian: the noise alone"
+    )
     alpha_schedule: str
     alpha_start: Positive = Field(description="alpha_0; positive because the last reverse step divides by it")
     alpha_end: Positive = Field(description="alpha_T")
@@ -181,7 +192,10 @@ class Diffusion(OnePhase):
     )
     standardize: bool = Field(description="diffuse latents of zero mean and unit spread (not in the paper)")
     standardize_crops: Count = Field(description="training crops over which mean and spread are taken")
-    loss: Literal["charbonnier", "l1"]
+    loss: Literal["charbonnier", "l1", "l2"]
+    supervision: Literal["final", "residual_sum", "path"] = Field(
+        description="final: z_0, as in the paper; residual_sum: and the total of e_t; path: every z_t"
+    )
 
     @model_validator(mode="after")
     def _exposure_grows(self) -> "Diffusion":
@@ -190,16 +204,40 @@ class Diffusion(OnePhase):
         return self
 
 
-class Joint(OnePhase):
+class Joint(Optimisation):
     """Stage 3: everything together."""
 
+    iterations: Annotated[int, Field(ge=0)] = Field(
+        description="0: stage 1's backbone and stage 2's generator put together, not trained further"
+    )
+    lr: Positive
+    start: Literal["stages", "pretrain", "scratch"] = Field(
+        description="what is trained on: stages 1 and 2, as in the paper; stage 1 alone (1+3); nothing (3)"
+    )
+    freeze: tuple[Part, ...] = Field(description="parts that stage 3 leaves as they are; none in the paper")
+    prior_loss_weight: NonNegative = Field(description="of stage 2's loss, kept in stage 3; 0 in the paper")
     prior_lr_scale: Positive = Field(
         description="prior generator's learning rate relative to the backbone's; 1 in the paper"
     )
 
+    @model_validator(mode="after")
+    def _something_to_do(self) -> "Joint":
+        if self.iterations == 0 and self.start != "stages":
+            raise ValueError(f"iterations 0 leaves a network untrained unless start is 'stages', not '{self.start}'")
+        if self.prior_loss_weight and self.start == "scratch":
+            raise ValueError("prior_loss_weight needs stage 1's sharp encoder, so start cannot be 'scratch'")
+        return self
+
+    @property
+    def phases(self) -> list[tuple[int, float]]:
+        return [(self.iterations, self.lr)]
+
 
 class Evaluate(Section):
     metrics: tuple[str, ...]
+    foreign: bool = Field(description="also restore with another photo's latent, to see whether the prior is used")
+    steps: Count | None = Field(description="reverse steps when restoring; null: as many as in training")
+    eta: Annotated[float, Field(ge=0, le=1)] | None = Field(description="eta when restoring; null: as in training")
     noise_seed: Annotated[int, Field(ge=0)] = Field(description="the noise of a photo derives from this and its name")
     images_per_scene: Annotated[int, Field(ge=0)] = Field(description="restored images kept per scene, for looking at")
 

@@ -38,6 +38,20 @@ STAGES = {
 }
 
 
+# What stage 3 needs besides the data, by joint.start.
+JOINT_NEEDS = {
+    "stages": ("prepare", "pretrain", "diffusion"),
+    "pretrain": ("prepare", "pretrain"),
+    "scratch": ("prepare",),
+}
+
+
+def needs(stage: str, config: Config) -> tuple[str, ...]:
+    """The earlier stages that ``stage`` needs under ``config``."""
+    declared = lookup("stage", stage, STAGES)
+    return JOINT_NEEDS[config.joint.start] if stage == "joint" else declared.needs
+
+
 def check(config: Config, source: str) -> None:
     """InputError for what the registries know: an unknown backbone, schedule, layout or metric, a clash of options."""
     try:
@@ -66,7 +80,7 @@ def plan(
     def build(name: str) -> Run:
         if name not in known:
             declared = lookup("stage", name, STAGES)
-            inputs: dict[str, Run | str] = {need: build(need) for need in declared.needs}
+            inputs: dict[str, Run | str] = {need: build(need) for need in needs(name, config)}
             if name == "prepare":
                 inputs["raw"] = folder_digest(Path(config.data.root), cache)
             if name == "evaluate":

@@ -8,14 +8,17 @@ from blurdm.config import Backbone, Diffusion, Latent
 def paper_latent(**over: Any) -> Latent:
     settings = {
         "size": 256,
+        "tokens": 1,
         "features": 64,
         "blocks": 6,
         "sharp_batch_norm": True,
         "unshuffle": 4,
         "normalize_input": False,
+        "pooling": "avg",
         "encoder_init": "default",
         "gain": "k",
         "fusion_init_std": None,
+        "fusion_levels": ("coarse", "middle", "fine"),
     }
     return Latent.model_validate(settings | over)
 
@@ -45,6 +48,7 @@ def paper_diffusion(**over: Any) -> Diffusion:
         "validate_every": 2_625,
         "steps": 5,
         "type": "dual",
+        "start": "blur",
         "alpha_schedule": "linear",
         "alpha_start": 1.0,
         "alpha_end": 2.0,
@@ -61,5 +65,6 @@ def paper_diffusion(**over: Any) -> Diffusion:
         "standardize": False,
         "standardize_crops": 1,
         "loss": "charbonnier",
+        "supervision": "final",
     }
     return Diffusion.model_validate(settings | over)
