@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Photos to table: data, baseline, control and the three stages for three seeds, evaluation, report, MLflow.
 demo: $(READY) weights
 	blurdm data photos
-	dvc repro --quiet
+	dvc repro --quiet track
 	@cat reports/tables/main.md
 	@echo "Table: reports/tables/   Figures: reports/figures/   All runs: make ui"
 

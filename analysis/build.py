@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
 from analysis.gallery import choose, gallery
 from analysis.load import collect_curves, evaluate_runs, write_csv, write_results
 from analysis.plots import paired_differences, save, training_curves
+from analysis.render import show
 from analysis.tables import (
     COSTS,
     caption,
@@ -24,7 +24,6 @@ from analysis.tables import (
 from blurdm.errors import InputError
 
 BOOTSTRAP_SEED = 0  # the intervals are part of the report, so the same results give the same digits
-WIDE = 110  # columns of a terminal that shows the tables unbroken
 
 
 def build(pointer: Path, results: Path, reports: Path, console: Console) -> None:
@@ -39,9 +38,10 @@ def build(pointer: Path, results: Path, reports: Path, console: Console) -> None
     save(paired_differences(rows, differences), reports / "figures" / "differences")
     shown = main_strings(numbers)
     costs_shown = [title for title, _ in COSTS.values()]
-    _show(shown.drop(columns=costs_shown), "group", console)
-    _show(shown[["Method", *costs_shown]], None, console)
-    _show(difference_strings(differences), "Metric", console)
+    show(shown.drop(columns=[*costs_shown, "group"]), list(shown.group), console)
+    show(shown[["Method", *costs_shown]], None, console)
+    paired = difference_strings(differences)
+    show(paired.drop(columns="Metric"), list(paired.Metric), console)
     console.print(caption(numbers, str(rows.data_digest.iloc[0])), highlight=False)
     _restorations(pointer, rows, reports, console)
 
@@ -56,24 +56,6 @@ def _restorations(pointer: Path, rows: pd.DataFrame, reports: Path, console: Con
         save(gallery(chosen), reports / "figures" / "restorations")
     else:
         console.print("no gallery: the evaluate runs saved no images of every column", highlight=False)
-
-
-def _show(table: pd.DataFrame, group_by: str | None, console: Console) -> None:
-    """Print a table; intervals go below their means where the terminal is narrow, and only the first column wraps."""
-    groups = list(table[group_by]) if group_by else [""] * len(table)
-    shown = table.drop(columns=group_by or [])
-    separator = " " if console.width >= WIDE else "\n"
-    view = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for number, title in enumerate(shown.columns):
-        view.add_column(title.replace(" [", separator + r"\["), no_wrap=number > 0)
-    before = ""
-    for group, cells in zip(groups, shown.to_numpy().tolist(), strict=True):
-        if group != before:
-            view.add_row(f"[italic]{group}[/italic]")
-            before = group
-        view.add_row(*(cell.replace(" [", separator + r"\[") for cell in cells))
-    console.print(view)
-    console.print()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """From the pointer file of a chain to tidy DataFrames: nothing but finished run folders is ever read."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ def collect(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     InputError names a run that is missing or unfinished, a duplicate row, or runs that saw different data.
     """
-    pairs = [_read_run(entry, folder) for entry, folder in evaluate_runs(pointer)]
+    pairs = [read_run(entry, folder) for entry, folder in evaluate_runs(pointer)]
     rows = pd.concat([rows for rows, _ in pairs], ignore_index=True)
     costs = pd.concat([costs for _, costs in pairs], ignore_index=True)
     twice = rows[rows.duplicated(ID_COLUMNS)]
@@ -106,8 +106,8 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
             raise InputError(f"{path}: line {number} is not JSON") from None
 
 
-def _read_run(entry: dict[str, Any], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Per-image rows and cost rows of one evaluate run."""
+def read_run(entry: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Per-image rows and cost rows of one finished evaluate run, of which ``entry`` gives seed and key."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run; make it before its results are collected")
     result = finished(folder)

@@ -1,14 +1,15 @@
 """The main table and its paired differences: numbers first, then strings, then Markdown and LaTeX."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.load import metric_names, write_csv
+from analysis.render import interval, markdown_table, table_environment, tabular, three_digits
 from analysis.stats import mean_interval, paired_difference
 from blurdm.runs import write_bytes
 
@@ -103,9 +104,9 @@ def main_strings(numbers: pd.DataFrame) -> pd.DataFrame:
     for metric, (title, digits) in METRICS.items():
         if metric not in numbers and metric not in ALWAYS:
             continue
-        shown[title] = [_interval(r, metric, digits) for r in numbers.to_dict("records")]
+        shown[title] = [mean_text(r, metric, digits) for r in numbers.to_dict("records")]
     for name, (title, scale) in COSTS.items():
-        shown[title] = [NO_COST if pd.isna(v) else _three_digits(v * scale) for v in numbers[name]]
+        shown[title] = [NO_COST if pd.isna(v) else three_digits(v * scale) for v in numbers[name]]
     return pd.DataFrame({**shown, "group": numbers.group})
 
 
@@ -118,7 +119,7 @@ def difference_strings(differences: pd.DataFrame) -> pd.DataFrame:
             {
                 "Paired difference": comparison(r["a"], r["b"]),
                 "Metric": title,
-                "Mean [95 %]": f"{r['mean']:+.{digits}f} [{r['low']:+.{digits}f}, {r['high']:+.{digits}f}]",
+                "Mean [95 %]": interval(r["mean"], r["low"], r["high"], digits, "+"),
                 "Images": str(r["n_images"]),
                 "Photos": str(r["n_photos"]),
                 "Seeds": str(r["n_seeds"]),
@@ -135,8 +136,8 @@ def caption(numbers: pd.DataFrame, digest: str) -> str:
     photos, seeds = int(numbers.n_photos.max()), int(numbers.n_seeds.max())
     sentences = [
         (
-            f"Test set: {int(numbers.n_images.max())} images of {_count(photos, 'photo')}, data digest {digest[:12]};"
-            f" {_count(seeds, 'training seed')}."
+            f"Test set: {int(numbers.n_images.max())} images of {count(photos, 'photo')}, data digest {digest[:12]};"
+            f" {count(seeds, 'training seed')}."
         ),
         (
             "Top: mean and 95 % bootstrap interval over seeds and images; Steps are optimisation steps on images"
@@ -150,7 +151,7 @@ def caption(numbers: pd.DataFrame, digest: str) -> str:
     ]
     if photos < HOPEFUL_PHOTOS:
         sentences.append(
-            f"With {_count(photos, 'photo')} such an interval tends to be too narrow, so read it as a hint."
+            f"With {count(photos, 'photo')} such an interval tends to be too narrow, so read it as a hint."
         )
     if seeds == 1:
         sentences.append("With one seed it leaves out the noise of training.")
@@ -160,19 +161,17 @@ def caption(numbers: pd.DataFrame, digest: str) -> str:
 def markdown(main: pd.DataFrame, differences: pd.DataFrame, text: str) -> str:
     """Caption and both blocks; a group's name stands behind the label of its rows."""
     marked = main.assign(Method=[f"{m} *({g})*" if g else m for m, g in zip(main.Method, main.group, strict=True)])
-    blocks = [_markdown_table(marked.drop(columns="group")), _markdown_table(differences)]
+    blocks = [markdown_table(marked.drop(columns="group")), markdown_table(differences)]
     return "\n".join([text, "", blocks[0], blocks[1]])
 
 
 def latex(main: pd.DataFrame, differences: pd.DataFrame, text: str) -> str:
     r"""A table environment to \input; the document needs \usepackage{booktabs,graphicx}."""
-    lines = [r"% needs \usepackage{booktabs,graphicx}", r"\begin{table}[htbp]", r"\centering\footnotesize"]
-    lines += [rf"\caption{{{escape(text)}}}", r"\label{tab:main}", r"\vspace{4pt}", r"\setlength{\tabcolsep}{2.5pt}"]
     columns = "lr" + "c" * (main.shape[1] - len(COSTS) - 3) + "r" * len(COSTS)
-    lines += _tabular(main.drop(columns="group"), columns, list(main.group), stacked=True)
-    lines += ["", r"\medskip"]
-    lines += _tabular(differences.drop(columns="Metric"), "lcrrrrl", list(differences.Metric), stacked=False)
-    return "\n".join([*lines, r"\end{table}", ""])
+    body = tabular(main.drop(columns="group"), columns, list(main.group), stacked=True)
+    body += ["", r"\medskip"]
+    body += tabular(differences.drop(columns="Metric"), "lcrrrrl", list(differences.Metric), stacked=False)
+    return table_environment(text, "main", body)
 
 
 def comparison(a: str, b: str, space: str = " ") -> str:
@@ -192,14 +191,6 @@ def write_tables(rows: pd.DataFrame, numbers: pd.DataFrame, differences: pd.Data
     write_bytes(folder / "main.tex", latex(main, paired, text).encode())
 
 
-def escape(text: str) -> str:
-    """Plain text as LaTeX: every special character, the arrows, and minus signs of numbers."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {c: rf"\{c}" for c in "&%$#_{}"} | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "[": "{[}"}
-    escaped = "".join(special.get(c, c) for c in text)
-    return re.sub(r"(?<![\w.-])-(?=\d)", "$-$", escaped)
-
-
 def _same_steps(numbers: pd.DataFrame) -> str:
     steps = numbers.set_index("arm").iterations
     compared = [arm for arm in ("baseline", "direct", "blurdm") if arm in steps.index]
@@ -213,7 +204,8 @@ def _same_steps(numbers: pd.DataFrame) -> str:
     return f"The methods were NOT trained equally long ({listed} steps), so their differences mix method and training."
 
 
-def _count(number: int, thing: str) -> str:
+def count(number: int, thing: str) -> str:
+    """``1 photo``, ``4 photos``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
@@ -222,45 +214,8 @@ def _cost_size(numbers: pd.DataFrame) -> str:
     return f", costs are those of one image of {side.iloc[0]:.0f} x {side.iloc[0]:.0f} px" if len(side) else ""
 
 
-def _interval(row: dict[str, float], metric: str, digits: int) -> str:
-    mean, low, high = (row.get(metric, np.nan), row.get(f"{metric}_low"), row.get(f"{metric}_high"))
-    return ABSENT if pd.isna(mean) else f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _three_digits(value: float) -> str:
-    """Three significant digits, never in exponential notation above a millionth."""
-    if value == 0:
-        return "0"
-    decimals = max(0, 2 - int(np.floor(np.log10(abs(value)))))
-    return f"{value:.{decimals}f}"
-
-
-def _markdown_table(table: pd.DataFrame) -> str:
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    return "".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |\n" for line in lines)
-
-
-def _tabular(table: pd.DataFrame, columns: str, groups: list[str], stacked: bool) -> list[str]:
-    """A booktabs tabular, shrunk to the line where it is wider; a row of a new group gets the group's name above it.
-
-    ``stacked`` puts what stands in brackets, a unit or an interval, below what it belongs to.
-    """
-    cell_text = _stack if stacked else escape
-    lines = [r"\resizebox{\ifdim\width>\linewidth \linewidth\else \width\fi}{!}{%"]
-    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    lines += [" & ".join(cell_text(title) for title in table.columns) + r" \\", r"\midrule"]
-    before = ""
-    for group, cells in zip(groups, table.to_numpy().tolist(), strict=True):
-        if group != before:
-            lines += [r"\addlinespace", rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{escape(group)}}}}} \\"]
-            before = group
-        lines.append(" & ".join(cell_text(cell) for cell in cells) + r" \\")
-    return [*lines, r"\bottomrule", r"\end{tabular}}"]
-
-
-def _stack(cell: str) -> str:
-    above, space, below = cell.partition(" [" if " [" in cell else " (")
-    if not space:
-        return escape(cell)
-    second = rf"{{\scriptsize {escape(space[1] + below)}}}"
-    return rf"\begin{{tabular}}[t]{{@{{}}c@{{}}}}{escape(above)}\\[-2pt]{second}\end{{tabular}}"
+def mean_text(row: Mapping[str, Any], metric: str, digits: int) -> str:
+    """The mean of ``metric`` in a row of numbers with its interval, or that there is none."""
+    if pd.isna(row.get(metric, np.nan)):
+        return ABSENT
+    return interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"], digits)

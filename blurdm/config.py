@@ -5,10 +5,11 @@ Read with ruamel.yaml (YAML 1.2, like DVC), validated by pydantic in strict mode
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -169,8 +170,8 @@ class Diffusion(OnePhase):
 
     steps: Count = Field(description="T")
     type: Literal["dual", "blur", "noise", "residual", "mlp", "none"] = Field(
-        description="dual: the paper's; residual: a constant exposure from which blur is subtracted, RDDM style; mlp: one"
-        " pass of an estimator, no diffusion; none: the blur encoder's latent itself"
+        description="dual: the paper's; residual: a constant exposure from which blur is subtracted, RDDM style;"
+        " mlp: one pass of an estimator, no diffusion; none: the blur encoder's latent itself"
     )
     start: Literal["blur", "gaussian"] = Field(
         description="z_T: the blur latent plus noise, as in the paper; gaussian: the noise alone"
@@ -259,20 +260,54 @@ class Config(Section):
     evaluate: Evaluate
 
 
+SomeSection = TypeVar("SomeSection", bound=Section)
+
+
 def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
     """Read and validate a YAML config; ``overrides`` are ``section.key=value`` in YAML. InputError names the key."""
     tree = read_yaml(path)
     for override in overrides:
-        _override(tree, override)
+        apply_override(tree, override)
     return validate(tree, str(path))
 
 
 def validate(tree: Mapping[str, Any], source: str) -> Config:
     """``tree`` as a Config; InputError names ``source``, the key, and what would be right."""
+    return validate_as(Config, tree, source)
+
+
+def validate_as(model: type[SomeSection], tree: Mapping[str, Any], source: str) -> SomeSection:
+    """``tree`` as a ``model``; InputError as by ``validate``."""
     try:
-        return Config.model_validate_json(json.dumps(tree))
+        return model.model_validate_json(json.dumps(tree))
     except ValidationError as error:
-        raise InputError(f"{source}: {_explain(error)}") from None
+        raise InputError(f"{source}: {_explain(error, model)}") from None
+    except TypeError as error:  # YAML knows dates
+        raise InputError(f"{source}: {error}; should be numbers, text, true, false, null or lists of them") from None
+
+
+def changed_section(config: Config, section: str, changes: Mapping[str, Any], source: str) -> Any:
+    """The ``section`` of ``config`` with ``changes`` to its fields, validated; InputError as by ``validate``.
+
+    As good as validating the whole, since no rule of Config joins sections; ``blurdm.plan.check`` has those.
+    """
+    old = getattr(config, section)
+    tree = (old.model_dump(mode="json") if isinstance(old, Section) else {}) | dict(changes)
+    try:
+        return _sections()[section].validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise InputError(f"{source}: {_explain(error, Config, section)}") from None
+
+
+@cache
+def _sections() -> dict[str, TypeAdapter[Any]]:
+    types: dict[str, Any] = {name: field.annotation for name, field in Config.model_fields.items()}
+    return {name: TypeAdapter(type_) for name, type_ in types.items()}
+
+
+def section_keys() -> dict[str, list[str]]:
+    """The names of the sections of a config, and of the keys in each."""
+    return {name: _known_keys(Config, (name,)) for name in Config.model_fields if name != "seeds"}
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -299,7 +334,10 @@ def identity(section: Any) -> Any:
 
 def canonical_json(value: Any) -> str:
     """One text per value: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -313,7 +351,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one ``section.key=value`` in ``tree``; InputError names the override."""
     name, equals, text = override.partition("=")
     parts = name.split(".")
     if not equals or not all(parts):
@@ -329,12 +368,13 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise InputError(f"override '{override}': '{text}' is not a YAML value") from None
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, model: type[BaseModel], *within: str) -> str:
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    location = (*within, *first["loc"])
+    where = ".".join(str(part) for part in location)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key; known here: {', '.join(_known_keys(first['loc'][:-1]))}{more}"
+        return f"{where}: unknown key; known here: {', '.join(_known_keys(model, location[:-1]))}{more}"
     if first["type"] == "missing":
         return f"{where}: missing{more}"
     message = first["msg"].removeprefix("Value error, ")
@@ -342,8 +382,7 @@ def _explain(error: ValidationError) -> str:
     return f"{where}{value}: {message[0].lower()}{message[1:]}{more}"
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Config
+def _known_keys(model: Any, location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         annotation = model.model_fields[part].annotation
         options = getattr(annotation, "__args__", (annotation,))

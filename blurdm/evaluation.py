@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blurdm.config import Evaluate
 from blurdm.cost import measure_cost
 from blurdm.errors import StopRequested
 from blurdm.inference import image_noise, load_network, read_tensor, write_tensor
 from blurdm.metrics.full_reference import available, make_metric
 from blurdm.metrics.psnr import quantize
 from blurdm.models.network import Network
+from blurdm.models.prior import PriorGenerator
 from blurdm.runs import Progress, Resources, Run, read_json, write_bytes
 from blurdm.seeding import generator
 
@@ -51,10 +53,10 @@ def evaluate(
     section = run.sections.evaluate
     device = resources.device
     tests = test_images(inputs["prepare"], Path(run.sections.data.root))
-    network = load_network(inputs["model"], device) if "model" in inputs else None
+    network = _network(inputs["model"], section, device) if "model" in inputs else None
     measures = {name: make_metric(name, device) for name in section.metrics if available(name)}
     arms = ARMS[network.kind] if network else {"blurred": "input"}
-    if len({test.scene for test in tests}) < 2:
+    if not section.foreign or len({test.scene for test in tests}) < 2:
         arms = {arm: mode for arm, mode in arms.items() if mode != "foreign"}
     partial = _Partial(out / "partial.jsonl")
     for number, test in enumerate(tests):
@@ -71,6 +73,14 @@ def evaluate(
     )
     iterations = read_json(inputs["model"] / "result.json")["iterations"] if "model" in inputs else 0
     return {"metrics": _means(rows, measures), "cost": cost, "iterations": iterations}
+
+
+def _network(model: Path, section: Evaluate, device: str) -> Network:
+    """The model; where it has a diffusion, it samples as ``section.steps`` and ``section.eta`` say."""
+    network = load_network(model, device)
+    if isinstance(network.prior, PriorGenerator):
+        network.prior.resample(section.steps, section.eta)
+    return network
 
 
 def test_images(prepared: Path, root: Path) -> list[TestImage]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from blurdm.data.pairs import read_image, to_uint8, write_image
 from blurdm.errors import InputError
+from blurdm.models.fusion import latent_of_window
 from blurdm.models.network import Network
 from blurdm.runs import read_json, stored_section
 from blurdm.seeding import derive
@@ -86,10 +87,13 @@ def restore_tiled(network: Network, blur: Tensor, noise: Tensor | None, tile: in
     """
     if not 0 <= overlap < tile // 2:
         raise InputError(f"overlap {overlap}: should be at least 0 and less than half of the tile ({tile})")
-    latent = network.latent(blur, None, noise)
+    whole = network.latent(blur, None, noise)
+    rows, columns = blur.shape[-2:]
     total, weight = torch.zeros_like(blur), torch.zeros_like(blur[:, :1])
-    for top, height in _spans(blur.shape[-2], tile, overlap):
-        for left, width in _spans(blur.shape[-1], tile, overlap):
+    for top, height in _spans(rows, tile, overlap):
+        for left, width in _spans(columns, tile, overlap):
+            place = (top / rows, left / columns, height / rows, width / columns)
+            latent = None if whole is None else latent_of_window(whole, *place)
             window = (..., slice(top, top + height), slice(left, left + width))
             ramp = _ramp(height, overlap, blur)[:, None] * _ramp(width, overlap, blur)
             total[window] += network(blur[window], latent)[-1] * ramp

@@ -1,17 +1,19 @@
 """What stages there are, what each reads and needs, and hence the graph of runs of a config. No torch here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any, get_args
 
-from blurdm.config import Config
+from blurdm.config import Config, Diffusion, Part
 from blurdm.data.layouts import LAYOUTS
 from blurdm.data.splits import folder_digest
-from blurdm.diffusion.schedules import ALPHA, BETA
+from blurdm.diffusion.schedules import ALPHA, BETA, TYPES
 from blurdm.errors import InputError
 from blurdm.metrics.full_reference import METRICS, available
 from blurdm.registry import lookup, module_names, require
-from blurdm.runs import Run
+from blurdm.runs import Run, section_text
 
 MODELS = ("baseline", "direct", "pretrain", "joint")
 
@@ -46,10 +48,9 @@ JOINT_NEEDS = {
 }
 
 
-def needs(stage: str, config: Config) -> tuple[str, ...]:
-    """The earlier stages that ``stage`` needs under ``config``."""
-    declared = lookup("stage", stage, STAGES)
-    return JOINT_NEEDS[config.joint.start] if stage == "joint" else declared.needs
+def needs(stage: str, joint_start: str) -> tuple[str, ...]:
+    """The earlier stages that ``stage`` needs, under the config's joint.start."""
+    return JOINT_NEEDS[joint_start] if stage == "joint" else STAGES[stage].needs
 
 
 def check(config: Config, source: str) -> None:
@@ -65,44 +66,134 @@ def check(config: Config, source: str) -> None:
             raise InputError(
                 "diffusion.condition_init: 'sharp' needs latent.sharp_batch_norm: false (a blur encoder has none)"
             )
+        _check_diffusion(config.diffusion)
+        _check_freeze(config)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+
+
+def _check_diffusion(diffusion: Diffusion) -> None:
+    if diffusion.start == "gaussian" and not TYPES[diffusion.type].noise:
+        noisy = ", ".join(name for name, made_of in TYPES.items() if made_of.noise)
+        raise InputError(f"diffusion.start: 'gaussian' needs a type with noise ({noisy}), not '{diffusion.type}'")
+    if diffusion.supervision == "residual_sum" and not TYPES[diffusion.type].residual:
+        estimating = ", ".join(name for name, made_of in TYPES.items() if made_of.residual)
+        raise InputError(
+            f"diffusion.supervision: 'residual_sum' needs a type with a residual estimator ({estimating}),"
+            f" not '{diffusion.type}'"
+        )
+
+
+def _check_freeze(config: Config) -> None:
+    made_of = TYPES[config.diffusion.type]
+    exists = {part for part in get_args(Part) if part != "estimators" or made_of.residual or made_of.noise}
+    if exists <= set(config.joint.freeze):
+        raise InputError(f"joint.freeze: nothing is left to train; leave out one of {', '.join(sorted(exists))}")
+
+
+def stages_of(config: Config, stage: str, model: str | None = None) -> frozenset[str]:
+    """``stage``, the ``model`` it measures and all stages that they need; a chain has one run of each."""
+    return _stages_of(stage, model, config.joint.start)
+
+
+def sections_read(config: Config, stage: str, model: str | None = None) -> frozenset[str]:
+    """The config sections that ``stages_of`` the same arguments read."""
+    return _sections_read(stage, model, config.joint.start)
+
+
+@cache
+def _stages_of(stage: str, model: str | None, joint_start: str) -> frozenset[str]:
+    before = needs(stage, joint_start) if model is None else (*needs(stage, joint_start), model)
+    return frozenset((stage,)).union(*(_stages_of(earlier, None, joint_start) for earlier in before))
+
+
+@cache
+def _sections_read(stage: str, model: str | None, joint_start: str) -> frozenset[str]:
+    reads = (STAGES[name].reads for name in _stages_of(stage, model, joint_start))
+    return frozenset[str]().union(*reads) - {"seed"}
+
+
+class Planner:
+    """Plans runs of many configs: what two of them share is one Run, hashed once; the data is looked at once.
+
+    The file ``digests`` remembers those of data files that did not change.
+    """
+
+    def __init__(self, digests: Path | None = None) -> None:
+        self._remembered = digests
+        self._digests: dict[str, str] = {}
+        self._available: dict[tuple[str, ...], str] = {}
+        self._texts: dict[int, tuple[Any, str]] = {}  # by id; the section beside its text keeps the id its own
+        self._planned: dict[tuple[Any, ...], Run] = {}
+        self._runs: dict[str, Run] = {}
+
+    def plan(self, config: Config, stage: str, seed: int | None = None, model: str | None = None) -> Run:
+        """The run of ``stage`` and, through its inputs, all that it needs. ``evaluate`` takes the ``model`` stage to
+        measure, or None for the blurred input itself. InputError for an unknown stage or a missing seed.
+        """
+        known: dict[str, Run] = {}
+
+        def build(name: str) -> Run:
+            if name not in known:
+                inputs: dict[str, Run | str] = {need: build(need) for need in needs(name, config.joint.start)}
+                if name == "prepare":
+                    inputs["raw"] = self._digest(config.data.root)
+                if name == "evaluate":
+                    # Weights of a metric that arrive later make a new run; otherwise it would stay "not available".
+                    inputs["metrics"] = self._measurable(config.evaluate.metrics)
+                    if model is not None:
+                        inputs["model"] = build(model)
+                known[name] = self._run(config, name, seed, inputs)
+            return known[name]
+
+        lookup("stage", stage, STAGES)
+        return build(stage)
+
+    def _run(self, config: Config, name: str, seed: int | None, inputs: Mapping[str, Run | str]) -> Run:
+        stage = STAGES[name]
+        needs_seed = "seed" in stage.reads
+        if needs_seed and seed is None:
+            raise InputError(f"stage '{name}' needs a seed")
+        own_seed = seed if needs_seed else None
+        values = vars(config)
+        read = tuple([id(values[section]) for section in stage.reads if section != "seed"])
+        needed = tuple([i.key if isinstance(i, Run) else i for i in inputs.values()])
+        request = (name, own_seed, read, needed)
+        if request not in self._planned:
+            run = Run(name, stage.version, config, own_seed, stage.reads, inputs)
+            vars(run)["key"] = run.hashed(self._text)  # where the cached property keeps it
+            self._planned[request] = self._runs.setdefault(run.key, run)
+        return self._planned[request]
+
+    def _text(self, section: Any) -> str:
+        if id(section) not in self._texts:
+            self._texts[id(section)] = section, section_text(section)
+        return self._texts[id(section)][1]
+
+    def _digest(self, root: str) -> str:
+        if root not in self._digests:
+            self._digests[root] = folder_digest(Path(root), self._remembered)
+        return self._digests[root]
+
+    def _measurable(self, metrics: tuple[str, ...]) -> str:
+        if metrics not in self._available:
+            self._available[metrics] = ",".join(filter(available, metrics))
+        return self._available[metrics]
 
 
 def plan(
     config: Config, stage: str, seed: int | None = None, model: str | None = None, cache: Path | None = None
 ) -> Run:
-    """The run of ``stage`` and, through its inputs, all that it needs. ``evaluate`` takes the ``model`` stage to
-    measure, or None for the blurred input itself. ``cache`` remembers digests of data files that did not change.
-    """
-    known: dict[str, Run] = {}
-
-    def build(name: str) -> Run:
-        if name not in known:
-            declared = lookup("stage", name, STAGES)
-            inputs: dict[str, Run | str] = {need: build(need) for need in needs(name, config)}
-            if name == "prepare":
-                inputs["raw"] = folder_digest(Path(config.data.root), cache)
-            if name == "evaluate":
-                # Weights of a metric that arrive later make a new run; otherwise it would stay "not available".
-                inputs["metrics"] = ",".join(filter(available, config.evaluate.metrics))
-                if model is not None:
-                    inputs["model"] = build(model)
-            needs_seed = "seed" in declared.reads
-            if needs_seed and seed is None:
-                raise InputError(f"stage '{name}' needs a seed")
-            known[name] = Run(name, declared.version, config, seed if needs_seed else None, declared.reads, inputs)
-        return known[name]
-
-    return build(stage)
+    """One run and all that it needs, as ``Planner.plan`` plans it."""
+    return Planner(cache).plan(config, stage, seed, model)
 
 
 def plan_all(config: Config, stage: str, seeds: Iterable[int], cache: Path | None = None) -> list[Run]:
     """Every run of ``stage`` in the canonical chain: one per seed; ``evaluate``: per model and seed, and the input."""
+    planner = Planner(cache)
     if stage == "prepare":
-        return [plan(config, stage, cache=cache)]
+        return [planner.plan(config, stage)]
     if stage == "evaluate":
-        return [plan(config, stage, cache=cache)] + [
-            plan(config, stage, seed, model, cache) for model in MODELS for seed in seeds
-        ]
-    return [plan(config, stage, seed, cache=cache) for seed in seeds]
+        models = [planner.plan(config, stage, seed, model) for model in MODELS for seed in seeds]
+        return [planner.plan(config, stage), *models]
+    return [planner.plan(config, stage, seed) for seed in seeds]

@@ -5,17 +5,16 @@ import multiprocessing
 import os
 import signal
 import time
-import traceback
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from blurdm.errors import InputError, StopRequested
+from blurdm.errors import StopRequested
+from blurdm.graph import Failure, Frontier, Listener
 from blurdm.interrupt import StopFlag, stop_with_parent
-from blurdm.progress import Display
-from blurdm.runs import NO_SPACE, Progress, Resources, Run, finished, is_full_disk
+from blurdm.runs import Progress, Resources, Run, finished, never
 
 # Imported once in the server process that workers are forked from, and not seconds long in each of them. Optimisers
 # import torch._dynamo at their first step; evaluation needs pyiqa.
@@ -26,90 +25,110 @@ PRELOAD_FOR = {"prepare": [], "evaluate": ["blurdm.stages", "pyiqa"]}
 MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 64 * 2**20, -3: 2**30}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a run did not finish; ``expected`` if its message is one line for the user."""
-
-    run: Run
-    message: str
-    expected: bool
-
-
 def run_all(
-    runs: Iterable[Run], root: Path, resources: Resources, jobs: int, stop: StopFlag, display: Display
+    runs: Iterable[Run], root: Path, resources: Resources, jobs: int, stop: Callable[[], bool], listener: Listener
 ) -> list[Failure]:
-    """Make every run exist, at most ``jobs`` at a time; returns the failures. StopRequested once all have saved."""
-    waiting = [run for run in runs if finished(run.folder(root)) is None]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD_FOR.get(waiting[0].stage, PRELOAD) if waiting else [])
-    active: dict[Connection, tuple[ForkServerProcess, Run]] = {}
-    failures: list[Failure] = []
+    """Make every run exist, at most ``jobs`` at a time, after those of ``runs`` that it needs; what else it needs, its
+    own process makes. Returns the failures, of what they spoilt too. StopRequested once all have saved.
+    """
+    pool = _Pool([run for run in runs if finished(run.folder(root)) is None], root, resources, listener)
     told = False
-    while active or (waiting and not stop()):
-        while waiting and len(active) < jobs and not stop():
-            connection, process, run = _start(context, waiting.pop(0), root, resources)
-            active[connection] = (process, run)
-        for ready in wait(list(active), timeout=0.2):
+    while pool.active or (pool.frontier.ready and not stop()):
+        while len(pool.active) < jobs and not stop() and (run := pool.frontier.take()):
+            pool.start(run)
+        for ready in wait(list(pool.active), timeout=0.2):
             assert isinstance(ready, Connection)
-            _listen(ready, active, failures, display, root)
+            pool.listen(ready, stop())
         if stop() and not told:
             told = True
-            for process, _ in active.values():
-                if process.pid is not None and process.is_alive():
-                    os.kill(process.pid, signal.SIGTERM)
+            pool.terminate()
     if stop():
         raise StopRequested("stopped; what was computed is saved, start again to continue")
-    return failures
+    return pool.failures
 
 
-def _start(
-    context: "multiprocessing.context.ForkServerContext", run: Run, root: Path, resources: Resources
-) -> tuple[Connection, ForkServerProcess, Run]:
-    receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(run, root, resources, sending), name=f"{run.stage}-{run.key}")
-    process.start()
-    sending.close()
-    return receiving, process, run
+class _Pool:
+    """The worker processes, and what they have said."""
+
+    def __init__(self, runs: list[Run], root: Path, resources: Resources, listener: Listener) -> None:
+        self.frontier = Frontier(runs)
+        self.root, self.resources, self.listener = root, replace(resources, stop=never), listener
+        self.active: dict[Connection, tuple[ForkServerProcess, Run, int]] = {}
+        self.told: dict[str, Failure] = {}
+        self.failures: list[Failure] = []
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(sorted({m for run in runs for m in PRELOAD_FOR.get(run.stage, PRELOAD)}))
+
+    def start(self, run: Run) -> None:
+        receiving, sending = self.context.Pipe(duplex=False)
+        taken = {slot for _, _, slot in self.active.values()}
+        slot = next(number for number in range(len(taken) + 1) if number not in taken)
+        arguments = (run, self.root, self.resources, slot, sending)
+        process = self.context.Process(target=_work, args=arguments, name=f"{run.stage}-{run.key}")
+        process.start()
+        sending.close()
+        self.active[receiving] = (process, run, slot)
+        self.listener.started(run)
+
+    def listen(self, connection: Connection, stopping: bool) -> None:
+        """Take in one message of a worker, or its end."""
+        process, run, _ = self.active[connection]
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):
+            process.join()
+            del self.active[connection]
+            self._end(run, process.exitcode, stopping)
+            return
+        if isinstance(message, Progress):
+            self.listener.progress(run, message)
+        else:
+            self.told[run.key] = Failure(run, *message)
+
+    def _end(self, run: Run, exitcode: int | None, stopping: bool) -> None:
+        if finished(run.folder(self.root)) is not None:
+            self.frontier.done(run)
+            self.listener.ended(run, None)
+            return
+        early = Failure(run, f"its process ended early (exit code {exitcode}); start again to continue", True)
+        failure = self.told.get(run.key, early)
+        if stopping and failure is early:
+            return  # it has saved, as it was asked to
+        for each in (failure, *self.frontier.failed(failure)):
+            self.failures.append(each)
+            self.listener.ended(each.run, each)
+
+    def terminate(self) -> None:
+        """Have every worker save and leave."""
+        for process, _, _ in self.active.values():
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
 
 
-def _listen(
-    connection: Connection,
-    active: dict[Connection, tuple[ForkServerProcess, Run]],
-    failures: list[Failure],
-    display: Display,
-    root: Path,
-) -> None:
-    process, run = active[connection]
-    try:
-        message = connection.recv()
-    except (EOFError, OSError):
-        process.join()
-        del active[connection]
-        display.finish(run)
-        known = any(failure.run is run for failure in failures)
-        if finished(run.folder(root)) is None and not known:
-            ended = f"its process ended early (exit code {process.exitcode}); start again to continue"
-            failures.append(Failure(run, ended, True))
-        return
-    if isinstance(message, Progress):
-        display.update(run, message)
-    else:
-        text, expected = message
-        failures.append(Failure(run, text, expected))
-
-
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
+    """For a process that trains; Linux."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         for option, value in MALLOC_OPTIONS.items():
             libc.mallopt(option, value)
 
 
-def _work(run: Run, root: Path, resources: Resources, connection: Connection) -> None:
-    """A worker process: runs one run and tells of it through ``connection``."""
+def _use_device(slot: int) -> None:
+    """Have "cuda" mean one device of this machine, in turn over the slots."""
+    import torch
+
+    if devices := torch.cuda.device_count():
+        torch.cuda.set_device(slot % devices)
+
+
+def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Connection) -> None:
+    """A worker process: runs one run and tells of it through ``connection``. ``slot`` numbers those at work at once."""
     stop_with_parent()
-    _keep_freed_memory()
+    keep_freed_memory()
     from blurdm.stages import run_stage
+
+    if resources.device == "cuda":
+        _use_device(slot)
 
     flag = StopFlag().install()
     last = 0.0
@@ -125,10 +144,8 @@ def _work(run: Run, root: Path, resources: Resources, connection: Connection) ->
         run_stage(run, root, replace(resources, stop=flag), tell)
     except StopRequested:
         pass
-    except InputError as error:
-        connection.send((str(error), True))
     except Exception as error:
-        full = isinstance(error, OSError) and is_full_disk(error)
-        connection.send((f"{run.folder(root)}: {NO_SPACE}" if full else traceback.format_exc(), full))
+        failure = Failure.of(run, error, run.folder(root))
+        connection.send((failure.message, failure.expected))
     finally:
         connection.close()

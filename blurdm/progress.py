@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from blurdm.graph import Failure
 from blurdm.runs import Progress, Run
 
 LINE_EVERY_SECONDS = 15.0
 
 
 class Display:
-    """One bar, or now and then one line, per run. Use as a context; safe to use when nothing is shown yet."""
+    """A listener with one bar, or now and then one line, per run. Use as a context."""
 
     def __init__(self, labels: dict[str, str]) -> None:
         self.labels = labels
@@ -31,7 +32,7 @@ class Display:
             disable=not self.console.is_terminal,
         )
         self.tasks: dict[str, TaskID] = {}
-        self.started: dict[str, tuple[float, int]] = {}
+        self.first: dict[str, tuple[float, int]] = {}
         self.printed: dict[str, float] = {}
 
     def __enter__(self) -> "Display":
@@ -43,7 +44,10 @@ class Display:
     ) -> None:
         self.bars.stop()
 
-    def update(self, run: Run, progress: Progress) -> None:
+    def started(self, run: Run) -> None:
+        """Nothing is shown before the run says something."""
+
+    def progress(self, run: Run, progress: Progress) -> None:
         """Show ``progress`` of ``run``; a note is always printed as a line in a log."""
         label = self.labels.get(run.key, run.stage)
         if self.console.is_terminal:
@@ -55,13 +59,13 @@ class Display:
         else:
             self._line(run, label, progress)
 
-    def finish(self, run: Run) -> None:
+    def ended(self, run: Run, failure: Failure | None) -> None:
         if run.key in self.tasks:
             self.bars.stop_task(self.tasks[run.key])
 
     def _line(self, run: Run, label: str, progress: Progress) -> None:
         now = time.monotonic()
-        start, first = self.started.setdefault(run.key, (now, progress.step))
+        start, first = self.first.setdefault(run.key, (now, progress.step))
         due = now - self.printed.get(run.key, 0.0) > LINE_EVERY_SECONDS or progress.step == progress.total
         if not due:
             return

@@ -11,15 +11,17 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 from blurdm.config import Config, Section, canonical_json, identity
-from blurdm.errors import InputError
+from blurdm.errors import InputError, StopRequested
 
 KEY_LENGTH = 16
+HEARTBEAT = "progress.json"
+LOCK_POLL_SECONDS = 0.1
 NO_SPACE = "no space left to write it; free some and start again, what was saved is kept"
 
 
@@ -77,7 +79,18 @@ class Run:
 
     @cached_property
     def key(self) -> str:
-        return hashlib.sha256(canonical_json(self.description).encode()).hexdigest()[:KEY_LENGTH]
+        """The shortened sha256 of the canonical JSON of ``description``."""
+        return self.hashed(section_text)
+
+    def hashed(self, text: Callable[[Any], str]) -> str:
+        """The key, made from the ``text`` of each section; a plan of many runs asks for that once per section."""
+        values = [(name, self.seed if name == "seed" else getattr(self.config, name)) for name in sorted(self.reads)]
+        sections = ",".join([f'"{name}":{text(value)}' for name, value in values])
+        needed = [(name, f'"{i.key}"' if isinstance(i, Run) else canonical_json(i)) for name, i in self.inputs.items()]
+        inputs = ",".join([f'"{name}":{value}' for name, value in sorted(needed)])
+        stage = f'"stage":"{self.stage}","version":{self.version}'
+        described = f'{{"inputs":{{{inputs}}},"sections":{{{sections}}},{stage}}}'
+        return hashlib.sha256(described.encode()).hexdigest()[:KEY_LENGTH]
 
     def folder(self, root: Path) -> Path:
         return root / self.stage / self.key
@@ -103,6 +116,11 @@ class Sections:
         if name not in run.reads:
             raise AttributeError(f"stage '{run.stage}' did not declare that it reads '{name}'")
         return run.seed if name == "seed" else getattr(run.config, name)
+
+
+def section_text(section: Any) -> str:
+    """The canonical JSON of what of ``section`` takes part in a key."""
+    return canonical_json(identity(section))
 
 
 def stored_section(folder: Path, name: str) -> Any:
@@ -153,6 +171,28 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
+def beat(folder: Path, progress: Progress) -> None:
+    """Leave in ``folder`` how far its run has got, for whoever looks on; losing it, to a full disk say, is no loss."""
+    origin = {"time": time.time(), "host": platform.node(), "pid": os.getpid()}
+    temporary = folder / f".{HEARTBEAT}.{os.getpid()}.tmp"
+    try:
+        temporary.write_text(json.dumps(asdict(progress) | origin))
+        os.replace(temporary, folder / HEARTBEAT)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def heartbeat(folder: Path) -> dict[str, Any] | None:
+    """What the process at work in ``folder`` last said: the fields of Progress, ``time`` (s, epoch), host and pid.
+
+    None if it has not begun, or has ended in any way but by being killed: what that leaves is told by its ``time``.
+    """
+    try:
+        return read_json(folder / HEARTBEAT)
+    except InputError:
+        return None
+
+
 def is_full_disk(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -163,27 +203,36 @@ def file_digest(path: Path) -> str:
 
 
 @contextmanager
-def locked(folder: Path, on_wait: Callable[[str], None] = lambda owner: None) -> Iterator[None]:
+def locked(
+    folder: Path, on_wait: Callable[[str], None] = lambda owner: None, stop: Callable[[], bool] = never
+) -> Iterator[None]:
     """Hold the run folder alone; waits for another process that has it, after telling ``on_wait`` whose it is.
 
-    The operating system frees the lock when its holder dies, however it dies.
+    The operating system frees the lock when its holder dies, however it dies. StopRequested once ``stop`` says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+") as file:
-        _acquire(file, on_wait)
+        _acquire(file, on_wait, stop)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         yield
 
 
-def _acquire(file: IO[str], on_wait: Callable[[str], None]) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        on_wait(file.read() or "another process")
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _acquire(file: IO[str], on_wait: Callable[[str], None], stop: Callable[[], bool]) -> None:
+    told = False
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read() or "another process"
+        if not told:
+            told = True
+            on_wait(owner)
+        if stop():
+            raise StopRequested(f"stopped while waiting for {owner}")
+        time.sleep(LOCK_POLL_SECONDS)
 
 
 def provenance(threads: int, device: str) -> dict[str, Any]:

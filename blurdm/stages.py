@@ -1,6 +1,7 @@
 """What each stage does, and ``run_stage``, the only way anything is ever computed."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,15 +15,29 @@ from blurdm.data.layouts import count_report, scan
 from blurdm.data.splits import build_index
 from blurdm.evaluation import evaluate
 from blurdm.models.network import Network
-from blurdm.runs import Progress, Resources, Run, finished, ignore_progress, locked, provenance, read_json, write_json
+from blurdm.runs import (
+    HEARTBEAT,
+    Progress,
+    Resources,
+    Run,
+    beat,
+    finished,
+    ignore_progress,
+    locked,
+    provenance,
+    read_json,
+    write_json,
+)
 from blurdm.training.batches import TrainingData
 from blurdm.training.checkpoint import save_weights
+from blurdm.training.joint import joint_network, joint_phases, steps_before
 from blurdm.training.loop import Loop, Phase
-from blurdm.training.tasks import image_module, image_phases, joint_network, latent_task, warmup_phases
+from blurdm.training.tasks import image_module, image_phases, latent_task, warmup_phases
 
 OnProgress = Callable[[Progress], None]
 Inputs = Mapping[str, Path]
 Metrics = dict[str, Any]
+HEARTBEAT_SECONDS = 1.0
 
 
 def run_stage(run: Run, root: Path, resources: Resources, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
@@ -38,7 +53,7 @@ def run_stage(run: Run, root: Path, resources: Resources, on_progress: OnProgres
     for needed in run.inputs.values():
         if isinstance(needed, Run):
             run_stage(needed, root, resources, on_progress)
-    with locked(folder, lambda owner: on_progress(Progress(0, 1, note=f"waiting for {owner}"))):
+    with locked(folder, lambda owner: on_progress(Progress(0, 1, note=f"waiting for {owner}")), resources.stop):
         result = finished(folder)
         return result if result is not None else _compute(run, root, folder, resources, on_progress)
 
@@ -51,14 +66,30 @@ def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progre
     torch.set_num_threads(resources.threads)
     started = time.monotonic()
     try:
-        metrics = FUNCTIONS[run.stage](run, inputs, folder, resources, on_progress)
+        metrics = FUNCTIONS[run.stage](run, inputs, folder, resources, _beating(folder, on_progress))
     finally:
         torch.set_num_threads(threads)
+        (folder / HEARTBEAT).unlink(missing_ok=True)
     origin |= {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "data_digest": _data_digest(folder, inputs)}
     write_json(folder / "provenance.json", origin)
     result = {"stage": run.stage, "key": run.key, "seconds": round(time.monotonic() - started, 2), **metrics}
     write_json(folder / "result.json", result)
     return result
+
+
+def _beating(folder: Path, on_progress: OnProgress) -> OnProgress:
+    """``on_progress`` that also leaves a heartbeat in ``folder``, at most once a second."""
+    last = -math.inf
+
+    def tell(progress: Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= HEARTBEAT_SECONDS:
+            last = now
+            beat(folder, progress)
+        on_progress(progress)
+
+    return tell
 
 
 def _data_digest(folder: Path, inputs: Inputs) -> str:
@@ -128,13 +159,10 @@ def joint(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress
     """Stage 3: backbone and prior generator together."""
     sections = run.sections
     data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources)
-    network = joint_network(sections, inputs["pretrain"], inputs["diffusion"]).to(data.device)
-    before: int = read_json(inputs["pretrain"] / "result.json")["iterations"]
-    section = sections.joint
-    phases = image_phases(network, data, sections.loss, section.phases, section.prior_lr_scale, before)
-    module = nn.ModuleDict({"network": network})
-    trained = _loop(module, phases, section, run, out, resources, on_progress)
-    return _trained(trained["network"], out, before + section.iterations)
+    network = joint_network(sections, inputs, data)
+    phases = joint_phases(network, sections, inputs, data)
+    trained = _loop(nn.ModuleDict({"network": network}), phases, sections.joint, run, out, resources, on_progress)
+    return _trained(trained["network"], out, steps_before(inputs) + sections.joint.iterations)
 
 
 def _loop(

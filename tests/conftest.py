@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow_server import Server, serve
+from ray_nodes import ray_nodes as ray_nodes
 from ruamel.yaml import YAML
 
 from blurdm.cli import main
@@ -122,3 +124,10 @@ def blurdm(capsys: pytest.CaptureFixture[str], warm_workers: None) -> Iterator[C
     yield call
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for all tests, for it takes seconds to start."""
+    with serve(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server

@@ -38,10 +38,10 @@ def test_copy_is_exact_and_idempotent(pinned: tuple[Path, Path]) -> None:
 
 def test_pin_matches_and_copy_repairs(pinned: tuple[Path, Path]) -> None:
     pin, folder = pinned
-    demo.verify_pin(pin, folder)
+    demo.verify_pin(pin, folder, demo.demo_set())
     (folder / "china.jpg").write_bytes(b"broken")
     demo.copy_photos(folder)
-    demo.verify_pin(pin, folder)
+    demo.verify_pin(pin, folder, demo.demo_set())
 
 
 def change(folder: Path) -> None:
@@ -63,20 +63,20 @@ def test_a_difference_names_the_file(pinned: tuple[Path, Path], spoil: Callable[
     pin, folder = pinned
     spoil(folder)
     with pytest.raises(InputError) as error:
-        demo.verify_pin(pin, folder)
+        demo.verify_pin(pin, folder, demo.demo_set())
     assert told in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_provided_photos_are_made_once_and_never_changed(pinned: tuple[Path, Path]) -> None:
     pin, folder = pinned
     shutil.rmtree(folder)
-    count = demo.provide_photos(folder, pin)
-    assert count == demo.provide_photos(folder, pin) == len(demo.PHOTOS) + 1
+    count = demo.provide_photos(folder, pin, demo.demo_set())
+    assert count == demo.provide_photos(folder, pin, demo.demo_set()) == len(demo.PHOTOS) + 1
     spoilt = folder / "coffee.png"
     spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"x")
     content = spoilt.read_bytes()
     with pytest.raises(InputError, match=r"coffee\.png"):
-        demo.provide_photos(folder, pin)
+        demo.provide_photos(folder, pin, demo.demo_set())
     assert spoilt.read_bytes() == content
 
 
@@ -86,19 +86,19 @@ def test_a_pin_of_own_data_is_compared_by_its_hash(tmp_path: Path) -> None:
     wanted = demo.directory_hash({"own.png": "9fa6ff11f3e45e4b5a6d9cfa2a8a6f3a"})
     (tmp_path / "data.dvc").write_text(f"outs:\n- md5: {wanted}\n  path: data\n")
     with pytest.raises(InputError, match="its 1 files differ from the version pinned"):
-        demo.verify_pin(tmp_path / "data.dvc", tmp_path / "data")
+        demo.verify_pin(tmp_path / "data.dvc", tmp_path / "data", demo.demo_set())
 
 
 @pytest.mark.parametrize("text", ["", "outs: 3", "a: [", "outs:\n- path: data\n"])
 def test_a_broken_pin_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "data.dvc").write_text(text)
     with pytest.raises(InputError, match="data.dvc: not a DVC file"):
-        demo.verify_pin(tmp_path / "data.dvc", tmp_path)
+        demo.verify_pin(tmp_path / "data.dvc", tmp_path, demo.demo_set())
 
 
 def test_a_pin_of_another_folder(pinned: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="does not pin .*other; it pins: .*data/demo"):
-        demo.verify_pin(pinned[0], pinned[1].parent / "other")
+        demo.verify_pin(pinned[0], pinned[1].parent / "other", demo.demo_set())
 
 
 def test_a_missing_or_different_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

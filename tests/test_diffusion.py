@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,9 +10,18 @@ import torch
 from sections import paper_diffusion
 from torch import Tensor, nn
 
+from blurdm.config import Diffusion
 from blurdm.diffusion.estimators import Estimator
-from blurdm.diffusion.process import forward, forward_step, reverse, reverse_step, reverse_steps
-from blurdm.diffusion.schedules import BETA_BAR, make_schedule
+from blurdm.diffusion.process import (
+    even_residuals,
+    forward,
+    forward_step,
+    held_noise,
+    reverse,
+    reverse_step,
+    reverse_steps,
+)
+from blurdm.diffusion.schedules import ALPHA, BETA, BETA_BAR, TYPES, make_schedule, resampled
 from blurdm.errors import InputError
 
 
@@ -80,15 +90,15 @@ def test_per_step_noise_is_what_the_rule_says() -> None:
         np.testing.assert_allclose(schedule.beta[1:], std)
 
 
-@pytest.mark.parametrize("kind", ["dual", "blur", "noise", "none"])
+@pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("rule", BETA_BAR)
 def test_closed_form_equals_the_steps(rule: str, kind: str) -> None:
     """Eq. 3 applied t times has the mean of Eq. 6, and its independent noises add up to beta_bar_t."""
     schedule = make_schedule(paper_diffusion(noise_rule=rule, type=kind, beta_start=0.003))
     z_0 = randn(2, 7)
-    residuals = list(randn(5, 2, 7, seed=1)) if kind in ("dual", "blur") else []
+    residuals = list(randn(5, 2, 7, seed=1)) if TYPES[kind].residual else []
     mean, variance = z_0, torch.zeros(())
-    for t in range(1, 6):
+    for t in range(1, schedule.T + 1):
         mean = forward_step(mean, t, schedule, residuals[t - 1] if residuals else None, None)
         step = forward_step(torch.zeros(()), t, schedule, None, torch.ones(()))
         variance = forward_step(variance.sqrt(), t, schedule, None, None) ** 2 + step**2
@@ -124,6 +134,81 @@ def test_type_none_is_the_identity() -> None:
     z = randn(2, 7)
     schedule = make_schedule(paper_diffusion(type="none"))
     assert torch.equal(reverse(z, schedule, None, None), z)
+
+
+def test_residual_type_subtracts_blur_at_a_constant_exposure() -> None:
+    """RDDM style, z_{t-1} = z_t - e_t/alpha_0 - gamma_t eps, with the noise table of type noise."""
+    schedule = make_schedule(paper_diffusion(type="residual", alpha_start=2.0, alpha_end=3.0, eta=0.0))
+    assert schedule == make_schedule(paper_diffusion(type="noise", alpha_start=2.0, alpha_end=3.0))
+    z, e, n = randn(3, 2, 4)
+    gamma = schedule.beta_bar[4] - schedule.beta_bar[3]
+    torch.testing.assert_close(reverse_step(z, 4, schedule, e, n), z - e / 2 - gamma * n)
+
+
+def test_type_mlp_is_one_pass_whatever_the_steps() -> None:
+    schedule = make_schedule(paper_diffusion(type="mlp", alpha_start=2.0, alpha_end=3.0, steps=7, eta=1.0))
+    assert schedule.alpha == (2.0, 2.0) and set(schedule.beta_bar) == set(schedule.gamma) == {0.0}
+    z, e = randn(2, 2, 4)
+    assert torch.equal(reverse(z, schedule, lambda z, t: e, None), z - e / 2)
+
+
+def test_every_type_of_the_config_has_an_entry() -> None:
+    assert set(get_args(Diffusion.model_fields["type"].annotation)) == set(TYPES)
+
+
+def test_shapes_are_what_they_are_called() -> None:
+    def alpha(name: str) -> np.ndarray:
+        return ALPHA[name](4, 1.0, 3.0)
+
+    np.testing.assert_allclose(alpha("quadratic"), [1, 1.125, 1.5, 2.125, 3])
+    np.testing.assert_allclose((alpha("sqrt") - 1) ** 2, np.linspace(0, 4, 5))
+    np.testing.assert_allclose(alpha("geometric")[1:] / alpha("geometric")[:-1], 3 ** (1 / 4))
+    np.testing.assert_allclose(alpha("cosine"), 2 - np.cos(np.linspace(0, np.pi, 5)))
+    logistic = 1 / (1 + np.exp(-np.linspace(-6, 6, 5)))
+    np.testing.assert_allclose(np.diff(alpha("sigmoid")) / 2, np.diff(logistic) / (logistic[-1] - logistic[0]))
+
+
+def test_beta_runs_from_start_to_end_unless_its_name_says_otherwise() -> None:
+    for name, schedule in BETA.items():
+        ends = {"reversed": (0.02, 0.003), "constant": (0.02, 0.02), "zero": (0, 0)}.get(name, (0.003, 0.02))
+        beta = schedule(6, 0.003, 0.02)
+        assert (beta[0], beta[-1]) == ends
+        assert set(np.sign(np.diff(beta))) == {np.sign(ends[1] - ends[0])}
+
+
+@pytest.mark.parametrize("over", [{}, {"fixed_terminal_noise": 0.3}, {"type": "noise"}, {"type": "blur"}, {"steps": 1}])
+def test_resampling_keeps_the_terminal_noise(over: dict[str, object]) -> None:
+    trained = paper_diffusion(**over)
+    assert resampled(trained, None, None) == resampled(trained, trained.steps, trained.eta) == trained
+    for steps in (1, 3, 20):
+        schedule = make_schedule(resampled(trained, steps, 1.0))
+        assert len(schedule.alpha) == steps + 1
+        assert schedule.beta_bar[-1] == pytest.approx(make_schedule(trained).beta_bar[-1], abs=1e-12)
+    assert make_schedule(resampled(paper_diffusion(type="mlp"), 9, None)).T == 1
+
+
+@pytest.mark.parametrize("alpha", ALPHA)
+@pytest.mark.parametrize("kind", ["dual", "residual"])
+def test_even_residuals_add_up(alpha: str, kind: str) -> None:
+    schedule = make_schedule(paper_diffusion(type=kind, alpha_schedule=alpha, alpha_end=5.0))
+    total = randn(2, 7)
+    residuals = even_residuals(total, schedule)
+    torch.testing.assert_close(torch.stack(residuals).sum(0), total)
+    light = np.diff(schedule.alpha) / 4 if kind == "dual" else [0.2] * 5
+    torch.testing.assert_close(residuals, [total * part for part in light])
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("beta_start", [0.0, 0.01])
+def test_held_noise_is_what_a_true_reverse_process_holds(eta: float, beta_start: float) -> None:
+    schedule = make_schedule(paper_diffusion(eta=eta, beta_start=beta_start, first_step="exact"))
+    draws = list(randn(5 if eta else 1, 2, 7))
+    bar = schedule.beta_bar
+    steps = reverse_steps(
+        bar[5] * draws[0], schedule, None, lambda z, t: z / bar[t] if bar[t] else torch.zeros_like(z), draws[1:]
+    )
+    for step, held in zip(steps, held_noise(draws, schedule), strict=True):
+        torch.testing.assert_close(step.z, bar[step.t - 1] * held, rtol=0, atol=1e-12)
 
 
 def test_released_first_step_drops_the_gain() -> None:

@@ -57,8 +57,10 @@ def another(annotation: Any, value: Any) -> Any:
     options = [o for o in get_args(annotation) if isinstance(o, (str, int)) and not isinstance(o, bool)]
     if options:
         return next(o for o in options if o != value)
+    if value == ():
+        return get_args(get_args(annotation)[0])[:1]
     if value is None:
-        return 0.5
+        return 1 if int in get_args(get_args(annotation)[0]) else 0.5
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

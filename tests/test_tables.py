@@ -8,17 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_runs import IMAGES, PHOTOS, make_chain
+from tools import require
 
 from analysis.build import main
 from analysis.load import ID_COLUMNS, ORIGIN_COLUMNS, collect, collect_curves
 from analysis.plots import COLORS, save, training_curves
+from analysis.render import escape
 from analysis.tables import (
     ABSENT,
     ARMS,
     caption,
     difference_numbers,
     difference_strings,
-    escape,
     latex,
     main_numbers,
     main_strings,
@@ -171,6 +172,7 @@ def test_training_plot_without_any_validation_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("no_lpips", [False, True])
 def test_latex_compiles_and_fits_the_page(tmp_path: Path, no_lpips: bool) -> None:
+    require("pdflatex")
     numbers, differences = built(make_chain(tmp_path, no_lpips=no_lpips, images=False))
     text = caption(numbers, "a_b%c")
     (tmp_path / "main.tex").write_text(latex(main_strings(numbers), difference_strings(differences), text))

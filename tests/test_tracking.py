@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from fake_runs import DIGEST, make_chain
 
-from blurdm.tracking import MOST_POINTS, SyncReport, _thin, default_uri, sync
+from blurdm.tracking import SyncReport, default_uri, sync
+from blurdm.tracking_send import MOST_POINTS, thin
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def test_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pyte
 
 def test_long_curves_are_thinned_evenly_with_both_ends() -> None:
     curve = [(step, float(step)) for step in range(12_345)]
-    thinned = _thin(curve)
+    thinned = thin(curve)
     gaps = [b[0] - a[0] for a, b in itertools.pairwise(thinned)]
     assert len(thinned) == MOST_POINTS and thinned[0] == curve[0] and thinned[-1] == curve[-1]
     assert max(gaps) - min(gaps) <= 1

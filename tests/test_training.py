@@ -21,12 +21,12 @@ from blurdm.runs import Progress, Resources, ignore_progress, read_json
 from blurdm.stages import run_stage
 from blurdm.training.batches import TrainingData
 from blurdm.training.checkpoint import load_checkpoint, load_weights
+from blurdm.training.joint import joint_network
 from blurdm.training.loop import Loop, Phase
 from blurdm.training.optim import learning_rate, make_optimizer, set_learning_rate
 from blurdm.training.tasks import (
     image_module,
     image_phases,
-    joint_network,
     latent_statistics,
     latent_task,
     load_sharp_encoder,
@@ -53,7 +53,8 @@ class Chain:
     def network(self, kind: Any) -> Network:
         """A network of this kind as its stage starts with it."""
         if kind == "joint":
-            return joint_network(self.sections(), self.folder("pretrain"), self.folder("diffusion"))
+            inputs = {stage: self.folder(stage) for stage in ("pretrain", "diffusion")}
+            return joint_network(self.sections(), inputs, self.data)
         network = Network(kind, self.config.backbone, None if kind == "baseline" else self.config.latent, None)
         image_module(network, 0)
         return network

@@ -21,7 +21,7 @@ import numpy as np
 from blurdm.config import Synthesis
 from blurdm.data.camera_path import CameraPath, Motion, draw_path, point_paths, subframe_count
 from blurdm.data.camera_view import Layer, blob, decode, encode, subframes
-from blurdm.data.demo import licence_of
+from blurdm.data.evidence import licence_of
 from blurdm.data.pairs import MIN_SIZE, SUFFIXES, decode_image, read_bytes, write_image
 from blurdm.data.splits import MANIFEST, Progress
 from blurdm.errors import InputError

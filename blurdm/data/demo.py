@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,14 @@ class Photo:
     @property
     def file(self) -> str:
         return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """What a folder of photos holds (file name -> md5), and what puts it there, continuing where it was cut off."""
+
+    md5s: Mapping[str, str]
+    fill: Callable[[Path], object]
 
 
 _SKLEARN = ("sklearn", "datasets/images")
@@ -82,16 +91,25 @@ def copy_photos(target: Path) -> list[str]:
     return sorted(contents)
 
 
-def provide_photos(target: Path, pin: Path) -> int:
+def demo_set() -> PhotoSet:
+    """The demo's photos and their licences."""
+    return PhotoSet({p.file: p.md5 for p in PHOTOS} | {LICENSES: md5(licenses_text().encode())}, copy_photos)
+
+
+def provide_photos(target: Path, pin: Path, photos: PhotoSet) -> int:
     """Make ``target`` if there is none, then hold it against ``pin``; returns the number of files.
 
     A folder that is there is never changed: InputError names what differs, since it may be somebody's own version.
     """
+    _pinned_hash(pin, target)  # a wrong pin is told before anything is fetched
     if not target.exists():
         fresh = target.with_name(f".{target.name}.fresh")
-        copy_photos(fresh)
+        photos.fill(fresh)
+        for path in fresh.iterdir():
+            if path.name not in photos.md5s:  # half of a file, from a killed run
+                path.unlink()
         fresh.rename(target)
-    verify_pin(pin, target)
+    verify_pin(pin, target, photos)
     return sum(path.is_file() for path in target.rglob("*"))
 
 
@@ -116,33 +134,31 @@ def licenses_text() -> str:
 
 def licence_of(file: str, content: bytes) -> str:
     """The licence of a photo that is one of the table, or "" for any other file."""
-    return next((p.licence for p in PHOTOS if p.file == file and p.md5 == _md5(content)), "")
+    return next((p.licence for p in PHOTOS if p.file == file and p.md5 == md5(content)), "")
 
 
-def verify_pin(pin: Path, folder: Path) -> None:
+def verify_pin(pin: Path, folder: Path, photos: PhotoSet) -> None:
     """InputError, naming the files that differ, unless ``folder`` holds exactly what the DVC file ``pin`` says.
 
-    DVC itself re-pins a changed folder silently, so this is asked before every ``dvc repro``.
+    DVC itself re-pins a changed folder silently, so this is asked before every ``dvc repro``. The pin holds one hash of
+    all files: which of them differ is known only where it pins ``photos``.
     """
     wanted = _pinned_hash(pin, folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; should hold the data pinned in {pin}")
-    found = {
-        path.relative_to(folder).as_posix(): _md5(read_bytes(path)) for path in folder.rglob("*") if path.is_file()
-    }
+    found = {path.relative_to(folder).as_posix(): md5(read_bytes(path)) for path in folder.rglob("*") if path.is_file()}
     if directory_hash(found) == wanted:
         return
-    expected = {photo.file: photo.md5 for photo in PHOTOS} | {LICENSES: _md5(licenses_text().encode())}
-    advice = f"restore it, or pin it as a new version (dvc add {folder})"
-    if directory_hash(expected) != wanted:  # the pin is of somebody's own data, of which only the hash is known
+    advice = f"move it away and call again, or pin it as a new version (dvc commit {pin})"
+    if directory_hash(photos.md5s) != wanted:  # the pin is of somebody's own data, of which only the hash is known
         raise InputError(f"{folder}: its {len(found)} files differ from the version pinned in {pin}; {advice}")
-    raise InputError(f"{folder}: {_differences(found, expected)}; differs from {pin}: {advice}")
+    raise InputError(f"{folder}: {_differences(found, photos.md5s)}; differs from {pin}: {advice}")
 
 
-def directory_hash(md5s: dict[str, str]) -> str:
+def directory_hash(md5s: Mapping[str, str]) -> str:
     """The hash under which DVC 3 knows a folder with these files (relative posix path -> md5)."""
-    listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(md5s.items())]
-    return _md5(json.dumps(listing, sort_keys=True).encode()) + ".dir"
+    listing = [{"md5": digest, "relpath": path} for path, digest in sorted(md5s.items())]
+    return md5(json.dumps(listing, sort_keys=True).encode()) + ".dir"
 
 
 def _packaged(photo: Photo) -> bytes:
@@ -152,9 +168,9 @@ def _packaged(photo: Photo) -> bytes:
             f"demo photo {photo.file}: package {photo.package} is not installed; pip install 'blurdm[data]'"
         )
     content = read_bytes(Path(spec.submodule_search_locations[0]) / photo.path)
-    if _md5(content) != photo.md5:
+    if md5(content) != photo.md5:
         raise InputError(
-            f"{photo.package}/{photo.path}: md5 {_md5(content)}, should be {photo.md5}: another package version"
+            f"{photo.package}/{photo.path}: md5 {md5(content)}, should be {photo.md5}: another package version"
         )
     return content
 
@@ -172,7 +188,7 @@ def _pinned_hash(pin: Path, folder: Path) -> str:
     return outs[str(folder.resolve())]
 
 
-def _differences(found: dict[str, str], expected: dict[str, str]) -> str:
+def _differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     groups = {
         "changed": [f for f in sorted(found.keys() & expected.keys()) if found[f] != expected[f]],
         "missing": sorted(expected.keys() - found.keys()),
@@ -186,5 +202,5 @@ def _differences(found: dict[str, str], expected: dict[str, str]) -> str:
     return "; ".join(told)
 
 
-def _md5(content: bytes) -> str:
+def md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -35,5 +35,5 @@ class Estimator(nn.Module):
         self.stack = nn.Sequential(*stack)
 
     def forward(self, condition: Tensor, time: float, z: Tensor) -> Tensor:
-        """The estimate (B, size) for the state ``z`` (B, size) at ``time`` t/T, given the blur latent (B, size)."""
-        return self.stack(torch.cat([condition, z.new_full((len(z), 1), time), z], dim=1))
+        """The estimate for state ``z`` at ``time`` t/T, given the blur latent; all (B, size) or (B, tokens, size)."""
+        return self.stack(torch.cat([condition, z.new_full((*z.shape[:-1], 1), time), z], dim=-1))

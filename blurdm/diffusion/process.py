@@ -1,13 +1,16 @@
 """The blur-and-noise process, forward and reverse, on any tensor z: an image or a latent.
 
-Randomness only comes in as an argument. The four types are four schedules (see ``make_schedule``):
-dual   z_t = (alpha_{t-1}/alpha_t) z_{t-1} + e_t/alpha_t + beta_t eps: blur and noise, both estimated;
-blur   the same with beta = 0: only e_t is estimated and nothing is drawn;
-noise  the same with constant alpha and e = 0, z_t = z_{t-1} + beta_t eps: only eps is estimated;
-none   constant alpha, no noise: z_0 = z_T.
+Randomness only comes in as an argument. The types are different schedules (see ``make_schedule``, ``TYPES``):
+dual      z_t = (alpha_{t-1}/alpha_t) z_{t-1} + e_t/alpha_t + beta_t eps: blur and noise, both estimated;
+blur      the same with beta = 0: only e_t is estimated and nothing is drawn;
+residual  the same with constant alpha, z_t = z_{t-1} + e_t/alpha_0 + beta_t eps, as in RDDM: both are estimated;
+noise     the same with e = 0, z_t = z_{t-1} + beta_t eps: only eps is estimated;
+mlp       T = 1, constant alpha, no noise: z_0 = z_T - e_1/alpha_0;
+none      constant alpha, no noise: z_0 = z_T.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from torch import Tensor
@@ -55,6 +58,12 @@ def add_noise(blurred: Tensor, t: int, schedule: Schedule, noise: Tensor | None)
     return blurred if noise is None else blurred + schedule.beta_bar[t] * noise
 
 
+def even_residuals(total: Tensor, schedule: Schedule) -> list[Tensor]:
+    """e_1..e_T that add up to ``total``: light that arrives evenly while the exposure grows, or else in equal parts."""
+    growth = schedule.alpha[-1] - schedule.alpha[0]
+    return [total * ((now - before) / growth if growth else 1 / schedule.T) for before, now in pairwise(schedule.alpha)]
+
+
 def reverse_step(
     z: Tensor, t: int, schedule: Schedule, residual: Tensor | None, noise: Tensor | None, fresh: Tensor | None = None
 ) -> Tensor:
@@ -99,3 +108,18 @@ def reverse(
     """
     *_, last = reverse_steps(z_T, schedule, residual, noise, fresh)
     return last.z
+
+
+def held_noise(draws: Sequence[Tensor], schedule: Schedule) -> list[Tensor]:
+    """The noise eps that z_{T-1}, .., z_0 hold when every estimate is true.
+
+    ``draws`` are eps of z_T, which stays the same for eta = 0, and w_T, .., w_2, which replace part of it for eta > 0.
+    """
+    eps, held = draws[0], []
+    for index, t in enumerate(range(schedule.T, 0, -1), start=1):
+        sigma, beta_bar = schedule.sigma[t], schedule.beta_bar[t - 1]
+        if sigma > 0:
+            kept = max(beta_bar**2 - sigma**2, 0.0) ** 0.5
+            eps = (kept * eps + sigma * draws[index]) / beta_bar
+        held.append(eps)
+    return held

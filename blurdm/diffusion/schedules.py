@@ -5,6 +5,7 @@ A schedule is one entry in a table. numpy float64 only: the sweep validates name
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,15 +13,48 @@ from blurdm.config import Diffusion
 from blurdm.registry import lookup
 
 Range = Callable[[int, float, float], np.ndarray]
+Shape = Callable[[np.ndarray], np.ndarray]
 Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _linear_alpha(T: int, alpha_0: float, alpha_T: float) -> np.ndarray:
-    return np.linspace(alpha_0, alpha_T, T + 1)
+class DiffusionType(NamedTuple):
+    """What a process is made of; the one place that says it."""
+
+    grows: bool  # the exposure alpha_t grows with t; otherwise alpha_t = alpha_0
+    residual: bool  # e_t is estimated
+    noise: bool  # noise is added, and eps is estimated
 
 
-def _linear_beta(T: int, start: float, end: float) -> np.ndarray:
-    return np.linspace(start, end, T)
+TYPES = {
+    "dual": DiffusionType(grows=True, residual=True, noise=True),
+    "blur": DiffusionType(grows=True, residual=True, noise=False),
+    "noise": DiffusionType(grows=False, residual=False, noise=True),
+    "residual": DiffusionType(grows=False, residual=True, noise=True),
+    "mlp": DiffusionType(grows=False, residual=True, noise=False),  # and T = 1
+    "none": DiffusionType(grows=False, residual=False, noise=False),
+}
+
+# x in [0, 1] -> u(x), growing from exactly 0 to exactly 1; sigmoid: the logistic function on [-6, 6], stretched to that
+SHAPES: dict[str, Shape] = {
+    "quadratic": lambda x: x**2,
+    "sqrt": np.sqrt,
+    "cosine": lambda x: (1 - np.cos(np.pi * x)) / 2,
+    "sigmoid": lambda x: (1 + np.tanh(6 * x - 3) / np.tanh(3)) / 2,
+}
+
+
+def _alpha(shape: Shape) -> Range:
+    """alpha_t = (1 - u) alpha_0 + u alpha_T, u = shape(t/T)."""
+    return lambda T, alpha_0, alpha_T: _between(alpha_0, alpha_T, shape(np.linspace(0, 1, T + 1)))
+
+
+def _beta(shape: Shape) -> Range:
+    """beta_t = (1 - u) start + u end, u = shape((t-1)/(T-1)), 0 for T = 1."""
+    return lambda T, start, end: _between(start, end, shape(np.linspace(0, 1, T)))
+
+
+def _between(start: float, end: float, u: np.ndarray) -> np.ndarray:
+    return (1 - u) * start + u * end
 
 
 def _official(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
@@ -41,10 +75,20 @@ def _accumulate(alpha: np.ndarray, light_variance: np.ndarray) -> np.ndarray:
 
 
 # (T, alpha_0, alpha_T) -> alpha_0..T, shape (T+1,)
-ALPHA: dict[str, Range] = {"linear": _linear_alpha}
+ALPHA: dict[str, Range] = {
+    "linear": lambda T, alpha_0, alpha_T: np.linspace(alpha_0, alpha_T, T + 1),  # alpha_t - alpha_{t-1} constant
+    "geometric": lambda T, alpha_0, alpha_T: np.geomspace(alpha_0, alpha_T, T + 1),  # alpha_t / alpha_{t-1} constant
+    **{name: _alpha(shape) for name, shape in SHAPES.items()},
+}
 
 # (T, start, end) -> beta_1..T, shape (T,)
-BETA: dict[str, Range] = {"linear": _linear_beta}
+BETA: dict[str, Range] = {
+    "linear": lambda T, start, end: np.linspace(start, end, T),  # T = 1: start, as released
+    "reversed": lambda T, start, end: np.linspace(end, start, T),
+    "constant": lambda T, start, end: np.full(T, end),
+    "zero": lambda T, start, end: np.zeros(T),
+    **{name: _beta(shape) for name, shape in SHAPES.items()},
+}
 
 # (alpha_0..T, beta_1..T) -> beta_bar_0..T, shape (T+1,), beta_bar_0 = 0. Beneath the root, summed over i = 1..t:
 BETA_BAR: dict[str, Rule] = {
@@ -76,20 +120,33 @@ class Schedule:
 def make_schedule(diffusion: Diffusion) -> Schedule:
     """The schedule of this diffusion type; InputError lists the known names of an unknown alpha or beta schedule.
 
-    Without blur (types noise, none) the exposure does not grow, alpha_t = alpha_0, and the noise rule is applied to
-    that; without noise (types blur, none) beta-bar is 0. So one reverse process serves all four types.
+    Where the exposure does not grow, alpha_t = alpha_0, the noise rule is applied to that; without noise beta-bar is
+    0. So one reverse process serves all types. Type mlp is a single step whatever ``steps`` says.
     """
-    T = diffusion.steps
+    made_of = TYPES[diffusion.type]
+    T = 1 if diffusion.type == "mlp" else diffusion.steps
     alpha = lookup("alpha schedule", diffusion.alpha_schedule, ALPHA)(T, diffusion.alpha_start, diffusion.alpha_end)
     beta = lookup("beta schedule", diffusion.beta_schedule, BETA)(T, diffusion.beta_start, diffusion.beta_end)
-    if diffusion.type in ("noise", "none"):
+    if not made_of.grows:
         alpha = np.full(T + 1, diffusion.alpha_start)
     beta_bar = lookup("noise rule", diffusion.noise_rule, BETA_BAR)(alpha, beta)
-    if diffusion.type in ("blur", "none"):
+    if not made_of.noise:
         beta_bar = np.zeros(T + 1)
     elif diffusion.fixed_terminal_noise is not None:
         beta_bar = _fix_terminal_noise(beta_bar, diffusion.fixed_terminal_noise)
     return coefficients(alpha, beta_bar, diffusion.eta, diffusion.first_step == "released")
+
+
+def resampled(diffusion: Diffusion, steps: int | None, eta: float | None) -> Diffusion:
+    """The process that restores with other ``steps`` or another ``eta`` than it was trained with; None: as trained.
+
+    beta_bar_T stays the trained one: most rules make it grow with T, and a z_T with other noise than in training would
+    be a change of input, not of sampling.
+    """
+    changed: dict[str, object] = {} if eta is None else {"eta": eta}
+    if steps is not None and steps != diffusion.steps:
+        changed |= {"steps": steps, "fixed_terminal_noise": make_schedule(diffusion).beta_bar[-1]}
+    return diffusion.model_copy(update=changed)
 
 
 def coefficients(alpha: np.ndarray, beta_bar: np.ndarray, eta: float, released_first_step: bool) -> Schedule:

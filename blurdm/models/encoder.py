@@ -1,4 +1,7 @@
-"""The latent encoder, two images in, one vector out: the sharp one gets (blur, sharp), the blur one (blur, blur)."""
+"""The latent encoder, two images in, one latent out: the sharp one gets (blur, sharp), the blur one (blur, blur)."""
+
+from collections.abc import Iterator
+from math import isqrt
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +15,15 @@ CONTRAST_FLOOR = 1e-3  # keeps a flat image finite under normalize_input
 
 
 class Encoder(nn.Module):
-    """forward(first, second) -> latent (B, size) for two images (B, 3, H, W) in [0, 1], H and W >= 16."""
+    """forward(first, second) -> latent of two images (B, 3, H, W) in [0, 1], H and W >= 16.
+
+    The latent is (B, size), or (B, tokens, size) with more than one token: the cells of a square grid, row by row.
+    """
 
     def __init__(self, latent: Latent, batch_norm: bool) -> None:
         super().__init__()
         self.size = latent.size
+        self.tokens = latent.tokens
         self.unshuffle = latent.unshuffle
         self.normalize_input = latent.normalize_input
         width, init = latent.features, latent.encoder_init
@@ -28,6 +35,9 @@ class Encoder(nn.Module):
         self.expand = nn.Sequential(
             _conv(width, 2 * width, init), _conv(2 * width, 2 * width, init), _conv(2 * width, latent.size, init)
         )
+        self.pooling = latent.pooling
+        if latent.pooling == "attention":
+            self.score = CONV[init](latent.size, 1, 1, bias=False)  # the softmax would cancel a bias
         linear = LINEAR[init]
         self.mlp = nn.Sequential(
             linear(latent.size, latent.size),
@@ -40,7 +50,18 @@ class Encoder(nn.Module):
         first, second = self._input_range(first, second)
         x = torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1)
         x = self.expand(self.blocks(self.reduce(self.stem(x))))
-        return self.mlp(x.mean(dim=(2, 3)))
+        if self.tokens == 1:
+            return self.mlp(self._pooled(x))
+        return self.mlp(torch.stack([self._pooled(cell) for cell in cells(x, isqrt(self.tokens))], dim=1))
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """Features (B, size, h, w) as one vector (B, size): mean, largest, or mean weighted by a learned score."""
+        if self.pooling == "avg":
+            return x.mean(dim=(2, 3))
+        if self.pooling == "max":
+            return x.amax(dim=(2, 3))
+        weights = self.score(x).flatten(2).softmax(dim=2)
+        return (x.flatten(2) * weights).sum(dim=2)
 
     def _input_range(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """[-0.5, 0.5] as released, or both images in units of the second one's contrast, about its mean."""
@@ -54,6 +75,14 @@ class Encoder(nn.Module):
         height, width = image.shape[-2:]
         image = F.pad(image, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="reflect")
         return F.pixel_unshuffle(image, self.unshuffle)
+
+
+def cells(x: Tensor, grid: int) -> Iterator[Tensor]:
+    """The grid x grid cells of ``x`` (B, C, h, w), row by row, overlapping by one where h or w does not fit."""
+    rows, columns = (
+        [slice(i * length // grid, -(-(i + 1) * length // grid)) for i in range(grid)] for length in x.shape[2:]
+    )
+    return (x[:, :, row, column] for row in rows for column in columns)
 
 
 class _ResidualUnit(nn.Module):

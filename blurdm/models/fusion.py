@@ -1,10 +1,12 @@
-"""How the latent enters a backbone: one scale and one shift per channel."""
+"""How the latent enters a backbone: one scale and one shift per channel, of the image or of each cell of a grid."""
 
+from math import isqrt
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blurdm.config import Latent
+from blurdm.config import Latent, Level
 from blurdm.diffusion.estimators import NormalLinear
 
 
@@ -17,11 +19,37 @@ class Fusion(nn.Module):
         self.offset = 1.0 if gain == "1+k" else 0.0
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        """``x`` (B, C, H, W) modulated by ``latent`` (B, size)."""
-        scale, shift = self.linear(latent)[:, :, None, None].chunk(2, dim=1)
+        """``x`` (B, C, H, W) modulated by ``latent``: (B, size), or (B, tokens, size), interpolated in between."""
+        modulation = self.linear(latent)
+        if latent.ndim == 2:
+            modulation = modulation[:, :, None, None]
+        else:
+            modulation = F.interpolate(as_grid(modulation), x.shape[-2:], mode="bilinear", align_corners=False)
+        scale, shift = modulation.chunk(2, dim=1)
         return x * (scale + self.offset) + shift
 
 
-def make_fusion(latent: Latent | None, channels: int) -> Fusion | None:
-    """The fusion of ``latent`` into features with ``channels``; None for a baseline."""
-    return None if latent is None else Fusion(latent.size, channels, latent.gain, latent.fusion_init_std)
+def as_grid(tokens: Tensor) -> Tensor:
+    """Tokens (B, tokens, C), row by row, as a map (B, C, side, side)."""
+    return tokens.transpose(1, 2).unflatten(2, (isqrt(tokens.shape[1]), -1))
+
+
+def latent_of_window(latent: Tensor, top: float, left: float, height: float, width: float) -> Tensor:
+    """The latent of a window of the image, whose place and size are fractions of the image's height and width.
+
+    One vector serves every window; tokens are interpolated where the cells of the window have their centres.
+    """
+    if latent.ndim == 2:
+        return latent
+    corners = latent.new_tensor([[width, 0, 2 * left + width - 1], [0, height, 2 * top + height - 1]])
+    grid = as_grid(latent)
+    places = F.affine_grid(corners.expand(len(latent), 2, 3), list(grid.shape), align_corners=False)
+    window = F.grid_sample(grid, places, mode="bilinear", padding_mode="border", align_corners=False)
+    return window.flatten(2).transpose(1, 2)
+
+
+def make_fusion(latent: Latent | None, channels: int, level: Level) -> Fusion | None:
+    """The fusion into the ``channels`` features of a decoder level; None for a baseline, or if the level has none."""
+    if latent is None or level not in latent.fusion_levels:
+        return None
+    return Fusion(latent.size, channels, latent.gain, latent.fusion_init_std)

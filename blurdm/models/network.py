@@ -34,7 +34,7 @@ class Network(nn.Module):
         return Encoder(latent, batch_norm=self.kind == "pretrain" and latent.sharp_batch_norm)
 
     def latent(self, blur: Tensor, sharp: Tensor | None = None, noise: Tensor | None = None) -> Tensor | None:
-        """The latent (B, size) of this kind of network, None for the baseline; the oracle must be given ``sharp``."""
+        """The latent of this kind of network (see Encoder), None for the baseline; the oracle must get ``sharp``."""
         if self.prior is None:
             return None
         if self.kind == "pretrain":

@@ -69,6 +69,8 @@ class Loop:
         """Train to the end and return the resulting module; StopRequested after saving if asked to stop."""
         with torch.random.fork_rng():
             self._continue()
+            if self.total == 0:
+                self._measure_untrained()
             saved = time.monotonic()
             while self.step < self.total:
                 started = time.monotonic()
@@ -86,6 +88,18 @@ class Loop:
                     saved = time.monotonic()
         self._write_history()
         return self.result
+
+    def _measure_untrained(self) -> None:
+        """The one row of zero steps: the loss on what the first step would see, and the validation."""
+        phase = self.phases[-1]
+        self.module.eval()
+        with torch.no_grad():
+            loss, parts = phase.loss(0)
+        value = self._validate(phase, 0)
+        numbers = {"loss": loss.item()} | ({} if value is None else {"val_psnr": value})
+        read = {name: part.item() for name, part in parts.items()}
+        self.history = [{"step": 0, "phase": phase.name, **read, **numbers}]
+        self.on_progress(Progress(1, 1, numbers=numbers, note=phase.name))
 
     def _locate(self, step: int) -> tuple[Phase, int]:
         for phase in self.phases:

@@ -20,7 +20,11 @@ def l1(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs().mean()
 
 
-DISTANCE = {"charbonnier": charbonnier, "l1": l1}
+def l2(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).square().mean()
+
+
+DISTANCE = {"charbonnier": charbonnier, "l1": l1, "l2": l2}
 
 
 def spectrum(image: Tensor, kind: str) -> Tensor:

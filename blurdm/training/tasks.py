@@ -1,6 +1,6 @@
 """What each stage trains: its module and its phases. The loop (loop.py) is the same for all of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ from blurdm.models.prior import PriorGenerator
 from blurdm.runs import stored_section
 from blurdm.training.batches import TrainingData, validation_psnr
 from blurdm.training.checkpoint import load_weights
+from blurdm.training.latent_loss import latent_loss
 from blurdm.training.loop import Phase
-from blurdm.training.losses import DISTANCE, image_loss
+from blurdm.training.losses import image_loss
 from blurdm.training.optim import ParameterGroups
 
 Parts = tuple[Tensor, Mapping[str, Tensor]]
+PriorLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(blur, sharp, noise of the latent) -> a scalar, added to the image loss."""
 
 
 def image_phases(
@@ -30,32 +33,20 @@ def image_phases(
     phases: list[tuple[int, float]],
     prior_scale: float,
     first_step: int = 0,
+    prior_loss: PriorLoss | None = None,
 ) -> list[Phase]:
     """Training on images. ``first_step`` counts on from an earlier stage, so that every arm sees the same batches."""
     images = data.validation_images()
 
     def make(iterations: int, lr: float, offset: int) -> Phase:
-        def step_loss(step: int) -> Parts:
-            blur, sharp, _ = data.batch("batch", offset + step)
-            noise = network.draw_noise([data.noise_source("noise", offset + step)] * len(blur))
-            return image_loss(network(blur, network.latent(blur, sharp, noise)), sharp, loss)
-
-        def validate(module: nn.Module) -> float:
-            averaged = _network(module)
-
-            def restore(blur: Tensor, sharp: Tensor, noise_seed: int) -> Tensor:
-                return averaged.restore(blur, sharp, averaged.draw_noise([noise_seed]))
-
-            return validation_psnr(restore, images)
-
         return Phase(
             name=network.kind,
             iterations=iterations,
             lr=lr,
             batch_size=data.data.batch_size,
             groups=lambda: _groups(network, prior_scale),
-            loss=step_loss,
-            validate=validate,
+            loss=lambda step: _image_step(network, data, loss, offset + step, prior_loss),
+            validate=lambda module: _image_validation(module, images),
         )
 
     made = []
@@ -65,16 +56,38 @@ def image_phases(
     return made
 
 
-def _network(module: nn.Module) -> Network:
+def _image_step(network: Network, data: TrainingData, loss: Loss, step: int, prior_loss: PriorLoss | None) -> Parts:
+    """The loss of a step, whose batch and noise follow from its number."""
+    blur, sharp, _ = data.batch("batch", step)
+    noise = network.draw_noise([data.noise_source("noise", step)] * len(blur))
+    total, parts = image_loss(network(blur, network.latent(blur, sharp, noise)), sharp, loss)
+    if prior_loss is None:
+        return total, parts
+    more = prior_loss(blur, sharp, noise)
+    return total + more, parts | {"prior": more.detach()}
+
+
+def _image_validation(module: nn.Module, images: list[tuple[Tensor, Tensor]]) -> float:
     assert isinstance(module, nn.ModuleDict)
     network = module["network"]
     assert isinstance(network, Network)
-    return network
+
+    def restore(blur: Tensor, sharp: Tensor, noise_seed: int) -> Tensor:
+        return network.restore(blur, sharp, network.draw_noise([noise_seed]))
+
+    return validation_psnr(restore, images)
 
 
 def _groups(network: Network, prior_scale: float) -> ParameterGroups:
-    groups: ParameterGroups = [(network.backbone.parameters(), 1.0)]
-    return groups if network.prior is None else [*groups, (network.prior.parameters(), prior_scale)]
+    """What is trained, and how fast relative to the phase's learning rate; nothing that is frozen."""
+    groups = [(_trained(network.backbone), 1.0)]
+    if network.prior is not None:
+        groups.append((_trained(network.prior), prior_scale))
+    return [(parameters, scale) for parameters, scale in groups if parameters]
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def warmup_phases(encoder: nn.Module, head: nn.Linear, kind: str, data: TrainingData, section: Warmup) -> list[Phase]:
@@ -92,7 +105,8 @@ def warmup_phases(encoder: nn.Module, head: nn.Linear, kind: str, data: Training
     def loss(step: int) -> Parts:
         blur, sharp, exposure = data.batch("warm-up batch", step, section.warmup_batch_size)
         assert exposure is not None
-        predicted = head(encoder(blur, sharp if kind == "pretrain" else blur)).squeeze(1)
+        latent = encoder(blur, sharp if kind == "pretrain" else blur)
+        predicted = head(latent).flatten(1).mean(1)  # over the tokens
         return (predicted - (exposure - mean) / spread).square().mean(), {}
 
     def groups() -> ParameterGroups:
@@ -115,23 +129,12 @@ def latent_task(sections: Any, pretrained: Path, data: TrainingData) -> tuple[Pr
     """Stage 2: the prior generator learns the frozen sharp encoder's latent from the blurred image alone."""
     section: Diffusion = sections.diffusion
     sharp_encoder = load_sharp_encoder(pretrained).to(data.device)
-    generator = PriorGenerator(sections.latent, section)
-    initialise(generator, sections.seed)
-    if section.condition_init == "sharp":
-        generator.encoder.load_state_dict(sharp_encoder.state_dict())
-    generator.to(data.device)
-    if section.standardize:
-        mean, spread = latent_statistics(sharp_encoder, data, section.standardize_crops)
-        generator.latent_mean.copy_(mean)
-        generator.latent_std.copy_(spread)
-    distance = DISTANCE[section.loss]
+    generator = new_generator(sections, sharp_encoder, data)
 
     def loss(step: int) -> Parts:
         blur, sharp, _ = data.batch("latent batch", step)
-        with torch.no_grad():
-            target = generator.to_standard(sharp_encoder(blur, sharp))
         noise = generator.draw_noise([data.noise_source("latent noise", step)] * len(blur))
-        return distance(generator.standardized(blur, noise), target), {}
+        return latent_loss(generator, sharp_encoder, blur, sharp, noise, section), {}
 
     def groups() -> ParameterGroups:
         return [(generator.parameters(), 1.0)]
@@ -153,14 +156,34 @@ def latent_task(sections: Any, pretrained: Path, data: TrainingData) -> tuple[Pr
     return generator, [phase]
 
 
+def new_generator(sections: Any, sharp_encoder: nn.Module | None, data: TrainingData) -> PriorGenerator:
+    """An untrained prior generator on the data's device, with what it takes from stage 1's sharp encoder if there is
+    one: the initial weights of the blur encoder (``condition_init``), the mean and spread of latents (``standardize``).
+    """
+    section: Diffusion = sections.diffusion
+    generator = PriorGenerator(sections.latent, section)
+    initialise(generator, sections.seed)
+    generator.to(data.device)
+    if sharp_encoder is None:
+        return generator
+    if section.condition_init == "sharp":
+        generator.encoder.load_state_dict(sharp_encoder.state_dict())
+    if section.standardize:
+        mean, spread = latent_statistics(sharp_encoder, data, section.standardize_crops)
+        generator.latent_mean.copy_(mean)
+        generator.latent_std.copy_(spread)
+    return generator
+
+
 def load_backbone(pretrained: Path) -> nn.Module:
     """Stage 1's backbone: evaluation mode, no gradients."""
     backbone = build_backbone(stored_section(pretrained, "backbone"), stored_section(pretrained, "latent"))
-    backbone.load_state_dict(_part(load_weights(pretrained), "backbone."))
+    backbone.load_state_dict(part_of_weights(load_weights(pretrained), "backbone."))
     return backbone.requires_grad_(False).eval()
 
 
-def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part_of_weights(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose names begin with ``prefix``, without it."""
     return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
 
 
@@ -168,23 +191,14 @@ def load_sharp_encoder(pretrained: Path) -> Encoder:
     """The frozen stage-1 encoder: evaluation mode, no gradients."""
     latent: Latent = stored_section(pretrained, "latent")
     encoder = Encoder(latent, batch_norm=latent.sharp_batch_norm)
-    encoder.load_state_dict(_part(load_weights(pretrained), "prior."))
+    encoder.load_state_dict(part_of_weights(load_weights(pretrained), "prior."))
     return encoder.requires_grad_(False).eval()
 
 
 @torch.no_grad()
-def latent_statistics(encoder: Encoder, data: TrainingData, crops: int) -> tuple[Tensor, Tensor]:
-    """Mean and spread (size,) of the oracle latent over training crops."""
+def latent_statistics(encoder: nn.Module, data: TrainingData, crops: int) -> tuple[Tensor, Tensor]:
+    """Mean and spread (size,) of the oracle latent over training crops, and over tokens."""
     size = data.data.batch_size
     latents = [encoder(*data.batch("statistics batch", i)[:2]) for i in range(-(-crops // size))]
-    every = torch.cat(latents)[:crops]
+    every = torch.cat(latents)[:crops].flatten(0, -2)
     return every.mean(0), every.std(0).clamp_min(1e-6)
-
-
-def joint_network(sections: Any, pretrained: Path, diffused: Path) -> Network:
-    """Stage 3 starts from stage 1's backbone and stage 2's generator; the sharp encoder is gone."""
-    network = Network("joint", sections.backbone, sections.latent, sections.diffusion)
-    backbone = {n: w for n, w in load_weights(pretrained).items() if n.startswith("backbone.")}
-    prior = {f"prior.{n}": w for n, w in load_weights(diffused).items()}
-    network.load_state_dict(backbone | prior)
-    return network

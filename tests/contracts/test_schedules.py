@@ -10,10 +10,11 @@ from sections import paper_diffusion
 from torch import Tensor
 
 from blurdm.diffusion.process import forward, reverse
-from blurdm.diffusion.schedules import ALPHA, BETA, BETA_BAR, Schedule, make_schedule
+from blurdm.diffusion.schedules import ALPHA, BETA, BETA_BAR, TYPES, Schedule, make_schedule
 
-STEPS = (1, 2, 5, 8, 50)
-COMBINATIONS = list(itertools.product(ALPHA, BETA, BETA_BAR, STEPS))
+STEPS = (1, 2, 5, 50)
+PAIRS = [(alpha, beta) for alpha, beta in itertools.product(ALPHA, BETA) if "linear" in (alpha, beta)]
+COMBINATIONS = [(*pair, rule, T) for pair, rule, T in itertools.product(PAIRS, BETA_BAR, STEPS)]
 
 
 def schedule_of(alpha: str, beta: str, rule: str, T: int, **over: object) -> Schedule:
@@ -29,12 +30,12 @@ def truth(T: int, like: Tensor) -> tuple[list[Tensor], Tensor]:
 
 @pytest.mark.parametrize("T", STEPS)
 @pytest.mark.parametrize("name", ALPHA)
-@pytest.mark.parametrize("bounds", [(1.0, 2.0), (0.25, 8.0)])
+@pytest.mark.parametrize("bounds", [(1.0, 2.0), (0.25, 8.0), (0.1, 0.7), (1.0, 1.001)])
 def test_alpha_grows_from_start_to_end(name: str, T: int, bounds: tuple[float, float]) -> None:
     alpha = ALPHA[name](T, *bounds)
     assert alpha.shape == (T + 1,) and alpha.dtype == np.float64 and np.isfinite(alpha).all()
     assert (alpha > 0).all() and (np.diff(alpha) > 0).all()
-    np.testing.assert_allclose(alpha[[0, -1]], bounds)
+    assert (alpha[0], alpha[-1]) == bounds
 
 
 @pytest.mark.parametrize("T", STEPS)
@@ -47,27 +48,23 @@ def test_beta_is_finite_and_not_negative(name: str, T: int, bounds: tuple[float,
 
 
 @pytest.mark.parametrize(("alpha", "beta", "rule", "T"), COMBINATIONS)
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_coefficients_are_finite(alpha: str, beta: str, rule: str, T: int, eta: float) -> None:
-    schedule = schedule_of(alpha, beta, rule, T, eta=eta, beta_start=0.001)
+def test_coefficients_are_finite(alpha: str, beta: str, rule: str, T: int) -> None:
+    schedule = schedule_of(alpha, beta, rule, T, eta=0.5, beta_start=0.001)
     tables = np.array([schedule.alpha, schedule.beta, schedule.beta_bar, schedule.gamma, schedule.sigma])
     assert tables.shape == (5, T + 1) and np.isfinite(tables).all()
     assert (tables[1:3] >= 0).all() and (tables[4] >= 0).all()
-    assert schedule.beta_bar[0] == schedule.sigma[1] == 0 and schedule.beta_bar[T] > 0
+    assert schedule.beta_bar[0] == schedule.sigma[1] == 0 and (schedule.beta_bar[T] > 0) is (beta != "zero")
     assert all(s <= b for s, b in zip(schedule.sigma[1:], schedule.beta_bar, strict=False))
 
 
 @pytest.mark.parametrize(("alpha", "beta", "rule", "T"), COMBINATIONS)
-@pytest.mark.parametrize("beta_start", [0.0, 0.01])
-@pytest.mark.parametrize("kind", ["dual", "blur", "noise", "none"])
-def test_oracle_reverse_returns_the_sharp_latent(
-    alpha: str, beta: str, rule: str, T: int, beta_start: float, kind: str
-) -> None:
-    schedule = schedule_of(alpha, beta, rule, T, beta_start=beta_start, type=kind)
+@pytest.mark.parametrize("kind", TYPES)
+def test_oracle_reverse_returns_the_sharp_latent(alpha: str, beta: str, rule: str, T: int, kind: str) -> None:
+    schedule = schedule_of(alpha, beta, rule, T, beta_start=0.01, type=kind)
     z_0 = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
     residuals, eps = truth(T, z_0)
-    blurs, is_noisy = kind in ("dual", "blur"), kind in ("dual", "noise")
-    z_T = forward(z_0, T, schedule, residuals if blurs else [], eps if is_noisy else None)
+    blurs, is_noisy = TYPES[kind].residual, TYPES[kind].noise
+    z_T = forward(z_0, schedule.T, schedule, residuals if blurs else [], eps if is_noisy else None)
     recovered = reverse(
         z_T, schedule, (lambda z, t: residuals[t - 1]) if blurs else None, (lambda z, t: eps) if is_noisy else None
     )
@@ -84,8 +81,7 @@ def noise_oracle(clean: list[Tensor], schedule: Schedule) -> Callable[[Tensor, i
 
 
 @pytest.mark.parametrize(("alpha", "beta", "rule", "T"), COMBINATIONS)
-@pytest.mark.parametrize("beta_start", [0.0, 0.01])
-@pytest.mark.parametrize("eta", [0.5, 1.0])
+@pytest.mark.parametrize(("beta_start", "eta"), [(0.0, 0.5), (0.01, 1.0)])
 def test_stochastic_oracle_reverse_returns_the_sharp_latent(
     alpha: str, beta: str, rule: str, T: int, beta_start: float, eta: float
 ) -> None:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blurdm.config import Backbone, Latent
+from blurdm.config import Backbone, Latent, Level
 from blurdm.errors import InputError
 from blurdm.models.fusion import make_fusion
 
@@ -33,7 +33,8 @@ class MimoUNet(nn.Module):
         self.into = nn.ModuleList([_conv(3, fine), _conv(fine, middle, stride=2), _conv(middle, coarse, stride=2)])
         self.up = nn.ModuleList([_up(coarse, middle), _up(middle, fine)])
         self.out = nn.Conv2d(fine, 3, 3, padding=1)
-        self.decoders = nn.ModuleList(_Decoder(c, backbone.blocks, latent) for c in (coarse, middle, fine))
+        levels: dict[Level, int] = {"coarse": coarse, "middle": middle, "fine": fine}
+        self.decoders = nn.ModuleList(_Decoder(c, backbone.blocks, latent, level) for level, c in levels.items())
         self.narrow = nn.ModuleList([_conv(coarse, middle, kernel=1), _conv(middle, fine, kernel=1)])
         self.coarse_out = nn.ModuleList([nn.Conv2d(c, 3, 3, padding=1) for c in (coarse, middle)])
         self.across = nn.ModuleList(_across_scales(fine + middle + coarse, c) for c in (fine, middle))
@@ -44,7 +45,7 @@ class MimoUNet(nn.Module):
         self.dropout = nn.Dropout2d(backbone.dropout)
 
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
-        """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` (B, size) exactly if built for one: ValueError."""
+        """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
         if self.has_prior != (latent is not None):
             raise ValueError(
                 f"mimo_unet {'with' if self.has_prior else 'without'} prior: latent is {type(latent).__name__}"
@@ -81,10 +82,10 @@ class MimoUNet(nn.Module):
 
 
 class _Decoder(nn.Module):
-    def __init__(self, channels: int, blocks: int, latent: Latent | None) -> None:
+    def __init__(self, channels: int, blocks: int, latent: Latent | None, level: Level) -> None:
         super().__init__()
         self.blocks = _blocks(channels, blocks)
-        self.fusion = make_fusion(latent, channels)
+        self.fusion = make_fusion(latent, channels, level)
 
     def forward(self, x: Tensor, latent: Tensor | None) -> Tensor:
         return self.blocks(x if self.fusion is None else self.fusion(x, latent))

@@ -1,0 +1,149 @@
+"""A grid as one figure: the paired difference to its baseline row, against the swept value or row by row.
+
+Differences rather than values: published numbers are from other data, so only their own differences can stand beside.
+"""
+
+import textwrap
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+
+from analysis.grid_tables import SIGNIFICANT
+from analysis.plots import PHOTO_COLORS as COLORS
+from analysis.tables import METRICS
+from blurdm.ledger import Ledger
+
+MARKERS = "osD^vP*X"  # with COLORS and LINES: series differ in grey as well
+LINES = ("-", "--", ":", "-.")
+DODGE = 3.5  # points between the series at one swept value, so that no interval hides another
+MOST_TICKS, MOST_ROWS = 12, 100
+LOG_SPAN = 10  # swept values that span more are spread by ratio
+
+
+def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Figure:
+    """``metric`` of ``grid_numbers`` with 95 % intervals clustered by photo; published differences are hollow."""
+    shown = _differences(numbers, ledger, metric)
+    against_x = bool(len(shown)) and bool(shown.x.notna().all()) and shown.x.nunique() > 1
+    height = 4.2 if against_x else 1.8 + 0.32 * min(len(shown), MOST_ROWS)
+    figure = Figure(figsize=(6.8, height), layout="constrained")
+    axes = figure.add_subplot()
+    if shown["mean"].notna().any():
+        (_sweep if against_x else _dots)(axes, shown, ledger, _difference_label(numbers, ledger, metric))
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    else:
+        axes.text(0.5, 0.5, "no row can be compared with the baseline row yet", ha="center", transform=axes.transAxes)
+    waiting = int((numbers.status != "done").sum())
+    left = f" ({waiting} of {len(numbers)} rows not done)" if waiting else ""
+    axes.set_title(textwrap.fill(_plain(ledger.question + left), 80), fontsize=9)
+    return figure
+
+
+def _differences(numbers: pd.DataFrame, ledger: Ledger, metric: str) -> pd.DataFrame:
+    """row, series, x, mean, low, high, verdict and published of every row; the baseline row differs by 0 from itself.
+
+    All but the first three, and the verdict, are differences, NaN where there is none.
+    """
+    columns = {"mean": "", "low": "_low", "high": "_high"}
+    nothing = pd.Series(np.nan, numbers.index)
+    shown = numbers[["row", "series", "x"]].assign(
+        **{name: numbers.get(f"{metric}_difference{part}", nothing).astype(float) for name, part in columns.items()}
+    )
+    shown["verdict"] = numbers.get(f"{metric}_verdict", pd.Series("", numbers.index))
+    baseline = shown.row == ledger.baseline
+    if shown["mean"].notna().any() or (baseline & (numbers.n_images > 0)).any():
+        shown.loc[baseline & (numbers.n_images > 0), ["mean", "low", "high"]] = 0.0
+    published = pd.Series({row.name: row.published.get(metric, np.nan) for row in ledger.rows}, dtype=float)
+    shown["published"] = (published - published[ledger.baseline]).to_numpy()
+    return shown
+
+
+def _sweep(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
+    """A line per series against the swept value."""
+    names = list(dict.fromkeys(shown.series))
+    for number, series in enumerate(names):
+        mine = shown[shown.series == series].sort_values("x", kind="stable")
+        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+        shift = (number - (len(names) - 1) / 2) * DODGE / 72
+        place = axes.transData + ScaledTranslation(shift, 0, axes.figure.dpi_scale_trans)
+        done = mine.dropna(subset="mean")
+        style: dict[str, Any] = {
+            "color": color,
+            "linestyle": LINES[number % len(LINES)],
+            "marker": marker,
+            "markersize": 5,
+        }
+        name = _plain(series) or "this grid"
+        axes.plot(done.x, done["mean"], label=name, transform=place, **style)
+        axes.vlines(done.x, done.low, done.high, color=color, linewidth=1.2, transform=place)
+        for edge in (done.low, done.high):  # the shifted artists above do not count for the axes' limits
+            axes.update_datalim(np.column_stack([done.x, edge]))
+        told = mine.dropna(subset="published")
+        hollow: dict[str, Any] = {
+            "color": color,
+            "marker": marker,
+            "markerfacecolor": "white",
+            "markersize": 7,
+            "linewidth": 0.8,
+        }
+        if len(told):
+            axes.plot(told.x, told.published, linestyle=(0, (1, 3)), label=f"{name}: published", zorder=1, **hollow)
+    axes.autoscale_view()
+    axes.axhline(0, color="black", linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_xlabel(_plain(ledger.x or ""))
+    axes.set_ylabel(label, fontsize=8)
+    axes.grid(alpha=0.3, linewidth=0.5)
+    _ticks(axes, np.unique(shown.x))
+
+
+def _ticks(axes: Axes, values: np.ndarray) -> None:
+    """The swept values themselves, where they are few; by ratio where they span more than a decade."""
+    if values[0] > 0 and values[-1] / values[0] > LOG_SPAN:
+        axes.set_xscale("log")
+    if len(values) <= MOST_TICKS:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.set_xticks([], minor=True)
+
+
+def _dots(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
+    """A dot with its interval for every row, from top to bottom; filled where the interval excludes zero."""
+    rest = len(shown) - MOST_ROWS
+    shown = shown.head(MOST_ROWS)
+    heights = -np.arange(len(shown), dtype=float)
+    axes.hlines(heights, shown.low, shown.high, color=COLORS[0], linewidth=1.4)
+    kinds = (
+        (shown.verdict == SIGNIFICANT, COLORS[0], "significant"),
+        ((shown.verdict != SIGNIFICANT) & (shown.row != ledger.baseline), "#9FC8E0", "not resolved"),
+        (shown.row == ledger.baseline, "black", "baseline row"),
+    )
+    for (chosen, color, name), marker in zip(kinds, "osD", strict=True):
+        drawn = (chosen & shown["mean"].notna()).to_numpy()
+        if drawn.any():
+            axes.plot(shown["mean"][drawn], heights[drawn], marker, color=color, markeredgecolor="black", label=name)
+    told = shown.published.notna().to_numpy()
+    if told.any():
+        hollow: dict[str, Any] = {"markerfacecolor": "none", "color": COLORS[5], "markersize": 9}
+        axes.plot(shown.published[told], heights[told], "^", label="published", **hollow)
+    axes.axvline(0, color="black", linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_yticks(heights, [_row_label(r.row, r.mean) for r in shown.itertuples()], fontsize=8)
+    axes.set_ylim(heights[-1] - 0.6, 0.6)
+    axes.set_xlabel(label + (f"\n({rest} further rows not drawn)" if rest > 0 else ""), fontsize=8)
+
+
+def _row_label(name: str, mean: float) -> str:
+    return textwrap.fill(_plain(name), 34) + ("\n(no result)" if np.isnan(mean) else "")
+
+
+def _difference_label(numbers: pd.DataFrame, ledger: Ledger, metric: str) -> str:
+    title, digits = METRICS.get(metric, (metric, 3))
+    own = numbers[numbers.row == ledger.baseline].iloc[0].get(metric, np.nan)
+    value = "" if pd.isna(own) else f" ({own:.{digits}f})"
+    return textwrap.fill(_plain(f"{title}, difference to '{ledger.baseline}'{value}, 95 % clustered by photo"), 60)
+
+
+def _plain(text: str) -> str:
+    """Matplotlib takes what stands between dollar signs for maths."""
+    return text.replace("$", r"\$")

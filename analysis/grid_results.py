@@ -1,0 +1,75 @@
+"""From the ledger of a grid to per-image rows: nothing but finished evaluate runs is ever read."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.load import ORIGIN_COLUMNS, metric_names, read_run, write_csv
+from blurdm.errors import InputError
+from blurdm.ledger import Ledger, State, read_ledger, runs_root, state
+from blurdm.runs import write_bytes
+
+GRID_COLUMNS = ["grid", "row", "series", "arm", "seed", "scene", "image"]
+
+
+@dataclass(frozen=True)
+class GridResults:
+    """``rows``: one per image and run, in the order of the ledger; ``states``: what is finished, by row name."""
+
+    ledger: Ledger
+    rows: pd.DataFrame
+    states: Mapping[str, State]
+
+    @property
+    def metrics(self) -> list[str]:
+        return [name for name in metric_names(self.rows) if name not in GRID_COLUMNS]
+
+
+def states(ledger: Ledger, root: Path) -> dict[str, State]:
+    """What of every row is finished, by row name."""
+    return {row.name: state(ledger, row, root) for row in ledger.rows}
+
+
+def collect_grid(path: Path) -> GridResults:
+    """GRID_COLUMNS, metrics and ORIGIN_COLUMNS of all that is finished of the grid whose ledger is at ``path``.
+
+    A row without results is in ``states`` alone. InputError names an unreadable file, or runs that saw different data.
+    """
+    ledger, root = read_ledger(path), runs_root(path)
+    found = states(ledger, root)
+    read: dict[str, dict[str, pd.DataFrame]] = {}  # several rows may show different arms of one run
+    parts = []
+    for row in ledger.rows:
+        measured = []
+        for run in found[row.name].finished:
+            if run.key not in read:
+                images, _ = read_run({"seed": run.seed, "key": run.key}, root / run.stage / run.key)
+                read[run.key] = dict(iter(images.groupby("arm", sort=False)))
+            if row.arm in read[run.key]:
+                measured.append(read[run.key][row.arm].assign(grid=ledger.grid, row=row.name, series=row.series))
+        if found[row.name].finished and not measured:
+            found[row.name] = replace(found[row.name], finished=(), status=f"arm '{row.arm}' was not measured")
+        parts += measured
+    return GridResults(ledger, _tidy(parts, path), found)
+
+
+def _tidy(parts: list[pd.DataFrame], path: Path) -> pd.DataFrame:
+    if not parts:
+        return pd.DataFrame(columns=[*GRID_COLUMNS, *ORIGIN_COLUMNS])
+    rows = pd.concat(parts, ignore_index=True)
+    if rows.data_digest.nunique() > 1:
+        digests = ", ".join(rows.data_digest.unique())
+        raise InputError(f"{path}: its runs were evaluated on different data: {digests}; plan the sweep again")
+    metrics = [name for name in metric_names(rows) if name not in GRID_COLUMNS]
+    return rows[[*GRID_COLUMNS, *metrics, *ORIGIN_COLUMNS]]
+
+
+def write_rows(results: GridResults, folder: Path) -> None:
+    """``folder``/<grid>.csv and <grid>.parquet, each by rename; the same results give the same bytes."""
+    write_csv(folder / f"{results.ledger.grid}.csv", results.rows)
+    content = io.BytesIO()
+    results.rows.to_parquet(content, index=False)
+    write_bytes(folder / f"{results.ledger.grid}.parquet", content.getvalue())

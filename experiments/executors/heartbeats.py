@@ -1,0 +1,33 @@
+"""How far runs have got that work in other processes or on other machines: their heartbeats, read from run folders."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+
+from blurdm.graph import Listener
+from blurdm.runs import Progress, Run, heartbeat
+
+POLL_SECONDS = 1.0
+SAID = [field.name for field in fields(Progress)]
+
+
+class Heartbeats:
+    """Passes what runs below ``root`` leave in their folders on to ``listener``, each word once."""
+
+    def __init__(self, root: Path, listener: Listener) -> None:
+        self.root, self.listener = root, listener
+        self.heard: dict[str, float] = {}
+        self.polled = -POLL_SECONDS
+
+    def poll(self, runs: Iterable[Run]) -> None:
+        """Look at ``runs``, at most once a second."""
+        now = time.monotonic()
+        if now - self.polled < POLL_SECONDS:
+            return
+        self.polled = now
+        for run in runs:
+            beat = heartbeat(run.folder(self.root))
+            if beat is not None and beat["time"] != self.heard.get(run.key):
+                self.heard[run.key] = beat["time"]
+                self.listener.progress(run, Progress(**{name: beat[name] for name in SAID}))

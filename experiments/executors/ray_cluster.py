@@ -1,0 +1,101 @@
+"""Connecting to Ray: a cluster that runs already, or a local one for the time of a sweep."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray  # noqa: TID253
+
+from blurdm.errors import InputError
+
+# Ray installs handlers of its own for these; a stop is ours to handle.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers use the driver's Python, not a copy of its environment
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the default from now on; not saying so is warned about
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old reporter is the one that can be silent
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # only runs that a scheduler judges report its metric
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # failures are told by whoever called the executor
+}
+REACH_SECONDS = 10.0
+REPOSITORY = Path(__file__).parents[2]  # workers import these very files, through the file system they share with us
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Be the driver of the cluster at ``address`` ("auto", "host:port"), or of a local one that ends with the context.
+
+    InputError if there is no such cluster, or it does not let us in.
+    """
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {name: os.environ.get(name) for name in QUIET}
+    os.environ.update(QUIET)
+    try:
+        _connect(address)
+        _restore(handlers)
+        yield
+    finally:
+        ray.shutdown()
+        _restore(handlers)
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _connect(address: str | None) -> None:
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    options: dict[str, Any] = {
+        "logging_level": "ERROR",
+        "log_to_driver": False,
+        "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
+    }
+    if address is None:
+        ray.init(address="local", include_dashboard=False, **options)
+        return
+    if "://" in address:
+        raise InputError(f"--ray-address {address}: should be auto or host:port; a Ray Client connection does not do")
+    try:
+        if address != "auto":
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+        ray.init(address=address, **options)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"--ray-address {address}: no Ray cluster there, or none that lets us in ({reason}); it should be auto or "
+            "host:port, and RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH should be as on the cluster's nodes"
+        ) from None
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def capacity(cpus: float, gpus: float) -> int:
+    """How many runs of so many CPUs and GPUs each the cluster has room for at once; InputError if for none, ever."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(_fits(node, cpus, gpus) for node in nodes)
+    if room == 0:
+        largest = max(node.get("CPU", 0.0) for node in nodes), max(node.get("GPU", 0.0) for node in nodes)
+        raise InputError(
+            f"--cpus-per-run {cpus:g} --gpus-per-run {gpus:g}: no node of the Ray cluster has as many; "
+            f"the most on one of its {len(nodes)} nodes are {largest[0]:g} CPUs and {largest[1]:g} GPUs"
+        )
+    return room
+
+
+def _fits(node: dict[str, float], cpus: float, gpus: float) -> int:
+    asked = {"CPU": cpus, "GPU": gpus}
+    return min(int(node.get(name, 0.0) / count) for name, count in asked.items() if count > 0)

@@ -1,0 +1,259 @@
+"""Runs as the trials of one Ray Tune experiment, on a local Ray or a cluster whose nodes share the run folders.
+
+Tune places trials and starts lost ones again. What they have computed, checkpoints too, is in the run folders alone.
+"""
+
+import logging
+import math
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune  # noqa: TID253
+from ray.exceptions import RayActorError  # noqa: TID253
+from ray.tune.schedulers import ASHAScheduler  # noqa: TID253
+from ray.tune.search import Searcher  # noqa: TID253
+
+from blurdm.errors import InputError, StopRequested
+from blurdm.graph import Failure, Frontier, Listener, missing
+from blurdm.runs import Resources, Run, never, write_bytes
+from experiments.executors.heartbeats import Heartbeats
+from experiments.executors.ray_cluster import capacity, connected
+from experiments.executors.ray_worker import JUDGED, Place, train
+
+SCHEDULERS = ("asha",)
+REDUCTION = (
+    3  # ASHA lets the best third of a rung go on, and has a rung at the first validation, at 3 times its step...
+)
+STOP_SECONDS = 120.0  # for trials to save in, once a stop was asked for
+
+
+@dataclass
+class RayTune:
+    """An executor. ``retries``: how often a run is started again after its worker or its node was lost.
+
+    ``address``: of the cluster, None for a local Ray. ``stopped`` tells which runs the scheduler has stopped early, in
+    this or (if given) an earlier call: {stage, key, by, step}.
+    """
+
+    max_concurrent: int | None = None
+    address: str | None = None
+    cpus_per_run: float = 1.0
+    gpus_per_run: float = 0.0
+    retries: int = 3
+    scheduler: str | None = None
+    stopped: list[dict[str, Any]] = field(default_factory=list)
+
+    def execute(
+        self, runs: Sequence[Run], root: Path, resources: Resources, stop: Callable[[], bool], listener: Listener
+    ) -> list[Failure]:
+        if self.scheduler not in (None, *SCHEDULERS):
+            raise InputError(f"--scheduler {self.scheduler}: unknown; known: {', '.join(SCHEDULERS)}")
+        needed = missing(runs, root)
+        if not needed:
+            return []
+        if stop():
+            raise StopRequested("stopped before anything was started")
+        session = root.absolute() / "sweeps" / "ray" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        device = "cuda" if self.gpus_per_run else resources.device
+        place = Place(
+            root.absolute(), replace(resources, stop=never, device=device), Path.cwd(), session / "stop", self.scheduler
+        )
+        progress = _Sweep(needed, root, stop, listener, place.stop_file, self.stopped)
+        session.mkdir(parents=True)
+        try:
+            with connected(self.address):
+                self._tune(needed, place, progress, session)
+        finally:
+            shutil.rmtree(session, ignore_errors=True)
+        if not progress.frontier.over:
+            raise StopRequested("stopped; what was computed is saved, start again to continue")
+        return progress.failures
+
+    def _tune(self, needed: list[Run], place: Place, progress: "_Sweep", session: Path) -> None:
+        room = capacity(self.cpus_per_run, self.gpus_per_run)
+        trainable = tune.with_resources(
+            tune.with_parameters(train, runs={run.key: run for run in needed}, place=place),
+            {"cpu": self.cpus_per_run, "gpu": self.gpus_per_run},
+        )
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=_Search(progress),
+                scheduler=_asha(needed) if self.scheduler else None,
+                num_samples=len(needed),
+                max_concurrent_trials=self.max_concurrent or room,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(session),
+                failure_config=tune.FailureConfig(max_failures=self.retries),
+                callbacks=[_Watch(progress)],
+                stop=_Stop(progress),
+                verbose=0,
+            ),
+        ).fit()
+
+
+def _asha(needed: list[Run]) -> ASHAScheduler | None:
+    """Stops a run whose validation PSNR is not among the best third of those that got to its step before it."""
+    sections = [run.config.joint for run in needed if run.stage == JUDGED]
+    if not sections:
+        return None
+    longest = max(section.iterations for section in sections)
+    first = min(longest, *(section.validate_every for section in sections))
+    return ASHAScheduler(
+        time_attr="step", metric="val_psnr", mode="max", grace_period=first, max_t=longest, reduction_factor=REDUCTION
+    )
+
+
+class _Sweep:
+    """Where one call of ``execute`` stands. Lives in the driver, is told of everything by Tune, and stays out of what
+    Tune stores: the run folders are what a sweep continues from.
+    """
+
+    def __init__(
+        self,
+        needed: list[Run],
+        root: Path,
+        stop: Callable[[], bool],
+        listener: Listener,
+        stop_file: Path,
+        stopped: list[dict[str, Any]],
+    ) -> None:
+        self.frontier, self.failures, self.stopped = Frontier(needed), list[Failure](), stopped
+        self.stop, self.stop_file, self.stop_time = stop, stop_file, math.inf
+        self.listener, self.heartbeats = listener, Heartbeats(root, listener)
+        self.trials: dict[str, Run] = {}
+        self.working: dict[str, Run] = {}
+        self.told: set[str] = set()
+
+    def __deepcopy__(self, memo: object) -> "_Sweep":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, ()
+
+    @property
+    def stopping(self) -> bool:
+        """A stop was asked for; the workers know by then."""
+        if self.stop_time == math.inf and self.stop():
+            self.stop_time = time.monotonic()
+            write_bytes(self.stop_file, b"")
+        return self.stop_time < math.inf
+
+    def next(self, trial: str) -> Run | None:
+        """The run that ``trial`` should do; None if none is ready."""
+        known = {entry["key"]: entry for entry in self.stopped}
+        while (run := self.frontier.take()) and run.key in known:
+            self.fail(_stopped_early(run, known[run.key]))
+        if run is not None:
+            self.trials[trial] = run
+        return run
+
+    def start(self, trial: str) -> None:
+        run = self.working[trial] = self.trials[trial]
+        if trial not in self.told:
+            self.told.add(trial)
+            self.listener.started(run)
+
+    def end(self, trial: str, result: Mapping[str, Any]) -> None:
+        """``trial`` has ended by itself with the ``result`` of ``train``, or the scheduler ended it after reporting."""
+        self.working.pop(trial, None)
+        run, outcome = self.trials[trial], result.get("outcome")
+        if outcome == "finished":
+            self.frontier.done(run)
+            self.listener.ended(run, None)
+        elif outcome == "failed":
+            self.fail(Failure(run, result["message"], True))
+        elif outcome is None:
+            entry = {"stage": run.stage, "key": run.key, "by": "asha", "step": result["step"]}
+            self.stopped.append(entry)
+            self.fail(_stopped_early(run, entry))
+
+    def fail(self, failure: Failure) -> None:
+        for each in (failure, *self.frontier.failed(failure)):
+            self.failures.append(each)
+            self.listener.ended(each.run, each)
+
+
+def _stopped_early(run: Run, entry: Mapping[str, Any]) -> Failure:
+    return Failure(run, f"stopped early by {entry['by']} at step {entry['step']}", True)
+
+
+class _Search(Searcher):
+    """Gives Tune the runs that are ready, as they become so."""
+
+    def __init__(self, sweep: _Sweep) -> None:
+        super().__init__()
+        self.sweep = sweep
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.sweep.stopping:
+            return Searcher.FINISHED
+        run = self.sweep.next(trial_id)
+        if run is None:
+            return Searcher.FINISHED if self.sweep.frontier.over else None
+        return {"key": run.key}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The callback is told, with the reason of an error."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: see ``_Sweep``."""
+
+
+class _Watch(tune.Callback):
+    """Passes on what becomes of trials."""
+
+    def __init__(self, sweep: _Sweep) -> None:
+        self.sweep = sweep
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.sweep.heartbeats.poll(list(self.sweep.working.values()))
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.sweep.start(trial.trial_id)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.sweep.working.pop(trial.trial_id, None)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.sweep.end(trial.trial_id, trial.last_result)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.sweep.working.pop(trial.trial_id, None)
+        run, error = self.sweep.trials[trial.trial_id], _last_error(trial)
+        if isinstance(error, RayActorError):
+            reason = str(error).partition("\n")[0]
+            self.sweep.fail(Failure(run, f"its worker was lost {trial.num_failures} times ({reason})", True))
+        else:
+            self.sweep.fail(Failure(run, str(error), False))
+
+
+def _last_error(trial: Any) -> Any:
+    """The exception that ended ``trial``, which Tune keeps in a file on the driver's machine."""
+    with open(trial.pickled_error_file, "rb") as file:
+        return pickle.load(file)
+
+
+class _Stop(tune.Stopper):
+    """Ends the experiment once a stop was asked for and whatever was at work has saved, or has had time to."""
+
+    def __init__(self, sweep: _Sweep) -> None:
+        self.sweep = sweep
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        waited = time.monotonic() - self.sweep.stop_time
+        return self.sweep.stopping and (not self.sweep.working or waited > STOP_SECONDS)

@@ -1,0 +1,254 @@
+"""A grid: one question in YAML -> rows of configs -> the graph of runs that the rows share. No torch, no cluster."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from blurdm.config import Config, apply_override, read_yaml, validate, validate_as
+from blurdm.errors import InputError
+from blurdm.graph import distinct
+from blurdm.metrics.full_reference import METRICS
+from blurdm.plan import Planner, sections_read, stages_of
+from blurdm.registry import require
+from blurdm.runs import Run
+from experiments.grid_file import MEASURE, MEASURES, Choice, GridFile, check_keys, choices, require_read
+from experiments.variants import Variants
+
+HERE = Path(__file__).parent
+GRIDS, PRESETS, DEMO = HERE / "grids", HERE / "presets", HERE.parent / "params.yaml"
+SHOWN = 20  # names of rows in a message
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer to a grid's question: ``arm`` measured under ``config``; ``values`` is what makes this row, by key.
+
+    ``series``: its name but for the swept quantity. ``published``: the paper's values by metric, where it has some.
+    """
+
+    name: str
+    series: str
+    values: Mapping[str, Any]
+    config: Config
+    arm: str
+    published: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows that answer one question, each with every one of ``seeds``; ``x`` is the key of the swept quantity, if any.
+
+    ``overrides``: what the command line changed in ``preset``.
+    """
+
+    name: str
+    question: str
+    preset: str
+    overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+    baseline: str
+    x: str | None
+    published_source: str | None
+
+
+def grid_path(name: str) -> Path:
+    """The file of the shipped grid ``name``; InputError lists the known ones."""
+    require("grid", name, (path.stem for path in GRIDS.glob("*.yaml")))
+    return GRIDS / f"{name}.yaml"
+
+
+def preset_path(name: str) -> Path:
+    """``demo`` is params.yaml, others are files of presets/, or any file if ``name`` ends in .yaml; InputError."""
+    if name.endswith(".yaml"):
+        return Path(name)
+    require("preset", name, ("demo", *(path.stem for path in PRESETS.glob("*.yaml"))))
+    return DEMO if name == "demo" else PRESETS / f"{name}.yaml"
+
+
+def load_grid(
+    path: Path | str, preset: str | None = None, overrides: Sequence[str] = (), seeds: Iterable[int] | None = None
+) -> Grid:
+    """The grid in the YAML file ``path``, every row's config validated; InputError names the file and the key.
+
+    ``preset`` and ``seeds`` replace the file's. ``overrides`` (``section.key=value``) win over the preset and the
+    file's ``base``, not over its axes and arms.
+    """
+    file = validate_as(GridFile, read_yaml(path), str(path))
+    preset = preset or file.preset
+    try:
+        check_keys(file)
+        base = _base(file, preset_path(preset), overrides, seeds)
+        rows = _rows(file, base)
+        _check_names(file, [row.name for row in rows])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return Grid(
+        name=Path(path).stem,
+        question=file.question,
+        preset=preset,
+        overrides=tuple(overrides),
+        seeds=base.seeds,
+        rows=tuple(rows),
+        baseline=file.baseline,
+        x=file.swept,
+        published_source=file.published_source,
+    )
+
+
+def _base(file: GridFile, preset: Path, overrides: Sequence[str], seeds: Iterable[int] | None) -> Config:
+    """The preset with what the file sets for all rows, then with the overrides of the command line."""
+    tree = read_yaml(preset)
+    validate(tree, str(preset))
+    for key, value in file.base.items():
+        section, _, name = key.partition(".")
+        tree[section] = (tree[section] or {}) | {name: value}
+    validate(tree, "base")
+    for override in overrides:
+        apply_override(tree, override)
+        key = override.partition("=")[0]
+        if key in file.axes:
+            raise InputError(f"override '{override}': an axis of this grid sets {key}")
+    if seeds is not None:
+        tree["seeds"] = list(dict.fromkeys(seeds))
+    base = validate(tree, "overrides")
+    if not base.seeds:
+        raise InputError("seeds: none; should be at least one")
+    return base
+
+
+def _rows(file: GridFile, base: Config) -> list[Row]:
+    dimensions = choices(file, base)
+    count = prod(map(len, dimensions))
+    if count != file.rows:
+        raise InputError(f"rows: {file.rows} is stated but axes and arms give {count}")
+    variants = Variants(base)
+    rows: dict[str, Row] = {}
+    same: dict[tuple[Any, ...], str] = {}
+    read: set[str] = set()
+    for combination in product(*dimensions):
+        row = _row(file, combination, variants)
+        if row.name in rows:
+            raise InputError(f"row '{row.name}': two rows have this name; give the values of an axis labels")
+        rows[row.name] = row
+        names = sections_read(row.config, "evaluate", MEASURES[row.arm])
+        for choice in combination:
+            choice.read.update(names)
+        read.update(names)
+        # Equal sections are the same object here, so equal rows have equal identities.
+        identity = (row.arm, *((name, id(getattr(row.config, name))) for name in sorted(names)))
+        if same.setdefault(identity, row.name) != row.name:
+            raise InputError(f"rows '{same[identity]}' and '{row.name}' are the same: no stage reads what differs")
+    require_read("base", file.base, read)
+    for choice in (choice for dimension in dimensions for choice in dimension):
+        choice.require_read()
+    return list(rows.values())
+
+
+def _row(file: GridFile, combination: Sequence[Choice], variants: Variants) -> Row:
+    name = ", ".join(choice.label for choice in combination)
+    settings = {key: value for choice in combination for key, value in choice.settings.items()}
+    arm = settings.pop(MEASURE, "blurdm")
+    require(f"row '{name}': {MEASURE}:", arm, MEASURES)
+    config = variants.config(settings, f"row '{name}'")
+    if arm.endswith("_foreign") and not config.evaluate.foreign:
+        raise InputError(f"row '{name}': {MEASURE}: {arm} needs evaluate.foreign: true")
+    if file.swept is not None:
+        section, _, key = file.swept.partition(".")
+        settings.setdefault(file.swept, getattr(getattr(config, section), key))
+    series = ", ".join(choice.label for choice in combination if not choice.along_x)
+    return Row(name, series, settings, config, arm, file.published.get(name, {}))
+
+
+def _check_names(file: GridFile, names: Sequence[str]) -> None:
+    """InputError unless the file's ``baseline`` and ``published`` are about rows and metrics that exist."""
+    for where, name in (("baseline", file.baseline), *(("published", name) for name in file.published)):
+        if name not in names:
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            raise InputError(f"{where}: no row '{name}'; rows: {'; '.join(names[:SHOWN])}{more}")
+    for name, values in file.published.items():
+        for metric in values:
+            require(f"published: {name}: metric", metric, METRICS)
+    if file.published and file.published_source is None:
+        raise InputError("published_source: missing; should say where the published values are from")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row with one seed (None: nothing is trained), and the run that measures it."""
+
+    row: Row
+    seed: int | None
+    run: Run
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid with its runs: what executors make, and what the ledger tells analysis."""
+
+    grid: Grid
+    cells: tuple[Cell, ...]
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Every distinct run of the grid, inputs before users."""
+        return distinct(cell.run for cell in self.cells)
+
+    @cached_property
+    def unshared(self) -> int:
+        """How many runs there would be if every cell computed its own: its stages, summed over the cells."""
+        return sum(len(stages_of(c.row.config, "evaluate", MEASURES[c.row.arm])) for c in self.cells)
+
+    @property
+    def per_stage(self) -> dict[str, int]:
+        """The number of distinct runs of each stage."""
+        return dict(Counter(run.stage for run in self.runs))
+
+    def ledger(self) -> dict[str, Any]:
+        """All that analysis and tracking need to know of this sweep, as JSON: its rows and the keys of their runs."""
+        grid = self.grid
+        runs: dict[str, list[dict[str, Any]]] = {row.name: [] for row in grid.rows}
+        for cell in self.cells:
+            needs = [[run.stage, run.key] for run in cell.run.chain() if run.stage not in ("prepare", "evaluate")]
+            told = {"seed": cell.seed, "stage": cell.run.stage, "key": cell.run.key, "needs": needs}
+            runs[cell.row.name].append(told)
+        rows = [
+            {
+                "name": row.name,
+                "series": row.series,
+                "values": dict(row.values),
+                "arm": row.arm,
+                "published": dict(row.published),
+                "runs": runs[row.name],
+            }
+            for row in grid.rows
+        ]
+        about = {"grid": grid.name, "question": grid.question, "preset": grid.preset, "baseline": grid.baseline}
+        lists = {"overrides": list(grid.overrides), "seeds": list(grid.seeds), "rows": rows, "stopped": []}
+        return {**about, **lists, "x": grid.x, "published_source": grid.published_source}
+
+
+def expand(grid: Grid, cache: Path | None = None) -> Sweep:
+    """The runs of every row and seed; what rows share is one object. ``cache`` remembers digests of data files."""
+    planner = Planner(cache)
+    cells = []
+    for row in grid.rows:
+        model = MEASURES[row.arm]
+        for seed in (None,) if model is None else grid.seeds:
+            cells.append(Cell(row, seed, planner.plan(row.config, "evaluate", seed, model)))
+    return Sweep(grid, tuple(cells))
+
+
+def finished_keys(runs: Iterable[Run], root: Path) -> set[str]:
+    """The keys of those ``runs`` that are finished below ``root``; only folders that exist are looked into."""
+    runs = list(runs)
+    stages = {run.stage for run in runs}
+    present = {stage: set(os.listdir(root / stage)) if (root / stage).is_dir() else set() for stage in stages}
+    there = (run for run in runs if run.key in present[run.stage])
+    return {run.key for run in there if os.path.isfile(root / run.stage / run.key / "result.json")}

@@ -1,0 +1,246 @@
+"""What the verbs of ``sweep.py`` do: plan, run, status, collect, cancel. No torch before a run starts."""
+
+import argparse
+import hashlib
+import os
+import platform
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from blurdm.config import canonical_json, load_config
+from blurdm.errors import InputError
+from blurdm.graph import Failure, missing
+from blurdm.interrupt import StopFlag
+from blurdm.ledger import read_ledger, runs_root, state
+from blurdm.runs import Resources, Run, heartbeat, read_json, write_json
+from experiments.closing import close
+from experiments.display import SweepDisplay
+from experiments.grid import Grid, Sweep, expand, grid_path, load_grid, preset_path
+from experiments.planning import print_plan, seconds_of
+from experiments.where import make_executor, side_by_side
+
+BROKEN, INCOMPLETE = 1, 2
+
+
+def plan(parsed: argparse.Namespace) -> int:
+    """Show rows, distinct runs, shared work, what is there already, and the time to expect. Nothing is written."""
+    sweep = _sweep(parsed)
+    print_plan(sweep, parsed.runs, side_by_side(parsed), Console())
+    return 0
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Make every row of the grid exist, then print its table; whatever is there already is not computed again."""
+    if parsed.dry_run:
+        return plan(parsed)
+    _make_data(parsed)
+    sweep = _sweep(parsed)
+    executor = make_executor(parsed, _slurm_folder(parsed.runs, sweep.grid.name))
+    print_plan(sweep, parsed.runs, side_by_side(parsed), Console())
+    ledger = _ledger_path(parsed.runs, sweep.grid.name)
+    record = _with_history(sweep.ledger(), ledger)
+    write_json(ledger, record)
+    resources = Resources(
+        device="cuda" if parsed.gpus_per_run else "cpu", threads=parsed.threads, cache=parsed.runs / ".frames"
+    )
+    targets = [cell.run for cell in sweep.cells]
+    if parsed.detach:
+        ids = executor.submit(targets, parsed.runs, resources)
+        print(f"{len(ids)} jobs submitted; look at them with: sweep.py status --grid {parsed.grid}")
+        return 0
+    failures = _execute(executor, sweep, parsed, resources, targets)
+    _note_failures(ledger, record, failures, getattr(executor, "stopped", []))
+    for failure in failures:
+        if not failure.message.startswith("needs "):
+            print(f"sweep: {failure.run.stage} {failure.run.key}: {failure.message}", file=sys.stderr)
+    _close(ledger, parsed)
+    if not failures:
+        return 0
+    return INCOMPLETE if all(failure.expected for failure in failures) else BROKEN
+
+
+def status(parsed: argparse.Namespace) -> int:
+    """How far a sweep is, from its run folders and the queue, whoever computes it and wherever."""
+    path = _existing_ledger(parsed)
+    ledger, root, console = read_ledger(path), runs_root(path), Console()
+    states = [(row, state(ledger, row, root)) for row in ledger.rows]
+    done = sum(s.status == "done" for _, s in states)
+    console.print(f"{ledger.grid}: {done} of {len(ledger.rows)} rows done", highlight=False)
+    queue = _queue(root, ledger.grid)
+    told: set[str] = set()
+    for row, found in states:
+        if found.status == "done":
+            continue
+        console.print(f"  {row.name}: {found.status}", highlight=False, markup=False)
+        for stage, key in row.addresses:
+            line = _run_state(root / stage / key, stage, key, queue)
+            if line and key not in told:
+                told.add(key)
+                console.print(f"    {line}", highlight=False, markup=False)
+    return 0
+
+
+def collect(parsed: argparse.Namespace) -> int:
+    """Tables, plot and MLflow runs of what is finished so far."""
+    _close(_existing_ledger(parsed), parsed)
+    return 0
+
+
+def cancel(parsed: argparse.Namespace) -> int:
+    """End the sweep wherever it runs: queued and running jobs, and the commands on this machine that drive it."""
+    path = _existing_ledger(parsed)
+    name, count = read_ledger(path).grid, 0
+    for driver in sorted(_drivers(path).glob("*.json")):
+        told = read_json(driver)
+        if told["host"] == platform.node() and _signal(told["pid"]):
+            count += 1
+    folder = _slurm_folder(parsed.runs, name)
+    jobs: list[str] = []
+    if folder.is_dir():
+        from experiments.executors.slurm import cancel as cancel_jobs
+
+        jobs = cancel_jobs(folder)
+    print(f"{name}: asked {count} running commands and {len(jobs)} jobs to stop; what they computed is kept")
+    return 0
+
+
+def _sweep(parsed: argparse.Namespace) -> Sweep:
+    grid = _grid(parsed)
+    return expand(grid, parsed.runs / ".digests.json")
+
+
+def _grid(parsed: argparse.Namespace) -> Grid:
+    """The grid that the command line asks for; a changed one has a name of its own, so that nothing is mixed."""
+    path = Path(parsed.grid) if parsed.grid.endswith(".yaml") else grid_path(parsed.grid)
+    grid = load_grid(path, parsed.preset, parsed.set, parsed.seeds)
+    if parsed.name:
+        return replace(grid, name=parsed.name)
+    if not (parsed.preset or parsed.set or parsed.seeds):
+        return grid
+    changed = canonical_json([grid.preset, list(grid.overrides), list(grid.seeds)])
+    usual = load_grid(path)
+    if changed == canonical_json([usual.preset, [], list(usual.seeds)]):
+        return grid
+    return replace(grid, name=f"{grid.name}-{hashlib.sha256(changed.encode()).hexdigest()[:6]}")
+
+
+def _make_data(parsed: argparse.Namespace) -> None:
+    """Pairs of a preset that makes its own are made if there are none; data sets with pairs are the user's to fetch."""
+    path = Path(parsed.grid) if parsed.grid.endswith(".yaml") else grid_path(parsed.grid)
+    source = preset_path(load_grid(path, parsed.preset, parsed.set, parsed.seeds).preset)
+    config = load_config(source, [o for o in parsed.set if o.partition(".")[0] in ("data", "synthesis")])
+    if config.synthesis is None or Path(config.data.root).exists():
+        return
+    if not Path(config.synthesis.photos).exists():
+        raise InputError(f"{config.synthesis.photos}: no such folder of photos; `blurdm data photos` fetches the demo's")
+    from blurdm.data.blur_formation import make_pairs
+
+    print(f"making pairs in {config.data.root} from {config.synthesis.photos}", file=sys.stderr)
+    make_pairs(config.synthesis, Path(config.data.root), lambda done, total: None)
+
+
+def _execute(
+    executor: Any, sweep: Sweep, parsed: argparse.Namespace, resources: Resources, targets: list[Run]
+) -> list[Failure]:
+    ahead = missing(targets, parsed.runs)
+    if not ahead:
+        return []
+    rows: dict[str, set[str]] = {}
+    labels: dict[str, str] = {}
+    for cell in sweep.cells:
+        rows.setdefault(cell.row.name, set()).add(cell.run.key)
+        for each in cell.run.chain():
+            shared = each.key in labels
+            seed = "" if each.seed is None else f" seed {each.seed}"
+            labels[each.key] = f"{each.stage}{seed}" if shared else f"{each.stage} {cell.row.name}{seed}"
+    display = SweepDisplay(rows, ahead, labels, seconds_of(sweep, parsed.runs), side_by_side(parsed))
+    with _driving(_ledger_path(parsed.runs, sweep.grid.name)), display:
+        failures: list[Failure] = executor.execute(targets, parsed.runs, resources, StopFlag().install(), display)
+    return failures
+
+
+@contextmanager
+def _driving(ledger: Path) -> Iterator[None]:
+    """Say that this process drives the sweep, so that ``cancel`` finds it."""
+    mark = _drivers(ledger) / f"{platform.node()}-{os.getpid()}.json"
+    write_json(mark, {"pid": os.getpid(), "host": platform.node()})
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _drivers(ledger: Path) -> Path:
+    return ledger.with_suffix(".drivers")
+
+
+def _signal(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _ledger_path(runs: Path, name: str) -> Path:
+    return runs / "sweeps" / f"{name}.json"
+
+
+def _slurm_folder(runs: Path, name: str) -> Path:
+    return runs / "sweeps" / f"{name}.slurm"
+
+
+def _existing_ledger(parsed: argparse.Namespace) -> Path:
+    path = _ledger_path(parsed.runs, _grid(parsed).name)
+    if not path.is_file():
+        raise InputError(f"{path}: no such sweep yet; start it with: sweep.py run --grid {parsed.grid}")
+    return path
+
+
+def _with_history(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The new ledger, with what the last one knew of runs that were stopped early on purpose."""
+    if path.is_file():
+        record["stopped"] = read_json(path).get("stopped", [])
+    return record
+
+
+def _note_failures(path: Path, record: dict[str, Any], failures: list[Failure], stopped: list[dict[str, Any]]) -> None:
+    known = {(run["stage"], run["key"]) for run in stopped}
+    failed = [
+        {"stage": failure.run.stage, "key": failure.run.key, "message": failure.message}
+        for failure in failures
+        if (failure.run.stage, failure.run.key) not in known
+    ]
+    kept = [run for run in record["stopped"] if (run["stage"], run["key"]) not in known]
+    write_json(path, record | {"failed": failed, "stopped": [*kept, *stopped]})
+
+
+def _queue(root: Path, name: str) -> dict[str, str]:
+    folder = _slurm_folder(root, name)
+    if not folder.is_dir():
+        return {}
+    from experiments.executors.slurm import states
+
+    return states(folder)
+
+
+def _run_state(folder: Path, stage: str, key: str, queue: dict[str, str]) -> str:
+    """One line about an unfinished run that is queued or has begun; empty for others."""
+    if (folder / "result.json").is_file():
+        return ""
+    beat, job = heartbeat(folder), queue.get(key, "")
+    if beat is None:
+        return f"{stage} {key}: {job.lower()}" if job else ""
+    told = f"{beat['unit']} {beat['step']} of {beat['total']} on {beat['host']}"
+    return f"{stage} {key}: {told}{f', {job.lower()}' if job else ''}"
+
+
+def _close(ledger: Path, parsed: argparse.Namespace) -> None:
+    close(ledger, parsed.results, parsed.reports, mlflow=not parsed.no_mlflow)

@@ -1,0 +1,61 @@
+"""From the command line to an executor. A cluster library is imported only when its executor is asked for."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from blurdm.config import read_yaml
+from blurdm.errors import InputError
+
+
+def side_by_side(parsed: argparse.Namespace) -> int:
+    """How many runs go at a time unless the user says so: one per core of this machine, or per GPU if runs use them."""
+    if parsed.executor == "inline":
+        return 1
+    if parsed.max_concurrent:
+        return int(parsed.max_concurrent)
+    cores = len(os.sched_getaffinity(0))
+    return max(1, cores // parsed.threads) if not parsed.gpus_per_run else 1
+
+
+def make_executor(parsed: argparse.Namespace, slurm_folder: Path) -> Any:
+    """The executor that was asked for; InputError for options that it does not have."""
+    _check_options(parsed)
+    if parsed.executor == "ray":
+        from experiments.executors.ray_tune import RayTune
+
+        return RayTune(
+            side_by_side(parsed),
+            address=parsed.ray_address,
+            cpus_per_run=parsed.threads,
+            gpus_per_run=parsed.gpus_per_run,
+            retries=parsed.retries,
+            scheduler=parsed.scheduler,
+        )
+    if parsed.executor == "slurm":
+        from experiments.executors.slurm import Slurm
+
+        options = read_yaml(parsed.slurm_options) if parsed.slurm_options else {}
+        if parsed.gpus_per_run:
+            options.setdefault("gpus_per_node", parsed.gpus_per_run)
+        return Slurm(side_by_side(parsed), options, slurm_folder, parsed.retries)
+    if parsed.executor == "processes":
+        from experiments.executors.processes import Processes
+
+        return Processes(side_by_side(parsed))
+    from experiments.executors.inline import Inline
+
+    return Inline()
+
+
+def _check_options(parsed: argparse.Namespace) -> None:
+    """InputError for an option that only another executor knows."""
+    for option, value, executor in (
+        ("--scheduler", parsed.scheduler, "ray"),
+        ("--ray-address", parsed.ray_address, "ray"),
+        ("--slurm-options", parsed.slurm_options, "slurm"),
+        ("--detach", parsed.detach, "slurm"),
+    ):
+        if value and parsed.executor != executor:
+            raise InputError(f"{option}: only with --executor {executor}, not {parsed.executor}")

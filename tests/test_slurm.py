@@ -1,0 +1,309 @@
+"""On a real Slurm: jobs that are killed, preempted, timed out or cancelled, and drivers that die, lose no result."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, tiny_config, write_tiny_config
+from slurm.cluster import Cluster, slurm, slurm_cluster  # noqa: F401
+
+from blurdm.config import load_config
+from blurdm.errors import InputError, StopRequested
+from blurdm.graph import Failure, distinct
+from blurdm.plan import plan
+from blurdm.runs import Progress, Resources, Run, finished, heartbeat, never
+from blurdm.stages import run_stage
+from experiments.executors.slurm import Slurm, cancel, states
+from experiments.executors.slurm_options import check, minutes, parameters, read_options
+from experiments.executors.slurm_queue import last_state
+from experiments.executors.slurm_start import Job, recorded
+
+SAVE_ALWAYS = Resources(checkpoint_seconds=0.0)
+LONG = {"baseline.iterations": [70, 30], "baseline.validate_every": 50, "evaluate.metrics": ["psnr"]}
+SEEDS = (0, 1, 2)
+DRIVER = """
+import sys
+from pathlib import Path
+from blurdm.config import load_config
+from blurdm.plan import plan
+from blurdm.runs import Resources, never
+from experiments.executors.slurm import Slurm
+
+class Mute:
+    def started(self, run): print("started", flush=True)
+    def progress(self, run, progress): print(progress.step, flush=True)
+    def ended(self, run, failure): pass
+
+root, config, seeds = Path(sys.argv[1]), load_config(sys.argv[2]), map(int, sys.argv[3:])
+executor = Slurm(2, {}, root / "sweeps" / "tiny.slurm", poll_seconds=0.3)
+executor.execute([plan(config, "baseline", s) for s in seeds], root, Resources(checkpoint_seconds=0.0), never, Mute())
+"""
+
+
+@dataclass
+class Events:
+    """A listener that notes what it is told, and does ``harm`` to a run once that has saved its first steps."""
+
+    harm: dict[str, Callable[[Run], None]] = field(default_factory=dict)
+    steps: dict[str, list[int]] = field(default_factory=dict)
+    begun: list[str] = field(default_factory=list)
+    ends: dict[str, Failure | None] = field(default_factory=dict)
+
+    def started(self, run: Run) -> None:
+        self.begun.append(run.key)
+
+    def progress(self, run: Run, progress: Progress) -> None:
+        self.steps.setdefault(run.key, []).append(progress.step)
+        if progress.step > 1 and run.key in self.harm:
+            self.harm.pop(run.key)(run)
+
+    def ended(self, run: Run, failure: Failure | None) -> None:
+        self.ends[run.key] = failure
+
+
+@dataclass
+class Sweep:
+    """A root below which the data are prepared, and runs that ``inline`` has made without a stop."""
+
+    root: Path
+    inline: Path
+    runs: list[Run]
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "sweeps" / "tiny.slurm"
+
+    def executor(self, retries: int = 3) -> Slurm:
+        return Slurm(len(SEEDS), {}, self.folder, retries, poll_seconds=0.3)
+
+    def execute(self, runs: Sequence[Run], events: Events, retries: int = 3, stop: Any = never) -> list[Failure]:
+        return self.executor(retries).execute(runs, self.root, SAVE_ALWAYS, stop, events)
+
+    def job(self, run: Run) -> Job:
+        return recorded(self.folder)[run.key]
+
+    def kill(self, run: Run) -> None:
+        """As the kernel does when memory is short; Slurm takes a SIGKILL that is sent by ``scancel`` for a cancel."""
+        beat = heartbeat(run.folder(self.root))
+        assert beat is not None
+        os.kill(beat["pid"], signal.SIGKILL)
+
+    def logs(self) -> dict[str, str]:
+        return {path.name.partition("_0_log")[0]: path.read_text() for path in self.folder.glob("*/*_log.out")}
+
+    def equals_inline(self, run: Run) -> bool:
+        here, there = (finished(run.folder(root)) for root in (self.root, self.inline))
+        return bool(here and there) and here["weights_sha256"] == there["weights_sha256"]  # type: ignore[index]
+
+
+@pytest.fixture(scope="module")
+def inline(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run]]:
+    root = tmp_path_factory.mktemp("inline")
+    runs = [plan(tiny_config(tiny_data, **LONG), "baseline", seed) for seed in SEEDS]
+    for run in runs:
+        run_stage(run, root, Resources())
+    return root, runs
+
+
+@pytest.fixture
+def sweep(slurm: Cluster, inline: tuple[Path, list[Run]], tmp_path: Path) -> Sweep:  # noqa: F811
+    root, runs = inline
+    shutil.copytree(root / "prepare", tmp_path / "runs" / "prepare")
+    return Sweep(tmp_path / "runs", root, runs)
+
+
+def test_killed_timed_out_and_preempted_runs_end_with_the_same_bits(sweep: Sweep, slurm: Cluster) -> None:  # noqa: F811
+    killed, timed_out, bystander = sweep.runs
+    first = {}
+
+    def kill(run: Run) -> None:
+        first[run.key] = sweep.job(run).id
+        sweep.kill(run)
+
+    def time_out(run: Run) -> None:
+        slurm.ask("scancel", "--signal=USR2", sweep.job(run).id)
+
+    def preempt(run: Run) -> None:
+        """Takes all of the node for a moment, whoever is there."""
+        slurm.ask("sbatch", "--partition=high", "--cpus-per-task=4", "--output=/dev/null", "--wrap=sleep 1")
+
+    events = Events({killed.key: kill, timed_out.key: time_out, bystander.key: preempt})
+    assert sweep.execute(sweep.runs, events) == []
+    assert not events.harm and all(map(sweep.equals_inline, sweep.runs))
+    assert events.ends == {run.key: None for run in sweep.runs} and sorted(events.begun) == sorted(events.ends)
+    logs = sweep.logs()
+    assert set(logs) == {*(job.id for job in recorded(sweep.folder).values()), first[killed.key]}
+    assert sweep.job(killed).id != first[killed.key], "a job that was killed is submitted again"
+    for run in (timed_out, bystander):
+        log = logs[sweep.job(run).id]
+        stops = re.findall(r"stopped and saved at step (\d+) of 100", log)
+        assert stops and log.count("Requeued job") == len(stops), "a signalled job saves and is queued again"
+    for run in sweep.runs:
+        steps = events.steps[run.key]
+        assert all(later >= earlier - 1 for earlier, later in pairwise(steps)), "started anew"
+
+
+def test_what_is_cancelled_or_lost_for_good_spoils_its_users_only(sweep: Sweep, slurm: Cluster) -> None:  # noqa: F811
+    cancelled, lost, fine = sweep.runs
+    users = {run.key: plan(run.config, "evaluate", run.seed, "baseline") for run in (cancelled, lost)}
+
+    def stop(run: Run) -> None:
+        slurm.ask("scancel", sweep.job(run).id)
+
+    events = Events({cancelled.key: stop, lost.key: sweep.kill})
+    failures = sweep.execute([*users.values(), fine], events, retries=0)
+    told = {failure.run.key: failure.message for failure in failures}
+    assert {run.key for run in distinct([*users.values()])} - {r.key for r in fine.chain()} == set(told)
+    assert events.ends == {failure.run.key: failure for failure in failures} | {fine.key: None}
+    assert f"job {sweep.job(cancelled).id} was cancelled; its log: " in told[cancelled.key]
+    assert re.match(
+        rf"job {sweep.job(lost).id} ended \(\w+\) without finishing it, at try 1; its log: ", told[lost.key]
+    )
+    for failed in (cancelled, lost):
+        assert Path(told[failed.key].partition("its log: ")[2]).is_file()
+        assert told[users[failed.key].key].startswith(f"needs baseline {failed.key}, which did not finish: job ")
+    assert all(failure.expected for failure in failures) and sweep.equals_inline(fine)
+    log = sweep.logs()[sweep.job(cancelled).id]
+    assert "stopped and saved at step" in log and "Requeued" not in log, "a cancelled run saves and stays cancelled"
+
+
+def test_jobs_outlive_drivers_and_nothing_is_computed_twice(sweep: Sweep, tmp_path: Path, tiny_data: Path) -> None:
+    config = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, **LONG)
+    runs = [plan(load_config(config), "baseline", seed) for seed in SEEDS[:2]]
+    assert [run.key for run in runs] == [run.key for run in sweep.runs[:2]]
+    command = [sys.executable, "-c", DRIVER, str(sweep.root), str(config), *map(str, SEEDS[:2])]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None and driver.stdout.readline() == "started\n"
+        driver.send_signal(signal.SIGKILL)
+    before = recorded(sweep.folder)
+    assert set(before) == {run.key for run in runs}
+    assert {"pending", "running"} >= set(states(sweep.folder).values())
+    watched, stopping = Events(), Events()
+    with pytest.raises(StopRequested):
+        sweep.execute(runs, stopping, stop=lambda: any(max(steps) > 5 for steps in stopping.steps.values()))
+    assert recorded(sweep.folder) == before, "the second driver took over the jobs of the first"
+    assert all(finished(run.folder(sweep.root)) is None for run in runs)
+    assert all(state in ("ended (CANCELLED)", "completing") for state in states(sweep.folder).values())
+    assert sweep.execute(runs, watched) == [] and all(map(sweep.equals_inline, runs))
+    assert all(min(watched.steps[key]) >= max(steps) - 1 for key, steps in stopping.steps.items()), "started anew"
+    assert set(states(sweep.folder).values()) == {"finished"}
+    again = Events()
+    assert sweep.execute(runs, again) == [] and again == Events() and len(list(sweep.folder.iterdir())) == 2
+
+
+def test_detached_jobs_are_seen_cancelled_and_continued_from_elsewhere(sweep: Sweep) -> None:
+    run, user = sweep.runs[0], plan(sweep.runs[0].config, "evaluate", 0, "baseline")
+    ids = sweep.executor().submit([user], sweep.root, SAVE_ALWAYS)
+    assert ids == [sweep.job(run).id, sweep.job(user).id]
+    assert sweep.executor().submit([user], sweep.root, SAVE_ALWAYS) == ids, "what is queued is not queued again"
+    while not (run.folder(sweep.root) / "checkpoint" / "last.pt").exists():
+        assert states(sweep.folder)[user.key] == "pending"
+        time.sleep(0.1)
+    assert states(sweep.folder) == {run.key: "running", user.key: "pending"}
+    assert sorted(cancel(sweep.folder)) == sorted(ids)
+    while "stopped and saved at step" not in (log := sweep.logs()[ids[0]]):
+        time.sleep(0.1)
+    assert "Requeued" not in log and finished(run.folder(sweep.root)) is None
+    events = Events()
+    assert sweep.execute([user], events) == []
+    assert sweep.equals_inline(run) and finished(user.folder(sweep.root))
+
+
+def test_a_job_whose_input_is_absent_says_so(sweep: Sweep) -> None:
+    run = sweep.runs[0]
+    shutil.rmtree(sweep.root / "prepare")
+    executor = sweep.executor()
+    start = executor._start(sweep.root, SAVE_ALWAYS)
+    start.submit([run], {})
+    while (state := states(sweep.folder)[run.key]) in ("pending", "running", "completing"):
+        time.sleep(0.1)
+    assert state == f"needs prepare {run.chain()[0].key}, which did not finish"
+
+
+def test_what_sbatch_refuses_is_one_line_and_leaves_nothing_queued(sweep: Sweep, slurm: Cluster) -> None:  # noqa: F811
+    refused = {
+        "gpus-per-node": (8, "Invalid generic resource (gres) specification"),
+        "partition": ("nowhere", "Invalid partition name specified"),
+        "partitin": ("main", "unrecognized option '--partitin=main'"),
+    }
+    for option, (value, reason) in refused.items():
+        executor = Slurm(2, {option: value}, sweep.folder)
+        with pytest.raises(InputError, match="sbatch refused the jobs") as told:
+            executor.submit(sweep.runs, sweep.root, Resources())
+        assert reason in str(told.value) and "\n" not in str(told.value)
+    assert slurm.ask("squeue", "--noheader") == "" and recorded(sweep.folder) == {}
+
+
+def test_no_slurm_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="^sbatch not found; --executor slurm needs a machine that submits"):
+        Slurm(2, {}, tmp_path)
+    assert states(tmp_path) == {}
+
+
+def test_accounting_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command, says in (("sacct", "CANCELLED by 1000\n"), ("scontrol", "JobId=7 JobState=FAILED Reason=None\n")):
+        script = tmp_path / command
+        script.write_text(f"#!/bin/sh\nprintf '{says}'\n")
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert last_state("7") == "CANCELLED"
+    (tmp_path / "sacct").write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
+    assert last_state("7") == "FAILED"
+
+
+def test_time_limits_are_read_as_sbatch_reads_them() -> None:
+    told = {90: 90, "90": 90, "01:30:00": 90, "45:30": 46, "2-12": 3600, "1-00:30": 1470, "1-01:30:01": 1531}
+    assert {value: minutes(value, "time") for value in told} == told
+    for wrong in (0, -5, 1.5, True, "soon", "00:00", None, "1:2:3:4"):
+        with pytest.raises(InputError, match="^time: should be minutes, HH:MM:SS or D-HH:MM:SS, such as 04:00:00, not"):
+            minutes(wrong, "time")
+
+
+def test_the_example_is_passed_on_as_it_is_written() -> None:
+    options = read_options(REPOSITORY / "experiments" / "slurm" / "example.yaml")
+    passed = parameters(options, Resources(threads=8))
+    assert passed["time"] == 240 and passed["cpus_per_task"] == 8 and passed["setup"][0] == options["setup"][0]
+    assert {"partition", "account", "constraint", "mem", "gpus-per-node"} <= set(passed["additional_parameters"])
+
+
+def test_a_run_on_a_gpu_asks_for_one_unless_told_otherwise() -> None:
+    cuda = Resources(device="cuda")
+    assert parameters({}, cuda)["additional_parameters"]["gpus-per-node"] == 1
+    assert "gpus-per-node" not in parameters({"gres": "gpu:a100:2"}, cuda)["additional_parameters"]
+    assert "gpus-per-node" not in parameters({"gpus_per_node": None}, cuda)["additional_parameters"]
+    assert "gpus-per-node" not in parameters({}, Resources())["additional_parameters"]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"array": "0-9"}, "array: is set by the sweep"),
+        ({"--partition": "main"}, "--partition: should be a long option of sbatch without dashes in front"),
+        ({"partition": ["a", "b"]}, "partition: should be text, a whole number, true or null, not ['a', 'b']"),
+        ({"comment": "two\nlines"}, "comment: should be text, a whole number, true or null"),
+        ({"mem": 16}, "mem: should be a number with its unit, such as 16G, not 16"),
+        ({"setup": "module load cuda"}, "setup: should be a list of texts"),
+        ({"signal_delay": "long"}, "signal_delay: should be seconds before the time limit"),
+        ({"time": "4h"}, "time: should be minutes, HH:MM:SS or D-HH:MM:SS"),
+    ],
+)
+def test_wrong_options_are_one_line_with_file_and_key(options: dict[str, Any], complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text(json.dumps(options))  # JSON is YAML
+    with pytest.raises(InputError, match=re.escape(f"{path}: {complaint}")) as told:
+        read_options(path)
+    assert "\n" not in str(told.value)
+    with pytest.raises(InputError):
+        check(options, "options")
