@@ -51,4 +51,5 @@ $(READY): requirements.lock pyproject.toml
 
 # What the chain made; the environment and downloaded weights stay.
 clean:
-	rm -rf runs results reports models chain data/pairs data/demo mlflow.db mlartifacts dvc_plots .dvc/cache .dvc/tmp
+	find results -mindepth 1 -maxdepth 1 ! -name evidence -exec rm -rf {} + 2>/dev/null || true
+	rm -rf runs reports models chain data/pairs data/demo data/evidence data/.evidence.fresh data/evidence_pairs mlflow.db mlartifacts dvc_plots .dvc/cache .dvc/tmp

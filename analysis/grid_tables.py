@@ -19,7 +19,7 @@ from blurdm.seeding import generator
 BOOTSTRAP_SEED = 0  # the intervals are part of the report, so the same results give the same digits
 SIGNIFICANT, NOT_RESOLVED, REFERENCE = "significant", "not resolved", "baseline row"
 STATUS = "Status"
-TEXT = ("row", "series", "status", "keys", "data_digest")
+TEXT, COUNTS = ("row", "series", "status", "keys", "data_digest"), ("n_images", "n_photos", "n_seeds")
 MOST_NAMED = 6  # rows listed by name in the note
 
 
@@ -176,10 +176,10 @@ def _named(names: list[str]) -> str:
 
 
 def _steps(numbers: pd.DataFrame) -> str:
-    steps = numbers.iterations.dropna()
-    if steps.nunique() == 1:
-        return f"Every row was trained for {steps.iloc[0]:.0f} steps on images."
-    return f"The rows were NOT trained equally long ({steps.min():.0f} to {steps.max():.0f} steps on images)."
+    steps = numbers.iterations[numbers.iterations > 0]  # the blurred input itself was not trained
+    if steps.nunique() > 1:
+        return f"The rows were NOT trained equally long ({steps.min():.0f} to {steps.max():.0f} steps on images)."
+    return f"Every trained row: {steps.iloc[0]:.0f} steps on images." if len(steps) else "No row was trained."
 
 
 def _open_rows(numbers: pd.DataFrame) -> list[str]:
@@ -223,7 +223,11 @@ def statistics(numbers: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def read_numbers(path: Path) -> pd.DataFrame:
-    """What ``write_csv`` wrote of ``grid_numbers``, exactly."""
-    numbers = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), float_precision="round_trip")
-    texts = [name for name in numbers.columns if name in TEXT or name.endswith("_verdict")]
-    return numbers.assign(**{name: numbers[name].fillna("") for name in texts})
+    """What ``write_csv`` wrote of ``grid_numbers``, to the last digit."""
+    numbers = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for name in numbers.columns:
+        if name in COUNTS:
+            numbers[name] = numbers[name].astype(int)
+        elif name not in TEXT and not name.endswith("_verdict"):
+            numbers[name] = [float(cell) if cell else np.nan for cell in numbers[name]]
+    return numbers

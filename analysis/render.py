@@ -49,7 +49,11 @@ def markdown_table(table: pd.DataFrame) -> str:
 def table_environment(caption: str, label: str, body: list[str]) -> str:
     r"""A table environment to \input; the document needs \usepackage{booktabs,graphicx}."""
     lines = [r"% needs \usepackage{booktabs,graphicx}", r"\begin{table}[htbp]", r"\centering\footnotesize"]
-    lines += [rf"\caption{{{escape(caption)}}}", rf"\label{{tab:{label}}}", r"\vspace{4pt}"]
+    lines += [
+        rf"\caption{{{escape(caption)}}}",
+        rf"\label{{tab:{re.sub(r'[^A-Za-z0-9]', '-', label)}}}",
+        r"\vspace{4pt}",
+    ]
     return "\n".join([*lines, r"\setlength{\tabcolsep}{2.5pt}", *body, r"\end{table}", ""])
 
 

@@ -59,10 +59,7 @@ def sync(runs_root: Path, uri: str, experiment: str, extra_artifacts: Sequence[P
 
 
 def _sync(runs_root: Path, uri: str, experiment: str, extra: Sequence[Path], repo: Path, report: SyncReport) -> None:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri)
-    experiment_id = open_experiment(client, uri, experiment, repo)
+    client, experiment_id = open_experiment(uri, experiment, repo)
     known = _finished_runs(client, experiment_id)
     parent = _send_chain(client, experiment_id, list(extra), known, report) if extra else None
     for folder in sorted(path.parent for path in runs_root.glob("*/*/result.json")):
@@ -97,20 +94,24 @@ def quiet() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def open_experiment(client: "MlflowClient", uri: str, name: str, repo: Path) -> str:
-    """The id of the experiment, created if it is new; a server decides itself where its artifacts lie.
+def open_experiment(uri: str, name: str, repo: Path) -> tuple["MlflowClient", str]:
+    """A client and the id of the experiment, created if it is new; a server decides where its artifacts lie.
 
     One process at a time opens a database file: those that make its tables at the same moment would break it.
     """
+    from mlflow import MlflowClient
+
+    with _database_alone(uri):
+        client = MlflowClient(tracking_uri=uri)
+        return client, _experiment(client, uri, name, repo)
+
+
+def _experiment(client: "MlflowClient", uri: str, name: str, repo: Path) -> str:
     from mlflow.exceptions import MlflowException
 
-    is_server = uri.startswith(("http://", "https://"))
-    with _database_alone(uri):
-        found = client.get_experiment_by_name(name)
-        if found is not None and found.lifecycle_stage == "deleted":
-            client.restore_experiment(found.experiment_id)
-        if found is not None:
-            return str(found.experiment_id)
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        is_server = uri.startswith(("http://", "https://"))
         location = None if is_server else (repo / "mlartifacts" / name).resolve().as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=location))
@@ -118,7 +119,9 @@ def open_experiment(client: "MlflowClient", uri: str, name: str, repo: Path) -> 
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
-            return str(found.experiment_id)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
 
 
 def _database_alone(uri: str) -> AbstractContextManager[None]:

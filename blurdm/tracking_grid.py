@@ -60,10 +60,7 @@ def sync_grid(
     try:
         ledger = read_ledger(path)
         with locked(path.parent / f".{ledger.grid}.mlflow"), quiet():
-            from mlflow import MlflowClient
-
-            client = MlflowClient(tracking_uri=uri)
-            experiment = open_experiment(client, uri, ledger.grid, repo)
+            client, experiment = open_experiment(uri, ledger.grid, repo)
             _Mirror(client, experiment, ledger, runs_root(path), report).run(list(extra_artifacts), statistics)
     except Exception as error:  # whatever a tracking server does, the run folders are the truth and are complete
         report.failed.append(f"MLflow at {uri}: {one_line(error)}")

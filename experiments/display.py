@@ -1,4 +1,4 @@
-"""The progress of a sweep: rows done, running and failed, the time left, and a bar for each run that is computed now."""
+"""The progress of a sweep: rows done and failed, the time left, and a bar for each run that is computed now."""
 
 import sys
 import time

@@ -130,24 +130,26 @@ def _rows(file: GridFile, base: Config) -> list[Row]:
         raise InputError(f"rows: {file.rows} is stated but axes and arms give {count}")
     variants = Variants(base)
     rows: dict[str, Row] = {}
-    same: dict[tuple[Any, ...], str] = {}
+    same: dict[tuple[Any, ...], list[str]] = {}
     read: set[str] = set()
     for combination in product(*dimensions):
         row = _row(file, combination, variants)
         if row.name in rows:
             raise InputError(f"row '{row.name}': two rows have this name; give the values of an axis labels")
         rows[row.name] = row
-        names = sections_read(row.config, "evaluate", MEASURES[row.arm])
+        reads = sections_read(row.config, "evaluate", MEASURES[row.arm])
         for choice in combination:
-            choice.read.update(names)
-        read.update(names)
+            choice.read.update(reads)
+        read.update(reads)
         # Equal sections are the same object here, so equal rows have equal identities.
-        identity = (row.arm, *((name, id(getattr(row.config, name))) for name in sorted(names)))
-        if same.setdefault(identity, row.name) != row.name:
-            raise InputError(f"rows '{same[identity]}' and '{row.name}' are the same: no stage reads what differs")
+        identity = (row.arm, *((name, id(getattr(row.config, name))) for name in sorted(reads)))
+        same.setdefault(identity, []).append(row.name)
     require_read("base", file.base, read)
     for choice in (choice for dimension in dimensions for choice in dimension):
         choice.require_read()
+    twins = next((names for names in same.values() if len(names) > 1), None)
+    if twins:
+        raise InputError(f"rows '{twins[0]}' and '{twins[1]}' are the same: no stage reads what differs")
     return list(rows.values())
 
 
@@ -161,7 +163,8 @@ def _row(file: GridFile, combination: Sequence[Choice], variants: Variants) -> R
         raise InputError(f"row '{name}': {MEASURE}: {arm} needs evaluate.foreign: true")
     if file.swept is not None:
         section, _, key = file.swept.partition(".")
-        settings.setdefault(file.swept, getattr(getattr(config, section), key))
+        value = getattr(getattr(config, section), key)
+        settings.setdefault(file.swept, list(value) if isinstance(value, tuple) else value)
     series = ", ".join(choice.label for choice in combination if not choice.along_x)
     return Row(name, series, settings, config, arm, file.published.get(name, {}))
 
@@ -251,4 +254,4 @@ def finished_keys(runs: Iterable[Run], root: Path) -> set[str]:
     stages = {run.stage for run in runs}
     present = {stage: set(os.listdir(root / stage)) if (root / stage).is_dir() else set() for stage in stages}
     there = (run for run in runs if run.key in present[run.stage])
-    return {run.key for run in there if os.path.isfile(root / run.stage / run.key / "result.json")}
+    return {run.key for run in there if os.path.isfile(f"{root}/{run.stage}/{run.key}/result.json")}

@@ -99,7 +99,7 @@ def choices(file: GridFile, base: Config) -> list[list[Choice]]:
         short = leaf if leaves.count(leaf) == 1 else key
         dimensions.append(
             [
-                Choice(f"axes: {key}", label, {key: _resolved(value, base, f"axes: {key}")}, key == x)
+                Choice("axes", label, {key: _resolved(value, base, f"axes: {key}")}, key == x)
                 for label, value in _labelled(f"axes: {key}", short, values)
             ]
         )

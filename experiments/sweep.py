@@ -17,7 +17,7 @@ cancel ends a sweep, whose state is kept. Running the same sweep again computes 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0: every row is there; 1: a run broke; 2: wrong input, or rows missing for a stated reason; 143: stopped."""
+    """Exit code 0: every row is there; 1: a run broke; 2: wrong input, or rows missing for a reason; 143: stopped."""
     parsed = parser().parse_args(arguments)
     try:
         return int(getattr(verbs, parsed.verb)(parsed))

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from blurdm.config import canonical_json, load_config
+from blurdm.config import canonical_json, identity, load_config, section_keys
 from blurdm.errors import InputError
 from blurdm.graph import Failure, missing
 from blurdm.interrupt import StopFlag
@@ -24,7 +24,7 @@ from experiments.closing import close
 from experiments.display import SweepDisplay
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid, preset_path
 from experiments.planning import print_plan, seconds_of
-from experiments.where import make_executor, side_by_side
+from experiments.where import check_options, make_executor, side_by_side
 
 BROKEN, INCOMPLETE = 1, 2
 
@@ -32,7 +32,7 @@ BROKEN, INCOMPLETE = 1, 2
 def plan(parsed: argparse.Namespace) -> int:
     """Show rows, distinct runs, shared work, what is there already, and the time to expect. Nothing is written."""
     sweep = _sweep(parsed)
-    print_plan(sweep, parsed.runs, side_by_side(parsed), Console())
+    print_plan(sweep, parsed.runs, side_by_side(parsed), Console(), _device(parsed))
     return 0
 
 
@@ -40,16 +40,15 @@ def run(parsed: argparse.Namespace) -> int:
     """Make every row of the grid exist, then print its table; whatever is there already is not computed again."""
     if parsed.dry_run:
         return plan(parsed)
+    check_options(parsed)
     _make_data(parsed)
     sweep = _sweep(parsed)
     executor = make_executor(parsed, _slurm_folder(parsed.runs, sweep.grid.name))
-    print_plan(sweep, parsed.runs, side_by_side(parsed), Console())
+    print_plan(sweep, parsed.runs, side_by_side(parsed), Console(), _device(parsed))
     ledger = _ledger_path(parsed.runs, sweep.grid.name)
     record = _with_history(sweep.ledger(), ledger)
     write_json(ledger, record)
-    resources = Resources(
-        device="cuda" if parsed.gpus_per_run else "cpu", threads=parsed.threads, cache=parsed.runs / ".frames"
-    )
+    resources = Resources(device=_device(parsed), threads=parsed.threads, cache=parsed.runs / ".frames")
     targets = [cell.run for cell in sweep.cells]
     if parsed.detach:
         ids = executor.submit(targets, parsed.runs, resources)
@@ -116,6 +115,10 @@ def _sweep(parsed: argparse.Namespace) -> Sweep:
     return expand(grid, parsed.runs / ".digests.json")
 
 
+def _device(parsed: argparse.Namespace) -> str:
+    return "cuda" if parsed.gpus_per_run else "cpu"
+
+
 def _grid(parsed: argparse.Namespace) -> Grid:
     """The grid that the command line asks for; a changed one has a name of its own, so that nothing is mixed."""
     path = Path(parsed.grid) if parsed.grid.endswith(".yaml") else grid_path(parsed.grid)
@@ -124,11 +127,21 @@ def _grid(parsed: argparse.Namespace) -> Grid:
         return replace(grid, name=parsed.name)
     if not (parsed.preset or parsed.set or parsed.seeds):
         return grid
-    changed = canonical_json([grid.preset, list(grid.overrides), list(grid.seeds)])
-    usual = load_grid(path)
-    if changed == canonical_json([usual.preset, [], list(usual.seeds)]):
-        return grid
-    return replace(grid, name=f"{grid.name}-{hashlib.sha256(changed.encode()).hexdigest()[:6]}")
+    digest = _digest(grid)
+    return grid if digest == _digest(load_grid(path)) else replace(grid, name=f"{grid.name}-{digest[:6]}")
+
+
+def _digest(grid: Grid) -> str:
+    """Of all that decides the results of the grid: its seeds and its rows' configs, but not where data are."""
+    known: dict[int, str] = {}
+
+    def text(section: Any) -> str:
+        return known.setdefault(id(section), canonical_json(identity(section)))
+
+    lines = [str(grid.seeds)]
+    for row in grid.rows:
+        lines += [row.name, row.arm, *(text(getattr(row.config, name)) for name in section_keys())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _make_data(parsed: argparse.Namespace) -> None:
@@ -139,7 +152,9 @@ def _make_data(parsed: argparse.Namespace) -> None:
     if config.synthesis is None or Path(config.data.root).exists():
         return
     if not Path(config.synthesis.photos).exists():
-        raise InputError(f"{config.synthesis.photos}: no such folder of photos; `blurdm data photos` fetches the demo's")
+        raise InputError(
+            f"{config.synthesis.photos}: no such folder of photos; `blurdm data photos` fetches the demo's"
+        )
     from blurdm.data.blur_formation import make_pairs
 
     print(f"making pairs in {config.data.root} from {config.synthesis.photos}", file=sys.stderr)
@@ -160,7 +175,7 @@ def _execute(
             shared = each.key in labels
             seed = "" if each.seed is None else f" seed {each.seed}"
             labels[each.key] = f"{each.stage}{seed}" if shared else f"{each.stage} {cell.row.name}{seed}"
-    display = SweepDisplay(rows, ahead, labels, seconds_of(sweep, parsed.runs), side_by_side(parsed))
+    display = SweepDisplay(rows, ahead, labels, seconds_of(sweep, parsed.runs, _device(parsed)), side_by_side(parsed))
     with _driving(_ledger_path(parsed.runs, sweep.grid.name)), display:
         failures: list[Failure] = executor.execute(targets, parsed.runs, resources, StopFlag().install(), display)
     return failures

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from blurdm.config import read_yaml
 from blurdm.errors import InputError
 
 
@@ -20,8 +19,7 @@ def side_by_side(parsed: argparse.Namespace) -> int:
 
 
 def make_executor(parsed: argparse.Namespace, slurm_folder: Path) -> Any:
-    """The executor that was asked for; InputError for options that it does not have."""
-    _check_options(parsed)
+    """The executor that was asked for; ``check_options`` first."""
     if parsed.executor == "ray":
         from experiments.executors.ray_tune import RayTune
 
@@ -35,10 +33,11 @@ def make_executor(parsed: argparse.Namespace, slurm_folder: Path) -> Any:
         )
     if parsed.executor == "slurm":
         from experiments.executors.slurm import Slurm
+        from experiments.executors.slurm_options import asks_for_gpus, read_options
 
-        options = read_yaml(parsed.slurm_options) if parsed.slurm_options else {}
-        if parsed.gpus_per_run:
-            options.setdefault("gpus_per_node", parsed.gpus_per_run)
+        options = read_options(parsed.slurm_options) if parsed.slurm_options else {}
+        if parsed.gpus_per_run and not asks_for_gpus(options):
+            options["gpus-per-node"] = parsed.gpus_per_run
         return Slurm(side_by_side(parsed), options, slurm_folder, parsed.retries)
     if parsed.executor == "processes":
         from experiments.executors.processes import Processes
@@ -49,7 +48,7 @@ def make_executor(parsed: argparse.Namespace, slurm_folder: Path) -> Any:
     return Inline()
 
 
-def _check_options(parsed: argparse.Namespace) -> None:
+def check_options(parsed: argparse.Namespace) -> None:
     """InputError for an option that only another executor knows."""
     for option, value, executor in (
         ("--scheduler", parsed.scheduler, "ray"),

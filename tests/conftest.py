@@ -14,6 +14,7 @@ import pytest
 from mlflow_server import Server, serve
 from ray_nodes import ray_nodes as ray_nodes
 from ruamel.yaml import YAML
+from slurm.cluster import slurm, slurm_cluster  # noqa: F401
 
 from blurdm.cli import main
 from blurdm.config import Config, Synthesis, load_config, read_yaml, validate

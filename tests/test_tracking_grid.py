@@ -85,11 +85,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
 
     root = tmp_path_factory.mktemp("grid")
     uri = f"sqlite:///{root}/mlflow.db"
-    tracked = Tracked(root, make_grid(root, steps=(1, 5)), uri, MlflowClient(tracking_uri=uri))
-    (root / "table.md").write_text("| a |\n")
-    report = tracked.sync(statistics=STATISTICS, extra_artifacts=[root / "table.md"])
+    ledger, table = make_grid(root, steps=(1, 5)), root / "table.md"
+    table.write_text("| a |\n")
+    report = sync_grid(ledger, uri, [table], repo=root, statistics=STATISTICS)
     assert not report.failed and len(report.sent) == TRAINED + len(ROWS) + 2
-    return tracked
+    return Tracked(root, ledger, uri, MlflowClient(tracking_uri=uri))
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def test_eight_processes_at_once_send_every_run_once(tmp_path: Path, mlflow_serv
     from mlflow import MlflowClient
 
     uri = mlflow_server.uri if kind == "server" else f"sqlite:///{tmp_path}/new.db"
-    ledgers = [make_grid(tmp_path, f"{kind}_{name}", (1, 5), (0,)) for name in ("first", "other")]
+    ledgers = [make_grid(tmp_path, f"{kind}_{name}", (1,), (0,)) for name in ("first", "other")]
     command = [sys.executable, "-c", MANY, uri, str(tmp_path), str(PROCESSES), *map(str, ledgers)]
     path = {"PYTHONPATH": str(REPO), "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
     done = subprocess.run(command, env=os.environ | path, capture_output=True, text=True, timeout=200)
@@ -232,7 +232,7 @@ def test_eight_processes_at_once_send_every_run_once(tmp_path: Path, mlflow_serv
     client = MlflowClient(tracking_uri=uri)
     for ledger in ledgers:
         runs = runs_of(client, ledger.stem)
-        assert len(runs) == 1 + 4 + 1 + 4 * 3 and set(identities(runs).values()) == {1}
+        assert len(runs) == 1 + 2 + 1 + 2 * 3 and set(identities(runs).values()) == {1}
         assert {run.info.status for run in runs} == {"FINISHED"}
         assert {run.data.tags["blurdm.grid"] for run in runs} == {ledger.stem}
     assert not client.search_runs(["0"])  # nothing went astray

@@ -17,6 +17,7 @@ from experiments.executors.slurm_job import ending, log_path
 from experiments.executors.slurm_options import check
 from experiments.executors.slurm_start import Job, Start, recorded, states_in_queue
 
+CLEARING = "COMPLETING"
 OUTAGE_SECONDS = 1800.0
 STOP_SECONDS = 90.0
 # A run counts as lost only when this many polls in a row saw neither its job nor its result: a result that was written
@@ -72,18 +73,25 @@ class Slurm:
     def _queue(self, todo: Sequence[Run], start: Start) -> dict[str, Job]:
         """A job for each of ``todo`` (inputs first): those of earlier starts that are still of use, and new ones."""
         known = recorded(self.folder)
-        queue = _queue_states(known)
+        queue = self._settled(known)
         kept: dict[str, Job] = {}
         members = {run.key for run in todo}
         for run in todo:
-            # A queued job would start too early if what it needs is no longer queued.
+            # A waiting job would start too early if what it needs is no longer queued.
             ready = all(i.key in kept for i in inputs(run) if i.key in members)
-            if run.key in queue and (ready or queue[run.key] == "RUNNING"):
+            if run.key in queue and queue[run.key] != CLEARING and (ready or queue[run.key] != "PENDING"):
                 kept[run.key] = known[run.key]
         stale = [known[run.key].id for run in todo if run.key in queue and run.key not in kept]
         slurm_queue.cancel(stale)
         fresh = start.submit([run for run in todo if run.key not in kept], kept)
         return {run.key: kept.get(run.key) or fresh[run.key] for run in todo}
+
+    def _settled(self, known: Mapping[str, Job]) -> dict[str, str]:
+        """States in the queue, once no job is being cleared away: those may be over, or go back into the queue."""
+        deadline = time.monotonic() + STOP_SECONDS
+        while CLEARING in (queue := _queue_states(known)).values() and time.monotonic() < deadline:
+            time.sleep(self.poll_seconds)
+        return queue
 
 
 class Watch:
@@ -131,8 +139,8 @@ class Watch:
             del self.active[run.key]
             self.listener.ended(run, None)
             return False
-        if state is not None:
-            self._begin(run)
+        if state is not None and not any(i.key in self.active for i in inputs(run)):
+            self._begin(run)  # otherwise its job is only about to say that an input is absent
         self.unseen[run.key] = 0 if state else self.unseen.get(run.key, 0) + 1
         return self.unseen[run.key] >= LOST_AFTER
 

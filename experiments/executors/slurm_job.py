@@ -61,7 +61,7 @@ class RunJob:
         A job that Slurm is ending already (cancelled, requeued by Slurm itself) no longer runs by its own account; to
         requeue a cancelled one would revive it.
         """
-        if controller_state(os.environ["SLURM_JOB_ID"]) == "RUNNING":
+        if controller_state(os.environ["SLURM_JOB_ID"]) in ("RUNNING", "SIGNALING"):
             submitits(signal.SIGUSR2, None)
 
 

@@ -71,10 +71,15 @@ def parameters(options: Mapping[str, Any], resources: Resources) -> dict[str, An
         "stderr_to_stdout": True,
     }
     passed = {name: value for name, value in named.items() if value is not None and value is not False}
-    if resources.device.startswith("cuda") and not any(GPUS.fullmatch(name) for name in named):
+    if resources.device.startswith("cuda") and not asks_for_gpus(options):
         passed["gpus-per-node"] = 1
     passed |= {"chdir": Path.cwd(), "requeue": True}
     return result | {"additional_parameters": passed}
+
+
+def asks_for_gpus(options: Mapping[str, Any]) -> bool:
+    """Whether ``options`` say anything about GPUs, be it null for none (nodes that are given whole, say)."""
+    return any(GPUS.fullmatch(_name(key)) for key in options)
 
 
 def minutes(value: Any, where: str) -> int:

@@ -15,7 +15,7 @@ from blurdm.runs import Progress, Resources, Run, finished, never
 from blurdm.stages import run_stage
 from experiments.executors import Executor
 
-LONG = {"baseline.iterations": [200, 200], "baseline.validate_every": 200}
+LONG = {"baseline.iterations": [150, 150], "baseline.validate_every": 150}
 
 
 def make_inline(request: pytest.FixtureRequest) -> Executor:
@@ -38,10 +38,19 @@ def make_ray(request: pytest.FixtureRequest) -> Executor:
     return RayTune(address=address)
 
 
+def make_slurm(request: pytest.FixtureRequest) -> Executor:
+    request.getfixturevalue("slurm_cluster")
+    from experiments.executors.slurm import Slurm
+
+    folder = request.getfixturevalue("tmp_path_factory").mktemp("jobs") / "contract.slurm"
+    return Slurm(max_concurrent=2, options={}, folder=folder, poll_seconds=0.3)
+
+
 EXECUTORS: dict[str, Callable[[pytest.FixtureRequest], Executor]] = {
     "inline": make_inline,
     "processes": make_processes,
     "ray": make_ray,
+    "slurm": make_slurm,
 }
 
 
@@ -65,8 +74,8 @@ class Notes:
         self.ends[run.key] = failure
 
 
-def measured(data: Path, model: str = "joint", **overrides: Any) -> Run:
-    return plan(tiny_config(data, **overrides), "evaluate", 0, model)
+def measured(data: Path, **overrides: Any) -> Run:
+    return plan(tiny_config(data, **overrides), "evaluate", 0, "joint")
 
 
 def result(run: Run, root: Path) -> bytes:

@@ -148,22 +148,23 @@ def _free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def slurm_cluster() -> Iterator[Cluster]:
-    """Started once. In /tmp, where the path of munge's socket stays below the limit of about 100 characters."""
+    """Started once, and found by every command. In /tmp: a longer path of munge's socket may exceed its limit."""
     require("slurmctld", "slurmd", "munged", "sbatch")
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     folder.chmod(0o755)
     cluster = Cluster(folder)
     try:
         cluster.start()
-        yield cluster
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("SLURM_CONF", str(cluster.configuration))
+            yield cluster
     finally:
         cluster.stop()
         shutil.rmtree(folder)
 
 
 @pytest.fixture
-def slurm(slurm_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """The cluster, with an empty queue, for the commands of this test and its jobs."""
-    monkeypatch.setenv("SLURM_CONF", str(slurm_cluster.configuration))
+def slurm(slurm_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster, for a test that leaves jobs in the queue."""
     yield slurm_cluster
     slurm_cluster.clear()
