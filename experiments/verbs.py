@@ -43,10 +43,10 @@ def run(parsed: argparse.Namespace) -> int:
     check_options(parsed)
     _make_data(parsed)
     sweep = _sweep(parsed)
-    executor = make_executor(parsed, _slurm_folder(parsed.runs, sweep.grid.name))
-    print_plan(sweep, parsed.runs, side_by_side(parsed), Console(), _device(parsed))
     ledger = _ledger_path(parsed.runs, sweep.grid.name)
     record = _with_history(sweep.ledger(), ledger)
+    executor = make_executor(parsed, _slurm_folder(parsed.runs, sweep.grid.name), record["stopped"])
+    print_plan(sweep, parsed.runs, side_by_side(parsed), Console(), _device(parsed))
     write_json(ledger, record)
     resources = Resources(device=_device(parsed), threads=parsed.threads, cache=parsed.runs / ".frames")
     targets = [cell.run for cell in sweep.cells]
@@ -55,7 +55,9 @@ def run(parsed: argparse.Namespace) -> int:
         print(f"{len(ids)} jobs submitted; look at them with: sweep.py status --grid {parsed.grid}")
         return 0
     failures = _execute(executor, sweep, parsed, resources, targets)
-    _note_failures(ledger, record, failures, getattr(executor, "stopped", []))
+    stopped = getattr(executor, "stopped", [])
+    failures = [failure for failure in failures if not _is_stopped(failure, stopped)]
+    _note_ends(ledger, record, failures, stopped)
     for failure in failures:
         if not failure.message.startswith("needs "):
             print(f"sweep: {failure.run.stage} {failure.run.key}: {failure.message}", file=sys.stderr)
@@ -226,15 +228,18 @@ def _with_history(record: dict[str, Any], path: Path) -> dict[str, Any]:
     return record
 
 
-def _note_failures(path: Path, record: dict[str, Any], failures: list[Failure], stopped: list[dict[str, Any]]) -> None:
-    known = {(run["stage"], run["key"]) for run in stopped}
-    failed = [
-        {"stage": failure.run.stage, "key": failure.run.key, "message": failure.message}
-        for failure in failures
-        if (failure.run.stage, failure.run.key) not in known
-    ]
-    kept = [run for run in record["stopped"] if (run["stage"], run["key"]) not in known]
-    write_json(path, record | {"failed": failed, "stopped": [*kept, *stopped]})
+def _is_stopped(failure: Failure, stopped: list[dict[str, Any]]) -> bool:
+    """Whether the run, or one that it needs, was stopped early on purpose."""
+    keys = {run["key"] for run in stopped}
+    return any(run.key in keys for run in failure.run.chain())
+
+
+def _note_ends(path: Path, record: dict[str, Any], failures: list[Failure], stopped: list[dict[str, Any]]) -> None:
+    """Write to the ledger which runs failed, and which were stopped early by this call or (unfinished since) before."""
+    failed = [{"stage": f.run.stage, "key": f.run.key, "message": f.message} for f in failures]
+    keys = {run["key"] for run in stopped}
+    earlier = [run for run in record["stopped"] if run["key"] not in keys]
+    write_json(path, record | {"failed": failed, "stopped": [*earlier, *stopped]})
 
 
 def _queue(root: Path, name: str) -> dict[str, str]:

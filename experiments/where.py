@@ -18,18 +18,19 @@ def side_by_side(parsed: argparse.Namespace) -> int:
     return max(1, cores // parsed.threads) if not parsed.gpus_per_run else 1
 
 
-def make_executor(parsed: argparse.Namespace, slurm_folder: Path) -> Any:
-    """The executor that was asked for; ``check_options`` first."""
+def make_executor(parsed: argparse.Namespace, slurm_folder: Path, stopped: list[dict[str, Any]]) -> Any:
+    """The executor that was asked for; ``check_options`` first. ``stopped``: runs that a scheduler ended earlier."""
     if parsed.executor == "ray":
         from experiments.executors.ray_tune import RayTune
 
         return RayTune(
-            side_by_side(parsed),
+            parsed.max_concurrent,
             address=parsed.ray_address,
             cpus_per_run=parsed.threads,
             gpus_per_run=parsed.gpus_per_run,
             retries=parsed.retries,
             scheduler=parsed.scheduler,
+            stopped=list(stopped) if parsed.scheduler else [],
         )
     if parsed.executor == "slurm":
         from experiments.executors.slurm import Slurm

@@ -1,0 +1,115 @@
+"""What each executor adds to a run: ``python benchmarks/executor_overhead.py --executors inline,processes,ray``.
+
+The same short trainings, one at a time, through an executor and by calling the stage function directly. Time grows
+linearly with the number of runs: the slope is the cost of a run, the rest is start-up. The overhead of an executor is
+its slope minus that of the direct calls of the same session.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
+
+from blurdm.config import load_config  # noqa: E402
+from blurdm.plan import plan  # noqa: E402
+from blurdm.runs import Progress, Resources, Run, never  # noqa: E402
+from experiments.executors import Executor  # noqa: E402
+from experiments.grid import preset_path  # noqa: E402
+
+FEW, MANY = 3, 15
+
+
+class Silent:
+    """A listener that does not listen."""
+
+    def started(self, run: Run) -> None: ...
+
+    def progress(self, run: Run, progress: Progress) -> None: ...
+
+    def ended(self, run: Run, failure: object) -> None:
+        assert failure is None, failure
+
+
+def make(name: str, folder: Path) -> Executor:
+    if name == "ray":
+        from experiments.executors.ray_tune import RayTune
+
+        return RayTune(1)
+    if name == "slurm":
+        from experiments.executors.slurm import Slurm
+
+        return Slurm(1, {}, folder / "slurm", poll_seconds=0.5)
+    if name == "processes":
+        from experiments.executors.processes import Processes
+
+        return Processes(1)
+    from experiments.executors.inline import Inline
+
+    return Inline()
+
+
+def trainings(count: int, data: Path) -> list[Run]:
+    config = load_config(preset_path("smoke"), [f"data.root={data}"])
+    return [plan(config, "baseline", seed) for seed in range(count)]
+
+
+def seconds(work: Callable[[list[Run], Path], object], count: int, data: Path) -> float:
+    """How long ``work`` takes for ``count`` trainings in a fresh folder whose data are prepared."""
+    from blurdm.stages import run_stage
+
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        runs, root = trainings(count, data), Path(folder)
+        prepared = runs[0].inputs["prepare"]
+        assert isinstance(prepared, Run)
+        run_stage(prepared, root, Resources())
+        started = time.perf_counter()
+        work(runs, root)
+        return time.perf_counter() - started
+
+
+def direct(runs: list[Run], root: Path) -> None:
+    from blurdm.stages import run_stage
+
+    for run in runs:
+        run_stage(run, root, Resources())
+
+
+def slope(work: Callable[[list[Run], Path], object], data: Path) -> tuple[float, float]:
+    """Seconds per run, and seconds of start-up."""
+    few, many = seconds(work, FEW, data), seconds(work, MANY, data)
+    per_run = (many - few) / (MANY - FEW)
+    return per_run, max(few - FEW * per_run, 0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--executors", default="inline,processes,ray,slurm")
+    parser.add_argument("--data", type=Path, default=Path("data/pairs"), help="any pairs in the GoPro layout")
+    parsed = parser.parse_args()
+    direct(trainings(1, parsed.data)[:0], Path())  # imports are not measured
+    seconds(direct, 1, parsed.data)
+    base, _ = slope(direct, parsed.data)
+    print(
+        f"| executor | s per run | added per run, s | start-up, s |\n| --- | --- | --- | --- |\n| direct | {base:.2f} | | |"
+    )
+    for name in parsed.executors.split(","):
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+            executor = make(name, Path(folder))
+            resources = Resources()
+
+            def work(runs: list[Run], root: Path, e: Executor = executor, r: Resources = resources) -> None:
+                failures = e.execute(runs, root, r, never, Silent())
+                assert not failures, failures
+
+            per_run, start = slope(work, parsed.data)
+        print(f"| {name} | {per_run:.2f} | {per_run - base:+.2f} | {start:.1f} |", flush=True)
+    print(f"{MANY} and {FEW} runs, one at a time; load average {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
