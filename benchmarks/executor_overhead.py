@@ -15,11 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
-from blurdm.config import load_config  # noqa: E402
-from blurdm.plan import plan  # noqa: E402
-from blurdm.runs import Progress, Resources, Run, never  # noqa: E402
-from experiments.executors import Executor  # noqa: E402
-from experiments.grid import preset_path  # noqa: E402
+from blurdm.config import load_config
+from blurdm.plan import plan
+from blurdm.runs import Progress, Resources, Run, never
+from experiments.executors import Executor
+from experiments.grid import preset_path
 
 FEW, MANY = 3, 15
 
@@ -94,9 +94,9 @@ def main() -> None:
     direct(trainings(1, parsed.data)[:0], Path())  # imports are not measured
     seconds(direct, 1, parsed.data)
     base, _ = slope(direct, parsed.data)
-    print(
-        f"| executor | s per run | added per run, s | start-up, s |\n| --- | --- | --- | --- |\n| direct | {base:.2f} | | |"
-    )
+    print("| executor | s per run | added per run, s | start-up, s |")
+    print("| --- | --- | --- | --- |")
+    print(f"| direct | {base:.2f} | | |", flush=True)
     for name in parsed.executors.split(","):
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             executor = make(name, Path(folder))

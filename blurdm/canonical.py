@@ -11,6 +11,7 @@ from rich.table import Table
 
 from blurdm.config import Config, load_config
 from blurdm.interrupt import StopFlag
+from blurdm.ledger import read_ledger
 from blurdm.plan import MODELS, check, plan_all
 from blurdm.pool import run_all
 from blurdm.progress import Display
@@ -130,16 +131,27 @@ def print_profile(config: Config, device: str) -> None:
     Console().print(table)
 
 
-def track(runs: Path, experiment: str, reports: Path, out: Path | None) -> int:
-    """Send what is finished to MLflow. A server that is away is a line, not a failure: the rest can be sent later."""
+def track(runs: Path, experiment: str, reports: Path, chain: Path, out: Path | None) -> int:
+    """Send what is finished to MLflow: the chain to ``experiment``, every grid to its own. A server that is away is a
+    line, not a failure: the rest can be sent later.
+    """
     from blurdm.tracking import default_uri, sync
+    from blurdm.tracking_grid import sync_grid
 
-    uri = default_uri(Path.cwd())
-    artifacts = sorted(p for p in reports.rglob("*") if p.suffix in {".tex", ".md", ".csv", ".png"})
-    report = sync(runs, uri, experiment, artifacts, repo=Path.cwd())
-    print(f"MLflow {uri}: {len(report.sent)} runs sent, {len(report.already)} were there")
-    for reason in report.failed:
-        print(f"MLflow: not sent ({reason}); send it later with: blurdm track", file=sys.stderr)
+    uri, repo = default_uri(Path.cwd()), Path.cwd()
+    files = [p for p in reports.rglob("*") if p.suffix in {".tex", ".md", ".csv", ".png"}]
+    grids = reports / "grids"
+    ledgers = sorted((runs / "sweeps").glob("*.json"))
+    swept = {key for ledger in ledgers for row in read_ledger(ledger).rows for _, key in row.addresses}
+    canonical = {run["key"] for pointer in chain.glob("*.json") for run in read_json(pointer).get("runs", [])}
+    own = sorted(file for file in files if grids not in file.parents)
+    reported = {experiment: sync(runs, uri, experiment, own, repo=repo, skip=swept - canonical)}
+    for ledger in ledgers:
+        reported[ledger.stem] = sync_grid(ledger, uri, sorted((grids / ledger.stem).glob("[!.]*")), repo=repo)
+    for name, report in reported.items():
+        print(f"MLflow {uri}, experiment {name}: {len(report.sent)} runs sent, {len(report.already)} were there")
+        for reason in report.failed:
+            print(f"MLflow: not sent ({reason}); send it later with: blurdm track", file=sys.stderr)
     if out:
-        write_json(out, {"pending": bool(report.failed)})
+        write_json(out, {"pending": any(report.failed for report in reported.values())})
     return 0

@@ -101,10 +101,11 @@ def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     _add_config(profile)
     profile.add_argument("--device", default="cpu")
     profile.set_defaults(command=_profile)
-    track = commands.add_parser("track", help="send finished runs to MLflow")
+    track = commands.add_parser("track", help="send finished runs and grids to MLflow")
     track.add_argument("--runs", type=Path, default=Path("runs"))
     track.add_argument("--experiment", default="blurdm")
     track.add_argument("--reports", type=Path, default=Path("reports"))
+    track.add_argument("--chain", type=Path, default=Path("chain"), help="pointers to the runs of the canonical chain")
     track.add_argument("--out", type=Path, help="write what was sent and what is pending to this JSON file")
     track.set_defaults(command=_track)
 
@@ -187,7 +188,7 @@ def _profile(parsed: argparse.Namespace) -> int:
 def _track(parsed: argparse.Namespace) -> int:
     from blurdm.canonical import track
 
-    return track(parsed.runs, parsed.experiment, parsed.reports, parsed.out)
+    return track(parsed.runs, parsed.experiment, parsed.reports, parsed.chain, parsed.out)
 
 
 if __name__ == "__main__":

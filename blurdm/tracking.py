@@ -7,7 +7,7 @@ misroutes runs when several processes start at once. MLflow is imported inside f
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,26 +43,38 @@ def default_uri(repo: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repo.resolve()}/mlflow.db"
 
 
-def sync(runs_root: Path, uri: str, experiment: str, extra_artifacts: Sequence[Path] = (), *, repo: Path) -> SyncReport:
+def sync(
+    runs_root: Path,
+    uri: str,
+    experiment: str,
+    extra_artifacts: Sequence[Path] = (),
+    *,
+    repo: Path,
+    skip: Collection[str] = (),
+) -> SyncReport:
     """Send every finished run below ``runs_root`` that MLflow at ``uri`` lacks; a half-sent one is sent anew.
 
+    Runs whose keys are in ``skip`` belong to another experiment.
     ``extra_artifacts`` (tables, figures) make a summary run "chain", parent of the runs sent with it, once per content.
     With a database ``uri`` artifacts go below ``repo``/mlartifacts. Never raises: what went wrong is in the report.
     """
     report = SyncReport()
     try:
         with quiet():
-            _sync(runs_root, uri, experiment, extra_artifacts, repo, report)
+            folders = [path.parent for path in runs_root.glob("*/*/result.json") if path.parent.name not in skip]
+            _sync(sorted(folders), uri, experiment, extra_artifacts, repo, report)
     except Exception as error:  # whatever a tracking server does, the run folders are the truth and are complete
         report.failed.append(f"MLflow at {uri}: {one_line(error)}")
     return report
 
 
-def _sync(runs_root: Path, uri: str, experiment: str, extra: Sequence[Path], repo: Path, report: SyncReport) -> None:
+def _sync(
+    folders: Sequence[Path], uri: str, experiment: str, extra: Sequence[Path], repo: Path, report: SyncReport
+) -> None:
     client, experiment_id = open_experiment(uri, experiment, repo)
     known = _finished_runs(client, experiment_id)
     parent = _send_chain(client, experiment_id, list(extra), known, report) if extra else None
-    for folder in sorted(path.parent for path in runs_root.glob("*/*/result.json")):
+    for folder in folders:
         key = folder.name
         if key in known:
             report.already.append(key)

@@ -156,7 +156,7 @@ class Watch:
         if left is not None and not left["again"]:
             self._fail(Failure(run, left["message"], left["expected"]))
             return True
-        state = slurm_queue.last_state(job.id)
+        state = _last_state(job)
         tries = self.tries[run.key] = self.tries.get(run.key, 0) + 1
         if state != "CANCELLED" and tries <= self.retries:
             return False
@@ -228,9 +228,15 @@ def states(folder: Path) -> dict[str, str]:
         if key in queue:
             return queue[key].lower()
         left = ending(job.start, job.id)
-        return left["message"].strip().splitlines()[-1] if left else f"ended ({slurm_queue.last_state(job.id)})"
+        return left["message"].strip().splitlines()[-1] if left else f"ended ({_last_state(job)})"
 
     return {key: state(key, job) for key, job in jobs.items()}
+
+
+def _last_state(job: Job) -> str:
+    """Slurm's last state of ``job``; a task of an array that is cancelled while it waits leaves no trace in Slurm."""
+    state = slurm_queue.last_state(job.id)
+    return "CANCELLED" if state == "unknown" and not log_path(job.start, job.id).exists() else state
 
 
 def _queue_states(jobs: Mapping[str, Job]) -> dict[str, str]:
