@@ -48,7 +48,7 @@ def _add_question(group: argparse._ArgumentGroup) -> None:
 
 def _add_machines(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--executor", default="processes", choices=["inline", "processes", "ray", "slurm"])
-    group.add_argument("--max-concurrent", type=_count, help="runs at a time (default: one per core or GPU)")
+    group.add_argument("--max-concurrent", type=_count, help="runs at a time (default: one per core; slurm: 8)")
     group.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="0: train on CPUs")
     group.add_argument("--threads", type=_count, default=1, help="CPU threads of each run; part of bit-exactness")
     group.add_argument("--retries", type=int, default=3, help="ray, slurm: how often a lost run is started again")

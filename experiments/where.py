@@ -7,13 +7,17 @@ from typing import Any
 
 from blurdm.errors import InputError
 
+SLURM_JOBS = 8  # at a time, unless the user says otherwise: what the cluster has is for Slurm to know
+
 
 def side_by_side(parsed: argparse.Namespace) -> int:
-    """How many runs go at a time unless the user says so: one per core of this machine, or per GPU if runs use them."""
+    """How many runs go at a time unless the user says so: one per core of this machine, or one if it uses GPUs."""
     if parsed.executor == "inline":
         return 1
     if parsed.max_concurrent:
         return int(parsed.max_concurrent)
+    if parsed.executor == "slurm":
+        return SLURM_JOBS
     cores = len(os.sched_getaffinity(0))
     return max(1, cores // parsed.threads) if not parsed.gpus_per_run else 1
 

@@ -24,7 +24,7 @@ from blurdm.plan import plan
 from blurdm.runs import Progress, Resources, Run, finished, heartbeat, never
 from blurdm.stages import run_stage
 from experiments.executors.slurm import Slurm, cancel, states
-from experiments.executors.slurm_start import Job, recorded
+from experiments.executors.slurm_start import Job, Start, recorded
 
 OFTEN = Resources(checkpoint_seconds=0.2)
 LONG = {"baseline.iterations": [50, 30], "baseline.validate_every": 40, "evaluate.metrics": ["psnr"]}
@@ -228,9 +228,7 @@ def test_detached_jobs_are_seen_and_cancelled_from_elsewhere(sweep: Sweep) -> No
 def test_a_job_whose_input_is_absent_says_so(sweep: Sweep) -> None:
     run = sweep.runs[0]
     shutil.rmtree(sweep.root / "prepare")
-    executor = sweep.executor()
-    start = executor._start(sweep.root, OFTEN)
-    start.submit([run], {})
+    Start(sweep.folder, sweep.root, {}, OFTEN, max_concurrent=1).submit([run], {})
     until(lambda: states(sweep.folder)[run.key] not in ("pending", "running", "completing"))
     assert states(sweep.folder)[run.key] == f"needs prepare {run.chain()[0].key}, which did not finish"
 

@@ -59,7 +59,8 @@ class Slurm:
                 _cancel_and_wait(watch.active, self.poll_seconds)
                 raise StopRequested("stopped; what was computed is saved, start again to continue")
             watch.poll()
-            time.sleep(self.poll_seconds)
+            if watch.active:
+                time.sleep(self.poll_seconds)
         return watch.failures
 
     def submit(self, runs: Sequence[Run], root: Path, resources: Resources) -> list[str]:

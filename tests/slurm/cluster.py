@@ -131,7 +131,7 @@ class Cluster:
         deadline = time.monotonic() + READY_SECONDS
         while not (answer := self.ask(*command)) or says not in answer:
             if time.monotonic() > deadline or any(daemon.poll() is not None for daemon in self._daemons):
-                logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*d.*[tg]"))
+                logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.[lo]*"))
                 raise RuntimeError(f"Slurm did not start: {' '.join(command)}\n{logs}")
             time.sleep(0.05)
 
