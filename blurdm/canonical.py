@@ -23,8 +23,9 @@ def run_canonical(parsed: argparse.Namespace, stop: StopFlag) -> int:
     config = load_config(parsed.config, parsed.set)
     check(config, str(parsed.config))
     runs = plan_all(config, parsed.stage, parsed.seeds or config.seeds, parsed.runs / ".digests.json")
-    resources = Resources(parsed.device, parsed.threads, parsed.checkpoint_seconds, parsed.runs / ".frames")
-    jobs = parsed.jobs or default_jobs(len(runs), parsed.device)
+    cache = parsed.runs / ".frames"
+    resources = Resources(parsed.device, parsed.threads, parsed.checkpoint_seconds, cache, ranks=parsed.ranks)
+    jobs = parsed.jobs or (1 if parsed.ranks > 1 else default_jobs(len(runs), parsed.device))
     with Display({run.key: label(run) for run in runs}) as display:
         failures = run_all(runs, parsed.runs, resources, jobs, stop, display)
     for failure in failures:

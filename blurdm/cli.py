@@ -56,6 +56,7 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.add_argument("--jobs", type=int, help="processes side by side (default: all of few on a CPU, one on a GPU)")
     run.add_argument("--device", default="cpu", help="cpu or cuda")
     run.add_argument("--threads", type=int, default=1, help="CPU threads of each process; part of bit-exactness")
+    run.add_argument("--ranks", type=_count, default=1, help="processes that train a run, on cuda with a GPU each")
     run.add_argument("--checkpoint-seconds", type=float, default=15.0)
     run.add_argument("--pointer", type=Path, help="write where the runs are, and their figures, to this JSON file")
     run.add_argument("--export", type=Path, help="copy weights and config here, one folder per seed")
@@ -108,6 +109,13 @@ def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     track.add_argument("--chain", type=Path, default=Path("chain"), help="pointers to the runs of the canonical chain")
     track.add_argument("--out", type=Path, help="write what was sent and what is pending to this JSON file")
     track.set_defaults(command=_track)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class StopRequested(Exception):
     """A stage was asked to stop (SIGTERM, SIGUSR1/2, Ctrl-C), saved its state, and will continue when started again."""
+
+
+class RankEnded(Exception):
+    """One of the processes that computed a run together died; the run continues when it is started again."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from blurdm.errors import InputError
+from blurdm.errors import InputError, RankEnded
 from blurdm.runs import NO_SPACE, Progress, Run, finished, is_full_disk
 
 
@@ -22,7 +22,7 @@ class Failure:
     @classmethod
     def of(cls, run: Run, error: Exception, folder: Path) -> "Failure":
         """What ``error``, raised while ``run`` worked in ``folder``, means to the user; its traceback if a bug."""
-        if isinstance(error, InputError):
+        if isinstance(error, InputError | RankEnded):
             return cls(run, str(error), True)
         if isinstance(error, OSError) and is_full_disk(error):
             return cls(run, f"{folder}: {NO_SPACE}", True)

@@ -113,12 +113,15 @@ def keep_freed_memory() -> None:
             libc.mallopt(option, value)
 
 
-def _use_device(slot: int) -> None:
-    """Have "cuda" mean one device of this machine, in turn over the slots."""
+def use_devices(slot: int, ranks: int) -> None:
+    """Before CUDA starts: have this process and its ranks see ``ranks`` of the GPUs only, in turn over the slots."""
     import torch
 
-    if devices := torch.cuda.device_count():
-        torch.cuda.set_device(slot % devices)
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    if groups := len(devices) // ranks:
+        first = slot % groups * ranks
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[first : first + ranks])
 
 
 def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Connection) -> None:
@@ -128,7 +131,7 @@ def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Con
     from blurdm.stages import run_stage
 
     if resources.device == "cuda":
-        _use_device(slot)
+        use_devices(slot, resources.ranks)
 
     flag = StopFlag().install()
     last = 0.0

@@ -46,13 +46,18 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Resources:
-    """Where and how a stage runs. Never part of a key: none may change a result (CPU: for a given ``threads``)."""
+    """Where and how a stage runs. Never part of a key: none may change a result (CPU: for a given ``threads``).
+
+    ``ranks`` processes train together, each on a GPU of its own, or on ``threads`` CPU threads of its own: the same
+    steps as one takes, up to rounding (and but for dropout, whose masks each rank draws for itself).
+    """
 
     device: str = "cpu"
     threads: int = 1
     checkpoint_seconds: float = 15.0
     cache: Path | None = None
     stop: Callable[[], bool] = never
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -235,7 +240,7 @@ def _acquire(file: IO[str], on_wait: Callable[[str], None], stop: Callable[[], b
         time.sleep(LOCK_POLL_SECONDS)
 
 
-def provenance(threads: int, device: str) -> dict[str, Any]:
+def provenance(resources: Resources) -> dict[str, Any]:
     """Where a result came from; recorded beside it, never hashed."""
     return {
         "git_revision": _git("rev-parse", "HEAD"),
@@ -248,8 +253,9 @@ def provenance(threads: int, device: str) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "host": platform.node(),
         },
-        "threads": threads,
-        "device": device,
+        "threads": resources.threads,
+        "ranks": resources.ranks,
+        "device": resources.device,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from blurdm.config import Optimisation
 from blurdm.data.layouts import count_report, scan
 from blurdm.data.splits import build_index
+from blurdm.errors import InputError
 from blurdm.evaluation import evaluate
 from blurdm.models.network import Network
 from blurdm.runs import (
@@ -30,7 +32,9 @@ from blurdm.runs import (
 )
 from blurdm.training.batches import TrainingData
 from blurdm.training.checkpoint import save_weights
+from blurdm.training.distributed import rank
 from blurdm.training.joint import joint_network, joint_phases, steps_before
+from blurdm.training.launch import on_ranks
 from blurdm.training.loop import Loop, Phase
 from blurdm.training.tasks import image_module, image_phases, latent_task, warmup_phases
 
@@ -38,13 +42,14 @@ OnProgress = Callable[[Progress], None]
 Inputs = Mapping[str, Path]
 Metrics = dict[str, Any]
 HEARTBEAT_SECONDS = 1.0
+TRAINED = ("baseline", "direct", "pretrain", "diffusion", "joint")  # the stages that several ranks share
 
 
 def run_stage(run: Run, root: Path, resources: Resources, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
     """Make ``run`` exist below ``root`` and return its result; at once if it does. Missing inputs are made first.
 
     A run folder is worked in by one process at a time; a run that was killed continues from its checkpoint.
-    StopRequested when ``resources.stop`` says so, InputError for wrong inputs.
+    StopRequested when ``resources.stop`` says so, InputError for wrong inputs, RankEnded if one of several ranks dies.
     """
     folder = run.folder(root)
     result = finished(folder)
@@ -59,14 +64,16 @@ def run_stage(run: Run, root: Path, resources: Resources, on_progress: OnProgres
 
 
 def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progress: OnProgress) -> dict[str, Any]:
+    if run.stage not in TRAINED:
+        resources = replace(resources, ranks=1)
     write_json(folder / "config.json", run.description)
-    origin = provenance(resources.threads, resources.device)
+    origin = provenance(resources)
     inputs = {name: i.folder(root) for name, i in run.inputs.items() if isinstance(i, Run)}
     threads = torch.get_num_threads()
     torch.set_num_threads(resources.threads)
     started = time.monotonic()
     try:
-        metrics = FUNCTIONS[run.stage](run, inputs, folder, resources, _beating(folder, on_progress))
+        metrics = _metrics(run, inputs, folder, resources, _beating(folder, on_progress))
     finally:
         torch.set_num_threads(threads)
         (folder / HEARTBEAT).unlink(missing_ok=True)
@@ -75,6 +82,20 @@ def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progre
     result = {"stage": run.stage, "key": run.key, "seconds": round(time.monotonic() - started, 2), **metrics}
     write_json(folder / "result.json", result)
     return result
+
+
+def _metrics(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
+    """What the stage's function returns, on as many ranks as asked for; InputError if they cannot share a batch."""
+    if resources.ranks == 1:
+        return FUNCTIONS[run.stage](run, inputs, out, resources, on_progress)
+    section = getattr(run.sections, run.stage)
+    sizes = {"data.batch_size": run.sections.data.batch_size}
+    if getattr(section, "warmup_iterations", 0):
+        sizes[f"{run.stage}.warmup_batch_size"] = section.warmup_batch_size
+    for name, size in sizes.items():
+        if size % resources.ranks:
+            raise InputError(f"{name}: {size} does not divide by {resources.ranks} ranks; should be a multiple of that")
+    return on_ranks(FUNCTIONS[run.stage], (run, inputs, out), resources, on_progress)
 
 
 def _beating(folder: Path, on_progress: OnProgress) -> OnProgress:
@@ -184,6 +205,8 @@ def _loop(
 
 def _trained(module: nn.Module, out: Path, iterations: int) -> Metrics:
     """Store the weights; ``iterations`` counts the optimisation steps on images, those of earlier stages included."""
+    if rank():
+        return {}
     measured = [
         row for line in (out / "history.jsonl").read_text().splitlines() if "val_psnr" in (row := json.loads(line))
     ]

@@ -24,7 +24,7 @@ from experiments.closing import close
 from experiments.display import SweepDisplay
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid, preset_path
 from experiments.planning import print_plan, seconds_of
-from experiments.where import check_options, make_executor, side_by_side
+from experiments.where import check_options, make_executor, ranks, side_by_side
 
 BROKEN, INCOMPLETE = 1, 2
 
@@ -48,7 +48,8 @@ def run(parsed: argparse.Namespace) -> int:
     executor = make_executor(parsed, _slurm_folder(parsed.runs, sweep.grid.name), record["stopped"])
     print_plan(sweep, parsed.runs, side_by_side(parsed), Console(), _device(parsed))
     write_json(ledger, record)
-    resources = Resources(device=_device(parsed), threads=parsed.threads, cache=parsed.runs / ".frames")
+    cache = parsed.runs / ".frames"
+    resources = Resources(device=_device(parsed), threads=parsed.threads, cache=cache, ranks=ranks(parsed))
     targets = [cell.run for cell in sweep.cells]
     if parsed.detach:
         ids = executor.submit(targets, parsed.runs, resources)

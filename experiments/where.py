@@ -19,7 +19,12 @@ def side_by_side(parsed: argparse.Namespace) -> int:
     if parsed.executor == "slurm":
         return SLURM_JOBS
     cores = len(os.sched_getaffinity(0))
-    return max(1, cores // parsed.threads) if not parsed.gpus_per_run else 1
+    return max(1, cores // (parsed.threads * ranks(parsed))) if not parsed.gpus_per_run else 1
+
+
+def ranks(parsed: argparse.Namespace) -> int:
+    """Processes that train a run together: one per GPU of the run, or as many as asked for on CPUs."""
+    return int(parsed.ranks or parsed.gpus_per_run or 1)
 
 
 def make_executor(parsed: argparse.Namespace, slurm_folder: Path, stopped: list[dict[str, Any]]) -> Any:
@@ -30,7 +35,7 @@ def make_executor(parsed: argparse.Namespace, slurm_folder: Path, stopped: list[
         return RayTune(
             parsed.max_concurrent,
             address=parsed.ray_address,
-            cpus_per_run=parsed.threads,
+            cpus_per_run=parsed.threads * ranks(parsed),
             gpus_per_run=parsed.gpus_per_run,
             retries=parsed.retries,
             scheduler=parsed.scheduler,
@@ -38,11 +43,9 @@ def make_executor(parsed: argparse.Namespace, slurm_folder: Path, stopped: list[
         )
     if parsed.executor == "slurm":
         from experiments.executors.slurm import Slurm
-        from experiments.executors.slurm_options import asks_for_gpus, read_options
+        from experiments.executors.slurm_options import read_options
 
         options = read_options(parsed.slurm_options) if parsed.slurm_options else {}
-        if parsed.gpus_per_run and not asks_for_gpus(options):
-            options["gpus-per-node"] = parsed.gpus_per_run
         return Slurm(side_by_side(parsed), options, slurm_folder, parsed.retries)
     if parsed.executor == "processes":
         from experiments.executors.processes import Processes
@@ -54,7 +57,7 @@ def make_executor(parsed: argparse.Namespace, slurm_folder: Path, stopped: list[
 
 
 def check_options(parsed: argparse.Namespace) -> None:
-    """InputError for an option that only another executor knows."""
+    """InputError for an option that only another executor knows, or that contradicts another."""
     for option, value, executor in (
         ("--scheduler", parsed.scheduler, "ray"),
         ("--ray-address", parsed.ray_address, "ray"),
@@ -63,3 +66,5 @@ def check_options(parsed: argparse.Namespace) -> None:
     ):
         if value and parsed.executor != executor:
             raise InputError(f"{option}: only with --executor {executor}, not {parsed.executor}")
+    if parsed.gpus_per_run and ranks(parsed) != parsed.gpus_per_run:
+        raise InputError(f"--ranks {parsed.ranks}: should be one per GPU, as --gpus-per-run {parsed.gpus_per_run}")

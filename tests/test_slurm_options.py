@@ -51,6 +51,8 @@ def test_the_example_is_passed_on_as_it_is_written() -> None:
 def test_a_run_on_a_gpu_asks_for_one_unless_told_otherwise() -> None:
     cuda = Resources(device="cuda")
     assert parameters({}, cuda)["additional_parameters"]["gpus-per-node"] == 1
+    four = parameters({}, Resources(device="cuda", threads=6, ranks=4))
+    assert four["additional_parameters"]["gpus-per-node"] == 4 and four["cpus_per_task"] == 24
     assert "gpus-per-node" not in parameters({"gres": "gpu:a100:2"}, cuda)["additional_parameters"]
     assert "gpus-per-node" not in parameters({"gpus_per_node": None}, cuda)["additional_parameters"]
     assert "gpus-per-node" not in parameters({}, Resources())["additional_parameters"]

@@ -174,9 +174,9 @@ def test_arms_see_the_same_batches(chain: Chain, tmp_path: Path, monkeypatch: py
     batch = TrainingData.batch
 
     def watched(
-        self: TrainingData, purpose: str, step: int, size: int | None = None
+        self: TrainingData, purpose: str, step: int, size: int | None = None, whole: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        result = batch(self, purpose, step, size)
+        result = batch(self, purpose, step, size, whole)
         seen.append((purpose, step))
         assert torch.equal(drawn.setdefault((purpose, step), result[0]), result[0])
         return result

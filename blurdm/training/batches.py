@@ -14,6 +14,7 @@ from blurdm.data.cache import Frames
 from blurdm.metrics.psnr import psnr
 from blurdm.runs import Resources, read_json
 from blurdm.seeding import derive, generator
+from blurdm.training.distributed import own_rows
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,23 @@ class TrainingData:
         train, val = (Frames.load(index, Path(data.root), split, resources.cache) for split in ("train", "val"))
         return cls(train, val, data, seed, torch.device(resources.device))
 
-    def batch(self, purpose: str, step: int, size: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """blur and sharp (B, 3, crop, crop) in [0, 1], and the exposure length in px (B,) if the data set knows it."""
+    def batch(
+        self, purpose: str, step: int, size: int | None = None, whole: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """blur and sharp (B, 3, crop, crop) in [0, 1], and the exposure length in px (B,) if the data set knows it.
+
+        Of several ranks, each draws the batch of ``size`` and, unless it asks for the ``whole``, gets its own rows.
+        """
         data = self.data
         rng = generator(self.seed, purpose, step)
         drawn = draw_batch(self.train, rng, size or data.batch_size, data.crop, data.flips, data.rotations)
-        exposure = None if drawn.exposure is None else torch.from_numpy(drawn.exposure).to(self.device)
-        return torch.from_numpy(drawn.blur).to(self.device), torch.from_numpy(drawn.sharp).to(self.device), exposure
+
+        def placed(array: np.ndarray) -> Tensor:
+            rows = torch.from_numpy(array)
+            return (rows if whole else own_rows(rows)).to(self.device)
+
+        exposure = None if drawn.exposure is None else placed(drawn.exposure)
+        return placed(drawn.blur), placed(drawn.sharp), exposure
 
     def noise_source(self, purpose: str, step: int) -> torch.Generator:
         """The generator that a step's noise is drawn from."""

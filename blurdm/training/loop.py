@@ -17,6 +17,13 @@ from blurdm.errors import InputError, StopRequested
 from blurdm.runs import Progress, Resources, write_bytes
 from blurdm.seeding import derive
 from blurdm.training.checkpoint import load_checkpoint, save_checkpoint
+from blurdm.training.distributed import (
+    agreed,
+    average_gradients,
+    mean_over_ranks,
+    rank,
+    share_batch_statistics,
+)
 from blurdm.training.optim import ParameterGroups, learning_rate, make_average, make_optimizer, set_learning_rate
 
 LOG_EVERY = 10
@@ -36,7 +43,10 @@ class Phase:
 
 
 class Loop:
-    """Trains ``module`` through ``phases`` in the run folder ``out``, continuing the checkpoint that it finds there."""
+    """Trains ``module`` through ``phases`` in the run folder ``out``, continuing the checkpoint that it finds there.
+
+    Several ranks go through the same steps with the same weights; rank 0 alone validates and writes.
+    """
 
     def __init__(
         self,
@@ -50,6 +60,7 @@ class Loop:
         resources: Resources,
         on_progress: Callable[[Progress], None],
     ) -> None:
+        share_batch_statistics(module)
         self.module, self.phases, self.section = module, phases, section
         self.key, self.seed, self.out = key, seed, out
         self.resources, self.on_progress = resources, on_progress
@@ -80,7 +91,7 @@ class Loop:
                 loss, parts = self._update(phase, local)
                 self.step += 1
                 self._report(phase, local + 1, loss, parts, time.monotonic() - started)
-                if self.resources.stop():
+                if agreed(self.resources.stop()):
                     self._save()
                     raise StopRequested(f"stopped and saved at step {self.step} of {self.total}")
                 if time.monotonic() - saved > self.resources.checkpoint_seconds:
@@ -94,7 +105,7 @@ class Loop:
         phase = self.phases[-1]
         self.module.eval()
         with torch.no_grad():
-            loss, parts = phase.loss(0)
+            loss, parts = mean_over_ranks(*phase.loss(0))
         value = self._validate(phase, 0)
         numbers = {"loss": loss.item()} | ({} if value is None else {"val_psnr": value})
         read = {name: part.item() for name, part in parts.items()}
@@ -116,18 +127,20 @@ class Loop:
     def _update(self, phase: Phase, local: int) -> tuple[float, Mapping[str, Tensor]]:
         assert self.optimizer is not None
         self.module.train()
-        # Dropout draws from the global generator, so that one is set anew for every step.
-        torch.manual_seed(derive(self.seed, "dropout", phase.name, local))
+        # Dropout draws from the global generator, so that one is set anew for every step; each rank has its own stream.
+        torch.manual_seed(derive(self.seed, "dropout", phase.name, local, *([rank()] if rank() else [])))
         set_learning_rate(self.optimizer, learning_rate(local, phase.iterations, phase.lr, self.section.lr_min))
         self.module.zero_grad(set_to_none=True)  # not only the optimiser's: an earlier phase may have trained more
         total, parts = phase.loss(local)
-        value = total.item()
+        mean, parts = mean_over_ranks(total, parts)
+        value = mean.item()
         if not math.isfinite(value):
             raise InputError(
                 f"{self.out}: the loss is {value} at step {self.step + 1} of {self.total} ({phase.name}); "
                 f"lower the learning rate of this phase ({phase.lr:g}) or set grad_clip"
             )
         total.backward()
+        average_gradients(self.module)
         if self.section.grad_clip is not None:
             # Over what the optimiser trains: a parameter that this phase leaves alone has no gradient.
             nn.utils.clip_grad_norm_(self.module.parameters(), self.section.grad_clip)
@@ -149,13 +162,15 @@ class Loop:
         self.on_progress(Progress(self.step, self.total, numbers=numbers | self.measured, note=phase.name))
 
     def _validate(self, phase: Phase, local: int) -> float | None:
-        if phase.validate is None or (local % self.section.validate_every and local != phase.iterations):
+        if rank() or phase.validate is None or (local % self.section.validate_every and local != phase.iterations):
             return None
         self.result.eval()
         with torch.no_grad():
             return phase.validate(self.result)
 
     def _save(self) -> None:
+        if rank():
+            return
         assert self.optimizer is not None
         state = {
             "key": self.key,
@@ -187,4 +202,6 @@ class Loop:
 
     def _write_history(self) -> None:
         """The history as of this step: rows that a killed process logged beyond its checkpoint are not kept twice."""
+        if rank():
+            return
         write_bytes(self.out / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.history).encode())

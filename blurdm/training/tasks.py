@@ -16,6 +16,7 @@ from blurdm.models.prior import PriorGenerator
 from blurdm.runs import stored_section
 from blurdm.training.batches import TrainingData, validation_psnr
 from blurdm.training.checkpoint import load_weights
+from blurdm.training.distributed import own_rows
 from blurdm.training.latent_loss import latent_loss
 from blurdm.training.loop import Phase
 from blurdm.training.losses import image_loss
@@ -59,7 +60,7 @@ def image_phases(
 def _image_step(network: Network, data: TrainingData, loss: Loss, step: int, prior_loss: PriorLoss | None) -> Parts:
     """The loss of a step, whose batch and noise follow from its number."""
     blur, sharp, _ = data.batch("batch", step)
-    noise = network.draw_noise([data.noise_source("noise", step)] * len(blur))
+    noise = own_rows(network.draw_noise([data.noise_source("noise", step)] * data.data.batch_size))
     total, parts = image_loss(network(blur, network.latent(blur, sharp, noise)), sharp, loss)
     if prior_loss is None:
         return total, parts
@@ -133,7 +134,7 @@ def latent_task(sections: Any, pretrained: Path, data: TrainingData) -> tuple[Pr
 
     def loss(step: int) -> Parts:
         blur, sharp, _ = data.batch("latent batch", step)
-        noise = generator.draw_noise([data.noise_source("latent noise", step)] * len(blur))
+        noise = own_rows(generator.draw_noise([data.noise_source("latent noise", step)] * data.data.batch_size))
         return latent_loss(generator, sharp_encoder, blur, sharp, noise, section), {}
 
     def groups() -> ParameterGroups:
@@ -199,6 +200,6 @@ def load_sharp_encoder(pretrained: Path) -> Encoder:
 def latent_statistics(encoder: nn.Module, data: TrainingData, crops: int) -> tuple[Tensor, Tensor]:
     """Mean and spread (size,) of the oracle latent over training crops, and over tokens."""
     size = data.data.batch_size
-    latents = [encoder(*data.batch("statistics batch", i)[:2]) for i in range(-(-crops // size))]
+    latents = [encoder(*data.batch("statistics batch", i, whole=True)[:2]) for i in range(-(-crops // size))]
     every = torch.cat(latents)[:crops].flatten(0, -2)
     return every.mean(0), every.std(0).clamp_min(1e-6)

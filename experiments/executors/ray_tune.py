@@ -19,7 +19,7 @@ from ray.exceptions import RayActorError  # noqa: TID253
 from ray.tune.schedulers import ASHAScheduler  # noqa: TID253
 from ray.tune.search import Searcher  # noqa: TID253
 
-from blurdm.errors import InputError, StopRequested
+from blurdm.errors import InputError, RankEnded, StopRequested
 from blurdm.graph import Failure, Frontier, Listener, missing
 from blurdm.runs import Resources, Run, never, write_bytes
 from experiments.executors.heartbeats import Heartbeats
@@ -235,6 +235,8 @@ class _Watch(tune.Callback):
         if isinstance(error, RayActorError):
             reason = str(error).partition("\n")[0]
             self.sweep.fail(Failure(run, f"its worker was lost {trial.num_failures} times ({reason})", True))
+        elif isinstance(cause := getattr(error, "cause", error), RankEnded):
+            self.sweep.fail(Failure(run, f"{cause} (ended {trial.num_failures} times)", True))
         else:
             self.sweep.fail(Failure(run, str(error), False))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ray import tune  # noqa: TID253
 
-from blurdm.errors import StopRequested
+from blurdm.errors import RankEnded, StopRequested
 from blurdm.graph import Failure
 from blurdm.pool import keep_freed_memory
 from blurdm.runs import Progress, Resources, Run, ignore_progress
@@ -43,6 +43,8 @@ def train(config: Mapping[str, str], runs: Mapping[str, Run], place: Place) -> d
         run_stage(run, place.root, replace(place.resources, stop=stop), report)
     except StopRequested:
         return {"outcome": "stopped"}
+    except RankEnded:
+        raise  # Tune starts the run again, as after the loss of a worker
     except Exception as error:
         failure = Failure.of(run, error, run.folder(place.root))
         if not failure.expected:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blurdm.errors import InputError, StopRequested
+from blurdm.errors import InputError, RankEnded, StopRequested
 from blurdm.graph import Failure, inputs
 from blurdm.interrupt import StopFlag
 from blurdm.runs import Resources, Run, finished, read_json, write_json
@@ -41,6 +41,8 @@ class RunJob:
             print(stopped, flush=True)
             self._requeue(submitits)
             return str(stopped)
+        except RankEnded:
+            raise  # leaving no word, as a job that was lost: it is submitted again
         except Exception as error:  # raised again for the log, and for the job to count as failed
             failure = Failure.of(self.run, error, self.run.folder(self.root))
             left = {"message": failure.message, "expected": failure.expected, "again": bool(absent)}

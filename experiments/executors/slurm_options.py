@@ -66,13 +66,13 @@ def parameters(options: Mapping[str, Any], resources: Resources) -> dict[str, An
         "time": minutes(named.pop("time", MINUTES), "time"),
         "signal_delay_s": named.pop("signal-delay", SIGNAL_SECONDS),
         "srun_args": named.pop("srun-args", []),
-        "cpus_per_task": named.pop("cpus-per-task", resources.threads),
+        "cpus_per_task": named.pop("cpus-per-task", resources.threads * resources.ranks),
         "setup": setup,
         "stderr_to_stdout": True,
     }
     passed = {name: value for name, value in named.items() if value is not None and value is not False}
     if resources.device.startswith("cuda") and not asks_for_gpus(options):
-        passed["gpus-per-node"] = 1
+        passed["gpus-per-node"] = resources.ranks
     passed |= {"chdir": Path.cwd(), "requeue": True}
     return result | {"additional_parameters": passed}
 
