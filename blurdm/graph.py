@@ -1,7 +1,7 @@
 """The graph of runs: what must be computed, in which order, and what a failure spoils. No torch here."""
 
 import traceback
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,12 +98,14 @@ def levels(runs: Sequence[Run]) -> list[list[Run]]:
 class Frontier:
     """How far a set of runs has got: which are ready, which wait for others of the set, which are underway.
 
-    What is needed but not in the set counts as there.
+    What is needed but not in the set counts as there. Of ready runs, the one that comes first in ``runs`` is next, so
+    that a row of a sweep is finished before many others are begun.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
         members = {run.key: run for run in runs}
-        self.ready: deque[Run] = deque()
+        self._place = {key: number for number, key in enumerate(members)}
+        self.ready: list[Run] = []
         self.underway: dict[str, Run] = {}
         self.waiting: dict[str, Run] = {}
         self._needs: dict[str, set[str]] = {}
@@ -126,7 +128,7 @@ class Frontier:
         """The next ready run, underway from now on; None if no run is ready."""
         if not self.ready:
             return None
-        run = self.ready.popleft()
+        run = self.ready.pop(0)
         self.underway[run.key] = run
         return run
 
@@ -138,7 +140,8 @@ class Frontier:
             self._needs[user.key].discard(run.key)
             if user.key in self.waiting and not self._needs[user.key]:
                 freed.append(self.waiting.pop(user.key))
-        self.ready.extend(freed)
+        for user in freed:
+            insort(self.ready, user, key=lambda run: self._place[run.key])
         return freed
 
     def failed(self, failure: Failure) -> list[Failure]:
