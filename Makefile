@@ -52,4 +52,4 @@ $(READY): requirements.lock pyproject.toml
 # What the chain made; the environment and downloaded weights stay.
 clean:
 	find results -mindepth 1 -maxdepth 1 ! -name evidence -exec rm -rf {} + 2>/dev/null || true
-	rm -rf runs reports models chain data/pairs data/demo data/evidence data/.evidence.fresh data/evidence_pairs mlflow.db mlartifacts dvc_plots .dvc/cache .dvc/tmp
+	rm -rf runs reports models chain data/pairs data/demo data/evidence data/.evidence.fresh data/evidence_pairs mlflow.db mlflow.db.lock mlartifacts dvc_plots .dvc/cache .dvc/tmp
