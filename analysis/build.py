@@ -11,7 +11,7 @@ from rich.console import Console
 from analysis.gallery import choose, gallery
 from analysis.load import collect_curves, evaluate_runs, write_csv, write_results
 from analysis.plots import paired_differences, save, training_curves
-from analysis.render import show
+from analysis.render import command, show
 from analysis.tables import (
     COSTS,
     caption,
@@ -21,7 +21,6 @@ from analysis.tables import (
     main_strings,
     write_tables,
 )
-from blurdm.errors import InputError
 
 BOOTSTRAP_SEED = 0  # the intervals are part of the report, so the same results give the same digits
 
@@ -61,15 +60,7 @@ def _restorations(pointer: Path, rows: pd.DataFrame, reports: Path, console: Con
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.build", description=__doc__)
     parser.add_argument("--pointer", type=Path, default=Path("chain/evaluate.json"))
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--reports", type=Path, default=Path("reports"))
-    options = parser.parse_args(arguments)
-    try:
-        build(options.pointer, options.results, options.reports, Console())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command(parser, arguments, lambda o: build(o.pointer, o.results, o.reports, Console()))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,8 @@ from analysis.grid_tables import (
     statistics,
 )
 from analysis.load import write_csv
-from analysis.render import terminal_table
+from analysis.render import command, terminal_table
 from analysis.tables import METRICS
-from blurdm.errors import InputError
 from blurdm.ledger import Ledger, State, read_ledger, runs_root
 from blurdm.runs import write_bytes
 
@@ -112,15 +111,7 @@ def _blocks(table: pd.DataFrame, console: Console) -> list[pd.DataFrame]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.grid", description=__doc__)
     parser.add_argument("ledger", type=Path, help="runs/sweeps/<grid>.json, which the sweep wrote")
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--reports", type=Path, default=Path("reports"))
-    options = parser.parse_args(arguments)
-    try:
-        build_grid(options.ledger, options.results, options.reports, Console())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command(parser, arguments, lambda o: build_grid(o.ledger, o.results, o.reports, Console()))
 
 
 if __name__ == "__main__":

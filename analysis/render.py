@@ -1,12 +1,18 @@
 """Tables of strings as Markdown, as LaTeX and on the terminal."""
 
+import argparse
 import re
+import sys
 import unicodedata
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+
+from blurdm.errors import InputError
 
 WIDE = 110  # columns of a terminal that shows the tables unbroken
 WORDS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "−": "$-$"}
@@ -111,3 +117,17 @@ def three_digits(value: float) -> str:
         return "0"
     decimals = max(0, 2 - int(np.floor(np.log10(abs(value)))))
     return f"{value:.{decimals}f}"
+
+
+def command(
+    parser: argparse.ArgumentParser, arguments: list[str] | None, make: Callable[[argparse.Namespace], object]
+) -> int:
+    """Parse with --results and --reports added, and ``make``; exit code 2 and one line for wrong input."""
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--reports", type=Path, default=Path("reports"))
+    try:
+        make(parser.parse_args(arguments))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

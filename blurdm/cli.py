@@ -52,11 +52,11 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.add_argument("stage")
     _add_config(run)
     run.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
-    run.add_argument("--seeds", type=_seeds, help="0,1,2 instead of the config's")
+    run.add_argument("--seeds", type=seeds, help="0,1,2 instead of the config's")
     run.add_argument("--jobs", type=int, help="processes side by side (default: all of few on a CPU, one on a GPU)")
     run.add_argument("--device", default="cpu", help="cpu or cuda")
     run.add_argument("--threads", type=int, default=1, help="CPU threads of each process; part of bit-exactness")
-    run.add_argument("--ranks", type=_count, default=1, help="processes that train a run, on cuda with a GPU each")
+    run.add_argument("--ranks", type=count, default=1, help="processes that train a run, on cuda with a GPU each")
     run.add_argument("--checkpoint-seconds", type=float, default=15.0)
     run.add_argument("--pointer", type=Path, help="write where the runs are, and their figures, to this JSON file")
     run.add_argument("--export", type=Path, help="copy weights and config here, one folder per seed")
@@ -111,14 +111,16 @@ def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     track.set_defaults(command=_track)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A number of one or more on a command line."""
     number = int(text)
     if number < 1:
         raise ValueError
     return number
 
 
-def _seeds(text: str) -> tuple[int, ...]:
+def seeds(text: str) -> tuple[int, ...]:
+    """``0,1,2`` on a command line."""
     return tuple(int(part) for part in text.split(","))
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script, from anywhere
 
+from blurdm.cli import EXIT_INPUT, count, seeds
 from blurdm.errors import InputError, StopRequested
 from blurdm.interrupt import EXIT_STOPPED
 from experiments import verbs
 
-EXIT_INPUT = 2
 EPILOG = """verbs: plan shows rows, shared work and the time to expect; run (the default) does it and prints the table;
 status looks at a sweep from another shell; collect makes tables, plot and MLflow runs of what is finished so far;
 cancel ends a sweep, whose state is kept. Running the same sweep again computes what is missing, and nothing twice."""
@@ -41,17 +41,17 @@ def parser() -> argparse.ArgumentParser:
 def _add_question(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--grid", required=True, help="a name in experiments/grids, or a YAML file")
     group.add_argument("--preset", help="demo (params.yaml), a name in experiments/presets, or a YAML file")
-    group.add_argument("--seeds", type=_seeds, help="0,1,2 instead of the preset's")
+    group.add_argument("--seeds", type=seeds, help="0,1,2 instead of the preset's")
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every row")
     group.add_argument("--name", help="of this sweep; default: the grid's, and a suffix if it is changed by the above")
 
 
 def _add_machines(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--executor", default="processes", choices=["inline", "processes", "ray", "slurm"])
-    group.add_argument("--max-concurrent", type=_count, help="runs at a time (default: one per core; slurm: 8)")
+    group.add_argument("--max-concurrent", type=count, help="runs at a time (default: one per core; slurm: 8)")
     group.add_argument("--gpus-per-run", type=int, default=0, metavar="N", help="0: train on CPUs")
-    group.add_argument("--ranks", type=_count, metavar="N", help="processes that train a run (default: one per GPU)")
-    group.add_argument("--threads", type=_count, default=1, help="CPU threads of each rank; part of bit-exactness")
+    group.add_argument("--ranks", type=count, metavar="N", help="processes that train a run (default: one per GPU)")
+    group.add_argument("--threads", type=count, default=1, help="CPU threads of each rank; part of bit-exactness")
     group.add_argument("--retries", type=int, default=3, help="ray, slurm: how often a lost run is started again")
     group.add_argument("--scheduler", choices=["asha"], help="ray: stop hopeless runs of stage 3 early")
     group.add_argument("--ray-address", help="an existing cluster; 'auto' finds the one of this machine")
@@ -65,17 +65,6 @@ def _add_places(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--results", type=Path, default=Path("results"), help="where collected results go")
     group.add_argument("--reports", type=Path, default=Path("reports"), help="where tables and plots go")
     group.add_argument("--no-mlflow", action="store_true", help="do not send the rows to MLflow")
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 if __name__ == "__main__":
