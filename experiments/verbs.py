@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import os
 import platform
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,15 +15,14 @@ from typing import Any
 
 from rich.console import Console
 
-from blurdm.config import canonical_json, identity, load_config, section_keys
-from blurdm.errors import InputError
+from blurdm.config import Config, canonical_json, identity, section_keys
+from blurdm.errors import InputError, StopRequested
 from blurdm.graph import Failure, missing
 from blurdm.interrupt import StopFlag
 from blurdm.ledger import read_ledger, runs_root, state
-from blurdm.runs import Resources, Run, heartbeat, read_json, write_json
-from experiments.closing import close
+from blurdm.runs import Resources, Run, heartbeat, locked, read_json, write_json
 from experiments.display import SweepDisplay
-from experiments.grid import Grid, Sweep, expand, grid_path, load_grid, preset_path
+from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
 from experiments.planning import print_plan, seconds_of
 from experiments.where import check_options, make_executor, ranks, side_by_side
 
@@ -31,7 +31,7 @@ BROKEN, INCOMPLETE = 1, 2
 
 def plan(parsed: argparse.Namespace) -> int:
     """Show rows, distinct runs, shared work, what is there already, and the time to expect. Nothing is written."""
-    sweep = _sweep(parsed)
+    sweep = expand(_grid(parsed), parsed.runs / ".digests.json")
     print_plan(sweep, parsed.runs, side_by_side(parsed), Console(), _device(parsed))
     return 0
 
@@ -41,8 +41,9 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.dry_run:
         return plan(parsed)
     check_options(parsed)
-    _make_data(parsed)
-    sweep = _sweep(parsed)
+    grid = _grid(parsed)
+    _make_data(grid.rows[0].config)
+    sweep = expand(grid, parsed.runs / ".digests.json")
     ledger = _ledger_path(parsed.runs, sweep.grid.name)
     record = _with_history(sweep.ledger(), ledger)
     executor = make_executor(parsed, _slurm_folder(parsed.runs, sweep.grid.name), record["stopped"])
@@ -98,11 +99,8 @@ def collect(parsed: argparse.Namespace) -> int:
 def cancel(parsed: argparse.Namespace) -> int:
     """End the sweep wherever it runs: queued and running jobs, and the commands on this machine that drive it."""
     path = _existing_ledger(parsed)
-    name, count = read_ledger(path).grid, 0
-    for driver in sorted(_drivers(path).glob("*.json")):
-        told = read_json(driver)
-        if told["host"] == platform.node() and _signal(told["pid"]):
-            count += 1
+    name = read_ledger(path).grid
+    count = sum([_stop_driver(mark.parent) for mark in _drivers(path).glob("*/driver.json")])
     folder = _slurm_folder(parsed.runs, name)
     jobs: list[str] = []
     if folder.is_dir():
@@ -111,11 +109,6 @@ def cancel(parsed: argparse.Namespace) -> int:
         jobs = cancel_jobs(folder)
     print(f"{name}: asked {count} running commands and {len(jobs)} jobs to stop; what they computed is kept")
     return 0
-
-
-def _sweep(parsed: argparse.Namespace) -> Sweep:
-    grid = _grid(parsed)
-    return expand(grid, parsed.runs / ".digests.json")
 
 
 def _device(parsed: argparse.Namespace) -> str:
@@ -147,16 +140,14 @@ def _digest(grid: Grid) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _make_data(parsed: argparse.Namespace) -> None:
-    """Pairs of a preset that makes its own are made if there are none; data sets with pairs are the user's to fetch."""
-    path = Path(parsed.grid) if parsed.grid.endswith(".yaml") else grid_path(parsed.grid)
-    source = preset_path(load_grid(path, parsed.preset, parsed.set, parsed.seeds).preset)
-    config = load_config(source, [o for o in parsed.set if o.partition(".")[0] in ("data", "synthesis")])
+def _make_data(config: Config) -> None:
+    """Pairs of a config that makes its own are made if there are none; data sets with pairs are the user's to fetch."""
     if config.synthesis is None or Path(config.data.root).exists():
         return
     if not Path(config.synthesis.photos).exists():
         raise InputError(
-            f"{config.synthesis.photos}: no such folder of photos; `blurdm data photos` fetches the demo's"
+            f"{config.synthesis.photos}: no such folder of photos; fetch the demo's with `blurdm data photos`,"
+            " those of the grid evidence with `blurdm data photos --set evidence`"
         )
     from blurdm.data.blur_formation import make_pairs
 
@@ -186,25 +177,32 @@ def _execute(
 
 @contextmanager
 def _driving(ledger: Path) -> Iterator[None]:
-    """Say that this process drives the sweep, so that ``cancel`` finds it."""
-    mark = _drivers(ledger) / f"{platform.node()}-{os.getpid()}.json"
-    write_json(mark, {"pid": os.getpid(), "host": platform.node()})
-    try:
-        yield
-    finally:
-        mark.unlink(missing_ok=True)
+    """Say that this process drives the sweep, so that ``cancel`` finds it; the lock says that it is alive."""
+    mark = _drivers(ledger) / f"{platform.node()}-{os.getpid()}"
+    with locked(mark):
+        write_json(mark / "driver.json", {"pid": os.getpid(), "host": platform.node()})
+        try:
+            yield
+        finally:
+            shutil.rmtree(mark)
 
 
 def _drivers(ledger: Path) -> Path:
     return ledger.with_suffix(".drivers")
 
 
-def _signal(pid: int) -> bool:
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except (ProcessLookupError, PermissionError):
+def _stop_driver(mark: Path) -> bool:
+    """Ask the process behind ``mark`` to stop, if it is of this machine; a mark that a killed one left is removed."""
+    driver = read_json(mark / "driver.json")
+    if driver["host"] != platform.node():
         return False
-    return True
+    try:
+        with locked(mark, stop=lambda: True):
+            shutil.rmtree(mark)
+            return False
+    except StopRequested:  # the lock is held, so the number is still that process's
+        os.kill(driver["pid"], signal.SIGTERM)
+        return True
 
 
 def _ledger_path(runs: Path, name: str) -> Path:
@@ -264,4 +262,6 @@ def _run_state(folder: Path, stage: str, key: str, queue: dict[str, str]) -> str
 
 
 def _close(ledger: Path, parsed: argparse.Namespace) -> None:
+    from experiments.closing import close  # pandas and matplotlib: not for a plan
+
     close(ledger, parsed.results, parsed.reports, mlflow=not parsed.no_mlflow)

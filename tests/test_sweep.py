@@ -1,6 +1,7 @@
 """The command ``sweep.py`` on a tiny grid: its verbs, and what happens when things go wrong."""
 
 import json
+import platform
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from conftest import REPOSITORY, state_of, write_tiny_config
 from ruamel.yaml import YAML
 
 from blurdm.interrupt import SIGNALS
+from blurdm.runs import write_json
 from experiments.display import SweepDisplay, minutes
 from experiments.sweep import main
 
@@ -125,6 +127,24 @@ def test_a_failing_row_spoils_only_itself(
     assert "failed" in out
     code, out, _ = sweep("status", "--grid", str(path), *places)
     assert code == 0 and "1 of 2 rows done" in out and "bad: failed" in out
+
+
+def test_cancel_leaves_alone_what_got_the_number_of_a_killed_sweep(
+    sweep: Callable[..., tuple[int, str, str]], asked: list[str], tmp_path: Path
+) -> None:
+    sweeps = tmp_path / "runs" / "sweeps"
+    code, _, err = sweep(*asked, "--set", "pretrain.lr=1e38", "--name", "mine")
+    assert code == 2 and (sweeps / "mine.json").is_file(), err
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        mark = sweeps / "mine.drivers" / "left"
+        write_json(mark / "driver.json", {"pid": bystander.pid, "host": platform.node()})
+        code, out, _ = sweep("cancel", *asked, "--set", "pretrain.lr=1e38", "--name", "mine")
+        assert code == 0 and "asked 0 running commands" in out and not mark.exists()
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def capacity(cpus: float, gpus: float) -> int:
     if room == 0:
         largest = max(node.get("CPU", 0.0) for node in nodes), max(node.get("GPU", 0.0) for node in nodes)
         raise InputError(
-            f"--cpus-per-run {cpus:g} --gpus-per-run {gpus:g}: no node of the Ray cluster has as many; "
+            f"{cpus:g} CPUs (--threads x --ranks) and {gpus:g} GPUs for a run: no node of the Ray cluster has as many; "
             f"the most on one of its {len(nodes)} nodes are {largest[0]:g} CPUs and {largest[1]:g} GPUs"
         )
     return room
