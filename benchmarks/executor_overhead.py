@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
-from blurdm.config import load_config
+from blurdm.config_file import load_config
 from blurdm.plan import plan
 from blurdm.runs import Progress, Resources, Run, never
 from experiments.executors import Executor

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from blurdm.config import Config, load_config
+from blurdm.config import Config
+from blurdm.config_file import load_config
 from blurdm.interrupt import StopFlag
 from blurdm.ledger import read_ledger
 from blurdm.plan import MODELS, check, plan_all

@@ -156,7 +156,7 @@ def _photos(parsed: argparse.Namespace) -> int:
 
 
 def _pairs(parsed: argparse.Namespace) -> int:
-    from blurdm.config import load_config
+    from blurdm.config_file import load_config
     from blurdm.data.blur_formation import make_pairs
 
     config = load_config(parsed.config, parsed.set)
@@ -168,7 +168,7 @@ def _pairs(parsed: argparse.Namespace) -> int:
 
 
 def _check(parsed: argparse.Namespace) -> int:
-    from blurdm.config import load_config
+    from blurdm.config_file import load_config
     from blurdm.data.layouts import count_report, scan
     from blurdm.data.splits import build_index
 
@@ -189,7 +189,7 @@ def _weights(parsed: argparse.Namespace) -> int:
 
 def _profile(parsed: argparse.Namespace) -> int:
     from blurdm.canonical import print_profile
-    from blurdm.config import load_config
+    from blurdm.config_file import load_config
 
     print_profile(load_config(parsed.config, parsed.set), parsed.device)
     return 0

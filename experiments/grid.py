@@ -10,7 +10,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from blurdm.config import Config, apply_override, read_yaml, validate, validate_as
+from blurdm.config import Config
+from blurdm.config_file import apply_override, read_yaml, validate, validate_as
 from blurdm.errors import InputError
 from blurdm.graph import distinct
 from blurdm.metrics.full_reference import METRICS

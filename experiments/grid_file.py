@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from blurdm.config import Config, Count, Section, section_keys
+from blurdm.config import Config, Count, Section
+from blurdm.config_file import section_keys
 from blurdm.errors import InputError
 from blurdm.registry import require
 

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from blurdm.config import Config, Section, changed_section, section_keys
+from blurdm.config import Config, Section
+from blurdm.config_file import changed_section, section_keys
 from blurdm.plan import check
 
 Keys = tuple[tuple[str, str], ...]

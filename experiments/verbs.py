@@ -15,7 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
-from blurdm.config import Config, canonical_json, identity, section_keys
+from blurdm.config import Config, canonical_json, identity
+from blurdm.config_file import section_keys
 from blurdm.errors import InputError, StopRequested
 from blurdm.graph import Failure, missing
 from blurdm.interrupt import StopFlag

@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 from slurm.cluster import slurm, slurm_cluster  # noqa: F401
 
 from blurdm.cli import main
-from blurdm.config import Config, Synthesis, load_config, read_yaml, validate
+from blurdm.config import Config, Synthesis
+from blurdm.config_file import load_config, read_yaml, validate
 from blurdm.data.blur_formation import make_pairs
 from blurdm.data.demo import PHOTOS
 from blurdm.data.pairs import read_image, write_image

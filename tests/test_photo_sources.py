@@ -16,7 +16,8 @@ from conftest import SMOKE, state_of
 from tools import REQUIRE, require
 
 from blurdm.cli import main
-from blurdm.config import Synthesis, load_config
+from blurdm.config import Synthesis
+from blurdm.config_file import load_config
 from blurdm.data import archives, demo, evidence
 from blurdm.data.archives import Package
 from blurdm.data.blur_formation import make_pairs

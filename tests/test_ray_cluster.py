@@ -28,7 +28,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from contracts.test_executors import Notes
-from blurdm.config import load_config
+from blurdm.config_file import load_config
 from blurdm.plan import plan
 from blurdm.runs import Resources, never
 from experiments.executors.ray_tune import RayTune

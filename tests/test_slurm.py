@@ -17,7 +17,7 @@ import pytest
 from conftest import REPOSITORY, tiny_config, write_tiny_config
 from slurm.cluster import Cluster
 
-from blurdm.config import load_config
+from blurdm.config_file import load_config
 from blurdm.errors import InputError, StopRequested
 from blurdm.graph import Failure, distinct
 from blurdm.plan import plan
@@ -31,7 +31,7 @@ LONG = {"baseline.iterations": [50, 30], "baseline.validate_every": 40, "evaluat
 DRIVER = """
 import sys
 from pathlib import Path
-from blurdm.config import load_config
+from blurdm.config_file import load_config
 from blurdm.plan import plan
 from blurdm.runs import Resources, never
 from experiments.executors.slurm import Slurm

@@ -25,7 +25,7 @@ from analysis.tables import (
     main_strings,
     markdown,
 )
-from blurdm.config import read_yaml
+from blurdm.config_file import read_yaml
 from blurdm.errors import InputError
 
 REPO = Path(__file__).parents[1]

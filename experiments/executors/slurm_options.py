@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from blurdm.config import read_yaml
+from blurdm.config_file import read_yaml
 from blurdm.errors import InputError
 from blurdm.runs import Resources
 

@@ -1,0 +1,39 @@
+"""Grids for tests: shipped ones on tiny data, and small ones written for a test."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from experiments.grid import Grid, Row, Sweep, expand, grid_path, load_grid
+
+
+@cache
+def sweep(name: str, data: Path, preset: str | None = None, seeds: tuple[int, ...] | None = None) -> Sweep:
+    return expand(load_grid(grid_path(name), preset, [f"data.root={data}"], seeds))
+
+
+def stages(made: Sweep) -> dict[str, int]:
+    return {stage: count for stage, count in made.per_stage.items() if stage != "prepare"}
+
+
+def row(grid: Grid, name: str) -> Row:
+    return next(row for row in grid.rows if row.name == name)
+
+
+def write_grid(folder: Path, **changes: Any) -> Path:
+    """A valid grid of four rows with ``changes``; a key set to None is left out."""
+    tree: dict[str, Any] = {
+        "question": "How many steps?",
+        "preset": "smoke",
+        "axes": {"diffusion.steps": [1, 2], "diffusion.fixed_terminal_noise": {"official": None, "fixed": 0.18}},
+        "rows": 4,
+        "baseline": "steps=2, official",
+    }
+    tree = {key: value for key, value in (tree | changes).items() if value is not None}
+    path = folder / "some_grid.yaml"
+    path.write_text(json.dumps(tree))  # which is YAML, and keeps the order of the keys
+    return path
+
+
+# Adding a grid is adding a file: each is checked by being there.
