@@ -34,6 +34,3 @@ def write_grid(folder: Path, **changes: Any) -> Path:
     path = folder / "some_grid.yaml"
     path.write_text(json.dumps(tree))  # which is YAML, and keeps the order of the keys
     return path
-
-
-# Adding a grid is adding a file: each is checked by being there.

@@ -304,7 +304,7 @@ def test_the_bottom_layer_imports_nothing_heavy(module: str) -> None:
 
 def test_planning_and_the_help_text_need_no_torch(tiny_data: Path) -> None:
     code = (
-        "import sys; from blurdm.config import load_config;"
+        "import sys; from blurdm.config_file import load_config;"
         "from blurdm.plan import plan_all, check; c = load_config('experiments/presets/smoke.yaml',"
         " ['data.root=' + sys.argv[1], 'data.val_scenes=[brick]']); check(c, 'x');"
         "print(len(plan_all(c, 'evaluate', (0,)))); print(*sys.modules)"
