@@ -61,7 +61,9 @@ class Data(Section):
 class Backbone(Section):
     name: str
     width: Count = Field(description="channels at full resolution")
-    blocks: Count = Field(description="residual blocks per level")
+    blocks: Count | Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        description="depth: one number for every level, or one per level (each backbone says which those are)"
+    )
     dropout: Fraction
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blurdm.config import Latent
+from blurdm.models.shape import pad_to_multiple
 
 SLOPE = 0.1
 MULTIPLE = 4  # the residual blocks run at a quarter of the resolution
@@ -72,9 +73,7 @@ class Encoder(nn.Module):
         return (first - mean) / std, (second - mean) / std
 
     def _unshuffled(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        image = F.pad(image, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="reflect")
-        return F.pixel_unshuffle(image, self.unshuffle)
+        return F.pixel_unshuffle(pad_to_multiple(image, MULTIPLE), self.unshuffle)
 
 
 def cells(x: Tensor, grid: int) -> Iterator[Tensor]:

@@ -7,11 +7,13 @@ from torch import Tensor, nn
 from blurdm.config import Backbone, Latent, Level
 from blurdm.errors import InputError
 from blurdm.models.fusion import make_fusion
+from blurdm.models.shape import depths, pad_to_multiple
 
 SCALES = (4, 2, 1)  # output i has 1/SCALES[i] of the input's resolution
 PAPER = Backbone(name="mimo_unet", width=32, blocks=20, dropout=0.1)
 PARAMETERS = {None: 16_107_651, 256: 16_222_339}  # of PAPER, by latent size
 MULTIPLE = 8
+LEVELS: tuple[Level, ...] = ("fine", "middle", "coarse")
 
 
 def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
@@ -29,12 +31,15 @@ class MimoUNet(nn.Module):
         w = backbone.width
         fine, middle, coarse = w, 2 * w, 4 * w
         self.has_prior = latent is not None
-        self.encoders = nn.ModuleList(_blocks(c, backbone.blocks) for c in (fine, middle, coarse))
+        depth = dict(zip(LEVELS, depths(backbone, LEVELS), strict=True))
+        self.encoders = nn.ModuleList(
+            _blocks(c, depth[level]) for level, c in zip(LEVELS, (fine, middle, coarse), strict=True)
+        )
         self.into = nn.ModuleList([_conv(3, fine), _conv(fine, middle, stride=2), _conv(middle, coarse, stride=2)])
         self.up = nn.ModuleList([_up(coarse, middle), _up(middle, fine)])
         self.out = nn.Conv2d(fine, 3, 3, padding=1)
         levels: dict[Level, int] = {"coarse": coarse, "middle": middle, "fine": fine}
-        self.decoders = nn.ModuleList(_Decoder(c, backbone.blocks, latent, level) for level, c in levels.items())
+        self.decoders = nn.ModuleList(_Decoder(c, depth[level], latent, level) for level, c in levels.items())
         self.narrow = nn.ModuleList([_conv(coarse, middle, kernel=1), _conv(middle, fine, kernel=1)])
         self.coarse_out = nn.ModuleList([nn.Conv2d(c, 3, 3, padding=1) for c in (coarse, middle)])
         self.across = nn.ModuleList(_across_scales(fine + middle + coarse, c) for c in (fine, middle))
@@ -51,7 +56,7 @@ class MimoUNet(nn.Module):
                 f"mimo_unet {'with' if self.has_prior else 'without'} prior: latent is {type(latent).__name__}"
             )
         height, width = image.shape[-2:]
-        x = F.pad(image - 0.5, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="reflect")
+        x = pad_to_multiple(image - 0.5, MULTIPLE)
         x_2, x_4 = x[..., ::2, ::2], x[..., ::4, ::4]
         residuals = self._decode(*self._encode(x, x_2, x_4), latent)
         restored = [r + below + 0.5 for r, below in zip(residuals, (x_4, x_2, x), strict=True)]

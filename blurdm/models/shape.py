@@ -1,0 +1,30 @@
+"""What every backbone does about its depth and about the size of its images."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from blurdm.config import Backbone
+from blurdm.errors import InputError
+
+
+def depths(backbone: Backbone, levels: tuple[str, ...]) -> tuple[int, ...]:
+    """``backbone.blocks`` per level: as stated, or one number for all; InputError naming the ``levels`` otherwise."""
+    if isinstance(backbone.blocks, int):
+        return (backbone.blocks,) * len(levels)
+    if len(backbone.blocks) != len(levels):
+        raise InputError(
+            f"backbone.blocks: {backbone.name} needs one number, or {len(levels)} ({', '.join(levels)}),"
+            f" not {len(backbone.blocks)}"
+        )
+    return backbone.blocks
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """``image`` (B, C, H, W) reflected at its right and lower edge up to multiples of ``multiple``, however far."""
+    while True:
+        height, width = image.shape[-2:]
+        right, below = -width % multiple, -height % multiple
+        if not right and not below:
+            return image
+        # one reflection adds at most the size less one
+        image = F.pad(image, (0, min(right, width - 1), 0, min(below, height - 1)), mode="reflect")
