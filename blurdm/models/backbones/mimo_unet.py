@@ -5,9 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blurdm.config import Backbone, Latent, Level
-from blurdm.errors import InputError
-from blurdm.models.fusion import make_fusion
-from blurdm.models.shape import depths, pad_to_multiple
+from blurdm.models.fusion import make_fusion, require_latent
+from blurdm.models.shape import depths, pad_to_multiple, require_multiple
 
 SCALES = (4, 2, 1)  # output i has 1/SCALES[i] of the input's resolution
 PAPER = Backbone(name="mimo_unet", width=32, blocks=20, dropout=0.1)
@@ -18,8 +17,7 @@ LEVELS: tuple[Level, ...] = ("fine", "middle", "coarse")
 
 def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
     """MIMO-UNet+ with the prior of ``latent``, or the published baseline for None; InputError for an odd width."""
-    if backbone.width % 2:
-        raise InputError(f"backbone.width: mimo_unet needs an even number of channels, not {backbone.width}")
+    require_multiple(backbone, 2)
     return MimoUNet(backbone, latent)
 
 
@@ -51,10 +49,7 @@ class MimoUNet(nn.Module):
 
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
-        if self.has_prior != (latent is not None):
-            raise ValueError(
-                f"mimo_unet {'with' if self.has_prior else 'without'} prior: latent is {type(latent).__name__}"
-            )
+        require_latent("mimo_unet", self.has_prior, latent)
         height, width = image.shape[-2:]
         x = pad_to_multiple(image - 0.5, MULTIPLE)
         x_2, x_4 = x[..., ::2, ::2], x[..., ::4, ::4]
