@@ -1,4 +1,4 @@
-"""What every backbone does about its depth and about the size of its images."""
+"""What every backbone does about its settings, its latent, and the size of its images."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +17,26 @@ def depths(backbone: Backbone, levels: tuple[str, ...]) -> tuple[int, ...]:
             f" not {len(backbone.blocks)}"
         )
     return backbone.blocks
+
+
+def require_multiple(backbone: Backbone, divisor: int) -> None:
+    """InputError unless ``backbone.width`` is a multiple of ``divisor``."""
+    if backbone.width % divisor:
+        raise InputError(
+            f"backbone.width: {backbone.name} needs a multiple of {divisor} channels, not {backbone.width}"
+        )
+
+
+def no_dropout(backbone: Backbone) -> None:
+    """InputError unless ``backbone.dropout`` is 0: for networks that have none."""
+    if backbone.dropout:
+        raise InputError(f"backbone.dropout: {backbone.name} has no dropout; should be 0.0, not {backbone.dropout}")
+
+
+def match_latent(name: str, has_prior: bool, latent: Tensor | None) -> None:
+    """ValueError unless ``latent`` is given exactly to a network that was built for one."""
+    if has_prior != (latent is not None):
+        raise ValueError(f"{name} {'with' if has_prior else 'without'} prior: latent is {type(latent).__name__}")
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
