@@ -56,7 +56,9 @@ def test_a_nafnet_block_begins_as_the_identity_and_then_is_the_papers_formula() 
     block.gamma.weight.fill_(-1.3)
     y = block.spread[1](block.spread[0](block.spatial_norm(x)))
     y = y[:, :4] * y[:, 4:]
-    weights = torch.einsum("bc,dc->bd", y.mean((2, 3)), block.attention[1].weight[:, :, 0, 0]) + block.attention[1].bias
+    pooled = block.attention[1]
+    assert isinstance(pooled, nn.Conv2d) and pooled.bias is not None
+    weights = F.linear(y.mean((2, 3)), pooled.weight[:, :, 0, 0], pooled.bias)
     middle = x + 0.7 * block.mix(y * weights[:, :, None, None])
     z = block.widen(block.channel_norm(middle))
     torch.testing.assert_close(block(x), middle - 1.3 * block.narrow(z[:, :4] * z[:, 4:]))

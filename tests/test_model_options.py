@@ -1,6 +1,6 @@
 """Tokens, pooling and fusion levels: what they compute, for any size of image, and who sees which part of it."""
 
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +173,10 @@ def test_a_backbone_takes_tokens_at_any_size(name: str, tokens: int) -> None:
 def test_the_levels_listed_see_the_latent_and_no_others(name: str, tokens: int, levels: tuple[str, ...]) -> None:
     network, everywhere = backbone(name, fusion_levels=levels, tokens=tokens), backbone(name, tokens=tokens)
     found = fusions(network)
+    of_level = [list(fusions(backbone(name, fusion_levels=(level,), tokens=tokens))) for level in LEVELS]
     used = [LEVELS.index(level) for level in levels]
-    assert list(found) == [list(fusions(everywhere))[index] for index in used]
+    assert all(of_level) and sorted(chain(*of_level)) == sorted(fusions(everywhere)), "each belongs to one level"
+    assert sorted(found) == sorted(chain(*(of_level[index] for index in used)))
     image, latent = example(1, 3, 37, 31), latents(1, tokens).requires_grad_()
     outputs = network(image, latent)
     sum(output.square().sum() for output in outputs).backward()
@@ -186,7 +188,8 @@ def test_the_levels_listed_see_the_latent_and_no_others(name: str, tokens: int, 
     with torch.no_grad():
         other = network(image, latent + 1)
     changed = [not torch.equal(before, after) for before, after in zip(outputs, other, strict=True)]
-    assert changed == [index >= used[0] for index in range(len(outputs))]
+    first = used[0] if len(outputs) == len(LEVELS) else 0  # an output per level does not see the finer ones
+    assert changed == [index >= first for index in range(len(outputs))]
 
 
 def test_the_latent_of_a_window_is_that_of_its_place() -> None:
