@@ -43,7 +43,8 @@ def run(parsed: argparse.Namespace) -> int:
         return plan(parsed)
     check_options(parsed)
     grid = _grid(parsed)
-    _make_data(grid.rows[0].config)
+    for config in {row.config.data.root: row.config for row in grid.rows}.values():
+        _make_data(config)
     sweep = expand(grid, parsed.runs / ".digests.json")
     ledger = _ledger_path(parsed.runs, sweep.grid.name)
     record = _with_history(sweep.ledger(), ledger)
