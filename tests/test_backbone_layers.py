@@ -73,9 +73,9 @@ def test_a_nafnet_block_and_the_wider_network_have_the_published_counts() -> Non
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (restormer, {"width": 9}, "backbone.width: restormer needs a multiple of 2 channels, not 9"),
-    (restormer, {"dropout": 0.1}, "backbone.dropout: restormer has no dropout; should be 0.0, not 0.1"),
-    (nafnet, {"dropout": 0.1}, "backbone.dropout: nafnet has no dropout; should be 0.0, not 0.1"),
-    (tiny, {"dropout": 0.1}, "backbone.dropout: tiny has no dropout; should be 0.0, not 0.1"),
+    (restormer, {"dropout": 0.1}, "backbone.dropout: restormer has none, so it must be 0, not 0.1"),
+    (nafnet, {"dropout": 0.1}, "backbone.dropout: nafnet has none, so it must be 0, not 0.1"),
+    (tiny, {"dropout": 0.1}, "backbone.dropout: tiny has none, so it must be 0, not 0.1"),
     (nafnet, {"blocks": (1, 2)}, "backbone.blocks: nafnet needs one number, or 9 (encoder 1, "),
     (restormer, {"blocks": (1, 2)}, "backbone.blocks: restormer needs one number, or 5 (level 1, "),
     (tiny, {"blocks": (1, 2)}, "backbone.blocks: tiny needs one number, or 3 (fine, middle, coarse), not 2"),

@@ -1,4 +1,4 @@
-"""What every backbone does about its settings, its latent, and the size of its images."""
+"""What every backbone does about its depth and about the size of its images."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,24 +19,18 @@ def depths(backbone: Backbone, levels: tuple[str, ...]) -> tuple[int, ...]:
     return backbone.blocks
 
 
+def no_dropout(backbone: Backbone) -> None:
+    """InputError if a network that has no dropout is asked for some."""
+    if backbone.dropout:
+        raise InputError(f"backbone.dropout: {backbone.name} has none, so it must be 0, not {backbone.dropout}")
+
+
 def require_multiple(backbone: Backbone, divisor: int) -> None:
-    """InputError unless ``backbone.width`` is a multiple of ``divisor``."""
+    """InputError if the width does not divide by ``divisor``."""
     if backbone.width % divisor:
         raise InputError(
             f"backbone.width: {backbone.name} needs a multiple of {divisor} channels, not {backbone.width}"
         )
-
-
-def no_dropout(backbone: Backbone) -> None:
-    """InputError unless ``backbone.dropout`` is 0: for networks that have none."""
-    if backbone.dropout:
-        raise InputError(f"backbone.dropout: {backbone.name} has no dropout; should be 0.0, not {backbone.dropout}")
-
-
-def match_latent(name: str, has_prior: bool, latent: Tensor | None) -> None:
-    """ValueError unless ``latent`` is given exactly to a network that was built for one."""
-    if has_prior != (latent is not None):
-        raise ValueError(f"{name} {'with' if has_prior else 'without'} prior: latent is {type(latent).__name__}")
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
@@ -48,3 +42,8 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
             return image
         # one reflection adds at most the size less one
         image = F.pad(image, (0, min(right, width - 1), 0, min(below, height - 1)), mode="reflect")
+
+
+def crop(x: Tensor, image: Tensor) -> Tensor:
+    """The upper left part of ``x`` that has the size of ``image``."""
+    return x[..., : image.shape[-2], : image.shape[-1]]

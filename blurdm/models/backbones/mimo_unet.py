@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blurdm.config import Backbone, Latent, Level
-from blurdm.models.fusion import make_fusion
+from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import DecoderLevel
-from blurdm.models.shape import depths, match_latent, pad_to_multiple, require_multiple
+from blurdm.models.shape import depths, pad_to_multiple, require_multiple
 
 SCALES = (4, 2, 1)  # output i has 1/SCALES[i] of the input's resolution
 PAPER = Backbone(name="mimo_unet", width=32, blocks=20, dropout=0.1)
@@ -52,7 +52,7 @@ class MimoUNet(nn.Module):
 
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
-        match_latent("mimo_unet", self.has_prior, latent)
+        require_latent("mimo_unet", self.has_prior, latent)
         height, width = image.shape[-2:]
         x = pad_to_multiple(image - 0.5, MULTIPLE)
         x_2, x_4 = x[..., ::2, ::2], x[..., ::4, ::4]

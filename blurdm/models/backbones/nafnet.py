@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from blurdm.config import Backbone, Latent, Level
-from blurdm.models.fusion import make_fusion
-from blurdm.models.layers import ChannelNorm, DecoderLevel
-from blurdm.models.shape import depths, match_latent, no_dropout, pad_to_multiple
+from blurdm.models.fusion import make_fusion, require_latent
+from blurdm.models.layers import ChannelNorm, DecoderLevel, depthwise
+from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple
 
 SCALES = (1,)
 PAPER = Backbone(name="nafnet", width=32, blocks=(1, 1, 1, 28, 1, 1, 1, 1, 1), dropout=0.0)  # its GoPro network
 PARAMETERS = {None: 17_111_907, 256: 17_357_667}  # 17.11 M; 67.89 M with a width of 64
 MULTIPLE = 16
-DEPTHS = (*(f"encoder {i}" for i in range(1, 5)), "middle", *(f"decoder {i}" for i in range(4, 0, -1)))
+LEVELS = (*(f"encoder {i}" for i in range(1, 5)), "middle", *(f"decoder {i}" for i in range(4, 0, -1)))
 DECODER: tuple[Level, ...] = ("coarse", "coarse", "middle", "fine")
 
 
@@ -34,7 +34,7 @@ class NAFNet(nn.Module):
 
     def __init__(self, backbone: Backbone, latent: Latent | None) -> None:
         super().__init__()
-        depth = depths(backbone, DEPTHS)
+        depth = depths(backbone, LEVELS)
         widths = [backbone.width << level for level in range(5)]
         self.has_prior = latent is not None
         self.into = nn.Conv2d(3, widths[0], 3, padding=1)
@@ -53,8 +53,7 @@ class NAFNet(nn.Module):
 
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
-        match_latent("nafnet", self.has_prior, latent)
-        height, width = image.shape[-2:]
+        require_latent("nafnet", self.has_prior, latent)
         padded = pad_to_multiple(image, MULTIPLE)
         x, skips = self.into(padded), []
         for encoder, down in zip(self.encoders, self.down, strict=True):
@@ -63,7 +62,7 @@ class NAFNet(nn.Module):
         x = self.middle(x)
         for up, decoder in zip(self.up, self.decoders, strict=True):
             x = decoder(up(x) + skips.pop(), latent)
-        return [(padded + self.out(x))[..., :height, :width]]
+        return [crop(padded + self.out(x), image)]
 
 
 class _Block(nn.Module):
@@ -74,7 +73,7 @@ class _Block(nn.Module):
         self.spatial_norm = ChannelNorm(channels, eps=1e-6)
         self.spread = nn.Sequential(
             nn.Conv2d(channels, 2 * channels, 1),
-            nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels),
+            depthwise(2 * channels, bias=True),
         )
         self.attention = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels, 1))
         self.mix = nn.Conv2d(channels, channels, 1)

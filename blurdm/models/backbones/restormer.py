@@ -6,19 +6,18 @@ the blocks at 1/8, between encoder and decoder, have no prior.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blurdm.config import Backbone, Latent, Level
-from blurdm.models.fusion import make_fusion
-from blurdm.models.layers import ChannelNorm
-from blurdm.models.shape import depths, match_latent, no_dropout, pad_to_multiple, require_multiple
+from blurdm.models.fusion import make_fusion, require_latent
+from blurdm.models.layers import ChannelNorm, GatedFeedForward, depthwise
+from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple, require_multiple
 
 SCALES = (1,)
 PAPER = Backbone(name="restormer", width=48, blocks=(4, 6, 6, 8, 4), dropout=0.0)
 PARAMETERS = {None: 26_126_644, 256: 27_404_596}
 MULTIPLE = 8
-DEPTHS = ("level 1", "level 2", "level 3", "level 4", "refinement")
+LEVELS = ("level 1", "level 2", "level 3", "level 4", "refinement")
 HEADS = (1, 2, 4, 8)
 FACTOR = 2.66  # hidden channels of the feed-forward part
 
@@ -36,7 +35,7 @@ class Restormer(nn.Module):
     def __init__(self, backbone: Backbone, latent: Latent | None) -> None:
         super().__init__()
         w = backbone.width
-        one, two, three, four, refine = depths(backbone, DEPTHS)
+        one, two, three, four, refine = depths(backbone, LEVELS)
         self.has_prior = latent is not None
         self.into = _conv(3, w)
         self.encoders = nn.ModuleList([_blocks(w, 1, one), _blocks(2 * w, 2, two), _blocks(4 * w, 4, three)])
@@ -56,8 +55,7 @@ class Restormer(nn.Module):
 
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
-        match_latent("restormer", self.has_prior, latent)
-        height, width = image.shape[-2:]
+        require_latent("restormer", self.has_prior, latent)
         padded = pad_to_multiple(image, MULTIPLE)
         x, skips = self.into(padded), []
         for encoder, down in zip(self.encoders, self.down, strict=True):
@@ -66,7 +64,7 @@ class Restormer(nn.Module):
         x = _through(self.middle, x)
         for up, join, decoder in zip(self.up, self.join, self.decoders, strict=True):
             x = _through(decoder, join(torch.cat([up(x), skips.pop()], dim=1)), latent)
-        return [(padded + self.out(x))[..., :height, :width]]
+        return [crop(padded + self.out(x), image)]
 
 
 class _Block(nn.Module):
@@ -78,7 +76,7 @@ class _Block(nn.Module):
         self.fusion = make_fusion(latent, channels, level)
         self.attention = _Attention(channels, heads)
         self.feed_norm = ChannelNorm(channels)
-        self.feed = _FeedForward(channels)
+        self.feed = GatedFeedForward(channels, int(channels * FACTOR), bias=False)
 
     def forward(self, x: Tensor, latent: Tensor | None) -> Tensor:
         y = self.attention_norm(x)
@@ -94,7 +92,7 @@ class _Attention(nn.Module):
         self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.qkv = _conv(channels, 3 * channels, 1)
-        self.spread = nn.Conv2d(3 * channels, 3 * channels, 3, padding=1, groups=3 * channels, bias=False)
+        self.spread = depthwise(3 * channels, bias=False)
         self.out = _conv(channels, channels, 1)
 
     def reset_parameters(self) -> None:
@@ -107,21 +105,6 @@ class _Attention(nn.Module):
         lengths = _lengths(q) * _lengths(k).transpose(-2, -1)
         weights = torch.softmax(q @ k.transpose(-2, -1) / lengths * self.temperature, dim=-1)
         return self.out((weights @ v).flatten(1, 2).unflatten(2, (height, width)))
-
-
-class _FeedForward(nn.Module):
-    """Pointwise, depthwise, one half gated by the GELU of the other, pointwise (GDFN)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        hidden = int(channels * FACTOR)
-        self.widen = _conv(channels, 2 * hidden, 1)
-        self.spread = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
-        self.narrow = _conv(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b = self.spread(self.widen(x)).chunk(2, dim=1)
-        return self.narrow(F.gelu(a) * b)
 
 
 def _lengths(rows: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 
 from blurdm.config import Backbone, Latent, Level
-from blurdm.models.fusion import make_fusion
+from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import DecoderLevel
-from blurdm.models.shape import depths, match_latent, no_dropout, pad_to_multiple
+from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple
 
 SCALES = (1,)
 PAPER = Backbone(name="tiny", width=8, blocks=1, dropout=0.0)
@@ -39,8 +39,7 @@ class Tiny(nn.Module):
 
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
-        match_latent("tiny", self.has_prior, latent)
-        height, width = image.shape[-2:]
+        require_latent("tiny", self.has_prior, latent)
         padded = pad_to_multiple(image, MULTIPLE)
         x = self.into(padded - 0.5)
         skips = []
@@ -50,7 +49,7 @@ class Tiny(nn.Module):
         x = self.decoders[0](x, latent)
         for up, decoder in zip(self.up, self.decoders[1:], strict=True):
             x = decoder(up(x) + skips.pop(), latent)
-        return [(padded + self.out(x))[..., :height, :width]]
+        return [crop(padded + self.out(x), image)]
 
 
 class _Block(nn.Module):
