@@ -119,11 +119,14 @@ def _sections_read(stage: str, model: str | None, joint_start: str) -> frozenset
 class Planner:
     """Plans runs of many configs: what two of them share is one Run, hashed once; the data is looked at once.
 
-    The file ``digests`` remembers those of data files that did not change.
+    The file ``digests`` remembers those of data files that did not change. With ``provisional``, data folders that do
+    not exist are no error: ``missing`` names them, and the keys of runs on them are not those that they will have.
     """
 
-    def __init__(self, digests: Path | None = None) -> None:
+    def __init__(self, digests: Path | None = None, provisional: bool = False) -> None:
         self._remembered = digests
+        self._provisional = provisional
+        self.missing: dict[str, None] = {}  # in the order of finding them
         self._digests: dict[str, str] = {}
         self._available: dict[tuple[str, ...], str] = {}
         self._texts: dict[int, tuple[Any, str]] = {}  # by id; the section beside its text keeps the id its own
@@ -190,6 +193,9 @@ class Planner:
 
     def _digest(self, root: str) -> str:
         if root not in self._digests:
+            if self._provisional and not Path(root).exists():
+                self.missing[root] = None
+                return f"missing {root}"
             self._digests[root] = folder_digest(Path(root), self._remembered)
         return self._digests[root]
 

@@ -232,6 +232,7 @@ class Sweep:
 
     grid: Grid
     cells: tuple[Cell, ...]
+    missing: tuple[str, ...] = ()  # data folders that are not there, whose runs have provisional keys
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -272,15 +273,18 @@ class Sweep:
         return {**about, **lists, "x": grid.x, "published_source": grid.published_source}
 
 
-def expand(grid: Grid, cache: Path | None = None) -> Sweep:
-    """The runs of every row and seed; what rows share is one object. ``cache`` remembers digests of data files."""
-    planner = Planner(cache)
+def expand(grid: Grid, cache: Path | None = None, provisional: bool = False) -> Sweep:
+    """The runs of every row and seed; what rows share is one object. ``cache`` remembers digests of data files.
+
+    InputError for a data folder that is not there, unless a ``provisional`` plan will do.
+    """
+    planner = Planner(cache, provisional)
     cells = []
     for row in grid.rows:
         model = MEASURES[row.arm]
         for seed in (None,) if model is None else grid.seeds:
             cells.append(Cell(row, seed, planner.plan(row.config, "evaluate", seed, model)))
-    return Sweep(grid, tuple(cells))
+    return Sweep(grid, tuple(cells), tuple(planner.missing))
 
 
 def finished_keys(runs: Iterable[Run], root: Path) -> set[str]:

@@ -32,7 +32,7 @@ BROKEN, INCOMPLETE = 1, 2
 
 def plan(parsed: argparse.Namespace) -> int:
     """Show rows, distinct runs, shared work, what is there already, and the time to expect. Nothing is written."""
-    sweep = expand(_grid(parsed), parsed.runs / ".digests.json")
+    sweep = expand(_grid(parsed), parsed.runs / ".digests.json", provisional=True)
     print_plan(sweep, parsed.runs, side_by_side(parsed), Console(), _device(parsed))
     return 0
 

@@ -108,7 +108,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         },
         "row 'a': measure: oracle_foreign needs evaluate.foreign: true",
     ),
-    ("an unknown preset", {"preset": "demmo"}, "preset 'demmo' is not known; known: demo, evidence, paper, smoke"),
+    ("an unknown preset", {"preset": "demmo"}, "preset 'demmo' is not known; known: demo, evidence, gopro_fftformer, "),
     (
         "an x that nothing sets",
         {"x": "joint.lr"},
