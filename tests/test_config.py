@@ -200,7 +200,7 @@ def test_canonical_json_is_one_text_per_value() -> None:
 
 
 UNKNOWN = [
-    ("backbone.name", "unet", "backbone.name: 'unet' is not known; known: mimo_unet"),
+    ("backbone.name", "unet", "backbone.name: 'unet' is not known; known: fftformer, loformer, mimo_unet, nafnet"),
     ("data.layout", "reds", "data.layout: 'reds' is not known; known: folders, gopro"),
     ("diffusion.alpha_schedule", "lin", "diffusion.alpha_schedule: 'lin' is not known; known: "),
     ("diffusion.beta_schedule", "lin", "diffusion.beta_schedule: 'lin' is not known; known: "),
