@@ -58,6 +58,13 @@ class Data(Section):
     rotations: bool = Field(description="random rotations by multiples of 90 degrees")
 
 
+class Elsewhere(Section):
+    """Another data set, whose test pairs are measured instead of those of ``data``."""
+
+    root: str = Field(description="its folder; a place, so never part of a key", json_schema_extra={"place": True})
+    layout: str = Field(description="as data.layout")
+
+
 class Backbone(Section):
     name: str
     width: Count = Field(description="channels at full resolution")
@@ -245,6 +252,7 @@ class Config(Section):
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
     synthesis: Synthesis | None
     data: Data
+    test: Elsewhere | None
     backbone: Backbone
     latent: Latent
     loss: Loss

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blurdm.models.fusion import Fusion
+
 
 class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of each pixel of x (B, C, H, W), in the memory format of x."""
@@ -25,6 +27,17 @@ class Pointwise(nn.Conv2d):
             return F.linear(x.permute(0, 2, 3, 1), weight, self.bias).permute(0, 3, 1, 2)
         y = torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2))
         return (y if self.bias is None else y + self.bias[:, None]).unflatten(2, x.shape[2:])
+
+
+class DecoderLevel(nn.Module):
+    """``blocks`` on features (B, C, H, W) that the latent modulates first, where there is a ``fusion``."""
+
+    def __init__(self, blocks: nn.Module, fusion: Fusion | None) -> None:
+        super().__init__()
+        self.blocks, self.fusion = blocks, fusion
+
+    def forward(self, x: Tensor, latent: Tensor | None) -> Tensor:
+        return self.blocks(x if self.fusion is None else self.fusion(x, latent))
 
 
 class GatedFeedForward(nn.Module):

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from blurdm.config import Backbone, Latent, Level
 from blurdm.models.fusion import make_fusion, require_latent
+from blurdm.models.layers import DecoderLevel
 from blurdm.models.shape import depths, pad_to_multiple, require_multiple
 
 SCALES = (4, 2, 1)  # output i has 1/SCALES[i] of the input's resolution
@@ -58,7 +59,9 @@ class MimoUNet(nn.Module):
         self.up = nn.ModuleList([_up(coarse, middle), _up(middle, fine)])
         self.out = nn.Conv2d(fine, 3, 3, padding=1)
         levels: dict[Level, int] = {"coarse": coarse, "middle": middle, "fine": fine}
-        self.decoders = nn.ModuleList(_Decoder(c, depth[level], latent, level) for level, c in levels.items())
+        self.decoders = nn.ModuleList(
+            DecoderLevel(_blocks(c, depth[level]), make_fusion(latent, c, level)) for level, c in levels.items()
+        )
         self.narrow = nn.ModuleList([_conv(coarse, middle, kernel=1), _conv(middle, fine, kernel=1)])
         self.coarse_out = nn.ModuleList([nn.Conv2d(c, 3, 3, padding=1) for c in (coarse, middle)])
         self.across = nn.ModuleList(_across_scales(fine + middle + coarse, c) for c in (fine, middle))
@@ -100,16 +103,6 @@ class MimoUNet(nn.Module):
         out_2 = self.coarse_out[1](d)
         d = self.decoders[2](self.narrow[1](torch.cat([self.up[1](d), skip_fine], dim=1)), latent)
         return out_4, out_2, self.out(d)
-
-
-class _Decoder(nn.Module):
-    def __init__(self, channels: int, blocks: int, latent: Latent | None, level: Level) -> None:
-        super().__init__()
-        self.blocks = _blocks(channels, blocks)
-        self.fusion = make_fusion(latent, channels, level)
-
-    def forward(self, x: Tensor, latent: Tensor | None) -> Tensor:
-        return self.blocks(x if self.fusion is None else self.fusion(x, latent))
 
 
 class _ResBlock(nn.Module):
