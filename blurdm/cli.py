@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="blurdm", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_models(commands)
     _add_deblur(commands)
     _add_data(commands)
     _add_others(commands)
@@ -61,6 +62,22 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.add_argument("--pointer", type=Path, help="write where the runs are, and their figures, to this JSON file")
     run.add_argument("--export", type=Path, help="copy weights and config here, one folder per seed")
     run.set_defaults(command=_run)
+
+
+def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    official = commands.add_parser(
+        "import-official", help="make a run of weights that were trained with the official code"
+    )
+    official.add_argument("checkpoint", type=Path, nargs="+", help="of the network, and of its prior if apart")
+    official.add_argument("--backbone", required=True, help="mimo_unet, stripformer, fftformer or loformer")
+    official.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
+    official.set_defaults(command=_import)
+    evaluate = commands.add_parser("evaluate", help="measure a finished run on the test images of any config")
+    evaluate.add_argument("run", type=Path, help="runs/<stage>/<key> of a baseline, direct, pretrain or joint run")
+    _add_config(evaluate)
+    evaluate.add_argument("--device", default="cpu", help="cpu or cuda")
+    evaluate.add_argument("--threads", type=int, default=1, help="CPU threads")
+    evaluate.set_defaults(command=_evaluate)
 
 
 def _add_deblur(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -128,6 +145,18 @@ def _run(parsed: argparse.Namespace) -> int:
     from blurdm.canonical import run_canonical
 
     return run_canonical(parsed, StopFlag().install())
+
+
+def _import(parsed: argparse.Namespace) -> int:
+    from blurdm.model_commands import import_checkpoints
+
+    return import_checkpoints(parsed)
+
+
+def _evaluate(parsed: argparse.Namespace) -> int:
+    from blurdm.model_commands import evaluate_model
+
+    return evaluate_model(parsed, StopFlag().install())
 
 
 def _deblur(parsed: argparse.Namespace) -> int:
