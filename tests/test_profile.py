@@ -1,4 +1,4 @@
-"""What ``blurdm profile`` tells: costs by the same counting as the paper, throughput of every stage, the table of all."""
+"""What ``blurdm profile`` tells: costs counted as the paper does, throughput of every stage, the table of all."""
 
 import json
 from collections.abc import Callable
