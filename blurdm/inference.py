@@ -8,6 +8,7 @@ from torch import Tensor
 
 from blurdm.data.pairs import read_image, to_uint8, write_image
 from blurdm.errors import InputError
+from blurdm.models.build import arrange
 from blurdm.models.fusion import latent_of_window
 from blurdm.models.network import Network
 from blurdm.runs import read_json, stored_section
@@ -30,7 +31,7 @@ def load_network(folder: Path, device: str = "cpu") -> Network:
     diffusion = stored_section(folder, "diffusion") if stage == "joint" else None
     network = Network(stage, stored_section(folder, "backbone"), latent, diffusion)
     network.load_state_dict(load_weights(folder))
-    return network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
+    return arrange(network.requires_grad_(False).eval().to(device))
 
 
 def read_tensor(path: Path, device: str = "cpu") -> Tensor:

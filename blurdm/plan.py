@@ -30,11 +30,13 @@ class Stage:
 STAGES = {
     "prepare": Stage(("data",), ()),
     "baseline": Stage(("data", "backbone", "loss", "baseline", "seed"), ("prepare",)),
-    "direct": Stage(("data", "backbone", "latent", "loss", "direct", "seed"), ("prepare",)),
+    "direct": Stage(("data", "backbone", "latent", "loss", "direct", "seed"), ("prepare",), version=2),
     "pretrain": Stage(("data", "backbone", "latent", "loss", "pretrain", "seed"), ("prepare",)),
-    "diffusion": Stage(("data", "latent", "diffusion", "seed"), ("prepare", "pretrain")),
+    "diffusion": Stage(("data", "latent", "diffusion", "seed"), ("prepare", "pretrain"), version=2),
     "joint": Stage(
-        ("data", "backbone", "latent", "loss", "diffusion", "joint", "seed"), ("prepare", "pretrain", "diffusion")
+        ("data", "backbone", "latent", "loss", "diffusion", "joint", "seed"),
+        ("prepare", "pretrain", "diffusion"),
+        version=2,
     ),
     "evaluate": Stage(("data", "evaluate"), ("prepare",)),
 }

@@ -48,12 +48,21 @@ class Encoder(nn.Module):
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        first, second = self._input_range(first, second)
-        x = torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1)
-        x = self.expand(self.blocks(self.reduce(self.stem(x))))
+        x = self.expand(self.blocks(self.reduce(self._stem(first, second))))
         if self.tokens == 1:
             return self.mlp(self._pooled(x))
         return self.mlp(torch.stack([self._pooled(cell) for cell in cells(x, isqrt(self.tokens))], dim=1))
+
+    def _stem(self, first: Tensor, second: Tensor) -> Tensor:
+        if first is not second:
+            both = [self._unshuffled(image) for image in self._input_range(first, second)]
+            return self.stem(torch.cat(both, dim=1))
+        # One image twice: its two kernels act as their sum, on half of the channels.
+        conv = self.stem[0]
+        assert isinstance(conv, nn.Conv2d)
+        halves = conv.weight.chunk(2, dim=1)
+        image = self._unshuffled(self._input_range(first, first)[0])
+        return F.leaky_relu(F.conv2d(image, halves[0] + halves[1], conv.bias, padding=1), SLOPE)
 
     def _pooled(self, x: Tensor) -> Tensor:
         """Features (B, size, h, w) as one vector (B, size): mean, largest, or mean weighted by a learned score."""

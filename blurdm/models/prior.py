@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from blurdm.config import Diffusion, Latent
-from blurdm.diffusion.estimators import Estimator
-from blurdm.diffusion.process import Estimate, Step, add_noise, reverse_steps
+from blurdm.diffusion.estimators import Estimator, given
+from blurdm.diffusion.process import Estimates, Step, add_noise, reverse_steps, separately
 from blurdm.diffusion.schedules import TYPES, make_schedule, resampled
 from blurdm.models.encoder import Encoder
 
@@ -81,8 +81,7 @@ class PriorGenerator(nn.Module):
         """``steps`` for blurred images whose ``condition`` is known."""
         draws = self._per_draw(noise, len(condition))
         z_T = add_noise(self.clean_start(condition), self.schedule.T, self.schedule, draws[0] if draws else None)
-        residual, eps = self._given(condition, self.residual, self.light), self._given(condition, self.noise, 1.0)
-        return list(reverse_steps(z_T, self.schedule, residual, eps, fresh=draws[1:]))
+        return list(reverse_steps(z_T, self.schedule, self._estimates(condition), fresh=draws[1:]))
 
     def draw_noise(self, sources: Sequence[int | torch.Generator]) -> Tensor:
         """Noise (B, draws, *latent_shape), one source per image: a seed, or a generator (B times the same goes on).
@@ -101,7 +100,15 @@ class PriorGenerator(nn.Module):
             raise ValueError(f"noise has shape {tuple(noise.shape)}, should be (images, draws, ..., size) = {expected}")
         return list(noise.unbind(1))
 
-    def _given(self, condition: Tensor, estimator: Estimator | None, scale: float) -> Estimate | None:
-        if estimator is None:
-            return None
-        return lambda z, t: scale * estimator(condition, t / self.schedule.T, z)
+    def _estimates(self, condition: Tensor) -> Estimates:
+        made = [estimator for estimator in (self.residual, self.noise) if estimator is not None]
+        if not made:
+            return separately(None, None)
+        together = given(condition, made)
+
+        def estimates(z: Tensor, t: int) -> tuple[Tensor | None, Tensor | None]:
+            said = iter(together(t / self.schedule.T, z))
+            residual = None if self.residual is None else self.light * next(said)
+            return residual, None if self.noise is None else next(said)
+
+        return estimates

@@ -15,6 +15,27 @@ PARAMETERS = {None: 16_107_651, 256: 16_222_339}  # of PAPER, by latent size
 MULTIPLE = 8
 LEVELS: tuple[Level, ...] = ("fine", "middle", "coarse")
 
+OFFICIAL = (
+    (r"^Encoder\.(\d)\.layers\.", r"encoders.\1."),
+    (r"^Decoder\.(\d)\.layers\.", r"decoders.\1.blocks."),
+    (r"^Decoder\.(\d)\.kv\.", r"decoders.\1.fusion.linear."),
+    (r"^feat_extract\.([012])\.main\.", r"into.\1."),
+    (r"^feat_extract\.([34])\.main\.", lambda m: f"up.{int(m[1]) - 3}."),
+    (r"^feat_extract\.5\.main\.0\.", "out."),
+    (r"^Convs\.(\d)\.main\.", r"narrow.\1."),
+    (r"^ConvsOut\.(\d)\.main\.0\.", r"coarse_out.\1."),
+    (r"^AFFs\.(\d)\.conv\.0\.main\.", r"across.\1.0."),
+    (r"^AFFs\.(\d)\.conv\.1\.main\.0\.", r"across.\1.1."),
+    (r"^FAM1\.merge\.main\.0\.", "merge_coarse."),
+    (r"^FAM2\.merge\.main\.0\.", "merge_middle."),
+    (r"^SCM1\.conv\.main\.0\.", "shallow_coarse.mix."),
+    (r"^SCM2\.conv\.main\.0\.", "shallow_middle.mix."),
+    (r"^SCM1\.main\.(\d)\.main\.", r"shallow_coarse.body.\1."),
+    (r"^SCM2\.main\.(\d)\.main\.", r"shallow_middle.body.\1."),
+    (r"\.main\.0\.main\.0\.", ".body.0.0."),
+    (r"\.main\.1\.main\.0\.", ".body.1."),
+)
+
 
 def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
     """MIMO-UNet+ with the prior of ``latent``, or the published baseline for None; InputError for an odd width."""

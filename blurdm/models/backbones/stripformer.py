@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from blurdm.config import Backbone, Latent, Level
 from blurdm.models.fusion import Fusion, make_fusion, require_latent, require_levels
-from blurdm.models.layers import ChannelNorm, depthwise
+from blurdm.models.layers import ChannelNorm, Pointwise, depthwise
 from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple, require_multiple
 
 SCALES = (1,)
@@ -62,7 +62,7 @@ class Stripformer(nn.Module):
         self.encoders = nn.ModuleList(nn.Sequential(*(_Unit(c) for _ in range(units))) for c in (fine, half))
         self.body = _strips(coarse, head, body, latent, "coarse")
         self.up = nn.ModuleList([_up(coarse, middle), _up(middle, fine)])
-        self.narrow = nn.Sequential(nn.Conv2d(middle + half, middle, 1), nn.LeakyReLU(SLOPE, inplace=True))
+        self.narrow = nn.Sequential(Pointwise(middle + half, middle), nn.LeakyReLU(SLOPE, inplace=True))
         self.decoder = _strips(middle, head, decoder, latent, "middle")
         self.merge = _Unit(fine, inputs=2 * fine, kernel=1)
         self.last = _Unit(fine)
@@ -108,11 +108,11 @@ class _Block(nn.Module):
         half = channels // 2
         self.head, self.between = head, between
         self.norm = ChannelNorm(channels)
-        self.split = nn.Conv2d(channels, channels, 1)
+        self.split = Pointwise(channels, channels)
         self.qkv_rows, self.qkv_columns = (
-            nn.Conv2d(half, 3 * half, 1) if between else nn.Linear(half, 3 * half) for _ in range(2)
+            Pointwise(half, 3 * half) if between else nn.Linear(half, 3 * half) for _ in range(2)
         )
-        self.fuse = nn.Conv2d(channels, channels, 1)
+        self.fuse = Pointwise(channels, channels)
         self.ffn_norm = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(_MlpLinear(channels, 4 * channels), nn.GELU(), _MlpLinear(4 * channels, channels))
         self.position = depthwise(channels, bias=True)
