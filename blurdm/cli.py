@@ -117,7 +117,15 @@ def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     weights.set_defaults(command=_weights)
     profile = commands.add_parser("profile", help="parameters, MACs, time and memory of every network of a config")
     _add_config(profile)
-    profile.add_argument("--device", default="cpu")
+    profile.add_argument("--size", type=size, action="append", metavar="HxW", help="of the photo (default: 256x256)")
+    profile.add_argument(
+        "--steps", type=int, metavar="N", help="training steps timed per stage; 0: none (default: 3, if they are cheap)"
+    )
+    profile.add_argument("--all", action="store_true", help="every backbone at its published size")
+    profile.add_argument("--published", type=Path, default=Path("analysis/published.yaml"), help="with --all")
+    profile.add_argument("--out", type=Path, default=Path("reports/cost.json"), help="with --all: the table as JSON")
+    profile.add_argument("--device", default="cpu", help="cpu or cuda")
+    profile.add_argument("--threads", type=count, default=1, help="CPU threads")
     profile.set_defaults(command=_profile)
     track = commands.add_parser("track", help="send finished runs and grids to MLflow")
     track.add_argument("--runs", type=Path, default=Path("runs"))
@@ -134,6 +142,14 @@ def count(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+def size(text: str) -> tuple[int, int]:
+    """``720x1280``, height and width of at least 16, on a command line."""
+    height, width = (int(part) for part in text.split("x"))
+    if min(height, width) < 16:
+        raise ValueError
+    return height, width
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -217,10 +233,17 @@ def _weights(parsed: argparse.Namespace) -> int:
 
 
 def _profile(parsed: argparse.Namespace) -> int:
-    from blurdm.canonical import print_profile
     from blurdm.config_file import load_config
+    from blurdm.plan import check
+    from blurdm.profiling import print_all, print_profile
 
-    print_profile(load_config(parsed.config, parsed.set), parsed.device)
+    config = load_config(parsed.config, parsed.set)
+    check(config, str(parsed.config))
+    sizes = parsed.size or [(256, 256)]
+    if parsed.all:
+        print_all(config, parsed.device, parsed.threads, sizes[0], parsed.published, parsed.out)
+    else:
+        print_profile(config, parsed.device, parsed.threads, sizes, parsed.steps)
     return 0
 
 

@@ -31,9 +31,9 @@ def count_macs(module: Callable[..., Any], *inputs: Any) -> int:
     return counter.get_total_flops() // 2
 
 
-def measure_cost(network: Network, device: str) -> dict[str, Any]:
-    """Cost of one 256 x 256 image; seconds: median of 3 after a warm-up; memory: what the process grew to, in MB."""
-    blur = torch.full((1, 3, SIDE, SIDE), 0.5, device=device)
+def measure_cost(network: Network, device: str, size: tuple[int, int] = (SIDE, SIDE)) -> dict[str, Any]:
+    """Cost of one image of ``size``; seconds: median of 3 after a warm-up; memory: what the process grew to, in MB."""
+    blur = torch.full((1, 3, *size), 0.5, device=device)
     noise = image_noise(network, 0, "cost")
     macs = count_macs(_restore, network, blur, noise)
     seconds = []
@@ -49,7 +49,7 @@ def measure_cost(network: Network, device: str) -> dict[str, Any]:
         "macs": macs,
         "seconds_per_image": statistics.median(seconds),
         "peak_memory_mb": _peak_mb(device),
-        "side": SIDE,
+        "side": size[0] if size[0] == size[1] else list(size),
         "threads": torch.get_num_threads(),
     }
 

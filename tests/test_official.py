@@ -45,7 +45,7 @@ def test_every_official_entry_has_its_place(name: str) -> None:
     sums = sorted(round(v.double().sum().item(), 6) for v in state.values())
     assert sums == sorted(round(v.double().sum().item(), 6) for v in module.state_dict().values())
     plain = {entry: value for entry, value in state.items() if ".kv." not in entry}
-    baseline = load_official({"params": plain}, name).backbone
+    baseline = load_official({"module." + entry: value for entry, value in plain.items()}, name).backbone
     assert baseline is not None and sum(p.numel() for p in baseline.parameters()) == counts[None]
     image = torch.rand(1, 3, 37, 31, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -56,12 +56,17 @@ def test_every_official_entry_has_its_place(name: str) -> None:
 def forms(state: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The ways in which people's files hold a state."""
     wrapped = {f"module.{name}": value for name, value in state.items()}
-    saved: dict[str, Any] = {"model_state": wrapped, "epoch": 3, "args": argparse.Namespace(lr=1e-4), "best_psnr": np.float64(31.5)}
+    saved: dict[str, Any] = {
+        "model_state": wrapped,
+        "epoch": 3,
+        "args": argparse.Namespace(lr=1e-4),
+        "best_psnr": np.float64(31.5),
+    }
     torch.save(saved, folder / "nested.pth")
     torch.save(state, folder / "plain.pt")
     save_file(state, folder / "flat.safetensors")
     paths: dict[str, Any] = {name: folder / name for name in ("nested.pth", "plain.pt", "flat.safetensors")}
-    return {**paths, "path as text": str(folder / "plain.pt"), "params": {"params": state}, "wrapped": wrapped}
+    return paths | {"path as text": str(folder / "plain.pt"), "params": {"params": state}, "wrapped": wrapped}
 
 
 def test_every_form_of_a_checkpoint_gives_the_same_module(mimo: dict[str, Tensor], tmp_path: Path) -> None:
