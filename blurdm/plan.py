@@ -11,7 +11,7 @@ from blurdm.data.layouts import LAYOUTS
 from blurdm.data.splits import folder_digest
 from blurdm.diffusion.schedules import ALPHA, BETA, TYPES
 from blurdm.errors import InputError
-from blurdm.metrics.full_reference import METRICS, available
+from blurdm.metrics.protocols import METRICS, PROTOCOLS, available
 from blurdm.registry import lookup, module_names, require
 from blurdm.runs import Run, section_text
 
@@ -36,7 +36,7 @@ STAGES = {
     "joint": Stage(
         ("data", "backbone", "latent", "loss", "diffusion", "joint", "seed"), ("prepare", "pretrain", "diffusion")
     ),
-    "evaluate": Stage(("data", "evaluate"), ("prepare",)),
+    "evaluate": Stage(("data", "evaluate"), ("prepare",), version=2),
 }
 
 
@@ -62,6 +62,7 @@ def check(config: Config, source: str) -> None:
         require("diffusion.beta_schedule:", config.diffusion.beta_schedule, BETA)
         for metric in config.evaluate.metrics:
             require("evaluate.metrics:", metric, METRICS)
+        require("evaluate.protocol:", config.evaluate.protocol, PROTOCOLS)
         if config.diffusion.condition_init == "sharp" and config.latent.sharp_batch_norm:
             raise InputError(
                 "diffusion.condition_init: 'sharp' needs latent.sharp_batch_norm: false (a blur encoder has none)"
