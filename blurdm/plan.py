@@ -11,7 +11,7 @@ from blurdm.data.layouts import LAYOUTS
 from blurdm.data.splits import folder_digest
 from blurdm.diffusion.schedules import ALPHA, BETA, TYPES
 from blurdm.errors import InputError
-from blurdm.metrics.protocols import METRICS, PROTOCOLS, available
+from blurdm.metrics.protocols import METRICS, PROTOCOLS, available, missing
 from blurdm.registry import lookup, module_names, require
 from blurdm.runs import Run, section_text
 
@@ -180,6 +180,12 @@ class Planner:
         if metrics not in self._available:
             self._available[metrics] = ",".join(filter(available, metrics))
         return self._available[metrics]
+
+
+def unmeasurable(runs: Iterable[Run]) -> list[str]:
+    """A line per metric that one of ``runs`` should measure and that this machine has no weights for."""
+    asked = {name: None for run in runs if run.stage == "evaluate" for name in run.sections.evaluate.metrics}
+    return [missing(name) for name in asked if not available(name)]
 
 
 def plan(

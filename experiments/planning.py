@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from blurdm.plan import unmeasurable
 from experiments.display import minutes
 from experiments.estimate import CPU, estimate, expected_seconds, measured
 from experiments.grid import Sweep, finished_keys
@@ -24,6 +25,8 @@ def print_plan(sweep: Sweep, root: Path, side_by_side: int, console: Console, de
         console.print(f"  {escape(row.name)}{told}{mark}", highlight=False)
     if len(grid.rows) > SHOWN:
         console.print(f"  and {len(grid.rows) - SHOWN} more", highlight=False)
+    for line in unmeasurable(sweep.runs):
+        console.print(escape(line), highlight=False)
     _print_work(sweep, root, side_by_side, console, device)
 
 

@@ -26,7 +26,7 @@ class Metric:
 METRICS = {
     "psnr": Metric("psnr", lower_better=False),
     "ssim": Metric("ssimc", lower_better=False, side=11),
-    "lpips": Metric("lpips", lower_better=True, weights="lpips", side=35),
+    "lpips": Metric("lpips", lower_better=True, weights="lpips", side=31),
     # The same under every protocol: LPIPS as the BlurDM paper has it, about ten times smaller, beside whatever else a
     # protocol scores. So a grid under ``standard`` still has a column that compares with the paper's.
     "lpips_256": Metric("lpips", lower_better=True, weights="lpips", resize=256),
