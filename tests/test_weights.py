@@ -88,16 +88,13 @@ def made_up_lpips(folder: Path) -> dict[str, np.ndarray]:
     draw = torch.Generator().manual_seed(0)
     features, expected = {}, {}
     for (part, (index,)), shape in zip(ALEXNET.items(), ALEXNET_SHAPES, strict=True):
-        for kind, value in (
-            ("weight", torch.randn(shape, generator=draw)),
-            ("bias", torch.randn(shape[0], generator=draw)),
-        ):
-            features[f"features.{index}.{kind}"] = value / 50
-            expected[f"{part}.{index}.{kind}"] = (value / 50).numpy()
-    heads = {
-        f"lin{i}.model.1.weight": torch.rand((1, s[0], 1, 1), generator=draw) for i, s in enumerate(ALEXNET_SHAPES)
-    }
-    for i, head in enumerate(heads.values()):
+        for kind, size in (("weight", shape), ("bias", shape[:1])):
+            value = torch.randn(size, generator=draw) / 50
+            features[f"features.{index}.{kind}"], expected[f"{part}.{index}.{kind}"] = value, value.numpy()
+    heads = {}
+    for i, shape in enumerate(ALEXNET_SHAPES):
+        head = torch.rand((1, shape[0], 1, 1), generator=draw)
+        heads[f"lin{i}.model.1.weight"] = head
         expected |= {f"lin{i}.model.1.weight": head.numpy(), f"lins.{i}.model.1.weight": head.numpy()}
     serve(folder, NAMES["lpips"][0], saved(features | {"classifier.1.weight": torch.zeros(2)}))
     serve(folder, NAMES["lpips"][1], saved(heads))
@@ -135,7 +132,7 @@ def test_niqes_matlab_file_and_the_package_hold_the_same(
 def test_other_content_than_known_is_refused(cache: Path, upstream: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made_up_lpips(upstream)
     with pytest.raises(
-        InputError, match=r"no weights for 'lpips' \(upstream: what was found: not the weights of 'lpips'"
+        InputError, match=r"'lpips' \(upstream: what was found: not the weights of 'lpips' \(content is"
     ):
         fetch(["lpips"], "upstream", lambda line: None)
     assert not cache.exists()
@@ -148,7 +145,7 @@ def test_damaged_and_malicious_downloads_are_refused(cache: Path, upstream: Path
     with pytest.raises(InputError, match=r"musiq-0123abcd.pth has sha256 [0-9a-f]{64}, should start with 0123abcd"):
         fetch(["musiq"], "upstream", lambda line: None)
     (upstream / "musiq-0123abcd.pth").unlink()
-    serve(upstream, NAMES["musiq"][0], pickle.dumps(Path("x")))
+    serve(upstream, NAMES["musiq"][0], pickle.dumps(Path("x"), protocol=2))
     with pytest.raises(InputError, match="no file of tensors"):
         fetch(["musiq"], "upstream", lambda line: None)
     assert not cache.exists()
@@ -271,7 +268,7 @@ def with_manifest(files: dict[str, bytes]) -> None:
 
 
 def spoil_content(files: dict[str, bytes]) -> None:
-    files["musiq.safetensors"] = files["musiq.safetensors"][:-1] + b"?"
+    files["musiq.safetensors"] = files["musiq.safetensors"][:-1] + b"!"
 
 
 def spoil_both(files: dict[str, bytes]) -> None:
@@ -293,13 +290,17 @@ def leave_out(files: dict[str, bytes]) -> None:
     del files["musiq.safetensors"]
 
 
+def no_manifest(files: dict[str, bytes]) -> None:
+    del files["manifest.json"]
+
+
 SPOILT: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
     "a changed byte": (spoil_content, "musiq.safetensors is not as manifest.json says; damaged"),
     "a member left out": (leave_out, "musiq.safetensors is not as manifest.json says; damaged"),
     "other weights with a fitting manifest": (spoil_both, "niqe.safetensors: not the weights of 'niqe'"),
     "no weights at all": (no_safetensors, r"musiq.safetensors: damaged \("),
     "a path that climbs": (climb, r"refused, '\.\./\.\./climbed' is no weights file"),
-    "no manifest": (lambda files: files.pop("manifest.json") and None, "holds no readable manifest.json"),
+    "no manifest": (no_manifest, "holds no readable manifest.json"),
     "a manifest of another kind": (lambda f: f.update({"manifest.json": b"[1]"}), "holds no readable manifest.json"),
 }
 

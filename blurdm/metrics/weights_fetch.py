@@ -186,7 +186,8 @@ def _pip_download(requirement: str, folder: Path) -> None:
     finally:
         wanted.unlink()
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
         raise InputError(f"pip could not download {requirement} ({reason})")
 
 
