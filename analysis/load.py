@@ -11,7 +11,7 @@ from blurdm.errors import InputError
 from blurdm.runs import finished, read_json, write_bytes
 
 ID_COLUMNS = ["arm", "seed", "scene", "image"]
-ORIGIN_COLUMNS = ["key", "iterations", "data_digest"]
+ORIGIN_COLUMNS = ["key", "iterations", "protocol", "data_digest"]
 CURVE_COLUMNS = ["step", "arm", "seed", "val_psnr", "loss"]
 CURVE_ARMS = {"baseline": "baseline", "direct": "direct", "pretrain": "oracle", "joint": "blurdm"}  # model stage -> arm
 
@@ -121,6 +121,7 @@ def read_run(entry: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, pd.D
     origin = {
         "key": entry["key"],
         "iterations": int(result.get("iterations") or 0),
+        "protocol": str(result.get("protocol")),
         "data_digest": str(read_json(folder / "provenance.json").get("data_digest")),
     }
     costs = pd.DataFrame([{"arm": arm, **figures} for arm, figures in result.get("cost", {}).items()], dtype=object)

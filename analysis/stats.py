@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from blurdm.errors import InputError
-from blurdm.metrics.full_reference import METRICS
+from blurdm.metrics.protocols import METRICS
 from blurdm.registry import lookup
 
 QUANTILES = (0.025, 0.975)

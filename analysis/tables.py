@@ -47,6 +47,9 @@ METRICS = {
     "ssim": ("SSIM ↑", 3),
     "lpips": ("LPIPS ↓", 4),
     "lpips_256": ("LPIPS-256 ↓", 4),
+    "dists": ("DISTS ↓", 4),
+    "niqe": ("NIQE ↓", 3),
+    "musiq": ("MUSIQ ↑", 2),
 }
 DIFFERENCE_COLUMNS = [
     *("metric", "a", "b", "mean", "low", "high", "narrow_low", "narrow_high"),

@@ -9,7 +9,7 @@ from typing import Any
 from blurdm.config_file import load_config
 from blurdm.interrupt import StopFlag
 from blurdm.ledger import read_ledger
-from blurdm.plan import check, plan_all
+from blurdm.plan import check, plan_all, unmeasurable
 from blurdm.pool import run_all
 from blurdm.progress import Display
 from blurdm.runs import Resources, Run, finished, read_json, write_bytes, write_json
@@ -20,6 +20,8 @@ def run_canonical(parsed: argparse.Namespace, stop: StopFlag) -> int:
     config = load_config(parsed.config, parsed.set)
     check(config, str(parsed.config))
     runs = plan_all(config, parsed.stage, parsed.seeds or config.seeds, parsed.runs / ".digests.json")
+    for line in unmeasurable(runs):
+        print(f"blurdm: {line}", file=sys.stderr)
     cache = parsed.runs / ".frames"
     resources = Resources(parsed.device, parsed.threads, parsed.checkpoint_seconds, cache, ranks=parsed.ranks)
     jobs = parsed.jobs or (1 if parsed.ranks > 1 else default_jobs(len(runs), parsed.device))

@@ -239,6 +239,7 @@ class Joint(Optimisation):
 
 class Evaluate(Section):
     metrics: tuple[str, ...]
+    protocol: str = Field(description="how each metric is computed: standard, blurdm or realblur")
     foreign: bool = Field(description="also restore with another photo's latent, to see whether the prior is used")
     steps: Count | None = Field(description="reverse steps when restoring; null: as many as in training")
     eta: Annotated[float, Field(ge=0, le=1)] | None = Field(description="eta when restoring; null: as in training")

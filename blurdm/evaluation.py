@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from blurdm.config import Evaluate
 from blurdm.cost import measure_cost
-from blurdm.errors import StopRequested
+from blurdm.errors import InputError, StopRequested
 from blurdm.inference import image_noise, load_network, read_tensor, write_tensor
-from blurdm.metrics.full_reference import available, make_metric
+from blurdm.metrics.measure import Measure, make_measure
+from blurdm.metrics.protocols import available
 from blurdm.metrics.psnr import quantize
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
@@ -54,7 +55,8 @@ def evaluate(
     device = resources.device
     tests = test_images(inputs["prepare"], Path(run.sections.data.root))
     network = _network(inputs["model"], section, device) if "model" in inputs else None
-    measures = {name: make_metric(name, device) for name in section.metrics if available(name)}
+    measured = [name for name in section.metrics if available(name)]
+    measure = make_measure(measured, section.protocol, device)
     arms = ARMS[network.kind] if network else {"blurred": "input"}
     if not section.foreign or len({test.scene for test in tests}) < 2:
         arms = {arm: mode for arm, mode in arms.items() if mode != "foreign"}
@@ -63,7 +65,7 @@ def evaluate(
         if resources.stop():
             raise StopRequested(f"stopped after {number} of {len(tests)} images")
         if test.identity not in partial.done:
-            rows = _measure(network, test, tests, arms, section, measures, out, device)
+            rows = _measure(network, test, tests, arms, section, measure, out, device)
             partial.append(test.identity, rows)
         on_progress(Progress(number + 1, len(tests), unit="image"))
     rows = [row for test in tests for row in partial.done[test.identity]]
@@ -72,7 +74,8 @@ def evaluate(
         {} if network is None else {arm: measure_cost(network, device) for arm, mode in arms.items() if mode == "own"}
     )
     iterations = read_json(inputs["model"] / "result.json")["iterations"] if "model" in inputs else 0
-    return {"metrics": _means(rows, measures), "cost": cost, "iterations": iterations}
+    means = _means(rows, measured)
+    return {"metrics": means, "protocol": section.protocol, "cost": cost, "iterations": iterations}
 
 
 def _network(model: Path, section: Evaluate, device: str) -> Network:
@@ -97,7 +100,7 @@ def _measure(
     tests: list[TestImage],
     arms: Mapping[str, str],
     section: Any,
-    measures: Mapping[str, Any],
+    measure: Measure,
     out: Path,
     device: str,
 ) -> list[dict[str, Any]]:
@@ -110,13 +113,20 @@ def _measure(
             other = test if mode == "own" else foreign(test, tests, section.noise_seed)
             restored = network(blur, _latent(network, other, section.noise_seed, device))[-1].clamp(0, 1)
         restored = quantize(restored)
-        values = {name: measure(restored, sharp).item() for name, measure in measures.items()}
+        values = _values(measure, restored, sharp, f"{arm}, image {test.identity}")
         rows.append({"arm": arm, "scene": test.scene, "image": test.name, **values})
         if keep:
             write_tensor(out / "images" / arm / test.scene / f"{test.name}.png", restored)
             if network is None:
                 write_tensor(out / "images" / "sharp" / test.scene / f"{test.name}.png", sharp)
     return rows
+
+
+def _values(measure: Measure, restored: Tensor, sharp: Tensor, source: str) -> dict[str, float]:
+    try:
+        return {name: value.item() for name, value in measure(restored, sharp).items()}
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 @torch.no_grad()
@@ -164,10 +174,10 @@ def _write_csv(path: Path, rows: list[dict[str, Any]], metrics: tuple[str, ...])
     write_bytes(path, text.getvalue().encode())
 
 
-def _means(rows: list[dict[str, Any]], measures: Mapping[str, Any]) -> dict[str, float]:
+def _means(rows: list[dict[str, Any]], measured: Iterable[str]) -> dict[str, float]:
     means = {}
     for arm in dict.fromkeys(row["arm"] for row in rows):
-        for name in measures:
+        for name in measured:
             values = [row[name] for row in rows if row["arm"] == arm]
             means[f"{arm}.{name}"] = sum(values) / len(values)
     return means

@@ -11,7 +11,7 @@ from blurdm.data.layouts import LAYOUTS
 from blurdm.data.splits import folder_digest
 from blurdm.diffusion.schedules import ALPHA, BETA, TYPES
 from blurdm.errors import InputError
-from blurdm.metrics.full_reference import METRICS, available
+from blurdm.metrics.protocols import METRICS, PROTOCOLS, available, missing
 from blurdm.registry import lookup, module_names, require
 from blurdm.runs import Run, section_text
 
@@ -38,7 +38,7 @@ STAGES = {
         ("prepare", "pretrain", "diffusion"),
         version=2,
     ),
-    "evaluate": Stage(("data", "evaluate"), ("prepare",)),
+    "evaluate": Stage(("data", "evaluate"), ("prepare",), version=2),
 }
 
 
@@ -66,6 +66,7 @@ def check(config: Config, source: str) -> None:
         require("diffusion.beta_schedule:", config.diffusion.beta_schedule, BETA)
         for metric in config.evaluate.metrics:
             require("evaluate.metrics:", metric, METRICS)
+        require("evaluate.protocol:", config.evaluate.protocol, PROTOCOLS)
         if config.diffusion.condition_init == "sharp" and config.latent.sharp_batch_norm:
             raise InputError(
                 "diffusion.condition_init: 'sharp' needs latent.sharp_batch_norm: false (a blur encoder has none)"
@@ -205,6 +206,12 @@ class Planner:
         if metrics not in self._available:
             self._available[metrics] = ",".join(filter(available, metrics))
         return self._available[metrics]
+
+
+def unmeasurable(runs: Iterable[Run]) -> list[str]:
+    """A line per metric that one of ``runs`` should measure and that this machine has no weights for."""
+    asked = {name: None for run in runs if run.stage == "evaluate" for name in run.sections.evaluate.metrics}
+    return [missing(name) for name in asked if not available(name)]
 
 
 def plan(

@@ -14,7 +14,7 @@ from blurdm.config import Config
 from blurdm.config_file import apply_override, read_yaml, validate, validate_as
 from blurdm.errors import InputError
 from blurdm.graph import distinct
-from blurdm.metrics.full_reference import METRICS
+from blurdm.metrics.protocols import METRICS
 from blurdm.plan import Planner, sections_read, stages_of
 from blurdm.registry import require
 from blurdm.runs import Run

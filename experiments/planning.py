@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from blurdm.plan import unmeasurable
 from experiments.display import minutes
 from experiments.estimate import CPU, Estimate, estimate, expected_seconds, measured
 from experiments.grid import Sweep, finished_keys
@@ -30,6 +31,8 @@ def print_plan(sweep: Sweep, root: Path, side_by_side: int, console: Console, de
             f"[yellow]{escape(folder)}: no such data folder yet; the keys of runs on it are provisional[/yellow]",
             highlight=False,
         )
+    for line in unmeasurable(sweep.runs):
+        console.print(escape(line), highlight=False)
     _print_work(sweep, root, side_by_side, console, device)
 
 

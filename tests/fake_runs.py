@@ -96,6 +96,7 @@ def _evaluate(root: Path, model: str, seed: int | None, no_lpips: bool, images: 
     cost = {ARMS_OF[model][0]: figures}
     result = {
         "metrics": {f"{ARMS_OF[model][0]}.psnr": 25.0},
+        "protocol": "standard",
         "iterations": STEPS[model],
         "cost": {} if model == "none" else cost,
     }

@@ -89,7 +89,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (
         "published of no metric",
         {"published": {"steps=2, official": {"snr": 1.0}}, "published_source": "x"},
-        "published: steps=2, official: metric 'snr' is not known; known: lpips, ",
+        "published: steps=2, official: metric 'snr' is not known; known: dists, lpips, ",
     ),
     ("published by nobody", {"published": {"steps=2, official": {"psnr": 1.0}}}, "published_source: missing"),
     (

@@ -27,6 +27,7 @@ from analysis.tables import (
 )
 from blurdm.config_file import read_yaml
 from blurdm.errors import InputError
+from blurdm.metrics.protocols import PROTOCOLS
 
 REPO = Path(__file__).parents[1]
 
@@ -185,6 +186,17 @@ def test_latex_compiles_and_fits_the_page(tmp_path: Path, no_lpips: bool) -> Non
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout
     assert (tmp_path / "doc.pdf").stat().st_size > 10_000
+
+
+def test_every_published_number_of_the_main_table_has_a_protocol() -> None:
+    published = read_yaml(REPO / "analysis" / "published.yaml")
+    assert published["protocols"].pop("source")
+    assert {name for of in published["protocols"].values() for name in of.values() if name} <= set(PROTOCOLS)
+    for backbone in (v for v in published["main"].values() if isinstance(v, dict)):
+        for rows in backbone.values():
+            assert {data: set(values) for data, values in rows.items()} == {
+                data: set(of) for data, of in published["protocols"].items()
+            }
 
 
 def test_published_gains_follow_from_the_published_table() -> None:

@@ -94,9 +94,10 @@ def read_checkpoint(path: Path) -> Any:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)|class (\S+)|function (\S+)", str(error))
-        what = next(filter(None, refused.groups()), "objects") if refused else "objects that are no tensors"
-        raise InputError(f"{path}: holds {what}, which only running code of the file would rebuild; refused") from None
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused is None:
+            raise InputError(f"{path}: not a checkpoint, or one that cannot be read without running its code") from None
+        raise InputError(f"{path}: holds {refused[1]}, which only running it would rebuild; refused") from None
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise InputError(f"{path}: not a checkpoint ({str(error).splitlines()[0]})") from None
 

@@ -100,7 +100,7 @@ class _Block(nn.Module):
         super().__init__()
         self.attention = attention
         self.ffn_norm = ChannelNorm(channels)
-        self.ffn = _FilteredFeedForward(channels, int(channels * expansion))
+        self.ffn = FilteredFeedForward(channels, int(channels * expansion))
 
     def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
         if self.attention is not None:
@@ -108,7 +108,7 @@ class _Block(nn.Module):
         return x + self.ffn(self.ffn_norm(x))
 
 
-class _FilteredFeedForward(GatedFeedForward):
+class FilteredFeedForward(GatedFeedForward):
     """The gated feed-forward network with a filter of patch spectra after its first convolution.
 
     That convolution sees single pixels, so patches are cut before it, where there are fewer channels to move.

@@ -1,5 +1,7 @@
 """Stripformer (Tsai et al., ECCV 2022): attention within and between rows and columns; the prior enters each block."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,8 +102,10 @@ class _Unit(nn.Module):
         return F.leaky_relu(self.body(x) + (x if skip is None else skip), SLOPE)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Strip attention over the modulated features, an MLP, and a depthwise convolution that tells positions apart."""
+
+    attention: Callable[..., Tensor] = staticmethod(F.scaled_dot_product_attention)
 
     def __init__(self, channels: int, head: int, between: bool, fusion: Fusion | None) -> None:
         super().__init__()
@@ -132,14 +136,14 @@ class _Block(nn.Module):
         """Each row of ``x`` (B, C, H, W) is a sequence of W pixels, attended in heads of ``head`` channels."""
         B, C, H, W = x.shape
         heads = qkv(x.permute(0, 2, 3, 1)).view(B * H, W, 3, -1, self.head).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(*heads)  # (B H, heads, W, head)
+        attended = self.attention(*heads)  # (B H, heads, W, head)
         return attended.transpose(1, 2).reshape(B, H, W, C).permute(0, 3, 1, 2)
 
     def _between(self, x: Tensor, qkv: nn.Module) -> Tensor:
         """All of ``x`` (B, C, H, W) is a sequence of H rows; a head sees ``head`` channels of every pixel of a row."""
         B, C, H, W = x.shape
         heads = qkv(x).view(B, 3, -1, self.head, H, W).permute(1, 0, 2, 4, 5, 3).flatten(4)
-        attended = F.scaled_dot_product_attention(*heads)  # (B, heads, H, W head)
+        attended = self.attention(*heads)  # (B, heads, H, W head)
         return attended.view(B, -1, H, W, self.head).permute(0, 1, 4, 2, 3).reshape(B, C, H, W)
 
 
@@ -152,7 +156,7 @@ class _MlpLinear(nn.Linear):
 def _strips(channels: int, head: int, pairs: int, latent: Latent | None, level: Level) -> nn.ModuleList:
     """Blocks within and between strips in turn."""
     return nn.ModuleList(
-        _Block(channels, head, between, make_fusion(latent, channels, level))
+        Block(channels, head, between, make_fusion(latent, channels, level))
         for _ in range(pairs)
         for between in (False, True)
     )
