@@ -18,14 +18,16 @@ BINS = SIDE * HALF
 @cache
 def forward_matrix() -> Tensor:
     """(64, 80), double: patch @ this = spectrum."""
-    spectra = torch.fft.rfft2(torch.eye(POINTS, dtype=torch.float64).view(POINTS, SIDE, SIDE)).reshape(POINTS, BINS)
+    spectra = torch.fft.rfft2(torch.eye(POINTS, dtype=torch.float64, device="cpu").view(POINTS, SIDE, SIDE)).reshape(
+        POINTS, BINS
+    )
     return torch.cat([spectra.real, spectra.imag], dim=1)
 
 
 @cache
 def inverse_matrix() -> Tensor:
     """(80, 64), double: spectrum @ this = patch; like irfft2 for every spectrum, Hermitian or not."""
-    unit = torch.eye(BINS, dtype=torch.complex128).view(BINS, SIDE, HALF)
+    unit = torch.eye(BINS, dtype=torch.complex128, device="cpu").view(BINS, SIDE, HALF)
     patches = [torch.fft.irfft2(spectrum, s=(SIDE, SIDE)).reshape(BINS, POINTS) for spectrum in (unit, 1j * unit)]
     return torch.cat(patches)
 

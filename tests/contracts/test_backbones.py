@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from blurdm.config import Latent
 from blurdm.models.build import BACKBONES, build_backbone, initialise
 from blurdm.registry import load_module, module_names
+from blurdm.training.optim import make_average
 
 NAMES = module_names(BACKBONES)
 
@@ -79,6 +80,16 @@ def test_every_parameter_gets_gradient(name: str) -> None:
     network = small(name, latent)
     sum(o.square().sum() for o in network(*inputs(latent, 2, 32, 32))).backward()
     assert [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_an_average_of_the_weights_follows_them(name: str) -> None:
+    """It is made before the first step, so a network must not gain buffers by being used."""
+    network = small(name, None).train()
+    average = make_average(network, 0.5)
+    assert average is not None
+    network(*inputs(None, 1, 16, 16))
+    average.update_parameters(network)
+    assert set(average.module.state_dict()) == set(network.state_dict())
 
 
 @both
