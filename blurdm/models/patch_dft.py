@@ -90,5 +90,7 @@ class PatchConvolution(nn.Module):
 
 
 def _register(module: nn.Module) -> None:
-    module.register_buffer("to_spectrum", forward_matrix().float(), persistent=False)
-    module.register_buffer("to_patch", inverse_matrix().float(), persistent=False)
+    """The two matrices as buffers, on the device where new parameters are made, which may be meta."""
+    device = torch.get_default_device()
+    module.register_buffer("to_spectrum", forward_matrix().to(device, torch.float32), persistent=False)
+    module.register_buffer("to_patch", inverse_matrix().to(device, torch.float32), persistent=False)

@@ -103,6 +103,15 @@ def test_state_round_trips(name: str, latent: Latent | None) -> None:
     assert torch.equal(network(*batch)[-1], other(*batch)[-1])
 
 
+@torch.no_grad()
+def test_what_is_counted_on_meta_leaves_nothing_behind(name: str) -> None:
+    """Costs are counted on the meta device; constants that were made there must not turn up in a real network."""
+    with torch.device("meta"):
+        network = build_backbone(module_of(name).PAPER.model_copy(update={"width": 8, "blocks": 1}), None)
+        assert network(torch.empty(1, 3, 37, 31))[-1].is_meta
+    assert not small(name, None)(*inputs(None, 1, 37, 31))[-1].is_meta
+
+
 def test_latent_and_prior_go_together(name: str) -> None:
     image, z = inputs(small_latent(), 1, 16, 16)
     with pytest.raises(ValueError, match="latent"):
