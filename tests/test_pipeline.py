@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TEST, Told, state_of, tiny_config, write_tiny_config
+from safetensors.torch import load_file
 from sections import paper_backbone, paper_diffusion, paper_latent
 from test_runs import python
 
@@ -111,6 +112,23 @@ def test_a_stored_image_is_what_was_measured(tiny_data: Path, root: Path) -> Non
             stored = read_tensor(run.folder(root) / "images" / row["arm"] / row["scene"] / "0000.png")
             sharp = read_tensor(tiny_data / "test" / row["scene"] / "sharp" / "0000.png")
             assert float(row["psnr"]) == pytest.approx(psnr(stored, sharp).item(), abs=1e-3)
+
+
+def test_the_trajectory_of_a_kept_image_ends_where_it_was_measured(tiny_data: Path, root: Path) -> None:
+    run = plan(tiny_config(tiny_data), "evaluate", 0, "joint")
+    with (run.folder(root) / "trajectory.csv").open(newline="") as file:
+        steps = list(csv.DictReader(file))
+    T = tiny_config(tiny_data).diffusion.steps
+    assert [(s["scene"], s["t"]) for s in steps] == [(scene, str(t)) for scene in TEST for t in range(T, -1, -1)]
+    measured = {r["scene"]: float(r["psnr"]) for r in rows(run, root) if (r["arm"], r["image"]) == ("blurdm", "0000")}
+    ends = {s["scene"]: float(s["psnr"]) for s in steps if s["t"] == "0"}
+    assert ends == pytest.approx(measured, abs=1e-3)
+    z = load_file(run.folder(root) / "trajectory.safetensors")["z"]
+    assert z.shape == (len(TEST), T + 1, tiny_config(tiny_data).latent.size)
+    distances = (z - z[:, -1:]).square().mean(2).sqrt().flatten().tolist()
+    assert [float(s["distance"]) for s in steps] == pytest.approx(distances, rel=1e-6)
+    others = [plan(tiny_config(tiny_data), "evaluate", 0, model) for model in (None, "baseline", "pretrain")]
+    assert not any((other.folder(root) / "trajectory.csv").exists() for other in others)
 
 
 def with_inputs(run: Run, root: Path, target: Path) -> Path:
