@@ -5,12 +5,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 
-from analysis.gallery import choose, gallery
-from analysis.load import collect_curves, evaluate_runs, write_csv, write_results
-from analysis.plots import paired_differences, save, training_curves
+from analysis.draw import draw_all
+from analysis.inputs import Inputs
+from analysis.load import collect_curves, write_csv, write_results
 from analysis.render import command, show
 from analysis.tables import (
     COSTS,
@@ -33,8 +32,7 @@ def build(pointer: Path, results: Path, reports: Path, console: Console) -> None
     write_tables(rows, numbers, differences, reports / "tables")
     curves = collect_curves(pointer)
     write_csv(reports / "curves.csv", curves)
-    save(training_curves(curves), reports / "figures" / "training")
-    save(paired_differences(rows, differences), reports / "figures" / "differences")
+    missing = draw_all(Inputs(pointer, rows, costs, curves, differences), reports / "figures")
     shown = main_strings(numbers)
     costs_shown = [title for title, _ in COSTS.values()]
     show(shown.drop(columns=[*costs_shown, "group"]), list(shown.group), console)
@@ -42,19 +40,8 @@ def build(pointer: Path, results: Path, reports: Path, console: Console) -> None
     paired = difference_strings(differences)
     show(paired.drop(columns="Metric"), list(paired.Metric), console)
     console.print(caption(numbers, str(rows.data_digest.iloc[0])), highlight=False)
-    _restorations(pointer, rows, reports, console)
-
-
-def _restorations(pointer: Path, rows: pd.DataFrame, reports: Path, console: Console) -> None:
-    """The gallery of the first seed; said, not failed, when the runs saved no images."""
-    seeds = rows.seed.dropna().unique()
-    first = min(seeds) if len(seeds) else None
-    folders = [folder for entry, folder in evaluate_runs(pointer) if entry["seed"] in (None, first)]
-    chosen = choose(rows[rows.seed.isna() | (rows.seed == first)], folders)
-    if chosen:
-        save(gallery(chosen), reports / "figures" / "restorations")
-    else:
-        console.print("no gallery: the evaluate runs saved no images of every column", highlight=False)
+    for name, why in missing.items():
+        console.print(f"no figure '{name}': {why}", highlight=False, markup=False)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -62,7 +62,7 @@ def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Bu
 def _make(path: Path, results: Path, folder: Path) -> pd.DataFrame:
     """Everything that ``build_grid`` writes, from the run folders."""
     from analysis.grid_plots import grid_plot
-    from analysis.plots import save
+    from analysis.style import save, styled
 
     found = collect_grid(path)
     numbers = grid_numbers(found)
@@ -72,7 +72,8 @@ def _make(path: Path, results: Path, folder: Path) -> pd.DataFrame:
     write_bytes(folder / "table.md", markdown(table, text).encode())
     write_bytes(folder / "table.tex", latex(table, text, found.ledger.grid).encode())
     metrics = measured(numbers)
-    save(grid_plot(numbers, found.ledger, metrics[0] if metrics else "psnr"), folder / "plot")
+    with styled():
+        save(grid_plot(numbers, found.ledger, metrics[0] if metrics else "psnr"), folder / "plot")
     return numbers
 
 
