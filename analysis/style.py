@@ -41,7 +41,8 @@ def save(figure: Figure, path: Path) -> None:
     for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
         content = io.BytesIO()
         figure.savefig(content, format=suffix[1:], metadata=metadata)
-        figure.set_layout_engine("none")  # it takes longest, and has put everything in place for both
+        with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+            figure.set_layout_engine(None)  # it takes long, and has put everything in place for both
         write_bytes(path.with_name(path.name + suffix), content.getvalue())
 
 

@@ -82,7 +82,6 @@ def _published(axes: Axes, table: pd.DataFrame, cost: str) -> None:
             axes.plot(getattr(row, cost), row.psnr, MARKS.get(row.method, "*"), color=color, linestyle="none")
         last = pair.iloc[-1]
         up = 5 if len(pair) > 1 else -10
-        axes.annotate(
-            plain(name), (last[cost], last.psnr), (0, up), textcoords="offset points", fontsize=6.5, ha="center"
-        )
+        place: dict[str, Any] = {"xytext": (0, up), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(plain(name), (last[cost], last.psnr), fontsize=6.5, **place)
     axes.margins(0.3, 0.15)
