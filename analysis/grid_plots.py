@@ -12,12 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from analysis.grid_tables import SIGNIFICANT
 from analysis.style import PHOTO_COLORS as COLORS
 from analysis.style import PHOTO_MARKERS as MARKERS
 from analysis.style import WIDTH
 from analysis.style import plain as _plain
-from analysis.tables import METRICS
+from analysis.tables import METRICS, SIGNIFICANT
 from blurdm.ledger import Ledger
 
 LINES = ("-", "--", ":", "-.")  # with COLORS and MARKERS: series differ in grey as well
@@ -27,7 +26,7 @@ LOG_SPAN = 10  # swept values that span more are spread by ratio
 
 
 def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Figure:
-    """``metric`` of ``grid_numbers`` with 95 % intervals clustered by photo; published differences are hollow."""
+    """``metric`` of ``grid_numbers`` with 95 % intervals; published differences are hollow."""
     shown = _differences(numbers, ledger, metric)
     against_x = bool(len(shown)) and bool(shown.x.notna().all()) and shown.x.nunique() > 1
     height = 4.2 if against_x else 1.8 + 0.32 * min(len(shown), MOST_ROWS)
@@ -142,4 +141,4 @@ def _difference_label(numbers: pd.DataFrame, ledger: Ledger, metric: str) -> str
     title, digits = METRICS.get(metric, (metric, 3))
     own = numbers[numbers.row == ledger.baseline].iloc[0].get(metric, np.nan)
     value = "" if pd.isna(own) else f" ({own:.{digits}f})"
-    return textwrap.fill(_plain(f"{title}, difference to '{ledger.baseline}'{value}, 95 % clustered by photo"), 60)
+    return textwrap.fill(_plain(f"{title}, difference to '{ledger.baseline}'{value}, 95 % interval"), 60)

@@ -11,7 +11,8 @@ from blurdm.errors import InputError
 from blurdm.runs import finished, read_json, write_bytes
 
 ID_COLUMNS = ["arm", "seed", "scene", "image"]
-ORIGIN_COLUMNS = ["key", "iterations", "data_digest"]
+ORIGIN_COLUMNS = ["key", "iterations", "protocol", "data_digest"]
+NOT_STATED = "standard"  # the metric protocol of results from before protocols had names
 CURVE_COLUMNS = ["step", "arm", "seed", "val_psnr", "loss"]
 CURVE_ARMS = {"baseline": "baseline", "direct": "direct", "pretrain": "oracle", "joint": "blurdm"}  # model stage -> arm
 
@@ -39,12 +40,10 @@ def collect(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return order[[*ID_COLUMNS, *metrics, *ORIGIN_COLUMNS]], costs.sort_values(["arm", "seed"], ignore_index=True)
 
 
-def write_results(pointer: Path, out_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Collect into ``out_dir``/main.csv and main_cost.csv, each by rename; returns what was written."""
-    rows, costs = collect(pointer)
-    write_csv(out_dir / "main.csv", rows)
-    write_csv(out_dir / "main_cost.csv", costs)
-    return rows, costs
+def write_results(rows: pd.DataFrame, costs: pd.DataFrame, folder: Path) -> None:
+    """What ``collect`` gave as ``folder``/main.csv and main_cost.csv, each by rename."""
+    write_csv(folder / "main.csv", rows)
+    write_csv(folder / "main_cost.csv", costs)
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -121,6 +120,7 @@ def read_run(entry: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, pd.D
     origin = {
         "key": entry["key"],
         "iterations": int(result.get("iterations") or 0),
+        "protocol": str(result.get("protocol", NOT_STATED)),
         "data_digest": str(read_json(folder / "provenance.json").get("data_digest")),
     }
     costs = pd.DataFrame([{"arm": arm, **figures} for arm, figures in result.get("cost", {}).items()], dtype=object)

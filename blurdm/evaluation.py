@@ -21,7 +21,7 @@ from blurdm.metrics.full_reference import available, make_metric
 from blurdm.metrics.psnr import quantize
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
-from blurdm.runs import Progress, Resources, Run, read_json, write_bytes
+from blurdm.runs import Progress, Resources, Run, file_digest, read_json, write_bytes
 from blurdm.seeding import generator
 from blurdm.trajectory import Steps, follow, write_steps
 
@@ -75,7 +75,8 @@ def evaluate(
         {} if network is None else {arm: measure_cost(network, device) for arm, mode in arms.items() if mode == "own"}
     )
     iterations = read_json(inputs["model"] / "result.json")["iterations"] if "model" in inputs else 0
-    return {"metrics": _means(rows, measures), "cost": cost, "iterations": iterations}
+    digest = file_digest(out / "per_image.csv")
+    return {"metrics": _means(rows, measures), "per_image_sha256": digest, "cost": cost, "iterations": iterations}
 
 
 def _network(model: Path, section: Evaluate, device: str) -> Network:

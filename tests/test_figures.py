@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from fake_runs import PHOTOS, make_chain
 
+from analysis.artefacts import read_artefacts
 from analysis.draw import INDEX, draw_all
 from analysis.figures.failures import build as failures
 from analysis.figures.quality_cost import front, measured
@@ -22,12 +23,13 @@ from analysis.figures.trajectory import read as read_trajectory
 from analysis.inputs import Inputs, Missing
 from analysis.load import collect, collect_curves
 from analysis.pictures import COLUMNS, Pictured, first_of_each, pictured, worst_crop
-from analysis.style import STYLE, save, styled
+from analysis.stats import Resamples
+from analysis.style import save, styled
 from analysis.tables import difference_numbers
 from blurdm.errors import InputError
 from blurdm.registry import load_module, module_names
 
-NAMES = module_names("analysis.figures")
+NAMES = read_artefacts().figures
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 def inputs_of(pointer: Path) -> Inputs:
     rows, costs = collect(pointer)
-    differences = difference_numbers(rows, np.random.default_rng(0))
+    differences = difference_numbers(rows, Resamples.seeded(0))
     return Inputs(pointer, rows, costs, collect_curves(pointer), differences)
 
 
@@ -50,7 +52,7 @@ def only(inputs: Inputs, *arms: str) -> Inputs:
 
 def test_all_figures_are_drawn_and_leave_matplotlib_as_it_was(inputs: Inputs, tmp_path: Path) -> None:
     before = matplotlib.rcParams["axes.grid"], matplotlib.rcParams["pdf.fonttype"]
-    assert draw_all(inputs, tmp_path) == {}
+    assert draw_all(NAMES, inputs, tmp_path) == {}
     assert (matplotlib.rcParams["axes.grid"], matplotlib.rcParams["pdf.fonttype"]) == before == (False, 3)
     assert {p.name for p in tmp_path.iterdir()} == {INDEX, *(f"{n}.{s}" for n in NAMES for s in ("pdf", "png"))}
     for name in NAMES:
@@ -66,7 +68,7 @@ def test_all_figures_are_drawn_and_leave_matplotlib_as_it_was(inputs: Inputs, tm
 
 def test_what_cannot_be_drawn_is_left_out_with_its_reason(inputs: Inputs, tmp_path: Path) -> None:
     (tmp_path / "training.png").write_bytes(b"of an earlier result")
-    missing = draw_all(only(inputs, "blurred"), tmp_path)
+    missing = draw_all(NAMES, only(inputs, "blurred"), tmp_path)
     assert {"training", "differences", "failures", "severity", "quality_cost"} <= set(missing)
     assert "baseline" in missing["severity"] and "no validation" in missing["training"]
     assert not (tmp_path / "training.png").exists()
@@ -74,11 +76,11 @@ def test_what_cannot_be_drawn_is_left_out_with_its_reason(inputs: Inputs, tmp_pa
     assert {name: why for name, why in told.items() if why} == missing
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_series_have_colours_that_the_colour_blind_tell_apart(name: str) -> None:
-    module = load_module("figure", "analysis.figures", name)
-    assert module.CAPTION.endswith(".") and isinstance(module.ORDER, int)
-    assert "0072B2" in STYLE.read_text() and "cividis" in STYLE.read_text()
+def test_every_figure_has_its_place_in_the_report() -> None:
+    assert sorted(NAMES) == module_names("analysis.figures")
+    modules = [load_module("figure", "analysis.figures", name) for name in NAMES]
+    assert all(module.CAPTION.endswith(".") for module in modules)
+    assert len({module.TITLE for module in modules}) == len(NAMES)
 
 
 def test_old_runs_without_a_trajectory_say_how_to_get_one(tmp_path: Path) -> None:

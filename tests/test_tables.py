@@ -12,8 +12,8 @@ from tools import require
 
 from analysis.build import main
 from analysis.load import ID_COLUMNS, ORIGIN_COLUMNS, collect, collect_curves
+from analysis.plots import COLORS, save, training_curves
 from analysis.render import escape
-from analysis.style import COLORS
 from analysis.tables import (
     ABSENT,
     ARMS,
@@ -27,7 +27,6 @@ from analysis.tables import (
 )
 from blurdm.config_file import read_yaml
 from blurdm.errors import InputError
-from blurdm.registry import module_names
 
 REPO = Path(__file__).parents[1]
 
@@ -148,8 +147,8 @@ def test_build_writes_everything_twice_the_same(
         printed.append(capsys.readouterr().out)
     names = {p.relative_to(tmp_path / "one").as_posix() for p in (tmp_path / "one").rglob("*.*")}
     tables = {"tables/main.tex", "tables/main.md", "tables/main.csv", "tables/differences.csv", "curves.csv"}
-    figures = {f"figures/{n}.{s}" for n in module_names("analysis.figures") for s in ("png", "pdf")}
-    assert names == tables | figures | {"figures/figures.json"}
+    figures = {f"figures/{n}.{s}" for n in ("training", "differences", "restorations") for s in ("png", "pdf")}
+    assert names == tables | figures
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     assert {p.name for p in (tmp_path / "results").iterdir()} == {"main.csv", "main_cost.csv"}
@@ -163,6 +162,12 @@ def test_build_of_an_unfinished_chain_is_one_line_and_code_2(
 ) -> None:
     assert main(["--pointer", str(tmp_path / "chain" / "evaluate.json")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_training_plot_without_any_validation_says_so(tmp_path: Path) -> None:
+    figure = training_curves(pd.DataFrame(columns=["step", "arm", "seed", "val_psnr", "loss"]))
+    save(figure, tmp_path / "training")
+    assert "no validation" in figure.axes[0].texts[0].get_text()
 
 
 @pytest.mark.parametrize("no_lpips", [False, True])

@@ -14,7 +14,6 @@ CAPTION = (
     "Differences of PSNR, paired by image: a dot per test image (mean over seeds), its colour and shape are those"
     " of its photo. The bar below each row of dots is the mean with its 95 % interval."
 )
-ORDER = 40
 MOST_PHOTOS_NAMED = 12
 
 

@@ -16,7 +16,6 @@ CAPTION = (
     " the square in which BlurDM's error exceeds the baseline's most. Positive values are gains: then BlurDM loses"
     " nowhere."
 )
-ORDER = 80
 MOST, PICTURED = 12, 2
 
 

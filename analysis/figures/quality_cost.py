@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.inputs import Inputs, Missing
+from analysis.published import read_published
 from analysis.published_costs import published_costs
 from analysis.style import COLORS, MARKS, WIDTH, plain
 from analysis.tables import ARMS
@@ -20,7 +21,6 @@ CAPTION = (
     " GoPro, on other data and another machine, so not to be compared with the top; lines join a backbone without"
     " (square) and with BlurDM (disc)."
 )
-ORDER = 20
 AXES = (("parameters", "parameters (M)"), ("macs", "MACs (G)"), ("seconds", "seconds per image"))
 STEPS: dict[str, Any] = {"where": "post", "color": "#999999", "linestyle": "--", "linewidth": 1}
 SCALE = {"parameters": 1e-6, "macs": 1e-9, "seconds": 1.0}
@@ -34,7 +34,7 @@ def build(inputs: Inputs) -> Figure:
         _ours(axes, ours, name)
         axes.set_xlabel(label)
     figure.legend(*upper[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    published = published_costs()
+    published = published_costs(read_published())
     for axes, (name, label) in zip(lower, AXES, strict=True):
         _published(axes, published, name)
         axes.set_xlabel(label)

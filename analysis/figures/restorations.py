@@ -14,7 +14,6 @@ CAPTION = (
     " is the square in which the blur does most harm, enlarged in the corner. Below every picture is its error: the"
     " root of the squared difference to the sharp image, on one scale for all."
 )
-ORDER = 60
 MOST = 3
 CLIP = 0.2  # errors above are drawn alike
 

@@ -18,7 +18,6 @@ CAPTION = (
     " those that it uses. Top: exposure times and the noise of each step. Bottom: the noise accumulated by step t,"
     " for every shape of beta under the rule that is used, and for every rule under the beta that is used."
 )
-ORDER = 70
 
 
 def build(inputs: Inputs) -> Figure:

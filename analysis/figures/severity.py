@@ -15,7 +15,6 @@ CAPTION = (
     " Right: what BlurDM gains over its baseline. A point per test image (mean over seeds), a line fitted by least"
     " squares, and Spearman's rank correlation with the input's PSNR."
 )
-ORDER = 50
 FEWEST = 3  # images for a line and a correlation
 
 

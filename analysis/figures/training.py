@@ -14,7 +14,6 @@ CAPTION = (
     "PSNR on the validation images while training: a thin line per seed, a thick one for their mean. At the same"
     " step the methods have seen as many batches of images; stage 3 of BlurDM goes on where its stage 1 ended."
 )
-ORDER = 30
 FEW = 30
 
 

@@ -21,7 +21,6 @@ CAPTION = (
     " z_0 (filled) in the plane in which all of them vary most. Middle: how far z_t still is from z_0 (root mean"
     " square). Right: PSNR of the restoration with z_t, minus that with z_0. The process runs from left to right."
 )
-ORDER = 75
 MOST_NAMED = 8
 
 
