@@ -1,0 +1,111 @@
+"""The report as LaTeX, and as PDF where there is a TeX."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from analysis.contents import CHAIN, PAPER, Contents, Figure
+from analysis.latex import escape
+from analysis.table import Table
+from blurdm.errors import InputError
+from blurdm.runs import write_bytes
+
+TEMPLATES = Path(__file__).parent / "page"
+PACKAGES = "texlive-latex-base texlive-latex-recommended"
+WIDE = 10  # columns of a table that is set across the long side of the page
+PASSES = 3  # contents and references settle, page numbers after them
+SECONDS = 120
+TOO_WIDE = 5.0  # points that a line may stand out unseen
+
+
+def write_tex(contents: Contents, summary: str) -> Path:
+    """``reports``/report.tex, which takes in the tables and figures beside it."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=False,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    missing = [(escape(name), escape(why)) for name, why in contents.missing]
+    text = environment.get_template("report.tex").render(
+        summary=escape(summary), sections=_sections(contents), missing=missing
+    )
+    path = contents.reports / "report.tex"
+    write_bytes(path, text.encode())
+    return path
+
+
+def _sections(contents: Contents) -> list[dict[str, Any]]:
+    ablations = [_table(table) for table in contents.ablations]
+    return [
+        {"title": "What was measured", "parts": [_table(table) for table in contents.group(CHAIN)]},
+        {"title": "Beside the paper", "parts": [_table(table) for table in contents.group(PAPER)]},
+        {"title": "Figures", "parts": [_figure(figure) for figure in contents.figures]},
+        {"title": "Ablations", "parts": [*ablations, *(_figure(figure) for figure in contents.grids)]},
+    ]
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {"table": f"tables/{table.name}.tex", "wide": len(table.columns) > WIDE}
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    caption = f"{figure.title}. {figure.caption}" if figure.title != figure.name else figure.caption
+    label = re.sub(r"[^A-Za-z0-9]", "-", figure.name)
+    return {"table": "", "figure": f"{figure.stem}.pdf", "caption": escape(caption), "label": label}
+
+
+def compile_tex(path: Path) -> list[str] | None:
+    """``path`` to PDF beside it, the same bytes from the same files; returns what TeX warns of.
+
+    None without pdflatex: then no PDF is left, for it would be of another report. InputError says why TeX gave up.
+    """
+    target = path.with_suffix(".pdf")
+    if shutil.which("pdflatex") is None:
+        target.unlink(missing_ok=True)
+        return None
+    scratch = path.parent / ".tex"
+    scratch.mkdir(exist_ok=True)
+    try:
+        for _ in range(PASSES):
+            log = _latex(path, scratch)
+        write_bytes(target, (scratch / target.name).read_bytes())
+    finally:
+        shutil.rmtree(scratch)
+    return warnings(log)
+
+
+def _latex(path: Path, scratch: Path) -> str:
+    """One pass; returns the log, its lines unbroken."""
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "-file-line-error"]
+    command += [f"-output-directory={scratch.name}", path.name]
+    where = os.environ | {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "max_print_line": "10000"}
+    try:
+        done = subprocess.run(command, cwd=path.parent, capture_output=True, timeout=SECONDS, env=where)
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{path}: pdflatex did not end within {SECONDS} s") from None
+    said = done.stdout.decode(errors="replace")
+    if done.returncode:
+        error = re.search(r"^(\S+:\d+: .*|! .*)$", said, re.MULTILINE)
+        raise InputError(f"{path}: pdflatex failed: {error.group(1) if error else said[-200:]}")
+    return said
+
+
+def warnings(log: str) -> list[str]:
+    """The lines of a TeX log that a reader of the PDF would see the cause of."""
+    found = []
+    for line in log.splitlines():
+        wide = re.match(r"Overfull \\[hv]box \(([\d.]+)pt too", line)
+        if (wide and float(wide.group(1)) > TOO_WIDE) or re.match(r"(LaTeX|pdfTeX) [Ww]arning", line):
+            found.append(line)
+    return found
