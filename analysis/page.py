@@ -13,6 +13,7 @@ from analysis.cards import Gallery
 from analysis.contents import CHAIN, PAPER, Contents, Figure
 from analysis.published import Published
 from analysis.table import Cell, Column, Row, Table
+from analysis.tables import count
 from analysis.tags import NAMES, Known, attributes, column_tags, offered, row_tags
 from blurdm.pages import data_uri, page
 from blurdm.runs import write_bytes
@@ -65,7 +66,6 @@ def _row(table: Table, row: Row, known: Known) -> dict[str, Any]:
 
 
 def _cell(row: Row, column: Column, cell: Cell, known: Known) -> dict[str, Any]:
-    counts = ((cell.n_images, "image"), (cell.n_photos, "photo"), (cell.n_seeds, "seed"))
     return {
         "kind": column.kind,
         "column": column.id,
@@ -75,9 +75,15 @@ def _cell(row: Row, column: Column, cell: Cell, known: Known) -> dict[str, Any]:
         "below": cell.lines[1:],
         "mark": "best" if cell.best else "second" if cell.second else "",
         "runs": " ".join(cell.runs),
-        "n": ", ".join(f"{n} {thing}{'' if n == 1 else 's'}" for n, thing in counts if n is not None),
+        "n": counted(cell),
         "spoken": f"{row.label}, {column.heading}: {' '.join(cell.lines)}",
     }
+
+
+def counted(cell: Cell) -> str:
+    """``12 images, 4 photos, 1 seed``, as far as it is known."""
+    counts = ((cell.n_images, "image"), (cell.n_photos, "photo"), (cell.n_seeds, "seed"))
+    return ", ".join(count(n, thing) for n, thing in counts if n is not None)
 
 
 def _figure(reports: Path, figure: Figure) -> dict[str, Any]:

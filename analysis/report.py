@@ -1,4 +1,4 @@
-"""``python -m analysis.report``: report.tex, report.pdf and index.html from the tables and figures of analysis.build."""
+"""``python -m analysis.report``: report.tex, report.pdf and index.html from what ``analysis.build`` made."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from analysis.cards import gallery
 from analysis.contents import Contents, read_contents
-from analysis.page import write_page
+from analysis.page import counted, write_page
 from analysis.report_tex import PACKAGES, compile_tex, write_tex
 from analysis.sources import Sources
 from analysis.terminal import add_sources, command
@@ -38,8 +38,7 @@ def summarise(contents: Contents) -> str:
         return f"{told} No two methods could be compared."
     row = table.rows[0]
     mean, verdict = (row.cells[name] for name in ("mean", "verdict"))
-    counts = f"{mean.n_images} images of {mean.n_photos} photos, {mean.n_seeds} seeds"
-    return f"{told} {row.label}, {row.group}: {' '.join(mean.lines)} ({counts}): {verdict.text}."
+    return f"{told} {row.label}, {row.group}: {' '.join(mean.lines)} ({counted(mean)}): {verdict.text}."
 
 
 def main(arguments: list[str] | None = None) -> int:

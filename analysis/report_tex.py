@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.contents import CHAIN, PAPER, Contents, Figure
+from analysis.formats import MOST_COLUMNS
 from analysis.latex import escape
 from analysis.table import Table
 from blurdm.errors import InputError
@@ -17,7 +18,7 @@ from blurdm.runs import write_bytes
 
 TEMPLATES = Path(__file__).parent / "page"
 PACKAGES = "texlive-latex-base texlive-latex-recommended"
-WIDE = 10  # columns of a table that is set across the long side of the page
+WIDE = 9  # columns beside each other; a table with more is set along the long side of the page
 PASSES = 3  # contents and references settle, page numbers after them
 SECONDS = 120
 TOO_WIDE = 5.0  # points that a line may stand out unseen
@@ -56,13 +57,14 @@ def _sections(contents: Contents) -> list[dict[str, Any]]:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    return {"table": f"tables/{table.name}.tex", "wide": len(table.columns) > WIDE}
+    beside = -(-len(table.columns) // -(-len(table.columns) // MOST_COLUMNS))  # of equal blocks below each other
+    return {"table": f"tables/{table.name}.tex", "wide": beside > WIDE}
 
 
 def _figure(figure: Figure) -> dict[str, Any]:
     caption = f"{figure.title}. {figure.caption}" if figure.title != figure.name else figure.caption
     label = re.sub(r"[^A-Za-z0-9]", "-", figure.name)
-    return {"table": "", "figure": f"{figure.stem}.pdf", "caption": escape(caption), "label": label}
+    return {"table": "", "wide": False, "figure": f"{figure.stem}.pdf", "caption": escape(caption), "label": label}
 
 
 def compile_tex(path: Path) -> list[str] | None:

@@ -58,5 +58,5 @@ def offered(tables: Iterable[Table], known: Known, cards: Iterable[Mapping[str, 
 
 
 def _first(text: str, names: Iterable[str]) -> str:
-    places = ((m.start(), name) for name in names if (m := re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)))
+    places = ((m.start(), name) for name in names if (m := re.search(rf"(?<!\w){re.escape(name)}(?![\w-])", text)))
     return min(places, default=(0, ""))[1]

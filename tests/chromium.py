@@ -3,9 +3,9 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,7 @@ FLAGS = (
     "--no-first-run",
     "--hide-scrollbars",
 )
-TIMEOUT = 60
+TIMEOUT = 60  # s
 
 
 class Browser:
@@ -30,7 +30,7 @@ class Browser:
     def __init__(self, profile: Path) -> None:
         for_it, write = os.pipe()
         read, by_it = os.pipe()
-        self._profile, self._send, self._receive = profile, write, os.fdopen(read, "rb")
+        self._profile, self._send, self._receive = profile, write, read
         start = f'exec "$0" "$@" 3<&{for_it} 4>&{by_it}'  # the pipe's numbers are the protocol's, not ours
         command = ["bash", "-c", start, "chromium", *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
         self._process = subprocess.Popen(command, pass_fds=(for_it, by_it), stderr=subprocess.DEVNULL)
@@ -55,7 +55,7 @@ class Browser:
         self._process.terminate()
         self._process.wait(TIMEOUT)
         os.close(self._send)
-        self._receive.close()
+        os.close(self._receive)
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def open(self, page: Path, width: int = 1200, height: int = 900) -> None:
@@ -117,10 +117,10 @@ class Browser:
             self._take(answer)
 
     def _message(self) -> dict[str, Any]:
-        until = time.monotonic() + TIMEOUT
         while b"\0" not in self._left:
-            assert time.monotonic() < until, "Chromium does not answer"
-            more = self._receive.read1()
+            ready, _, _ = select.select([self._receive], [], [], TIMEOUT)
+            assert ready, f"Chromium has said nothing for {TIMEOUT} s"
+            more = os.read(self._receive, 1 << 20)
             assert more, "Chromium has ended"
             self._left += more
         message, _, self._left = self._left.partition(b"\0")

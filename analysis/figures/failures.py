@@ -22,7 +22,8 @@ MOST, PICTURED = 12, 2
 def build(inputs: Inputs) -> Figure:
     gains = inputs.gains("blurdm", "baseline")
     worst = (gains.blurdm - gains.baseline).sort_values(kind="stable")
-    kept = (pictured(inputs.first, inputs.evaluated(), *name) for name in worst.index)
+    folders = inputs.evaluated()
+    kept = (pictured(inputs.first, folders, *name) for name in worst.index)
     shown = [image for _, image in zip(range(PICTURED), (image for image in kept if image), strict=False)]
     heights = [1.6 * image.pictures["sharp"].shape[0] / image.pictures["sharp"].shape[1] + 0.35 for image in shown]
     above = 0.8 + 0.2 * min(MOST, len(worst))
