@@ -210,7 +210,7 @@ def test_tex_that_fails_or_runs_over_is_told_in_a_line(tmp_path: Path) -> None:
     assert "\n" not in str(error.value) and {p.name for p in tmp_path.iterdir()} == {"report.tex"}
     path.write_text(rf"{start}see \hbox to 99cm{{}} \ref{{nowhere}}{end}")
     warned = compile_tex(path)
-    assert warned is not None and "Overfull" in warned[0] and "nowhere" in warned[1]
+    assert warned is not None and "nowhere" in warned[0] and "Overfull" in warned[1]
     assert warnings("Overfull \\hbox (4.9pt too wide) in\nUnderfull \\hbox") == []
 
 
