@@ -131,8 +131,14 @@ def _corrected(numbers: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
 
 def grid_table(name: str, title: str, sources: Sources, grid: str) -> Table:
     """The table of a grid; InputError if a column would mix metric protocols."""
-    results = sources.grid(grid)
-    return table_of(name, title, results, grid_numbers(results, sources.resamples), sources)
+    return table_of(name, title, sources.grid(grid), numbers_of(sources, grid), sources)
+
+
+def numbers_of(sources: Sources, grid: str) -> pd.DataFrame:
+    """``grid_numbers`` of a grid, computed once for its table and its figure."""
+    if grid not in sources.numbers:
+        sources.numbers[grid] = grid_numbers(sources.grid(grid), sources.resamples)
+    return sources.numbers[grid]
 
 
 def table_of(name: str, title: str, results: GridResults, numbers: pd.DataFrame, sources: Sources) -> Table:
@@ -267,8 +273,8 @@ def _published_note(ledger: Ledger) -> list[str]:
     return [
         (
             f"Published values ({source}; protocol {PUBLISHED_PROTOCOL}; in brackets, the difference to the published"
-            " value of the baseline row) are from other data, network size and training length: they stand beside for the"
-            " trend only."
+            " value of the baseline row) are from other data, network size and training length: they stand beside for"
+            " the trend only."
         )
     ]
 

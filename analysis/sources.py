@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.grid_results import GridResults, collect_grid
 from analysis.load import collect, evaluate_runs
 from analysis.published import Published, read_published
-from analysis.stats import Resamples
+from analysis.stats import NO_SCENE, Resamples
 from blurdm.errors import InputError
 from blurdm.runs import read_json
 
@@ -26,6 +26,7 @@ class Sources:
     pointer: Path
     runs: Path
     resamples: Resamples = field(default_factory=lambda: Resamples.seeded(BOOTSTRAP_SEED))
+    numbers: dict[str, pd.DataFrame] = field(default_factory=dict)  # grid_tables.numbers_of fills it
     _grids: dict[str, GridResults] = field(default_factory=dict)
 
     @cached_property
@@ -102,7 +103,7 @@ def origin_note(rows: pd.DataFrame, sources: Sources, protocol: str) -> str:
     if rows.empty:
         return "Nothing was measured for it yet."
     images = rows[["scene", "image"]].drop_duplicates()
-    photos = len(images) if set(images.scene) == {"all"} else images.scene.nunique()
+    photos = len(images) if set(images.scene) == {NO_SCENE} else images.scene.nunique()
     seeds = ", ".join(str(seed) for seed in sorted(rows.seed.dropna().unique())) or "none"
     digests = ", ".join(sorted({str(digest)[:SHORT] for digest in rows.data_digest.unique()}))
     revisions = ", ".join(sources.revisions(rows.key.unique()))

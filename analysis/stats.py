@@ -91,16 +91,15 @@ class Block:
 
     name: str
     seeds: NDArray[np.int64]
-    images: NDArray[np.object_]  # (images, 2): scene and name, sorted
+    scenes: NDArray[np.object_]  # of every image
+    images: NDArray[np.object_]  # their names, sorted within the scene
     values: dict[str, Array | None]
 
     @cached_property
     def clusters(self) -> NDArray[np.intp]:
         """The number of the photo of every image."""
-        scenes = self.images[:, 0].astype(str)
-        if set(scenes) == {NO_SCENE}:
-            return np.arange(len(scenes))
-        return np.unique(scenes, return_inverse=True)[1]
+        number = pd.factorize(self.scenes)[0]
+        return np.arange(len(number)) if set(self.scenes) == {NO_SCENE} else number
 
 
 @dataclass(frozen=True)
@@ -142,8 +141,9 @@ class Spread:
 def block(df: pd.DataFrame, metrics: Sequence[str], name: str = "") -> Block:
     """The rows of one arm; InputError if a seed has an image twice, or a metric is missing for some pairs only."""
     name = name or (str(df.arm.iloc[0]) if len(df) and "arm" in df else "")
-    identity = pd.MultiIndex.from_arrays([df.scene.astype(object), df.image.astype(object)])
-    image, images = pd.factorize(identity, sort=True)
+    scene, names = (df[part].astype("category") for part in ("scene", "image"))
+    code = scene.cat.codes.to_numpy(np.int64) * len(names.cat.categories) + names.cat.codes.to_numpy(np.int64)
+    images, image = np.unique(code, return_inverse=True)
     seed, seeds = pd.factorize(df.seed.fillna(UNSEEDED).to_numpy(dtype=np.int64), sort=True)
     place = seed * len(images) + image
     if len(np.unique(place)) < len(place):
@@ -161,7 +161,9 @@ def block(df: pd.DataFrame, metrics: Sequence[str], name: str = "") -> Block:
         if holes:
             raise InputError(f"arm '{name}': {holes} of {table.size} (seed, image) pairs have no {metric}")
         values[metric] = table.reshape(len(seeds), len(images))
-    return Block(name, seeds, np.array([tuple(i) for i in images], dtype=object).reshape(-1, 2), values)
+    of_scene, of_name = np.divmod(images, max(1, len(names.cat.categories)))
+    scenes, words = (part.cat.categories.to_numpy(dtype=object) for part in (scene, names))
+    return Block(name, seeds, scenes[of_scene], words[of_name], values)
 
 
 def mean_of(one: Block, metric: str, resamples: Resamples) -> Interval | None:
@@ -225,7 +227,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def _pair(a: Block, b: Block, first: Array, second: Array) -> Array:
     """first - second as (seeds, images); an unseeded arm is repeated for every seed of the other."""
-    if not np.array_equal(a.images, b.images):
+    if not (np.array_equal(a.scenes, b.scenes) and np.array_equal(a.images, b.images)):
         raise InputError(f"{a.name} and {b.name}: measured on different images, so there is nothing to pair")
     if [UNSEEDED] in (list(a.seeds), list(b.seeds)):
         return first - second
