@@ -51,7 +51,7 @@ class Inputs:
         """PSNR (dB), mean over seeds: a row per (scene, image), a column per arm; Missing if it was not measured."""
         if "psnr" not in self.rows or self.rows.psnr.isna().all():
             raise Missing("PSNR was not measured")
-        return self.rows.pivot_table(index=["scene", "image"], columns="arm", values="psnr", sort=True)
+        return by_image(self.rows, "psnr", "arm")
 
     def gains(self, *arms: str) -> pd.DataFrame:
         """``psnr`` where all ``arms`` were measured; Missing names an arm without results."""
@@ -59,3 +59,12 @@ class Inputs:
         if absent:
             raise Missing(f"nothing was measured of: {', '.join(absent)}")
         return self.psnr.dropna(subset=list(arms))
+
+
+def by_image(rows: pd.DataFrame, metric: str, columns: str | list[str]) -> pd.DataFrame:
+    """Means of ``metric``: a row per (scene, image), sorted, a column per value of ``columns``; all names are text."""
+    table = rows.pivot_table(index=["scene", "image"], columns=columns, values=metric, observed=True)
+    names = [(str(scene), str(image)) for scene, image in table.index]
+    table.index = pd.MultiIndex.from_tuples(names, names=["scene", "image"])
+    table.columns = table.columns.astype(str) if isinstance(columns, str) else table.columns
+    return table.sort_index()

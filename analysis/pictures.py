@@ -40,7 +40,7 @@ def first_of_each(rows: pd.DataFrame, folders: list[Path], most: int) -> list[Pi
     ``folders`` are evaluate runs, each with ``images/<column>/<scene>/<image>.png``; ``rows`` are those of one seed.
     """
     chosen = []
-    for scene, mine in rows.groupby("scene", sort=True):
+    for scene, mine in rows.groupby("scene", sort=True, observed=True):
         found = (pictured(rows, folders, str(scene), image) for image in sorted(mine.image.unique()))
         first = next((image for image in found if image is not None), None)
         chosen += [first] if first else []
@@ -59,7 +59,7 @@ def pictured(rows: pd.DataFrame, folders: list[Path], scene: str, image: str) ->
     if len({picture.shape for picture in pictures.values()}) > 1:
         raise InputError(f"the pictures of {name} differ in size")
     mine = rows[(rows.scene == scene) & (rows.image == image)]
-    values = mine.groupby("arm").psnr.first() if "psnr" in mine else pd.Series(dtype=float)
+    values = mine.groupby("arm", observed=True).psnr.first() if "psnr" in mine else pd.Series(dtype=float)
     return Pictured(name, pictures, {arm: float(values[arm]) for arm in COLUMNS if arm in values.index})
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.inputs import Inputs, Missing
+from analysis.inputs import Inputs, Missing, by_image
 from analysis.style import WIDTH, photo_style, plain
 from analysis.tables import COMPARISONS, METRICS, comparison
 
@@ -29,10 +29,10 @@ def paired_differences(rows: pd.DataFrame, differences: pd.DataFrame, metric: st
         raise Missing(f"no two methods can be compared in {metric.upper()}")
     figure = Figure(figsize=(WIDTH, 1.2 + 0.8 * len(shown)))
     axes = figure.add_subplot()
-    values = rows.groupby(["arm", "scene", "image"])[metric].mean()
-    photos, digits = sorted(rows.scene.unique()), METRICS.get(metric, ("", 3))[1]
+    values = by_image(rows, metric, "arm")
+    photos, digits = sorted(map(str, rows.scene.unique())), METRICS.get(metric, ("", 3))[1]
     for height, (a, b) in enumerate(shown):
-        _dots(axes, -height, (values[a] - values[b]).sort_index(), photos, named=height == 0)
+        _dots(axes, -height, (values[a] - values[b]).dropna(), photos, named=height == 0)
         r = found[a, b]
         axes.plot([r.low, r.high], [-height - 0.25] * 2, color="black", linestyle="-")
         axes.plot(r.mean, -height - 0.25, "|", color="black", markersize=11, markeredgewidth=2)

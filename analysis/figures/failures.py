@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.inputs import Inputs
+from analysis.inputs import Inputs, by_image
 from analysis.pictures import COLUMNS, Pictured, draw, pictured, title, worst_crop
 from analysis.style import COLORS, WIDTH, plain
 
@@ -42,7 +42,7 @@ def build(inputs: Inputs) -> Figure:
 
 def _per_seed(rows: pd.DataFrame) -> pd.DataFrame:
     """BlurDM minus baseline (dB): a row per (scene, image), a column per seed that both have."""
-    table = rows.pivot_table(index=["scene", "image"], columns=["arm", "seed"], values="psnr")
+    table = by_image(rows[rows.arm.isin(("blurdm", "baseline"))], "psnr", ["arm", "seed"])
     return (table["blurdm"] - table["baseline"]).dropna(axis="columns", how="all")
 
 

@@ -48,7 +48,7 @@ def measured(inputs: Inputs) -> pd.DataFrame:
     costs = inputs.costs.rename(columns={"seconds_per_image": "seconds"})
     if not set(SCALE) <= set(costs) or costs.empty:
         raise Missing("the evaluate runs measured no costs")
-    table = costs.groupby("arm")[list(SCALE)].median().astype(float) * pd.Series(SCALE)
+    table = costs.groupby(costs.arm.astype(str))[list(SCALE)].median().astype(float) * pd.Series(SCALE)
     table = table.assign(psnr=inputs.psnr.mean()).dropna(subset="psnr")
     return table.loc[[arm for arm in ARMS if arm in table.index]]
 
