@@ -9,7 +9,7 @@ from rich.console import Console
 from analysis.cards import gallery
 from analysis.contents import Contents, read_contents
 from analysis.page import counted, write_page
-from analysis.report_tex import PACKAGES, compile_tex, write_tex
+from analysis.report_tex import PACKAGES, compile_tex, left_out, write_tex
 from analysis.sources import Sources
 from analysis.terminal import add_sources, command
 
@@ -26,7 +26,8 @@ def report(sources: Sources, reports: Path, console: Console) -> None:
         told = f"{tex}: no PDF, as pdflatex is not installed; get it with: sudo apt-get install {PACKAGES}"
     else:
         told = "\n".join([str(tex.with_suffix(".pdf")), *(f"pdflatex: {line}" for line in warned)])
-    for line in (*told.splitlines(), *(f"left out: {name}: {why}" for name, why in contents.missing)):
+    missing = (*contents.missing, *left_out(contents))
+    for line in (*told.splitlines(), *(f"left out: {name}: {why}" for name, why in missing)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

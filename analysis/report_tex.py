@@ -19,6 +19,7 @@ from blurdm.runs import write_bytes
 TEMPLATES = Path(__file__).parent / "page"
 PACKAGES = "texlive-latex-base texlive-latex-recommended"
 WIDE = 9  # columns beside each other; a table with more is set along the long side of the page
+TALL, MOST_LINES = 60, 260  # lines of a table from which on it is shrunk, and left out
 PASSES = 3  # contents and references settle, page numbers after them
 SECONDS = 120
 TOO_WIDE = 5.0  # points that a line may stand out unseen
@@ -34,10 +35,12 @@ def write_tex(contents: Contents, summary: str) -> Path:
         block_end_string="%>",
         variable_start_string="<<",
         variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    missing = [(escape(name), escape(why)) for name, why in contents.missing]
+    missing = [(escape(name), escape(why)) for name, why in (*contents.missing, *left_out(contents))]
     text = environment.get_template("report.tex").render(
         summary=escape(summary), sections=_sections(contents), missing=missing
     )
@@ -47,7 +50,7 @@ def write_tex(contents: Contents, summary: str) -> Path:
 
 
 def _sections(contents: Contents) -> list[dict[str, Any]]:
-    ablations = [_table(table) for table in contents.ablations]
+    ablations = [_table(table) for table in contents.ablations if lines(table) <= MOST_LINES]
     return [
         {"title": "What was measured", "parts": [_table(table) for table in contents.group(CHAIN)]},
         {"title": "Beside the paper", "parts": [_table(table) for table in contents.group(PAPER)]},
@@ -56,9 +59,26 @@ def _sections(contents: Contents) -> list[dict[str, Any]]:
     ]
 
 
+def left_out(contents: Contents) -> list[tuple[str, str]]:
+    """The tables that are not in the PDF, and why."""
+    long = [table for table in contents.ablations if lines(table) > MOST_LINES]
+    why = "{} rows are more than a page can show; they are in index.html and in tables/{}.csv"
+    return [(f"Table '{table.name}'", why.format(len(table.rows), table.name)) for table in long]
+
+
+def lines(table: Table) -> int:
+    """About how many lines a table takes: rows of several lines, in blocks of columns below each other."""
+    each = (max((len(cell.lines) for cell in row.cells.values()), default=1) for row in table.rows)
+    return _blocks(table) * (sum(each) + 2)
+
+
+def _blocks(table: Table) -> int:
+    return max(1, -(-len(table.columns) // MOST_COLUMNS))
+
+
 def _table(table: Table) -> dict[str, Any]:
-    beside = -(-len(table.columns) // -(-len(table.columns) // MOST_COLUMNS))  # of equal blocks below each other
-    return {"table": f"tables/{table.name}.tex", "wide": beside > WIDE}
+    beside = -(-len(table.columns) // _blocks(table))
+    return {"table": f"tables/{table.name}.tex", "wide": beside > WIDE, "tall": lines(table) > TALL}
 
 
 def _figure(figure: Figure) -> dict[str, Any]:
@@ -109,5 +129,5 @@ def warnings(log: str) -> list[str]:
     for line in log.splitlines():
         wide = re.match(r"Overfull \\[hv]box \(([\d.]+)pt too", line)
         if (wide and float(wide.group(1)) > TOO_WIDE) or re.match(r"(LaTeX|pdfTeX) [Ww]arning", line):
-            found.append(line)
+            found.append(line.partition(" [")[0])
     return found

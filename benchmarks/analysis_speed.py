@@ -21,12 +21,14 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a script
 
 from analysis.artefacts import builders, read_artefacts
+from analysis.draw import draw_all
 from analysis.formats import write_table
 from analysis.grid_plots import grid_plot
 from analysis.grid_tables import numbers_of
+from analysis.inputs import Inputs
 from analysis.load import collect_curves
-from analysis.plots import paired_differences, save, training_curves
 from analysis.sources import Sources
+from analysis.style import save, styled
 from analysis.tables import difference_numbers
 from analysis.verify import verify
 from blurdm.runs import file_digest
@@ -132,7 +134,7 @@ def measure(root: Path) -> dict[str, tuple[float, float]]:
     watch, reports = Watch(), root / "reports"
     sources = Sources(root / "chain" / "evaluate.json", root / "runs")
     with watch.step("read the chain's rows"):
-        rows, _ = sources.chain
+        rows, costs = sources.chain
     with watch.step("read the grid's rows"):
         results = sources.grid(GRID)
     tables = []
@@ -143,9 +145,10 @@ def measure(root: Path) -> dict[str, tuple[float, float]]:
         for table in tables:
             write_table(table, reports / "tables")
     with watch.step("figures of the chain"):
-        save(training_curves(collect_curves(sources.pointer)), reports / "figures" / "training")
-        save(paired_differences(rows, difference_numbers(rows, sources.resamples)), reports / "figures" / "differences")
-    with watch.step("figure of the grid"):
+        differences = difference_numbers(rows, sources.resamples)
+        inputs = Inputs(sources.pointer, rows, costs, collect_curves(sources.pointer), differences)
+        draw_all(read_artefacts().figures, inputs, reports / "figures")
+    with watch.step("figure of the grid"), styled():
         save(grid_plot(numbers_of(sources, GRID), results.ledger), reports / "figures" / GRID)
     clock, core = zip(*watch.steps.values(), strict=True)
     watch.steps["tables and figures together"] = sum(clock), sum(core)

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from tools import require
 from analysis import cards
 from analysis.artefacts import read_artefacts
 from analysis.build import build_tables
+from analysis.contents import read_contents
 from analysis.draw import draw_all
+from analysis.formats import write_table
 from analysis.grid import build_grid
 from analysis.inputs import Inputs
 from analysis.load import collect_curves
 from analysis.report import main
-from analysis.report_tex import compile_tex, warnings
+from analysis.report_tex import compile_tex, left_out, warnings, write_tex
 from analysis.sources import Sources
+from analysis.table import read_table
 from analysis.tables import difference_numbers
 from analysis.tags import Known, attributes
 from analysis.trace import main as trace
@@ -241,3 +245,20 @@ def test_names_are_found_as_whole_words() -> None:
     assert known.tags("GoProX") == {}
     assert attributes({"metric": 'a"b<'}) == 'data-metric="a&#34;b&lt;"'
     assert "trajectory" in read_artefacts().figures
+
+
+def test_tables_too_tall_for_a_page_are_shrunk_or_left_out(root: Path, tmp_path: Path) -> None:
+    require("pdflatex")
+    reports = tmp_path / "reports"
+    shutil.copytree(root / "reports", reports)
+    told = json.loads((reports / "tables" / "ablation_steps.json").read_text())
+    for name, times in (("many", 5), ("too_many", 40)):
+        rows = [row | {"id": f"{row['id']}-{k}"} for k in range(times) for row in told["rows"]]
+        (tmp_path / "long.json").write_text(json.dumps(told | {"name": name, "rows": rows}))
+        write_table(read_table(tmp_path / "long.json"), reports / "tables")
+    contents = read_contents(reports)
+    assert [name for name, _ in left_out(contents)] == ["Table 'too_many'"]
+    text = (tex := write_tex(contents, "5 % & more")).read_text()
+    assert r"\fitted{tables/many.tex}" in text and "tables/too_many.tex" not in text and "240 rows" in text
+    assert r"5 \% \& more" in text and r"\input{tables/ablation_steps.tex}" in text
+    assert compile_tex(tex) == []
