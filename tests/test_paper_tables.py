@@ -1,5 +1,6 @@
 """The paper's tables: ours beside the published numbers, but only where network and test set are the same."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ def sources(root: Path) -> Sources:
     return Sources(root / "chain" / "evaluate.json", root / "runs")
 
 
-def full_size(root: Path, images: int = 1111, backbone: str = "mimo_unet") -> Sources:
+def full_size(root: Path, images: int = 1111, backbone: str = "mimo_unet", sizes: Mapping[str, int] = SIZES) -> Sources:
     """A chain whose baseline and BlurDM have the published size and were measured on so many images."""
     make_chain(root, images=False)
     for result in (root / "runs" / "evaluate").glob("*/result.json"):
@@ -28,7 +29,7 @@ def full_size(root: Path, images: int = 1111, backbone: str = "mimo_unet") -> So
         kept = pd.concat(parts).groupby("arm").head(images)
         kept.assign(lpips_256=kept.lpips / 10).to_csv(result.parent / "per_image.csv", index=False)
         edit_json(result.parent / "config.json", sections={"data": {"layout": "gopro"}})
-    for stage, size in SIZES.items():
+    for stage, size in sizes.items():
         arm = {"baseline": "baseline", "joint": "blurdm"}[stage]
         for seed in (0, 1):
             cost = {arm: {"parameters": size, "macs": 1.58e11, "seconds_per_image": 0.04, "side": 256}}
@@ -88,9 +89,14 @@ def test_budget_shows_the_stages_and_what_they_took(tmp_path: Path) -> None:
 
 
 def test_other_diffusion_has_ours_where_it_was_measured(tmp_path: Path) -> None:
-    found = rows(other_table("other_diffusion", "Others", full_size(tmp_path), ()))
+    found = rows(other_table("other_diffusion", "Others", full_size(tmp_path / "mimo"), ()))
     assert found["hi_diff"].cells["psnr_published"].text == "33.33"
     assert all("psnr" not in row.cells for row in found.values())
+    full = full_size(tmp_path / "fft", backbone="fftformer", sizes={"joint": 18_660_000})
+    found = rows(other_table("other_diffusion", "Others", full, ()))
+    ours = found["blurdm_fftformer"].cells
+    assert ours["psnr"].runs == ("eval_joint_0", "eval_joint_1") and ours["parameters_m"].text == "18.7"
+    assert "psnr" not in found["rddm"].cells
 
 
 def test_two_measurements_of_one_cell_are_refused(tmp_path: Path) -> None:
