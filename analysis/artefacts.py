@@ -66,8 +66,9 @@ def _of(artefact: Artefact, sources: Sources) -> Iterator[tuple[str, Callable[[]
             yield name, partial(budget_table, name, title, sources)
         case "grids":
             for grid in (g for g in sources.ledgers if any(fnmatch(g, pattern) for pattern in grids)):
-                if _has_results(read_ledger(sources.ledgers[grid]), sources.runs):
-                    yield grid, partial(grid_table, grid, f"{title}: {grid}", sources, grid)
+                ledger = read_ledger(sources.ledgers[grid])
+                if _has_results(ledger, sources.runs):
+                    yield grid, partial(grid_table, grid, f"{title}: {ledger.question}", sources, grid)
         case _:
             build = {"paper": paper_table, "cost": cost_table, "other_diffusion": other_table}[artefact.kind]
             yield name, partial(build, name, title, sources, grids)

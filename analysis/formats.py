@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from analysis.latex import escape, table_environment
+from analysis.latex import escape, sentence, table_environment
 from analysis.table import Cell, Column, Row, Table
 from blurdm.runs import write_bytes
 
@@ -70,7 +70,7 @@ def as_markdown(table: Table) -> str:
     for row in table.rows:
         label = f"{row.label} *({row.group})*" if row.group else row.label
         lines.append(line([label, *(_marked(table.cell(row, c), "**", "**", str) for c in table.columns)]))
-    return f"**{table.title}.** {table.note}\n\n{''.join(lines)}"
+    return f"**{sentence(table.title)}** {table.note}\n\n{''.join(lines)}"
 
 
 def _marked(cell: Cell, before: str, after: str, plain: Callable[[str], str]) -> str:
@@ -85,7 +85,7 @@ def _marked(cell: Cell, before: str, after: str, plain: Callable[[str], str]) ->
 def as_html(table: Table) -> str:
     """A table element with its caption; every cell says which runs are behind it."""
     lines = [f'<table class="results" id="{html.escape(table.name)}">']
-    lines.append(f"<caption><strong>{html.escape(table.title)}.</strong> {html.escape(table.note)}</caption>")
+    lines.append(f"<caption><strong>{html.escape(sentence(table.title))}</strong> {html.escape(table.note)}</caption>")
     headings = [table.heading, *(column.heading for column in table.columns)]
     cells = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in headings)
     lines.append(f"<thead><tr>{cells}</tr></thead>")

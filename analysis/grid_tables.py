@@ -215,9 +215,8 @@ def _mean_cell(record: Mapping[str, Any], column: str, metric: str, runs: tuple[
 def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
     """What the table shows, on what, and how far it carries; plain text."""
     ledger = results.ledger
-    question = ledger.question if ledger.question.endswith((".", "?", "!")) else f"{ledger.question}."
     changed = f" with {', '.join(ledger.overrides)}" if ledger.overrides else ""
-    sentences = [f"{question} Preset {ledger.preset}{changed}; seeds {', '.join(map(str, ledger.seeds))}."]
+    sentences = [f"Preset {ledger.preset}{changed}; seeds {', '.join(map(str, ledger.seeds))}."]
     if not numbers.n_images.any():
         return " ".join([*sentences, "No row has a result yet."])
     sentences += [

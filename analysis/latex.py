@@ -15,6 +15,11 @@ def escape(text: str) -> str:
     return re.sub(r"(?<![\w.-])-(?=\d)", "$-$", escaped)
 
 
+def sentence(title: str) -> str:
+    """With a full stop, unless it ends in such already."""
+    return title if title.endswith((".", "?", "!")) else f"{title}."
+
+
 def _letter(c: str) -> str:
     """What LaTeX sets without further packages: Latin letters as they are, Greek ones as maths, "?" for the rest."""
     if ord(c) < 0x250:
@@ -29,7 +34,7 @@ def table_environment(title: str, note: str, label: str, body: list[str]) -> str
     r"""A table environment to \input, the note below the table; needs \usepackage{booktabs,graphicx}."""
     lines = [r"% needs \usepackage{booktabs,graphicx}", r"\begin{table}[htbp]", r"\centering\footnotesize"]
     lines += [
-        rf"\caption{{{escape(title)}.}}",
+        rf"\caption{{{escape(sentence(title))}}}",
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9]', '-', label)}}}",
         r"\vspace{4pt}",
         r"\setlength{\tabcolsep}{2.5pt}",

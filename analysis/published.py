@@ -141,9 +141,9 @@ class Published(Section):
 
 
 def _agree(where: str, found: Iterable[str], expected: Iterable[str]) -> None:
-    wanted = list(expected)
-    if set(found) != set(wanted):
-        raise ValueError(f"{where}: has {', '.join(found)}; should have {', '.join(wanted)}")
+    found, wanted = set(found), set(expected)
+    if found != wanted:
+        raise ValueError(f"{where}: has {', '.join(sorted(found))}; should have {', '.join(sorted(wanted))}")
 
 
 def read_published(path: Path = PUBLISHED) -> Published:

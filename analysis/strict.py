@@ -22,7 +22,7 @@ def read_strict(model: type[Model], path: Path) -> Model:
         raise InputError(f"{path}: {error}; should be numbers, text, true, false, null or lists of them") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        where = "".join(f"{part}." for part in first["loc"])[:-1]
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{path}: {where}: {message[0].lower()}{message[1:]}{more}") from None
+        raise InputError(f"{path}: {where}{': ' if where else ''}{message[0].lower()}{message[1:]}{more}") from None

@@ -17,7 +17,7 @@ from blurdm.errors import InputError
 from blurdm.ledger import Ledger
 from blurdm.runs import finished, read_json
 
-MLFLOW_RUNS = "mlflow.json"  # below the run folders: where each key was sent
+MLFLOW_RUNS = "mlflow.json"  # below the run folders, by blurdm.tracking: where each key was sent
 CHANGED = re.compile("[0-9a-f]{6}")  # what is put behind the name of a grid that was changed on the command line
 SEND = "not sent yet; send it with: blurdm track"
 

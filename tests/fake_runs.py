@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from safetensors.numpy import save_file
+
+from blurdm.runs import file_digest
 
 DIGEST = "0123456789abcdef0123456789abcdef.dir"
 PHOTOS, IMAGES = ("china", "coffee", "I19", "motorcycle_left"), 5
@@ -151,3 +154,16 @@ def _pictures(folder: Path, arm: str, photo: str, p: int, i: int) -> None:
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """The JSON object at ``path`` with top-level entries changed."""
+    _write_json(path, json.loads(path.read_text()) | changes)
+
+
+def seal(root: Path) -> None:
+    """Give every made-up evaluate run the result that its per-image rows have."""
+    for path in (root / "runs" / "evaluate").glob("*/per_image.csv"):
+        rows = pd.read_csv(path, dtype={"image": str}).drop(columns=["scene", "image"]).groupby("arm").mean()
+        means = {f"{arm}.{metric}": float(rows.loc[arm, metric]) for arm in rows.index for metric in rows.columns}
+        edit_json(path.parent / "result.json", metrics=means, per_image_sha256=file_digest(path))

@@ -152,6 +152,8 @@ def test_an_evaluation_that_was_killed_continues(tiny_data: Path, root: Path, tm
     seen: list[int] = []
     run_stage(run, tmp_path, Resources(), lambda progress: seen.append(progress.step))
     assert (folder / "per_image.csv").read_bytes() == (run.folder(root) / "per_image.csv").read_bytes()
+    result = finished(folder)
+    assert result is not None and result["per_image_sha256"] == file_digest(folder / "per_image.csv")
     assert seen[-1] == 4 and [json.loads(line) for line in partial.read_text().splitlines()]
 
 
