@@ -1,7 +1,7 @@
 """A table as data, from which every format is written: columns, rows, and cells that know the runs behind them."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,7 +98,7 @@ class Table:
 
     def as_json(self) -> dict[str, Any]:
         """What reports and pages read; keys that do not apply are left out."""
-        columns = [{name: value for name, value in asdict(c).items() if value != ""} for c in self.columns]
+        columns = [{name: value for name, value in vars(c).items() if value != ""} for c in self.columns]
         rows = []
         for row in self.rows:
             cells = {column.id: _cell_json(self.cell(row, column)) for column in self.columns}
@@ -108,7 +108,7 @@ class Table:
 
 
 def _cell_json(cell: Cell) -> dict[str, Any]:
-    told = {name: value for name, value in asdict(cell).items() if value not in (None, "", ())}
+    told = {name: value for name, value in vars(cell).items() if value not in (None, "", ())}
     remark = told.pop("remark", "")
     return told | {"text": f"{cell.text} {remark}".strip()}
 

@@ -15,6 +15,11 @@ from safetensors.torch import load_file
 from sections import paper_backbone, paper_diffusion, paper_latent
 from test_runs import python
 
+from analysis.build import build_tables
+from analysis.sources import Sources
+from analysis.trace import trace
+from analysis.verify import verify
+from blurdm.canonical import write_pointer
 from blurdm.cost import count_macs, count_parameters
 from blurdm.data.pairs import read_image
 from blurdm.errors import InputError, StopRequested
@@ -23,7 +28,7 @@ from blurdm.inference import image_noise, load_network, read_tensor, restore_fil
 from blurdm.metrics.psnr import psnr
 from blurdm.models.network import Network
 from blurdm.plan import MODELS, STAGES, plan
-from blurdm.runs import Resources, Run, read_json
+from blurdm.runs import Resources, Run, file_digest, finished, read_json
 from blurdm.stages import run_stage
 
 Rows = list[dict[str, str]]
@@ -155,6 +160,17 @@ def test_an_evaluation_that_was_killed_continues(tiny_data: Path, root: Path, tm
     result = finished(folder)
     assert result is not None and result["per_image_sha256"] == file_digest(folder / "per_image.csv")
     assert seen[-1] == 4 and [json.loads(line) for line in partial.read_text().splitlines()]
+
+
+def test_tables_of_a_real_chain_follow_from_its_runs(tiny_data: Path, root: Path, tmp_path: Path) -> None:
+    pointer, reports = tmp_path / "chain" / "evaluate.json", tmp_path / "reports"
+    runs = [run for run in all_runs(tiny_data) if run.stage == "evaluate"]
+    write_pointer(pointer, "evaluate", runs, root)
+    build_tables(Sources(pointer, root), reports / "tables")
+    config = write_tiny_config(tmp_path / "params.yaml", tiny_data)
+    assert verify(reports, Sources(pointer, root), config) == ([], [])
+    found = trace(reports, Sources(pointer, root), "main", "blurdm", "psnr")
+    assert [folder.parent.name for folder in found.origins[0].made_from] == ["pretrain", "diffusion", "joint"]
 
 
 def test_a_metric_without_weights_is_an_empty_column(

@@ -147,39 +147,60 @@ def ledger_gone(root: Path) -> None:
     (root / "runs" / "sweeps" / "ablation_steps.json").unlink()
 
 
-TAMPERED: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
-    (change_image, ("run eval_joint_1", "per_image.csv was changed since it was measured")),
-    (change_image, ("main: row blurdm, column psnr", "the report says 25.50", "its runs give 25.51")),
-    (change_image, ("differences: row blurdm-baseline-psnr, column mean", "its runs give")),
-    (change_image_and_digest, ("run eval_joint_1", "the mean of blurdm.psnr", "result.json says")),
-    (change_cell, ("main: row blurdm, column psnr", "the report says 27.77", "its runs give 25.50")),
-    (change_tex, ("ablation_steps.tex", "is not what its runs give")),
-    (delete_run, ("run eval_direct_0", "missing")),
-    (delete_run, ("differences: cannot be computed again", "eval_direct_0")),
-    (delete_grid_run, ("run e_steps_5_fixed_0", "missing")),
-    (delete_grid_run, ("ablation_steps: row steps=5, fixed, column psnr", "its runs give")),
-    (other_data, ("main: column psnr", "its runs saw different data", "run eval_joint_0 is one of ffffffffffff")),
-    (other_protocol, ("run e_steps_2_fixed_0", "protocol blurdm, the table says standard")),
-    (other_protocol, ("ablation_steps: cannot be computed again", "column 'psnr'", "blurdm, standard")),
-    (every_run_of_another_protocol, ("run eval_none_None", "protocol blurdm, the table says standard")),
-    (seed_twice, ("main: cannot be computed again", "arm 'baseline', seed 0", "appears twice")),
-    (seed_copied, ("main: row blurdm, column psnr", "the same per-image rows", "eval_joint_0 and eval_joint_1")),
-    (
-        model_of_the_same_seed,
-        ("main: row blurdm, column psnr", "seed 0 counted twice", "eval_joint_0 and eval_joint_1"),
-    ),
-    (seed_twice_in_a_grid, ("ablation_steps: cannot be computed again", "'steps=2, fixed': seed 0 has image")),
-    (ledger_gone, ("ablation_steps: no table of the report is called so",)),
-]
+TAMPERED: dict[Callable[[Path], None], list[tuple[str, ...]]] = {
+    change_image: [
+        ("run eval_joint_1", "per_image.csv was changed since it was measured"),
+        ("main: row blurdm, column psnr", "the report says 25.50", "its runs give 25.51"),
+        ("differences: row blurdm-baseline-psnr, column mean", "its runs give"),
+    ],
+    change_image_and_digest: [
+        ("run eval_joint_1", "the mean of blurdm.psnr", "result.json says"),
+    ],
+    change_cell: [
+        ("main: row blurdm, column psnr", "the report says 27.77", "its runs give 25.50"),
+    ],
+    change_tex: [
+        ("ablation_steps.tex", "is not what its runs give"),
+    ],
+    delete_run: [
+        ("run eval_direct_0", "missing"),
+        ("differences: cannot be computed again", "eval_direct_0"),
+    ],
+    delete_grid_run: [
+        ("run e_steps_5_fixed_0", "missing"),
+        ("ablation_steps: row steps=5, fixed, column psnr", "its runs give"),
+    ],
+    other_data: [
+        ("main: column psnr", "its runs saw different data", "run eval_joint_0 is one of ffffffffffff"),
+    ],
+    other_protocol: [
+        ("run e_steps_2_fixed_0", "protocol blurdm, the table says standard"),
+        ("ablation_steps: cannot be computed again", "column 'psnr'", "blurdm, standard"),
+    ],
+    every_run_of_another_protocol: [
+        ("run eval_none_None", "protocol blurdm, the table says standard"),
+    ],
+    seed_twice: [
+        ("main: cannot be computed again", "arm 'baseline', seed 0", "appears twice"),
+    ],
+    seed_copied: [
+        ("main: row blurdm, column psnr", "the same per-image rows", "eval_joint_0 and eval_joint_1"),
+    ],
+    seed_twice_in_a_grid: [
+        ("ablation_steps: cannot be computed again", "'steps=2, fixed': seed 0 has image"),
+    ],
+    ledger_gone: [
+        ("ablation_steps: no table of the report is called so",),
+    ],
+}
 
 
-@pytest.mark.parametrize(("tamper", "parts"), TAMPERED, ids=[f"{t.__name__}: {p[0]}" for t, p in TAMPERED])
-def test_tampering_is_named(
-    root: Path, capsys: pytest.CaptureFixture[str], tamper: Callable[[Path], None], parts: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("tamper", TAMPERED, ids=[tamper.__name__ for tamper in TAMPERED])
+def test_tampering_is_named(root: Path, capsys: pytest.CaptureFixture[str], tamper: Callable[[Path], None]) -> None:
     tamper(root)
     lines = said(root, capsys)
-    assert has(lines, *parts), "\n".join(lines)
+    for parts in TAMPERED[tamper]:
+        assert has(lines, *parts), "\n".join(lines)
     assert len(set(lines)) == len(lines)
 
 
