@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY) weights
 	blurdm data photos
 	dvc repro --quiet track
-	@cat reports/tables/main.md
+	@cat reports/tables/main.md; echo; cat reports/tables/differences.md
 	@echo "Table: reports/tables/   Figures: reports/figures/   All runs: make ui"
 
 # Optional: what is missing is "not available" in the table. From packages, which are smaller than upstream's files.

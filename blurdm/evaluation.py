@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from blurdm.metrics.protocols import available
 from blurdm.metrics.psnr import quantize
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
-from blurdm.runs import Progress, Resources, Run, read_json, write_bytes
+from blurdm.runs import Progress, Resources, Run, file_digest, read_json, write_bytes
 from blurdm.seeding import generator
+from blurdm.trajectory import Steps, follow, write_steps
 
 # Which arms a model run is measured as: its own latent, and as a diagnosis that of another photo.
 ARMS = {
@@ -70,12 +72,13 @@ def evaluate(
         on_progress(Progress(number + 1, len(tests), unit="image"))
     rows = [row for test in tests for row in partial.done[test.identity]]
     _write_csv(out / "per_image.csv", rows, section.metrics)
+    _trajectories(network, kept(tests, section.images_per_scene), section.noise_seed, out, resources)
     cost = (
         {} if network is None else {arm: measure_cost(network, device) for arm, mode in arms.items() if mode == "own"}
     )
     iterations = read_json(inputs["model"] / "result.json")["iterations"] if "model" in inputs else 0
-    means = _means(rows, measured)
-    return {"metrics": means, "protocol": section.protocol, "cost": cost, "iterations": iterations}
+    figures = {"protocol": section.protocol, "per_image_sha256": file_digest(out / "per_image.csv")}
+    return {"metrics": _means(rows, measured), **figures, "cost": cost, "iterations": iterations}
 
 
 def _network(model: Path, section: Evaluate, device: str) -> Network:
@@ -94,6 +97,34 @@ def test_images(prepared: Path, root: Path) -> list[TestImage]:
     ]
 
 
+def kept(tests: list[TestImage], images_per_scene: int) -> list[TestImage]:
+    """The first images of every scene: those whose pictures are saved."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for test in tests:
+        if seen[test.scene] < images_per_scene:
+            chosen.append(test)
+        seen[test.scene] += 1
+    return chosen
+
+
+def _trajectories(
+    network: Network | None, tests: list[TestImage], noise_seed: int, out: Path, resources: Resources
+) -> None:
+    """How the reverse process arrives at the latents of ``tests``; nothing where none is run or no image is kept."""
+    if network is None or not isinstance(network.prior, PriorGenerator) or not tests:
+        return
+    followed: list[Steps] = []
+    for test in tests:
+        if resources.stop():
+            raise StopRequested(f"stopped after the trajectories of {len(followed)} of {len(tests)} images")
+        blur, sharp = read_tensor(test.blur, resources.device), read_tensor(test.sharp, resources.device)
+        noise = image_noise(network, noise_seed, test.identity)
+        assert noise is not None
+        followed.append(follow(network, blur, sharp, noise, (test.scene, test.name)))
+    write_steps(out, next(iter(ARMS[network.kind])), followed)
+
+
 def _measure(
     network: Network | None,
     test: TestImage,
@@ -105,7 +136,7 @@ def _measure(
     device: str,
 ) -> list[dict[str, Any]]:
     blur, sharp = read_tensor(test.blur, device), read_tensor(test.sharp, device)
-    keep = [t for t in tests if t.scene == test.scene].index(test) < section.images_per_scene
+    keep = test in kept(tests, section.images_per_scene)
     rows = []
     for arm, mode in arms.items():
         restored = blur

@@ -116,14 +116,14 @@ def test_an_evaluation_keeps_its_protocol_with_its_numbers(tiny_data: Path, tmp_
         config = tiny_config(tiny_data, **{"evaluate.protocol": protocol, "evaluate.metrics": ["ssim"]})
         run = plan(config, "evaluate")
         assert run_stage(run, tmp_path, Resources())["protocol"] == protocol
-        rows, _ = read_run({"seed": None, "key": run.key}, run.folder(tmp_path))
-        assert set(rows.protocol) == {protocol}
-        values[protocol], keys = list(rows.ssim), keys | {run.key}
+        images = read_run({"seed": None, "key": run.key}, run.folder(tmp_path))
+        assert images.origin["protocol"] == protocol
+        values[protocol], keys = list(images.rows.ssim), keys | {run.key}
         prepared = run.inputs["prepare"].folder(tmp_path)  # type: ignore[union-attr]
         first = evaluation.test_images(prepared, tiny_data)[0]
         measure = make_measure(["ssim"], protocol)
         expected = measure(read_tensor(first.blur, "cpu"), read_tensor(first.sharp, "cpu"))["ssim"].item()
-        assert rows.ssim[0] == pytest.approx(expected, abs=1e-12)
+        assert images.rows.ssim[0] == pytest.approx(expected, abs=1e-12)
     assert len(keys) == 3 and len({tuple(found) for found in values.values()}) == 3
 
 

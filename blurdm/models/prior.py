@@ -50,8 +50,7 @@ class PriorGenerator(nn.Module):
 
     def forward(self, blur: Tensor, noise: Tensor) -> Tensor:
         """The prior z_0 (B, *latent_shape) of blurred images (B, 3, H, W) in [0, 1]."""
-        z_0 = self.standardized(blur, noise)
-        return z_0 * self.latent_std + self.latent_mean if self.standardize else z_0
+        return self.from_standard(self.standardized(blur, noise))
 
     def standardized(self, blur: Tensor, noise: Tensor) -> Tensor:
         """z_0 in the space that is diffused, where stage 2 compares it with ``to_standard(latent)``."""
@@ -60,6 +59,15 @@ class PriorGenerator(nn.Module):
     def to_standard(self, z: Tensor) -> Tensor:
         """A latent in the space that is diffused: unchanged, or (standardize) with mean 0 and spread 1."""
         return (z - self.latent_mean) / self.latent_std if self.standardize else z
+
+    def from_standard(self, z: Tensor) -> Tensor:
+        """What ``to_standard`` was given: a latent as the backbone is given it."""
+        return z * self.latent_std + self.latent_mean if self.standardize else z
+
+    def trajectory(self, blur: Tensor, noise: Tensor) -> list[Tensor]:
+        """z_T, .., z_0 of blurred images, in the space that is diffused."""
+        condition = self.condition(blur)
+        return [self.start(condition, noise), *(step.z for step in self.reverse(condition, noise))]
 
     def steps(self, blur: Tensor, noise: Tensor) -> list[Step]:
         """All reverse steps t = T..1 with their e_t, eps_t and z_{t-1}, in the space that is diffused."""
@@ -77,10 +85,14 @@ class PriorGenerator(nn.Module):
         """
         return condition if self.diffusion.start == "blur" else torch.zeros_like(condition)
 
+    def start(self, condition: Tensor, noise: Tensor) -> Tensor:
+        """z_T, with the first draw of ``noise`` where the type has noise."""
+        draws = self._per_draw(noise, len(condition))
+        return add_noise(self.clean_start(condition), self.schedule.T, self.schedule, draws[0] if draws else None)
+
     def reverse(self, condition: Tensor, noise: Tensor) -> list[Step]:
         """``steps`` for blurred images whose ``condition`` is known."""
-        draws = self._per_draw(noise, len(condition))
-        z_T = add_noise(self.clean_start(condition), self.schedule.T, self.schedule, draws[0] if draws else None)
+        z_T, draws = self.start(condition, noise), self._per_draw(noise, len(condition))
         return list(reverse_steps(z_T, self.schedule, self._estimates(condition), fresh=draws[1:]))
 
     def draw_noise(self, sources: Sequence[int | torch.Generator]) -> Tensor:
