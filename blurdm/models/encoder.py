@@ -48,12 +48,20 @@ class Encoder(nn.Module):
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        first, second = self._input_range(first, second)
-        x = torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1)
-        x = self.expand(self.blocks(self.reduce(self.stem(x))))
+        x = self.features(*self._input_range(first, second))
         if self.tokens == 1:
             return self.mlp(self._pooled(x))
         return self.mlp(torch.stack([self._pooled(cell) for cell in cells(x, isqrt(self.tokens))], dim=1))
+
+    def features(self, first: Tensor, second: Tensor) -> Tensor:
+        """What is pooled: (B, size, h, w) at a quarter of the resolution, of two images in the range it works in."""
+        x = torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1)
+        return self.expand(self.blocks(self.reduce(self.stem(x))))
+
+    @property
+    def reach(self) -> int:
+        """How far from its own place a feature sees, in px of the image; a multiple of MULTIPLE."""
+        return MULTIPLE * (1 + 2 * len(self.blocks) + len(self.expand))  # before the blocks at most a quarter-size px
 
     def _pooled(self, x: Tensor) -> Tensor:
         """Features (B, size, h, w) as one vector (B, size): mean, largest, or mean weighted by a learned score."""
@@ -78,10 +86,15 @@ class Encoder(nn.Module):
 
 def cells(x: Tensor, grid: int) -> Iterator[Tensor]:
     """The grid x grid cells of ``x`` (B, C, h, w), row by row, overlapping by one where h or w does not fit."""
-    rows, columns = (
-        [slice(i * length // grid, -(-(i + 1) * length // grid)) for i in range(grid)] for length in x.shape[2:]
+    return (x[:, :, rows, columns] for rows, columns in cell_slices(x.shape[2], x.shape[3], grid))
+
+
+def cell_slices(rows: int, columns: int, grid: int) -> list[tuple[slice, slice]]:
+    """Where these cells are in features of this size."""
+    down, across = (
+        [slice(i * length // grid, -(-(i + 1) * length // grid)) for i in range(grid)] for length in (rows, columns)
     )
-    return (x[:, :, row, column] for row in rows for column in columns)
+    return [(row, column) for row in down for column in across]
 
 
 class _ResidualUnit(nn.Module):

@@ -50,7 +50,11 @@ class PriorGenerator(nn.Module):
 
     def forward(self, blur: Tensor, noise: Tensor) -> Tensor:
         """The prior z_0 (B, *latent_shape) of blurred images (B, 3, H, W) in [0, 1]."""
-        z_0 = self.standardized(blur, noise)
+        return self.of_encoded(self.encoder(blur, blur), noise)
+
+    def of_encoded(self, encoded: Tensor, noise: Tensor) -> Tensor:
+        """The prior of images whose latent by the blur encoder is known."""
+        z_0 = self.reverse(self.to_standard(encoded), noise)[-1].z
         return z_0 * self.latent_std + self.latent_mean if self.standardize else z_0
 
     def standardized(self, blur: Tensor, noise: Tensor) -> Tensor:
