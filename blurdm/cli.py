@@ -64,15 +64,25 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _add_deblur(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    deblur = commands.add_parser("deblur", help="restore a photo or a folder of photos")
-    deblur.add_argument("input", type=Path)
-    deblur.add_argument("output", type=Path)
-    deblur.add_argument("--model", type=Path, required=True, help="a finished model run, such as models/joint/seed0")
-    deblur.add_argument("--device", default="cpu")
-    deblur.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    deblur = commands.add_parser(
+        "deblur", help="restore photos, and folders of photos with all folders below them; no photo is ever overwritten"
+    )
+    deblur.add_argument("photos", type=Path, nargs="+", metavar="PHOTO_OR_FOLDER")
+    deblur.add_argument("--model", help="a finished run, a model file, or an installed name (default: demo)")
+    deblur.add_argument("--out", type=Path, help="folder of the results (default: restored/ beside the photos)")
+    deblur.add_argument(
+        "--memory", default="2GB", help="what a worker may take; the size of tiles follows (%(default)s)"
+    )
+    deblur.add_argument("--tile", type=int, help="px: square tiles of this side instead")
+    deblur.add_argument(
+        "--latent", choices=["photo", "tile"], default="photo", help="the prior of a tile: the photo's, or its own"
+    )
+    deblur.add_argument("--compare", action="store_true", help="also write a page that shows before and after")
+    deblur.add_argument("--jobs", type=count, default=1, help="photos side by side, each with the memory of one")
+    deblur.add_argument("--threads", type=count, help="CPU threads of each worker; part of bit-exactness (all)")
+    deblur.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    deblur.add_argument("--precision", choices=["fp32", "bf16"], help="default: bf16 on a GPU, fp32 on a CPU")
     deblur.add_argument("--seed", type=int, default=0, help="of the prior's noise")
-    deblur.add_argument("--tile", type=int, help="restore in square tiles of this many px, for large photos")
-    deblur.add_argument("--overlap", type=int, default=32)
     deblur.set_defaults(command=_deblur)
 
 
@@ -131,16 +141,11 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _deblur(parsed: argparse.Namespace) -> int:
-    import torch
+    from blurdm.restore.batch import deblur
 
-    from blurdm.inference import load_network, restore_files
-
-    if parsed.threads:
-        torch.set_num_threads(parsed.threads)
-    network = load_network(parsed.model, parsed.device)
-    for read, written in restore_files(network, parsed.input, parsed.output, parsed.seed, parsed.tile, parsed.overlap):
-        print(f"{read} -> {written}")
-    return 0
+    options = ("model", "device", "memory", "tile", "latent", "seed", "precision")
+    chosen = {name: getattr(parsed, name) for name in options}
+    return deblur(parsed.photos, parsed.out, chosen, parsed.jobs, parsed.threads, parsed.compare)
 
 
 def _photos(parsed: argparse.Namespace) -> int:

@@ -15,11 +15,12 @@ from torch import Tensor
 from blurdm.config import Evaluate
 from blurdm.cost import measure_cost
 from blurdm.errors import StopRequested
-from blurdm.inference import image_noise, load_network, read_tensor, write_tensor
 from blurdm.metrics.full_reference import available, make_metric
 from blurdm.metrics.psnr import quantize
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
+from blurdm.restore.models import load_network
+from blurdm.restore.tensors import image_noise, read_tensor, write_tensor
 from blurdm.runs import Progress, Resources, Run, read_json, write_bytes
 from blurdm.seeding import generator
 

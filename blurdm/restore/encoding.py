@@ -103,12 +103,12 @@ def _tiff(photo: Photo, samples: np.ndarray) -> bytes:
     """``samples`` (H, W, 1 to 4) as a little-endian TIFF of compressed strips, with the other tags of the original."""
     height, width, channels = samples.shape
     strips = [
-        zlib.compress(np.ascontiguousarray(samples[top : top + ROWS].astype(samples.dtype.newbyteorder("<"))), 4)
+        zlib.compress(samples[top : top + ROWS].astype(samples.dtype.newbyteorder("<")).tobytes(), 4)
         for top in range(0, height, ROWS)
     ]
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     for tag, value in _kept_tags(photo):
-        directory.tagtype[tag] = photo.tags.tagtype[tag]
+        directory.tagtype[tag] = TiffTags.LONG if tag in TIFF_DIRECTORIES else photo.tags.tagtype[tag]
         directory[tag] = value
     lengths = [len(strip) for strip in strips]
     directory[TiffImagePlugin.IMAGEWIDTH], directory[TiffImagePlugin.IMAGELENGTH] = width, height

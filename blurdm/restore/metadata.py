@@ -15,7 +15,7 @@ EXIF_HEADER = b"Exif\x00\x00"
 XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))\d")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # of the pixels as they were stored, so replaced with them
-PNG_PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"bKGD", b"hIST", b"sBIT", b"sPLT", b"acTL", b"fcTL", b"fdAT"}
+PNG_PIXELS = set(b"IHDR PLTE IDAT IEND tRNS bKGD hIST sBIT sPLT acTL fcTL fdAT".split())
 # JFIF and Adobe say how the pixels are coded, and MPF where further pictures lie
 JPEG_PIXELS = {0xE0: b"", 0xEE: b"Adobe", 0xE2: b"MPF\x00"}
 JPEG_COMMENT = 0xFE
@@ -90,7 +90,9 @@ def png_chunk(name: bytes, data: bytes) -> bytes:
 
 def kept_png_chunks(content: bytes) -> tuple[bytes, bytes]:
     """The chunks of a PNG that are not about its pixels: those that stood before the pixels, and those after."""
-    before, after, seen = [], [], False
+    before: list[bytes] = []
+    after: list[bytes] = []
+    seen = False
     for name, data in png_chunks(content):
         seen = seen or name == b"IDAT"
         if name in PNG_PIXELS:

@@ -137,5 +137,5 @@ def _digest(description: dict[str, Any], weights: dict[str, Tensor]) -> str:
     for name in sorted(weights):
         value = weights[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().view(torch.uint8).numpy() if value.ndim else value.numpy().tobytes())
+        digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()

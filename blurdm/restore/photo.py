@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from blurdm.data.pairs import MIN_SIZE
 from blurdm.errors import InputError
@@ -45,7 +45,7 @@ class Photo:
 
 def read_photo(path: Path, most_bytes: int | None = None) -> Photo:
     """The photo at ``path``; InputError for what is no photo, damaged, or takes more than ``most_bytes`` of memory."""
-    return decode_photo(_content(path, most_bytes), str(path), most_bytes)
+    return decode_photo(read_content(path, most_bytes), str(path), most_bytes)
 
 
 def decode_photo(content: bytes, name: str, most_bytes: int | None = None) -> Photo:
@@ -62,7 +62,10 @@ def decode_photo(content: bytes, name: str, most_bytes: int | None = None) -> Ph
     except MemoryError:
         raise InputError(f"{name}: too large for this machine's memory") from None
     except Exception as error:  # a damaged file makes decoders raise nearly anything
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        if content[4:8] == b"ftyp" and not register_heif():
+            raise InputError(f"{name}: HEIC needs the plugin: pip install 'blurdm[heic]'") from None
+        reason = "not a known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+        reason = reason[:160] or type(error).__name__
         raise InputError(f"{name}: damaged or not a photo ({reason})") from None
 
 
@@ -93,7 +96,8 @@ def _known_formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _content(path: Path, most_bytes: int | None) -> bytes:
+def read_content(path: Path, most_bytes: int | None = None) -> bytes:
+    """The bytes of a photo's file; InputError where there is none, or if it is larger than ``most_bytes``."""
     try:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
@@ -132,7 +136,7 @@ def _decoded(image: ImageFile.ImageFile, content: bytes) -> Photo:
     turn = 1 if kind in ("TIFF", "HEIF") else orientation(image.info.get("exif"))
     pixels = _pixels(image, content)
     pixels = upright(pixels, turn)
-    info = dict(image.info)
+    info: dict[Any, Any] = dict(image.info)
     if info.get("exif"):
         info["exif"] = reset_orientation(info["exif"])
     if info.get("xmp"):

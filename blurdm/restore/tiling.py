@@ -29,8 +29,11 @@ class Window(NamedTuple):
 class Source(Protocol):
     """An image of which a window at a time becomes a tensor."""
 
-    height: int
-    width: int
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
 
     def window(self, window: Window) -> Tensor:
         """Its pixels as (1, 3, height, width) float in [0, 1], on the network's device."""
@@ -64,7 +67,7 @@ def check_tile(tile: int, multiple: int) -> None:
     """InputError unless tiles of this side start on the backbone's grid and leave something between their overlaps."""
     smallest = max(32, 2 * multiple)
     if tile < smallest or tile % multiple:
-        raise InputError(f"tile {tile}: should be a multiple of {multiple}, what the backbone pads to, from {smallest} on")
+        raise InputError(f"tile {tile}: should be a multiple of {multiple}, at least {smallest}")
 
 
 def spans(length: int, tile: int, multiple: int) -> list[tuple[int, int]]:
