@@ -1,4 +1,4 @@
-"""``blurdm deblur``: many photos one after the other or side by side, told as they are done; a bad one stops no other."""
+"""``blurdm deblur``: many photos, one after the other or side by side; a bad one stops no other, and is told last."""
 
 import multiprocessing
 import sys

@@ -1,4 +1,4 @@
-"""A page that shows photos before and after, one over the other; it opens from disk and asks the network for nothing."""
+"""A page that shows photos before and after, one over the other; it opens from disk and needs no network."""
 
 import io
 from dataclasses import dataclass

@@ -71,7 +71,7 @@ def _contrast(source: Source, side: int) -> tuple[float, float]:
 
 
 class _Cell:
-    """Pools the features of one cell, window by window: a weighted mean is a sum over exp(score), scaled as it grows."""
+    """Pools the features of one cell, window by window; weights are exp(score), rescaled as scores grow."""
 
     def __init__(self, encoder: Encoder, rows: slice, columns: slice) -> None:
         self.encoder, self.rows, self.columns = encoder, rows, columns

@@ -1,18 +1,17 @@
-"""From a memory budget to the size of tiles: what a network needs is counted on a device that computes nothing.
+"""From a memory budget to the size of tiles: what a network's tensors take is counted, not measured.
 
-The same model, photo size and budget always give the same tiles, so the same bits.
+So the same model, photo size and budget always give the same tiles, and the same bits.
 """
 
 import copy
+import os
 import re
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.autograd.profiler import profile
 
 from blurdm.errors import InputError
 from blurdm.models.encoder import Encoder
@@ -22,7 +21,8 @@ from blurdm.restore.latent import SIDE
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 SIDES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
-RESIDENT = 850 * 2**20  # Python, PyTorch (600 MB with CUDA, unused or not) and the image libraries
+RESIDENT = 700 * 2**20  # Python, PyTorch (600 MB with CUDA, unused or not) and the image libraries
+PROBES = (64, 128)  # px
 SPARE = 1.15  # what kernels, and an allocator that cannot reuse every hole, take on top of the tensors
 
 
@@ -35,37 +35,47 @@ def parse_memory(text: str | int) -> int:
 
 
 class Costs:
-    """Peak bytes of a network's tensors for a tile, counted once per size."""
+    """Peak bytes of a network's tensors, counted on two small images: growth with the number of pixels and its square.
+
+    The square is that of attention; for strips and windows it says too much, which only makes tiles smaller.
+    """
 
     def __init__(self, network: Network) -> None:
-        self._network = copy.deepcopy(network).to("meta")
-        self._known: dict[tuple[int, int], int] = {}
         self.weights = sum(tensor.nbytes for tensor in network.state_dict().values())
-        self.encoder = self._encoder_bytes()
+        network = copy.deepcopy(network).cpu()
+        self._tile = _growth(lambda image: network(image, _some_latent(network, image)))
+        encoder = _encoder(network)
+        self.encoder = 0
+        if encoder is not None:
+            one = _growth(lambda image: encoder.features(image, image))
+            self.encoder = _bytes(one, (SIDE + 2 * encoder.reach) ** 2)
 
     def tile(self, height: int, width: int) -> int:
         """Of restoring one tile, with its input and output."""
-        if (height, width) not in self._known:
-            image = torch.empty(1, 3, height, width, device="meta").to(memory_format=torch.channels_last)
-            latent = self._latent()
-            self._known[height, width] = peak_bytes(lambda: self._network(image, latent)) + image.nbytes
-        return self._known[height, width]
+        return _bytes(self._tile, height * width)
 
-    def _latent(self) -> Tensor | None:
-        encoder = _encoder(self._network)
-        if encoder is None:
-            return None
-        shape = (1, encoder.size) if encoder.tokens == 1 else (1, encoder.tokens, encoder.size)
-        return torch.empty(shape, device="meta")
 
-    def _encoder_bytes(self) -> int:
-        """Of one window of the latent's computation."""
-        encoder = _encoder(self._network)
-        if encoder is None:
-            return 0
-        side = SIDE + 2 * encoder.reach
-        image = torch.empty(1, 3, side, side, device="meta").to(memory_format=torch.channels_last)
-        return peak_bytes(lambda: encoder.features(image, image)) + image.nbytes
+def _growth(call: Callable[[Tensor], Any]) -> tuple[float, float]:
+    """The peak of ``call`` as a + b n bytes per pixel for n pixels."""
+    (less, low), (more, high) = ((side**2, _probe(call, side) / side**2) for side in PROBES)
+    square = max((high - low) / (more - less), 0.0)
+    return high - square * more, square
+
+
+def _probe(call: Callable[[Tensor], Any], side: int) -> int:
+    image = torch.full((1, 3, side, side), 0.5).to(memory_format=torch.channels_last)
+    return peak_bytes(lambda: call(image)) + image.nbytes
+
+
+def _bytes(growth: tuple[float, float], pixels: int) -> int:
+    return int(pixels * (growth[0] + growth[1] * pixels))
+
+
+def _some_latent(network: Network, image: Tensor) -> Tensor | None:
+    encoder = _encoder(network)
+    if encoder is None:
+        return None
+    return image.new_zeros((1, encoder.size) if encoder.tokens == 1 else (1, encoder.tokens, encoder.size))
 
 
 def _encoder(network: Network) -> Encoder | None:
@@ -86,8 +96,7 @@ def choose_tile(costs: Costs, multiple: int, budget: int, height: int, width: in
         band = 2 * 3 * 4 * rows * width  # finished rows in float, and what of them the next row of tiles blends with
         return fixed + band + int(SPARE * max(costs.tile(rows, columns), costs.encoder))
 
-    # what is larger than the largest tile is not even counted: the answer would be no
-    if height * width <= SIDES[-1] ** 2 and needed(height, width) <= budget:
+    if needed(height, width) <= budget:
         return None
     best, least = None, 0
     for side in (side for side in SIDES if side % multiple == 0 and side >= 2 * multiple):
@@ -106,35 +115,13 @@ def choose_tile(costs: Costs, multiple: int, budget: int, height: int, width: in
 
 @torch.no_grad()
 def peak_bytes(call: Callable[[], Any]) -> int:
-    """The most bytes that tensors made by ``call`` have at any one moment."""
-    with _Living() as living:
+    """The most bytes that tensors made by ``call`` on the CPU have at any one moment."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library tells the terminal when it starts
+    with profile(use_cpu=True, profile_memory=True) as profiler:
         call()
-    return living.peak
-
-
-class _Living(TorchDispatchMode):
-    """Adds up the storages that operations make, and takes off those that are gone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.seen: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._note(leaf.untyped_storage())
-        return result
-
-    def _note(self, storage: Any) -> None:
-        if storage in self.seen:
-            return
-        size = storage.nbytes()
-        self.seen.add(storage)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, size)
-
-    def _gone(self, size: int) -> None:
-        self.now -= size
+    events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()  # negative where memory is given back
+        peak = max(peak, now)
+    return peak

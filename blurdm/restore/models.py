@@ -60,7 +60,7 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
     if description["stage"] == "pretrain":
         raise InputError(f"{model}: a stage-1 network sees the sharp image; it cannot restore a photo that has none")
     network = _build(description, weights, str(place), device)
-    return Model(network, place.stem, _digest(description, weights), description)
+    return Model(network, "/".join(place.with_suffix("").parts[-2:]), _digest(description, weights), description)
 
 
 def load_network(folder: Path, device: str = "cpu") -> Network:

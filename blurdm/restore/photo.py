@@ -155,7 +155,7 @@ def _tiff_tags(image: Any) -> tuple[Any, dict[int, Any]]:
 
 
 def _pixels(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
-    """As stored: (H, W) or (H, W, channels) of uint8 or uint16; a palette becomes colours; InputError for other kinds."""
+    """As stored: (H, W) or (H, W, channels) of uint8 or uint16, a palette as colours; InputError for other kinds."""
     if "transparency" in image.info and _sixteen(image):
         raise InputError("16 bits with a transparent colour; should be without, or have an alpha channel")
     if image.mode == "P" or (image.mode in ("L", "RGB") and "transparency" in image.info):

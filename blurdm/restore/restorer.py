@@ -148,7 +148,7 @@ class Restorer:
         def emit(top: int, rows: Tensor) -> None:
             restored[top : top + rows.shape[1]] = _as_pixels(rows, pixels)
 
-        with torch.inference_mode():
+        with torch.no_grad():
             tile = self.tile_for(height, width, held)
             restore_tiles(source, infer, tile, network.multiple, emit, on_tile)
         return restored
