@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
     _add_deblur(commands)
+    _add_export(commands)
     _add_data(commands)
     _add_others(commands)
     return parser
@@ -86,6 +87,19 @@ def _add_deblur(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     deblur.set_defaults(command=_deblur)
 
 
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser("export", help="a model as one file").add_subparsers(required=True, metavar="FORMAT")
+    model = export.add_parser("model", help="safetensors with the settings inside: for deblur --model, blurdm.load")
+    model.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
+    model.add_argument("file", type=Path)
+    model.set_defaults(command=_export_model)
+    onnx = export.add_parser("onnx", help="the whole restoration for ONNX Runtime, checked with it")
+    onnx.add_argument("run", help="a finished model run, a model file, or an installed name")
+    onnx.add_argument("file", type=Path)
+    onnx.add_argument("--size", type=size, help="HEIGHTxWIDTH of all images (default: any multiples of 32)")
+    onnx.set_defaults(command=_export_onnx)
+
+
 def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     data = commands.add_parser("data", help="photos, pairs and checks").add_subparsers(required=True, metavar="WHAT")
     photos = data.add_parser(
@@ -119,6 +133,10 @@ def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     track.add_argument("--chain", type=Path, default=Path("chain"), help="pointers to the runs of the canonical chain")
     track.add_argument("--out", type=Path, help="write what was sent and what is pending to this JSON file")
     track.set_defaults(command=_track)
+    register = track.add_subparsers(metavar="WHAT").add_parser("register", help="make a run an MLflow model to serve")
+    register.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
+    register.add_argument("--name", default="blurdm", help="of the registered model (%(default)s)")
+    register.set_defaults(command=_register)
 
 
 def count(text: str) -> int:
@@ -127,6 +145,12 @@ def count(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+def size(text: str) -> tuple[int, int]:
+    """``480x640``, height and width, on a command line."""
+    height, width = text.split("x")
+    return count(height), count(width)
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -146,6 +170,22 @@ def _deblur(parsed: argparse.Namespace) -> int:
     options = ("model", "device", "memory", "tile", "latent", "seed", "precision")
     chosen = {name: getattr(parsed, name) for name in options}
     return deblur(parsed.photos, parsed.out, chosen, parsed.jobs, parsed.threads, parsed.compare)
+
+
+def _export_model(parsed: argparse.Namespace) -> int:
+    from blurdm.restore.models import export_model
+
+    export_model(parsed.run, parsed.file)
+    print(f"{parsed.file}: {parsed.file.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+def _export_onnx(parsed: argparse.Namespace) -> int:
+    from blurdm.restore.onnx_export import export_onnx
+
+    difference = export_onnx(parsed.run, parsed.file, parsed.size)
+    print(f"{parsed.file}: as PyTorch to {difference:.1e} in ONNX Runtime")
+    return 0
 
 
 def _photos(parsed: argparse.Namespace) -> int:
@@ -204,6 +244,16 @@ def _track(parsed: argparse.Namespace) -> int:
     from blurdm.canonical import track
 
     return track(parsed.runs, parsed.experiment, parsed.reports, parsed.chain, parsed.out)
+
+
+def _register(parsed: argparse.Namespace) -> int:
+    from blurdm.tracking import default_uri
+    from blurdm.tracking_register import register
+
+    uri = default_uri(Path.cwd())
+    address = register(parsed.run, uri, parsed.name, parsed.experiment, Path.cwd())
+    print(f"{address} in MLflow {uri}; serve it with: mlflow models serve -m {address} --env-manager local")
+    return 0
 
 
 if __name__ == "__main__":

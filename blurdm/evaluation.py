@@ -20,7 +20,7 @@ from blurdm.metrics.psnr import quantize
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
 from blurdm.restore.models import load_network
-from blurdm.restore.tensors import image_noise, read_tensor, write_tensor
+from blurdm.restore.tensors import image_noise, read_tensor, restore_tensor, write_tensor
 from blurdm.runs import Progress, Resources, Run, read_json, write_bytes
 from blurdm.seeding import generator
 
@@ -109,7 +109,10 @@ def _measure(
         restored = blur
         if network is not None:
             other = test if mode == "own" else foreign(test, tests, section.noise_seed)
-            restored = network(blur, _latent(network, other, section.noise_seed, device))[-1].clamp(0, 1)
+            latent = _latent(network, other, section.noise_seed, device)
+            noise = image_noise(network, section.noise_seed, test.identity)
+            own = mode == "own" and section.tile_latent == "tile"
+            restored = restore_tensor(network, blur, latent, section.tile, (sharp, noise) if own else None)
         restored = quantize(restored)
         values = {name: measure(restored, sharp).item() for name, measure in measures.items()}
         rows.append({"arm": arm, "scene": test.scene, "image": test.name, **values})

@@ -56,7 +56,7 @@ class Restorer:
         if tile is not None:
             check_tile(tile, self.network.multiple)
         self.tile = tile
-        self._costs: Costs | None = None
+        self._costs = None if tile else Costs(self.network)
 
     def deblur(self, image: Picture, on_tile: OnTile = ignore_tiles) -> Picture:
         """``image`` restored, as the same kind of thing, of the same size and type.
@@ -102,10 +102,8 @@ class Restorer:
 
         ``held``: bytes that the image takes itself; those of an 8-bit RGB image if nothing is said.
         """
-        if self.tile is not None:
-            return self.tile
         if self._costs is None:
-            self._costs = Costs(self.network)
+            return self.tile
         held = photo_bytes(width, height, 3, 1) if held is None else held
         return choose_tile(self._costs, self.network.multiple, self.memory, height, width, held)
 
