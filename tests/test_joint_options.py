@@ -15,7 +15,7 @@ from torch import Tensor
 
 from blurdm.config import Config, Part
 from blurdm.errors import InputError, StopRequested
-from blurdm.inference import load_network
+from blurdm.restore.models import load_network
 from blurdm.models.network import Network
 from blurdm.plan import check, plan
 from blurdm.runs import Resources, Run, read_json

@@ -47,7 +47,7 @@ def deblur(
         torch.set_num_threads(threads)
     tasks = find_tasks(inputs, out)
     restorer = load(**options)
-    print(f"blurdm: {restorer.describe()}", file=sys.stderr)
+    print(restorer.describe(), file=sys.stderr)
     known = {out: read_manifest(out) for out in {task.out for task in tasks}}
     work = [(task, known[task.out].get(task.name, []), compare) for task in tasks]
     outcomes = []
@@ -59,8 +59,8 @@ def deblur(
     if compare:
         _write_pages(outcomes, tasks)
     failed = [outcome for outcome in outcomes if outcome.failure]
-    if failed:
-        print(f"blurdm: {len(failed)} of {len(outcomes)} photos were not restored:", file=sys.stderr)
+    if failed and len(outcomes) > 1:
+        print(f"{len(failed)} of {len(outcomes)} photos were not restored:", file=sys.stderr)
     for outcome in failed:
         print(f"blurdm: {outcome.failure}", file=sys.stderr)
     return EXIT_FAILED if failed else 0

@@ -85,7 +85,7 @@ class Restorer:
         """The model, the device and the precision in one line."""
         threads = f", {torch.get_num_threads()} threads" if self.device == "cpu" else ""
         tiles = f"tiles of {self.tile} px" if self.tile else f"tiles as {self.memory / 2**30:.3g} GB of memory allow"
-        return f"model {self.model.name} on {self.device} in {self.precision}{threads}, {tiles}"
+        return f"restoring with model {self.model.name} on {self.device} in {self.precision}{threads}, {tiles}"
 
     @property
     def settings(self) -> str:
