@@ -1,4 +1,4 @@
-"""What restoring a 24-megapixel JPEG takes: seconds, peak memory against the budget, and whether EXIF and ICC are intact.
+"""What restoring a 24-megapixel JPEG takes: seconds and peak memory; and whether EXIF and profile are intact.
 
 python benchmarks/restore_photo.py --model models/joint/seed0 [--memory 2GB]
 """

@@ -52,7 +52,7 @@ def run_folder(folder: Path, kind: Any, diffusion: Diffusion) -> Path:
 def picture(height: int = 31, width: int = 37, channels: int = 3, seed: int = 0, dtype: Any = np.uint8) -> np.ndarray:
     """Smooth colours, (H, W, channels), or (H, W) for one."""
     small = np.random.default_rng(seed).integers(30, 226, (4, 5, 4), dtype=np.uint8)
-    pixels = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))[..., :channels]
+    pixels = np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))[..., :channels]
     pixels = pixels[..., 0] if channels == 1 else pixels
     return pixels if dtype == np.uint8 else pixels.astype(dtype) * np.uint16(257)
 

@@ -11,13 +11,13 @@ from conftest import tiny_config
 from sections import small_backbone, small_latent
 from torch import Tensor, nn
 
-from blurdm.restore.tensors import restore_tensor
 from blurdm.models.build import BACKBONES, build_backbone, initialise
 from blurdm.models.encoder import Encoder, cells
 from blurdm.models.fusion import Fusion, as_grid, latent_of_window
 from blurdm.models.network import Network
 from blurdm.plan import plan
 from blurdm.registry import load_module, module_names
+from blurdm.restore.tensors import restore_tensor
 from blurdm.runs import Resources
 from blurdm.stages import run_stage
 from blurdm.training.batches import TrainingData

@@ -1,6 +1,7 @@
 """A photo file comes back as a file of the same kind, upright, with the same depth and all that it said."""
 
 import io
+import os
 from pathlib import Path
 
 import cv2
@@ -112,8 +113,6 @@ def test_what_is_no_photo_is_told_in_one_line(name: str, tmp_path: Path) -> None
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     for name, told in (("pipe.jpg", "not a file"), ("loop.jpg", "cannot be read"), ("none.jpg", "no such photo")):

@@ -1,7 +1,8 @@
-"""Restoring images of any kind and size: the same bits for the same image, tiles without seams, memory within bounds."""
+"""Restoring images of any kind and size: the same bits for the same image, no seams, memory within bounds."""
 
 import subprocess
 import sys
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_kinds_of_images_come_back_as_they_came_and_agree(restorer: Restorer) ->
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     assert torch.equal(restorer.deblur(tensor), torch.from_numpy(restored).permute(2, 0, 1))
     batch = restorer.deblur(torch.stack([tensor, tensor.flip(1)]).float() / 255)
-    assert batch.shape == (2, 3, 31, 37) and batch.dtype == torch.float32 and 0 <= batch.min() and batch.max() <= 1
+    assert batch.shape == (2, 3, 31, 37) and batch.dtype == torch.float32 and batch.min() >= 0 and batch.max() <= 1
     sixteen = restorer.deblur(picture(dtype=np.uint16))
     assert sixteen.dtype == np.uint16 and np.abs(sixteen / 257.0 - restored).max() < 12  # its noise is another one
     with_alpha = picture(channels=4)
@@ -81,7 +82,7 @@ def test_spans_cover_and_their_weights_add_up_to_one() -> None:
                 assert len(ramp) == size < tile + multiple
                 total[start : start + size] += ramp
             torch.testing.assert_close(total, torch.ones(length), rtol=0, atol=1e-6)
-            shared = [a + size - b for (a, size), (b, _) in zip(parts, parts[1:], strict=False)]
+            shared = [a + size - b for (a, size), (b, _) in pairwise(parts)]
             assert all(px >= min(overlap_of(tile), tile - multiple) for px in shared)
 
 
@@ -110,13 +111,13 @@ def test_no_seam_on_a_flat_and_on_a_graded_image() -> None:
 def test_each_tile_can_have_a_latent_of_its_own() -> None:
     model = small_model("direct", paper_diffusion())
     pixels = np.concatenate([picture(64, 128), picture(64, 128, seed=5)], axis=1)
-    photo, own = (Restorer(model, tile=64, latent=latent).deblur(pixels) for latent in ("photo", "tile"))  # type: ignore[arg-type]
+    photo, own = (Restorer(model, tile=64, latent=latent).deblur(pixels) for latent in ("photo", "tile"))
     assert not np.array_equal(photo, own)
     assert np.array_equal(Restorer(model, latent="tile").deblur(pixels), Restorer(model).deblur(pixels))
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "attention"])
-@pytest.mark.parametrize(("unshuffle", "tokens"), [(4, 1), (2, 4), (1, 9)])
+@pytest.mark.parametrize(("unshuffle", "tokens"), [(4, 1), (2, 4), (1, 16)])
 def test_the_latent_of_a_photo_in_windows_is_that_of_the_whole(pooling: str, unshuffle: int, tokens: int) -> None:
     options = {"pooling": pooling, "unshuffle": unshuffle, "tokens": tokens, "normalize_input": tokens > 1}
     network = small_network("joint", paper_diffusion(standardize=True), **options)

@@ -52,6 +52,8 @@ def _options(photo: Photo) -> dict[str, Any]:
     kept.pop("dpi", None)
     if photo.format == "WEBP":
         kept["lossless"] = b"VP8L" in (name for name, _ in _riff_chunks(photo.content))
+    if photo.format == "HEIF":
+        kept["chroma"] = 444  # colours at full resolution, as in JPEG
     return kept | {"quality": QUALITY}
 
 
