@@ -86,7 +86,7 @@ CASES = {
     "stage-2 model": Case(
         "deblur {data}/test --out {out} --model {diffusion}", ("{diffusion}", "'diffusion' restores no")
     ),
-    "no photos": Case("deblur {runs} --out {out} --model {baseline}", ("{runs}: holds no image",)),
+    "no photos": Case("deblur {runs} --out {out} --model {baseline}", ("{runs}: holds no photo",)),
     "bad tile": Case("deblur {data}/test --out {out} --model {baseline} --tile 36", ("tile 36", "multiple of 8")),
     "bad memory": Case("deblur {data}/test --out {out} --model {baseline} --memory 2x", ("memory '2x'", "2GB")),
     "data check": Case("data check --config {config}", (IMAGE, "truncated"), spoil_truncated),

@@ -168,7 +168,8 @@ def test_an_installed_model_is_found_by_name_and_the_demo_without(
     monkeypatch.setattr("blurdm.restore.models.INSTALLED", tmp_path / "pretrained")
     for name in ("demo", "other"):
         assert blurdm("export", "model", model, tmp_path / "pretrained" / f"{name}.safetensors").code == 0
-    for number, options in enumerate(([], ["--model", "other"], ["--model", model])):
+    choices: list[list[object]] = [[], ["--model", "other"], ["--model", model]]
+    for number, options in enumerate(choices):
         assert blurdm("deblur", photos / "a.jpg", *options, "--out", tmp_path / f"out{number}").code == 0
     first, *rest = ((tmp_path / f"out{number}" / "a.jpg").read_bytes() for number in range(3))
     assert all(other == first for other in rest)
@@ -178,7 +179,17 @@ def test_an_installed_model_is_found_by_name_and_the_demo_without(
 
 def test_a_terminal_sees_how_long_it_takes(photos: Path, model: Path, tmp_path: Path) -> None:
     terminal, inside = pty.openpty()
-    command = [sys.executable, "-m", "blurdm", "deblur", photos, "--model", model, "--out", tmp_path / "out"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "blurdm",
+        "deblur",
+        photos,
+        "--model",
+        model,
+        "--out",
+        tmp_path / "out",
+    ]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=inside)
     os.close(inside)
     seen = b""

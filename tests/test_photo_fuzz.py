@@ -126,8 +126,16 @@ def test_hostile_photos_do_no_harm(tmp_path: Path) -> None:
     fill(tmp_path / "photos")
     model = run_folder(tmp_path / "model", "baseline", paper_diffusion())
     before = set(tmp_path.rglob("*"))
-    options = ["--out", tmp_path / "out", "--model", model, "--memory", f"{BUDGET_MB}MB", "--compare"]
-    command = [sys.executable, "-c", COMMAND, tmp_path / "told.json", "deblur", tmp_path / "photos", *options]
+    options: list[str | Path] = ["--out", tmp_path / "out", "--model", model, "--memory", f"{BUDGET_MB}MB", "--compare"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        COMMAND,
+        tmp_path / "told.json",
+        "deblur",
+        tmp_path / "photos",
+        *options,
+    ]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, errors="replace")
     told = json.loads((tmp_path / "told.json").read_text())
     failures = [line for line in done.stderr.splitlines() if line.startswith("blurdm: ")]
