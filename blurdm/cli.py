@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_models(commands)
     _add_deblur(commands)
+    _add_export(commands)
     _add_data(commands)
     _add_weights(commands)
     _add_others(commands)
@@ -82,16 +83,39 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_deblur(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    deblur = commands.add_parser("deblur", help="restore a photo or a folder of photos")
-    deblur.add_argument("input", type=Path)
-    deblur.add_argument("output", type=Path)
-    deblur.add_argument("--model", type=Path, required=True, help="a finished model run, such as models/joint/seed0")
-    deblur.add_argument("--device", default="cpu")
-    deblur.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    deblur = commands.add_parser(
+        "deblur", help="restore photos, and folders of photos with all folders below them; no photo is ever overwritten"
+    )
+    deblur.add_argument("photos", type=Path, nargs="+", metavar="PHOTO_OR_FOLDER")
+    deblur.add_argument("--model", help="a finished run, a model file, or an installed name (default: demo)")
+    deblur.add_argument("--out", type=Path, help="folder of the results (default: restored/ beside the photos)")
+    deblur.add_argument(
+        "--memory", default="2GB", help="what a worker may take; the size of tiles follows (%(default)s)"
+    )
+    deblur.add_argument("--tile", type=int, help="px: square tiles of this side instead")
+    deblur.add_argument(
+        "--latent", choices=["photo", "tile"], default="photo", help="the prior of a tile: the photo's, or its own"
+    )
+    deblur.add_argument("--compare", action="store_true", help="also write a page that shows before and after")
+    deblur.add_argument("--jobs", type=count, default=1, help="photos side by side, each with the memory of one")
+    deblur.add_argument("--threads", type=count, help="CPU threads of each worker; part of bit-exactness (all)")
+    deblur.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    deblur.add_argument("--precision", choices=["fp32", "bf16"], help="default: bf16 on a GPU, fp32 on a CPU")
     deblur.add_argument("--seed", type=int, default=0, help="of the prior's noise")
-    deblur.add_argument("--tile", type=int, help="restore in square tiles of this many px, for large photos")
-    deblur.add_argument("--overlap", type=int, default=32)
     deblur.set_defaults(command=_deblur)
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser("export", help="a model as one file").add_subparsers(required=True, metavar="FORMAT")
+    model = export.add_parser("model", help="safetensors with the settings inside: for deblur --model, blurdm.load")
+    model.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
+    model.add_argument("file", type=Path)
+    model.set_defaults(command=_export_model)
+    onnx = export.add_parser("onnx", help="the whole restoration for ONNX Runtime, checked with it")
+    onnx.add_argument("run", help="a finished model run, a model file, or an installed name")
+    onnx.add_argument("file", type=Path)
+    onnx.add_argument("--size", type=size, help="HEIGHTxWIDTH of all images (default: any multiples of 32)")
+    onnx.set_defaults(command=_export_onnx)
 
 
 def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -154,6 +178,10 @@ def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     track.add_argument("--chain", type=Path, default=Path("chain"), help="pointers to the runs of the canonical chain")
     track.add_argument("--out", type=Path, help="write what was sent and what is pending to this JSON file")
     track.set_defaults(command=_track)
+    register = track.add_subparsers(metavar="WHAT").add_parser("register", help="make a run an MLflow model to serve")
+    register.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
+    register.add_argument("--name", default="blurdm", help="of the registered model (%(default)s)")
+    register.set_defaults(command=_register)
 
 
 def count(text: str) -> int:
@@ -196,15 +224,26 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
 
 def _deblur(parsed: argparse.Namespace) -> int:
-    import torch
+    from blurdm.restore.batch import deblur
 
-    from blurdm.inference import load_network, restore_files
+    options = ("model", "device", "memory", "tile", "latent", "seed", "precision")
+    chosen = {name: getattr(parsed, name) for name in options}
+    return deblur(parsed.photos, parsed.out, chosen, parsed.jobs, parsed.threads, parsed.compare)
 
-    if parsed.threads:
-        torch.set_num_threads(parsed.threads)
-    network = load_network(parsed.model, parsed.device)
-    for read, written in restore_files(network, parsed.input, parsed.output, parsed.seed, parsed.tile, parsed.overlap):
-        print(f"{read} -> {written}")
+
+def _export_model(parsed: argparse.Namespace) -> int:
+    from blurdm.restore.models import export_model
+
+    export_model(parsed.run, parsed.file)
+    print(f"{parsed.file}: {parsed.file.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+def _export_onnx(parsed: argparse.Namespace) -> int:
+    from blurdm.restore.onnx_export import export_onnx
+
+    difference = export_onnx(parsed.run, parsed.file, parsed.size)
+    print(f"{parsed.file}: as PyTorch to {difference:.1e} in ONNX Runtime")
     return 0
 
 
@@ -298,6 +337,16 @@ def _track(parsed: argparse.Namespace) -> int:
     from blurdm.canonical import track
 
     return track(parsed.runs, parsed.experiment, parsed.reports, parsed.chain, parsed.out)
+
+
+def _register(parsed: argparse.Namespace) -> int:
+    from blurdm.tracking import default_uri
+    from blurdm.tracking_register import register
+
+    uri = default_uri(Path.cwd())
+    address = register(parsed.run, uri, parsed.name, parsed.experiment, Path.cwd())
+    print(f"{address} in MLflow {uri}; serve it with: mlflow models serve -m {address} --env-manager local")
+    return 0
 
 
 if __name__ == "__main__":

@@ -244,6 +244,10 @@ class Evaluate(Section):
     steps: Count | None = Field(description="reverse steps when restoring; null: as many as in training")
     eta: Annotated[float, Field(ge=0, le=1)] | None = Field(description="eta when restoring; null: as in training")
     noise_seed: Annotated[int, Field(ge=0)] = Field(description="the noise of a photo derives from this and its name")
+    tile: Annotated[int, Field(ge=32)] | None = Field(
+        description="px: restore in tiles of this side; null: whole images"
+    )
+    tile_latent: Literal["photo", "tile"] = Field(description="the latent of a tile: that of the photo, or its own")
     images_per_scene: Annotated[int, Field(ge=0)] = Field(description="restored images kept per scene, for looking at")
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from blurdm.inference import image_noise
 from blurdm.models.network import Network
+from blurdm.restore.tensors import image_noise
 
 SIDE = 256
 REPEATS = 3

@@ -16,12 +16,13 @@ from torch import Tensor
 from blurdm.config import Evaluate
 from blurdm.cost import measure_cost
 from blurdm.errors import InputError, StopRequested
-from blurdm.inference import image_noise, load_network, read_tensor, write_tensor
 from blurdm.metrics.measure import Measure, make_measure
 from blurdm.metrics.protocols import available
 from blurdm.metrics.psnr import quantize
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
+from blurdm.restore.models import load_network
+from blurdm.restore.tensors import image_noise, read_tensor, restore_tensor, write_tensor
 from blurdm.runs import Progress, Resources, Run, file_digest, read_json, write_bytes
 from blurdm.seeding import generator
 from blurdm.trajectory import Steps, follow, write_steps
@@ -142,7 +143,10 @@ def _measure(
         restored = blur
         if network is not None:
             other = test if mode == "own" else foreign(test, tests, section.noise_seed)
-            restored = network(blur, _latent(network, other, section.noise_seed, device))[-1].clamp(0, 1)
+            latent = _latent(network, other, section.noise_seed, device)
+            noise = image_noise(network, section.noise_seed, test.identity)
+            own = mode == "own" and section.tile_latent == "tile"
+            restored = restore_tensor(network, blur, latent, section.tile, (sharp, noise) if own else None)
         restored = quantize(restored)
         values = _values(measure, restored, sharp, f"{arm}, image {test.identity}")
         rows.append({"arm": arm, "scene": test.scene, "image": test.name, **values})

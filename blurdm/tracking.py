@@ -27,6 +27,7 @@ QUICK = {  # a dead server costs seconds, not MLflow's minutes; no telemetry; wh
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 

@@ -12,13 +12,13 @@ from sections import small_backbone, small_latent
 from torch import Tensor, nn
 
 from blurdm.errors import InputError
-from blurdm.inference import restore_tiled
 from blurdm.models.build import BACKBONES, build_backbone, initialise
 from blurdm.models.encoder import Encoder, cells
 from blurdm.models.fusion import Fusion, as_grid, latent_of_window
 from blurdm.models.network import Network
 from blurdm.plan import plan
 from blurdm.registry import load_module, module_names
+from blurdm.restore.tensors import restore_tensor
 from blurdm.runs import Resources
 from blurdm.stages import run_stage
 from blurdm.training.batches import TrainingData
@@ -251,7 +251,8 @@ def test_tiles_get_the_tokens_of_their_place(monkeypatch: pytest.MonkeyPatch) ->
     ramp = torch.linspace(0, 1, 96)[:, None] * torch.linspace(0, 1, 128)
     blur = example(1, 3, 96, 128) * (0.2 + 0.8 * ramp)  # so that the tokens differ
     whole = network.restore(blur)
-    torch.testing.assert_close(restore_tiled(network, blur, None, 128, 16), whole, rtol=0, atol=1e-5)
-    error = (restore_tiled(network, blur, None, 48, 8) - whole).abs().mean()
-    monkeypatch.setattr("blurdm.inference.latent_of_window", lambda latent, *place: latent)
-    assert 4 * error < (restore_tiled(network, blur, None, 48, 8) - whole).abs().mean()
+    latent_of_all = network.latent(blur)
+    torch.testing.assert_close(restore_tensor(network, blur, latent_of_all, 128), whole, rtol=0, atol=1e-5)
+    error = (restore_tensor(network, blur, latent_of_all, 48) - whole).abs().mean()
+    monkeypatch.setattr("blurdm.restore.tensors.latent_of_window", lambda latent, *place: latent)
+    assert 4 * error < (restore_tensor(network, blur, latent_of_all, 48) - whole).abs().mean()

@@ -21,13 +21,14 @@ from analysis.trace import trace
 from analysis.verify import verify
 from blurdm.canonical import write_pointer
 from blurdm.cost import count_macs, count_parameters
-from blurdm.data.pairs import read_image
 from blurdm.errors import InputError, StopRequested
 from blurdm.evaluation import ARMS
-from blurdm.inference import image_noise, load_network, read_tensor, restore_files, restore_tiled
 from blurdm.metrics.psnr import psnr
 from blurdm.models.network import Network
 from blurdm.plan import MODELS, STAGES, plan
+from blurdm.restore.models import load_network
+from blurdm.restore.restorer import load
+from blurdm.restore.tensors import image_noise, read_tensor, restore_tensor
 from blurdm.runs import Resources, Run, file_digest, finished, read_json
 from blurdm.stages import run_stage
 
@@ -240,25 +241,8 @@ def test_the_command_line_runs_a_stage_points_to_it_and_exports_it(
     assert (row["key"], row["seed"], row["weights_sha256"]) == (run.key, 0, result["weights_sha256"])
     assert read_json(tmp_path / "results" / "metrics" / "joint.json") == result["metrics"]
     assert {path: state for path, state in state_of(root).items() if not path.startswith(".")} == before
-    told = blurdm("deblur", tiny_data / "test", tmp_path / "out", "--model", tmp_path / "models" / "seed0")
+    told = blurdm("deblur", tiny_data / "test", "--out", tmp_path / "out", "--model", tmp_path / "models" / "seed0")
     assert told.code == 0 and len(told.out.splitlines()) == len(list((tmp_path / "out").rglob("*.png"))) == 8
-
-
-@pytest.mark.parametrize("model", ["baseline", "direct", "joint"])
-def test_restoring_twice_gives_the_same_bytes(tiny_data: Path, root: Path, tmp_path: Path, model: str) -> None:
-    network = load_network(plan(tiny_config(tiny_data), model, 0).folder(root))
-    source = tiny_data / "test"
-    for target in ("once", "twice"):
-        pairs = list(restore_files(network, source, tmp_path / target))
-        assert len(pairs) == 8
-    contents = [[path.read_bytes() for path in sorted((tmp_path / t).rglob("*.png"))] for t in ("once", "twice")]
-    assert contents[0] == contents[1]
-    alone = source / "coffee" / "blur" / "0001.png"
-    ((_, written),) = restore_files(network, alone, tmp_path / "alone.png")
-    assert written.read_bytes() == (tmp_path / "once" / "coffee" / "blur" / "0001.png").read_bytes()
-    assert read_image(written).shape == (41, 47, 3)
-    changed = [r.read_bytes() for r, _ in pairs] != contents[0]
-    assert changed, "the network does something"
 
 
 @pytest.mark.parametrize("model", ["baseline", "direct", "joint"])
@@ -267,20 +251,21 @@ def test_a_tile_that_holds_the_image_is_the_whole(tiny_data: Path, root: Path, m
     blur = read_tensor(tiny_data / "test" / "coffee" / "blur" / "0000.png")
     noise = image_noise(network, 0, "coffee")
     whole = network.restore(blur, noise=noise)
-    for tile in (47, 200):
-        torch.testing.assert_close(restore_tiled(network, blur, noise, tile, 8), whole, rtol=0, atol=1e-6)
-    tiled = restore_tiled(network, blur, noise, 32, 8)
+    with torch.no_grad():
+        latent = network.latent(blur, None, noise)
+    for tile in (None, 48, 200):
+        torch.testing.assert_close(restore_tensor(network, blur, latent, tile), whole, rtol=0, atol=1e-6)
+    tiled = restore_tensor(network, blur, latent, 32)
     assert tiled.shape == whole.shape and not torch.equal(tiled, whole)
     assert psnr(tiled, whole).item() > 30, "tiles differ from the whole near their borders alone"
 
 
-def test_a_stage_1_network_refuses_a_photo_without_its_sharp_image(tiny_data: Path, root: Path, tmp_path: Path) -> None:
-    network = load_network(plan(tiny_config(tiny_data), "pretrain", 0).folder(root))
+def test_a_stage_1_network_refuses_a_photo_without_its_sharp_image(tiny_data: Path, root: Path) -> None:
+    folder = plan(tiny_config(tiny_data), "pretrain", 0).folder(root)
     blur = read_tensor(tiny_data / "test" / "coffee" / "blur" / "0000.png")
     with pytest.raises(InputError, match="sees the sharp image; it cannot restore a photo that has none"):
-        next(restore_files(network, tiny_data / "test", tmp_path / "out"))
-    assert network.restore(blur, blur).shape == blur.shape
-    assert not (tmp_path / "out").exists()
+        load(folder)
+    assert load_network(folder).restore(blur, blur).shape == blur.shape
 
 
 def test_an_unfinished_run_restores_nothing(tiny_data: Path, root: Path, tmp_path: Path) -> None:
@@ -321,3 +306,15 @@ def test_more_steps_cost_almost_nothing() -> None:
         costs[steps] = macs(Network("joint", paper_backbone(width=4, blocks=1), paper_latent(), diffusion), 64)
     assert costs[50] - costs[5] == pytest.approx(45 / 4 * (costs[5] - costs[1]), rel=1e-6)
     assert costs[5] < 1.1 * costs[1]
+
+
+def test_tiles_are_measured_with_the_latent_that_was_asked_for(tiny_data: Path, root: Path, tmp_path: Path) -> None:
+    measured = {}
+    for name, options in {"photo": {}, "tile": {"evaluate.tile_latent": "tile"}}.items():
+        run = plan(tiny_config(tiny_data, **{"evaluate.tile": 32, **options}), "evaluate", 0, "direct")
+        with_inputs(run, root, tmp_path / name)
+        run_stage(run, tmp_path / name, Resources())
+        measured[name] = [row["psnr"] for row in rows(run, tmp_path / name)]
+    whole = [row["psnr"] for row in rows(plan(tiny_config(tiny_data), "evaluate", 0, "direct"), root)]
+    assert measured["photo"] != whole and measured["tile"] not in (whole, measured["photo"])
+    assert [float(p) for p in measured["photo"]] == pytest.approx([float(p) for p in whole], abs=1)

@@ -16,10 +16,10 @@ from torch import Tensor
 from analysis.load import read_run
 from blurdm import evaluation
 from blurdm.errors import InputError
-from blurdm.inference import read_tensor
 from blurdm.metrics.alignment import align, psnr_masked, ssim_masked
 from blurdm.metrics.measure import make_measure
 from blurdm.plan import plan, unmeasurable
+from blurdm.restore.tensors import read_tensor
 from blurdm.runs import Resources
 from blurdm.stages import run_stage
 

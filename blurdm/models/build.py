@@ -20,6 +20,12 @@ def build_backbone(backbone: Backbone, latent: Latent | None) -> nn.Module:
     return module
 
 
+def padding_multiple(backbone: Backbone) -> int:
+    """What the backbone pads the sides of an image to multiples of; tiles start at such multiples."""
+    multiple: int = load_module("backbone", BACKBONES, backbone.name).MULTIPLE
+    return multiple
+
+
 def initialise(module: nn.Module, seed: int) -> None:
     """Fresh weights in place (on the CPU), each submodule's from (seed, its name), whatever else the module holds.
 

@@ -50,7 +50,11 @@ class PriorGenerator(nn.Module):
 
     def forward(self, blur: Tensor, noise: Tensor) -> Tensor:
         """The prior z_0 (B, *latent_shape) of blurred images (B, 3, H, W) in [0, 1]."""
-        return self.from_standard(self.standardized(blur, noise))
+        return self.of_encoded(self.encoder(blur, blur), noise)
+
+    def of_encoded(self, encoded: Tensor, noise: Tensor) -> Tensor:
+        """The prior of images whose latent by the blur encoder is known."""
+        return self.from_standard(self.reverse(self.to_standard(encoded), noise)[-1].z)
 
     def standardized(self, blur: Tensor, noise: Tensor) -> Tensor:
         """z_0 in the space that is diffused, where stage 2 compares it with ``to_standard(latent)``."""
