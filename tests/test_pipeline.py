@@ -280,7 +280,7 @@ def test_an_unfinished_run_restores_nothing(tiny_data: Path, root: Path, tmp_pat
 
 def macs(network: Network, side: int) -> int:
     blur = torch.full((1, 3, side, side), 0.5)
-    return count_macs(network.eval(), blur, image_noise(network, 0, "macs"))
+    return count_macs(network.eval().restore, blur, None, image_noise(network, 0, "macs"))
 
 
 def test_costs_are_those_of_the_published_networks() -> None:
