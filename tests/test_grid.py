@@ -77,6 +77,7 @@ def test_a_sweep_over_steps_trains_stage_1_once_per_seed(tiny_data: Path) -> Non
 SHARED = [
     ("ablation_joint", {"pretrain": 1, "diffusion": 1, "joint": 10, "evaluate": 10}),
     ("ablation_sampling", {"pretrain": 1, "diffusion": 3, "joint": 3, "evaluate": 8}),
+    ("ablation_tiling", {"pretrain": 1, "diffusion": 1, "joint": 1, "evaluate": 5}),
     ("ablation_type", {"baseline": 1, "direct": 1, "pretrain": 1, "diffusion": 5, "joint": 5, "evaluate": 7}),
     ("evidence", {"baseline": 1, "direct": 1, "pretrain": 1, "diffusion": 1, "joint": 1, "evaluate": 5}),
 ]

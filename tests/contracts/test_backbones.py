@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from blurdm.config import Latent
 from blurdm.models.build import BACKBONES, build_backbone, initialise
+from blurdm.models.shape import pad_to_multiple
 from blurdm.registry import load_module, module_names
 
 NAMES = module_names(BACKBONES)
@@ -48,6 +49,16 @@ def test_any_size_in_same_size_out(name: str, latent: Latent | None, height: int
     expected = [(1, 3, -(-height // s), -(-width // s)) for s in scales]
     assert [tuple(o.shape) for o in outputs] == expected
     assert all(o.isfinite().all() for o in outputs)
+
+
+@torch.no_grad()
+def test_padding_to_the_stated_multiple_is_the_backbones_own(name: str) -> None:
+    multiple = module_of(name).MULTIPLE  # where tiles may start
+    assert multiple >= 1 and 64 % multiple == 0, "tiles have sides such as 64, 128, 192 px"
+    network, image = small(name, None), example(1, 3, 64 - multiple // 2, 64)
+    torch.testing.assert_close(
+        network(image)[-1], network(pad_to_multiple(image, multiple))[-1][:, :, : image.shape[2]]
+    )
 
 
 @both
