@@ -19,10 +19,11 @@ from blurdm.restore.memory import parse_memory
 
 HEIGHT, WIDTH = 4000, 6000
 COMMAND = """
-import json, resource, sys
+import json, sys
 from blurdm.cli import main
 code = main(sys.argv[1:])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+lines = open("/proc/self/status").read().splitlines()
+peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 print(json.dumps({"code": code, "peak": peak}))
 """
 

@@ -16,6 +16,12 @@ from blurdm.restore.photo import register_heif
 from blurdm.runs import write_json
 from blurdm.training.checkpoint import save_weights
 
+# for scripts: this process's own peak in MB (ru_maxrss begins with that of the process that started it)
+PEAK = """
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+"""
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6" dc:title="bridge"/></x:xmpmeta>'
 TAKEN = "2026:01:02 03:04:05"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from photos import described, encoded, picture, run_folder
+from photos import PEAK, described, encoded, picture, run_folder
 from PIL import Image
 from sections import paper_diffusion
 
@@ -22,11 +22,11 @@ from blurdm.restore.metadata import PNG_SIGNATURE, png_chunk
 NUMBER, SLOWEST, BUDGET_MB = 500, 5.0, 1000
 
 # Runs the command in one process, and notes the seconds of each photo and the peak of all.
-COMMAND = """
-import json, resource, sys, time
+COMMAND = f"""{PEAK}
+import json, sys, time
 from pathlib import Path
 import blurdm.restore.batch as batch
-seconds, restore = {}, batch.restore_file
+seconds, restore = dict(), batch.restore_file
 def timed(restorer, work, *rest):
     started = time.process_time()
     try:
@@ -36,8 +36,7 @@ def timed(restorer, work, *rest):
 batch.restore_file = timed
 from blurdm.cli import main
 code = main(sys.argv[2:])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-Path(sys.argv[1]).write_text(json.dumps({"code": code, "peak": peak, "seconds": seconds}))
+Path(sys.argv[1]).write_text(json.dumps(dict(code=code, peak=peak(), seconds=seconds)))
 """
 
 SEEDS = [described(picture(seed=i), kind) for i, kind in enumerate(("JPEG", "PNG", "TIFF", "WEBP", "HEIF"))]
