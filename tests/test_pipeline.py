@@ -11,9 +11,15 @@ from typing import Any
 import pytest
 import torch
 from conftest import TEST, Told, state_of, tiny_config, write_tiny_config
+from safetensors.torch import load_file
 from sections import paper_backbone, paper_diffusion, paper_latent
 from test_runs import python
 
+from analysis.build import build_tables
+from analysis.sources import Sources
+from analysis.trace import trace
+from analysis.verify import verify
+from blurdm.canonical import write_pointer
 from blurdm.cost import count_macs, count_parameters
 from blurdm.errors import InputError, StopRequested
 from blurdm.evaluation import ARMS
@@ -23,7 +29,7 @@ from blurdm.plan import MODELS, STAGES, plan
 from blurdm.restore.models import load_network
 from blurdm.restore.restorer import load
 from blurdm.restore.tensors import image_noise, read_tensor, restore_tensor
-from blurdm.runs import Resources, Run, read_json
+from blurdm.runs import Resources, Run, file_digest, finished, read_json
 from blurdm.stages import run_stage
 
 Rows = list[dict[str, str]]
@@ -114,6 +120,23 @@ def test_a_stored_image_is_what_was_measured(tiny_data: Path, root: Path) -> Non
             assert float(row["psnr"]) == pytest.approx(psnr(stored, sharp).item(), abs=1e-3)
 
 
+def test_the_trajectory_of_a_kept_image_ends_where_it_was_measured(tiny_data: Path, root: Path) -> None:
+    run = plan(tiny_config(tiny_data), "evaluate", 0, "joint")
+    with (run.folder(root) / "trajectory.csv").open(newline="") as file:
+        steps = list(csv.DictReader(file))
+    T = tiny_config(tiny_data).diffusion.steps
+    assert [(s["scene"], s["t"]) for s in steps] == [(scene, str(t)) for scene in TEST for t in range(T, -1, -1)]
+    measured = {r["scene"]: float(r["psnr"]) for r in rows(run, root) if (r["arm"], r["image"]) == ("blurdm", "0000")}
+    ends = {s["scene"]: float(s["psnr"]) for s in steps if s["t"] == "0"}
+    assert ends == pytest.approx(measured, abs=1e-3)
+    z = load_file(run.folder(root) / "trajectory.safetensors")["z"]
+    assert z.shape == (len(TEST), T + 1, tiny_config(tiny_data).latent.size)
+    distances = (z - z[:, -1:]).square().mean(2).sqrt().flatten().tolist()
+    assert [float(s["distance"]) for s in steps] == pytest.approx(distances, rel=1e-6)
+    others = [plan(tiny_config(tiny_data), "evaluate", 0, model) for model in (None, "baseline", "pretrain")]
+    assert not any((other.folder(root) / "trajectory.csv").exists() for other in others)
+
+
 def with_inputs(run: Run, root: Path, target: Path) -> Path:
     """A folder of runs that holds all that ``run`` needs."""
     for needed in run.chain()[:-1]:
@@ -135,7 +158,20 @@ def test_an_evaluation_that_was_killed_continues(tiny_data: Path, root: Path, tm
     seen: list[int] = []
     run_stage(run, tmp_path, Resources(), lambda progress: seen.append(progress.step))
     assert (folder / "per_image.csv").read_bytes() == (run.folder(root) / "per_image.csv").read_bytes()
+    result = finished(folder)
+    assert result is not None and result["per_image_sha256"] == file_digest(folder / "per_image.csv")
     assert seen[-1] == 4 and [json.loads(line) for line in partial.read_text().splitlines()]
+
+
+def test_tables_of_a_real_chain_follow_from_its_runs(tiny_data: Path, root: Path, tmp_path: Path) -> None:
+    pointer, reports = tmp_path / "chain" / "evaluate.json", tmp_path / "reports"
+    runs = [run for run in all_runs(tiny_data) if run.stage == "evaluate"]
+    write_pointer(pointer, "evaluate", runs, root)
+    build_tables(Sources(pointer, root), reports / "tables")
+    config = write_tiny_config(tmp_path / "params.yaml", tiny_data)
+    assert verify(reports, Sources(pointer, root), config) == ([], [])
+    found = trace(reports, Sources(pointer, root), "main", "blurdm", "psnr")
+    assert [folder.parent.name for folder in found.origins[0].made_from] == ["pretrain", "diffusion", "joint"]
 
 
 def test_a_metric_without_weights_is_an_empty_column(

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from blurdm.config import Config, Section, canonical_json
 from blurdm.errors import InputError
+from blurdm.models.build import arrange
 from blurdm.models.network import Network
 from blurdm.registry import require
 from blurdm.runs import read_json, write_bytes
@@ -123,7 +123,7 @@ def _build(description: dict[str, Any], weights: dict[str, Tensor], place: str, 
     except (KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{place}: does not fit this version of blurdm ({reason}); train or export it again") from None
-    return network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
+    return arrange(network.requires_grad_(False).eval().to(device))
 
 
 def _section(name: str, value: Any) -> Any:
