@@ -44,7 +44,8 @@ def test_a_step_costs_what_its_stage_trains() -> None:
     forward = count_macs(network, torch.empty(config.data.batch_size, 3, 16, 16), None)
     # three passes, less the gradient of the image itself
     assert 2.8 * forward < macs["baseline"] < 3 * forward
-    assert macs["baseline"] < macs["direct"] == macs["pretrain"] < macs["joint"]
+    assert macs["baseline"] < macs["direct"] < macs["joint"]
+    assert macs["direct"] < macs["pretrain"], "the same encoder, but one image twice is folded into one"
 
 
 def test_the_cost_of_an_image_is_that_of_its_size() -> None:
