@@ -32,8 +32,7 @@ class PlainEncoder(Encoder):
     """The image given twice is convolved twice."""
 
     def _stem(self, first: Tensor, second: Tensor) -> Tensor:
-        both = [self._unshuffled(image) for image in self._input_range(first, second)]
-        return self.stem(torch.cat(both, dim=1))
+        return self.stem(torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1))
 
 
 class PlainPriorGenerator(PriorGenerator):
