@@ -5,6 +5,7 @@ for speed. Kept here alone; ``tests/test_plain_networks.py`` shows that the two 
 """
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,10 @@ from blurdm.models.layers import Pointwise
 from blurdm.models.patch_dft import SIDE, PatchConvolution
 from blurdm.models.prior import PriorGenerator
 
+M = TypeVar("M", bound=nn.Module)
 
-def plain(network: nn.Module) -> nn.Module:
+
+def plain(network: M) -> M:
     """``network`` itself, each of its modules of a kind below turned into its plain form."""
     for module in network.modules():
         for ours, form in FORMS.items():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from blurdm.errors import InputError
 from blurdm.imported import stored_run
-from blurdm.models.official import load_official
+from blurdm.models import load_official
 from blurdm.registry import load_module
 
 NAMES = ("mimo_unet", "stripformer", "fftformer", "loformer")

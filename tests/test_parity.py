@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurdm.models.official import SCHEDULE, load_official
+from blurdm.models import load_official
+from blurdm.models.official import SCHEDULE
 
 PARITY = Path(__file__).parent / "data" / "parity"
 TOLERANCE = 1e-5
