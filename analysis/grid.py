@@ -7,30 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 
+from analysis.formats import FORMATS
 from analysis.grid_results import collect_grid, states, write_rows
-from analysis.grid_tables import (
-    STATUS,
-    grid_numbers,
-    grid_strings,
-    latex,
-    markdown,
-    measured,
-    note,
-    read_numbers,
-    statistics,
-)
+from analysis.grid_tables import grid_numbers, measured, read_numbers, statistics, table_of
 from analysis.load import write_csv
-from analysis.render import command, terminal_table
-from analysis.tables import METRICS
-from blurdm.ledger import Ledger, State, read_ledger, runs_root
+from analysis.sources import Sources
+from analysis.table import Table, read_table
+from analysis.terminal import command, show
+from blurdm.ledger import State, read_ledger, runs_root
 from blurdm.runs import write_bytes
 
+SUFFIXES = ("csv", "json", "md", "tex")
 STAMP = ".made_from"  # in the report's folder: what table and plot were made from
-
-UNBOUNDED = 10_000  # columns: how wide a table would be if nothing had to wrap
 
 
 @dataclass(frozen=True)
@@ -47,33 +37,33 @@ def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Bu
     """
     ledger = read_ledger(path)
     folder = reports / "grids" / ledger.grid
-    files = [folder / name for name in ("plot.pdf", "plot.png", "table.csv", "table.md", "table.tex")]
+    files = [folder / name for name in ("plot.pdf", "plot.png", *(f"table.{suffix}" for suffix in SUFFIXES))]
     stamp, source = folder / STAMP, _source(path, states(ledger, runs_root(path)))
     made = [results / f"{ledger.grid}.csv", results / f"{ledger.grid}.parquet", *files]
-    if stamp.is_file() and stamp.read_text() == source and all(file.is_file() for file in made):
-        numbers = read_numbers(folder / "table.csv")
-    else:
-        numbers = _make(path, results, folder)
+    if not (stamp.is_file() and stamp.read_text() == source and all(file.is_file() for file in made)):
+        _make(path, results, folder)
         write_bytes(stamp, source.encode())
-    _print(numbers, ledger, console)
-    return Built(files, statistics(numbers))
+    _print(read_table(folder / "table.json"), console)
+    return Built(files, statistics(read_numbers(folder / "table.csv")))
 
 
-def _make(path: Path, results: Path, folder: Path) -> pd.DataFrame:
+def _make(path: Path, results: Path, folder: Path) -> None:
     """Everything that ``build_grid`` writes, from the run folders."""
     from analysis.grid_plots import grid_plot
-    from analysis.plots import save
+    from analysis.style import save, styled
 
+    root = runs_root(path)
+    sources = Sources(root.parent / "chain" / "evaluate.json", root)
     found = collect_grid(path)
-    numbers = grid_numbers(found)
-    table, text = grid_strings(numbers, found.ledger), note(numbers, found.ledger)
+    numbers = grid_numbers(found, sources.resamples)
+    table = table_of(found.ledger.grid, found.ledger.question, found, numbers, sources)
     write_rows(found, results)
     write_csv(folder / "table.csv", numbers)
-    write_bytes(folder / "table.md", markdown(table, text).encode())
-    write_bytes(folder / "table.tex", latex(table, text, found.ledger.grid).encode())
+    for suffix in SUFFIXES[1:]:  # table.csv has more digits and more columns
+        write_bytes(folder / f"table.{suffix}", FORMATS[suffix](table).encode())
     metrics = measured(numbers)
-    save(grid_plot(numbers, found.ledger, metrics[0] if metrics else "psnr"), folder / "plot")
-    return numbers
+    with styled():
+        save(grid_plot(numbers, found.ledger, metrics[0] if metrics else "psnr"), folder / "plot")
 
 
 def _source(path: Path, found: Mapping[str, State]) -> str:
@@ -88,30 +78,21 @@ def _source(path: Path, found: Mapping[str, State]) -> str:
     return digest.hexdigest()
 
 
-def _print(numbers: pd.DataFrame, ledger: Ledger, console: Console) -> None:
-    """The question, the table, and what it rests on; a block per metric where the terminal is too narrow for one."""
-    table = grid_strings(numbers, ledger)
-    console.print(ledger.question, style="bold", markup=False)
-    for block in _blocks(table, console):
-        console.print(terminal_table(block, [""] * len(block), stacked=True, wrapped=STATUS))
-    console.print(note(numbers, ledger), highlight=False, markup=False)
-
-
-def _blocks(table: pd.DataFrame, console: Console) -> list[pd.DataFrame]:
-    whole = terminal_table(table, [""] * len(table), stacked=True, wrapped=STATUS)
-    room = console.options.update(max_width=UNBOUNDED)
-    if console.measure(whole, options=room).maximum <= console.width:
-        return [table]
-    titles = [title for title, _ in METRICS.values()]
-    metrics = [[c for c in table.columns if c.endswith(title)] for title in titles]
-    first, *others = [columns for columns in metrics if columns] or [[]]
-    return [table[["Row", *first, "n", STATUS]], *(table[["Row", *columns]] for columns in others)]
+def _print(table: Table, console: Console) -> None:
+    """The question, the table, and what it rests on."""
+    console.print(table.title, style="bold", markup=False)
+    show(table, console)
+    console.print(table.note, highlight=False, markup=False)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.grid", description=__doc__)
     parser.add_argument("ledger", type=Path, help="runs/sweeps/<grid>.json, which the sweep wrote")
-    return command(parser, arguments, lambda o: build_grid(o.ledger, o.results, o.reports, Console()))
+
+    def make(options: argparse.Namespace) -> None:
+        build_grid(options.ledger, options.results, options.reports, Console())
+
+    return command(parser, arguments, make)
 
 
 if __name__ == "__main__":

@@ -12,28 +12,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from analysis.grid_tables import SIGNIFICANT
-from analysis.plots import PHOTO_COLORS as COLORS
-from analysis.tables import METRICS
+from analysis.style import PHOTO_COLORS as COLORS
+from analysis.style import PHOTO_MARKERS as MARKERS
+from analysis.style import WIDTH
+from analysis.style import plain as _plain
+from analysis.tables import METRICS, SIGNIFICANT
 from blurdm.ledger import Ledger
 
-MARKERS = "osD^vP*X"  # with COLORS and LINES: series differ in grey as well
-LINES = ("-", "--", ":", "-.")
+LINES = ("-", "--", ":", "-.")  # with COLORS and MARKERS: series differ in grey as well
 DODGE = 3.5  # points between the series at one swept value, so that no interval hides another
 MOST_TICKS, MOST_ROWS = 12, 100
 LOG_SPAN = 10  # swept values that span more are spread by ratio
 
 
 def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Figure:
-    """``metric`` of ``grid_numbers`` with 95 % intervals clustered by photo; published differences are hollow."""
+    """``metric`` of ``grid_numbers`` with 95 % intervals; published differences are hollow."""
     shown = _differences(numbers, ledger, metric)
     against_x = bool(len(shown)) and bool(shown.x.notna().all()) and shown.x.nunique() > 1
     height = 4.2 if against_x else 1.8 + 0.32 * min(len(shown), MOST_ROWS)
-    figure = Figure(figsize=(6.8, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     if shown["mean"].notna().any():
         (_sweep if against_x else _dots)(axes, shown, ledger, _difference_label(numbers, ledger, metric))
-        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+        figure.legend(loc="outside lower center", ncols=2)
     else:
         axes.text(0.5, 0.5, "no row can be compared with the baseline row yet", ha="center", transform=axes.transAxes)
     waiting = int((numbers.status != "done").sum())
@@ -95,7 +96,6 @@ def _sweep(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
     axes.axhline(0, color="black", linewidth=0.8, linestyle=":", zorder=0)
     axes.set_xlabel(_plain(ledger.x or ""))
     axes.set_ylabel(label, fontsize=8)
-    axes.grid(alpha=0.3, linewidth=0.5)
     _ticks(axes, np.unique(shown.x))
 
 
@@ -141,9 +141,4 @@ def _difference_label(numbers: pd.DataFrame, ledger: Ledger, metric: str) -> str
     title, digits = METRICS.get(metric, (metric, 3))
     own = numbers[numbers.row == ledger.baseline].iloc[0].get(metric, np.nan)
     value = "" if pd.isna(own) else f" ({own:.{digits}f})"
-    return textwrap.fill(_plain(f"{title}, difference to '{ledger.baseline}'{value}, 95 % clustered by photo"), 60)
-
-
-def _plain(text: str) -> str:
-    """Matplotlib takes what stands between dollar signs for maths."""
-    return text.replace("$", r"\$")
+    return textwrap.fill(_plain(f"{title}, difference to '{ledger.baseline}'{value}, 95 % interval"), 60)

@@ -4,10 +4,11 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from analysis.load import ORIGIN_COLUMNS, metric_names, read_run, write_csv
+from analysis.load import ORIGIN_COLUMNS, Images, metric_names, read_run, with_origins, write_csv
 from blurdm.errors import InputError
 from blurdm.ledger import Ledger, State, read_ledger, runs_root, state
 from blurdm.runs import write_bytes
@@ -40,26 +41,27 @@ def collect_grid(path: Path) -> GridResults:
     """
     ledger, root = read_ledger(path), runs_root(path)
     found = states(ledger, root)
-    read: dict[str, dict[str, pd.DataFrame]] = {}  # several rows may show different arms of one run
-    parts = []
+    read: dict[str, Images] = {}  # several rows may show different arms of one run
+    parts: list[tuple[pd.DataFrame, dict[str, Any]]] = []
     for row in ledger.rows:
         measured = []
         for run in found[row.name].finished:
             if run.key not in read:
-                images, _ = read_run({"seed": run.seed, "key": run.key}, root / run.stage / run.key)
-                read[run.key] = dict(iter(images.groupby("arm", sort=False)))
-            if row.arm in read[run.key]:
-                measured.append(read[run.key][row.arm].assign(grid=ledger.grid, row=row.name, series=row.series))
+                read[run.key] = read_run({"seed": run.seed, "key": run.key}, root / run.stage / run.key)
+            mine = read[run.key].rows[read[run.key].rows.arm == row.arm]
+            if len(mine):
+                about = {"grid": ledger.grid, "row": row.name, "series": row.series, "seed": run.seed}
+                measured.append((mine, {**read[run.key].origin, **about}))
         if found[row.name].finished and not measured:
             found[row.name] = replace(found[row.name], finished=(), status=f"arm '{row.arm}' was not measured")
         parts += measured
     return GridResults(ledger, _tidy(parts, path), found)
 
 
-def _tidy(parts: list[pd.DataFrame], path: Path) -> pd.DataFrame:
+def _tidy(parts: list[tuple[pd.DataFrame, dict[str, Any]]], path: Path) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=[*GRID_COLUMNS, *ORIGIN_COLUMNS])
-    rows = pd.concat(parts, ignore_index=True)
+    rows = with_origins(parts)
     if rows.data_digest.nunique() > 1:
         digests = ", ".join(rows.data_digest.unique())
         raise InputError(f"{path}: its runs were evaluated on different data: {digests}; plan the sweep again")

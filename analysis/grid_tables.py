@@ -1,4 +1,4 @@
-"""A grid's table: every row's metrics and its paired difference to the baseline row. Numbers first, then strings."""
+"""A grid's table: every row's metrics and its paired difference to the baseline row. Numbers first, then the table."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,153 +8,233 @@ import numpy as np
 import pandas as pd
 
 from analysis.grid_results import GridResults
-from analysis.render import interval, markdown_table, table_environment, tabular
-from analysis.stats import mean_interval, paired_difference
-from analysis.tables import HOPEFUL_PHOTOS, METRICS, NO_COST, count, mean_text
-from blurdm.ledger import Ledger, Row
-from blurdm.metrics.full_reference import METRICS as MEASURES
+from analysis.sources import Sources, origin_note
+from analysis.stats import UNSEEDED, Block, Resamples, difference_of, holm, mean_of
+from analysis.table import (
+    PUBLISHED_PROTOCOL,
+    Cell,
+    Column,
+    Row,
+    Table,
+    finish,
+    one_protocol,
+    protocols,
+    published_cell,
+    value_cell,
+)
+from analysis.tables import (
+    DIFFERENCES,
+    INTERVALS,
+    METRICS,
+    NOT_RESOLVED,
+    SIGNIFICANT,
+    blocks,
+    count,
+    digits_of,
+    metric_column,
+    p_cell,
+    verdict,
+)
+from blurdm.ledger import Ledger
+from blurdm.ledger import Row as LedgerRow
+from blurdm.metrics.protocols import METRICS as MEASURES
 from blurdm.registry import lookup
-from blurdm.seeding import generator
 
-BOOTSTRAP_SEED = 0  # the intervals are part of the report, so the same results give the same digits
-SIGNIFICANT, NOT_RESOLVED, REFERENCE = "significant", "not resolved", "baseline row"
-STATUS = "Status"
+REFERENCE = "baseline row"
 TEXT, COUNTS = ("row", "series", "status", "keys", "data_digest"), ("n_images", "n_photos", "n_seeds")
 MOST_NAMED = 6  # rows listed by name in the note
+TOLD = {"p": "p", "effect": "d", "detectable": "Detectable"}  # columns beside a difference
+PARTS = ("", "_low", "_high", "_seeds", "_p", "_effect", "_detectable")  # of <metric>_difference
 
 
-def grid_numbers(results: GridResults) -> pd.DataFrame:
+def grid_numbers(results: GridResults, resamples: Resamples) -> pd.DataFrame:
     """A row per row of the ledger, finished or not.
 
-    Per metric: mean with interval over seeds and images, paired difference to the baseline row with interval clustered
-    by photo, verdict, published value. Every draw has a generator of its own, so a new row changes no other's digits.
+    Per metric: mean with interval over photos and seeds, paired difference to the baseline row with interval, p (of all
+    rows compared: Holm), effect size, detectable difference and verdict; published value. A new row changes no other's
+    digits but the corrected p.
     """
     ledger = results.ledger
-    by_row = dict(iter(results.rows.assign(arm=results.rows.row).groupby("row", sort=False)))
-    baseline = by_row.get(ledger.baseline)
+    measured = blocks(results.rows, "row", results.metrics)
+    by_row = dict(iter(results.rows.groupby("row", sort=False, observed=True)))
     table = []
     for row in ledger.rows:
-        mine = by_row.get(row.name)
         numbers: dict[str, Any] = {"row": row.name, "series": row.series, "x": _number(row, ledger)}
-        numbers |= {"status": results.states[row.name].status} | _counts(mine)
+        numbers |= {"status": results.states[row.name].status} | _counts(by_row.get(row.name), measured.get(row.name))
         for metric in results.metrics:
-            numbers |= _mean(mine, row.name, metric) | _difference(mine, baseline, row.name, ledger.baseline, metric)
+            numbers |= _mean(measured.get(row.name), metric, resamples)
+            numbers |= _difference(measured, row.name, ledger.baseline, metric, resamples)
         table.append(numbers | {f"{metric}_published": value for metric, value in row.published.items()})
-    return pd.DataFrame(table)
+    return _corrected(pd.DataFrame(table), results.metrics)
 
 
-def _number(row: Row, ledger: Ledger) -> float:
+def _number(row: LedgerRow, ledger: Ledger) -> float:
     """The swept value, or NaN where nothing is swept or it is no number."""
     value = row.values.get(ledger.x) if ledger.x else None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan
 
 
-def _counts(mine: pd.DataFrame | None) -> dict[str, Any]:
-    if mine is None:
+def _counts(mine: pd.DataFrame | None, one: Block | None) -> dict[str, Any]:
+    if mine is None or one is None:
         return {"iterations": np.nan, "n_images": 0, "n_photos": 0, "n_seeds": 0, "keys": "", "data_digest": ""}
-    counts: dict[str, Any] = {"iterations": mine.iterations.median(), "n_images": mine.groupby("scene").image.nunique()}
-    counts["n_images"] = int(counts["n_images"].sum())
-    counts |= {"n_photos": mine.scene.nunique(), "n_seeds": max(1, mine.seed.nunique())}
-    return counts | {"keys": " ".join(sorted(mine.key.unique())), "data_digest": mine.data_digest.iloc[0]}
+    counts = {"iterations": mine.iterations.median(), "n_images": len(one.images), "n_seeds": len(one.seeds)}
+    counts["n_photos"] = int(one.clusters.max()) + 1
+    return counts | {
+        "keys": " ".join(sorted(map(str, mine.key.unique()))),
+        "data_digest": str(mine.data_digest.iloc[0]),
+    }
 
 
-def _mean(mine: pd.DataFrame | None, name: str, metric: str) -> dict[str, float]:
-    found = None if mine is None else mean_interval(mine, metric, generator(BOOTSTRAP_SEED, "mean", name, metric))
+def _mean(one: Block | None, metric: str, resamples: Resamples) -> dict[str, float]:
+    found = None if one is None else mean_of(one, metric, resamples)
     values = (found.mean, found.low, found.high) if found else (np.nan,) * 3
     return dict(zip((metric, f"{metric}_low", f"{metric}_high"), values, strict=True))
 
 
 def _difference(
-    mine: pd.DataFrame | None, baseline: pd.DataFrame | None, name: str, reference: str, metric: str
+    measured: Mapping[str, Block], name: str, reference: str, metric: str, resamples: Resamples
 ) -> dict[str, Any]:
-    """``<metric>_difference`` with ``_low``, ``_high``, the seeds it rests on, and ``<metric>_verdict``."""
-    names = [f"{metric}_difference{part}" for part in ("", "_low", "_high", "_seeds")]
-    empty = dict.fromkeys(names, np.nan)
-    if mine is None or name == reference:
-        return empty | {f"{metric}_verdict": "" if mine is None else REFERENCE}
+    """``<metric>_difference`` with PARTS, and a verdict where there is nothing to compare."""
+    names = [f"{metric}_difference{part}" for part in PARTS]
+    empty: dict[str, Any] = dict.fromkeys(names, np.nan) | {f"{metric}_verdict": ""}
+    if name not in measured:
+        return empty
+    if name == reference:
+        return empty | {f"{metric}_verdict": REFERENCE}
+    mine, baseline = measured[name], measured.get(reference)
     if baseline is None or not _common_seeds(mine, baseline):
-        return empty | {f"{metric}_verdict": ""}
-    rng = generator(BOOTSTRAP_SEED, "difference", name, reference, metric)
-    found = paired_difference(pd.concat([mine, baseline]), name, reference, metric, rng)
+        return empty
+    found = difference_of(mine, baseline, metric, resamples)
     if found is None:
-        return empty | {f"{metric}_verdict": ""}
-    values = dict(zip(names, (found.mean, found.low, found.high, found.n_seeds), strict=True))
-    return values | {f"{metric}_verdict": SIGNIFICANT if found.significant else NOT_RESOLVED}
+        return empty
+    values = (found.mean, found.low, found.high, found.n_seeds, found.p, found.effect, found.detectable)
+    return empty | dict(zip(names, values, strict=True))
 
 
-def _common_seeds(mine: pd.DataFrame, baseline: pd.DataFrame) -> bool:
+def _common_seeds(mine: Block, baseline: Block) -> bool:
     """Whether there is a seed to pair; a row without training is paired with every seed."""
-    first, second = set(mine.seed.dropna()), set(baseline.seed.dropna())
-    return bool(first & second) or not first or not second
+    first, second = set(mine.seeds), set(baseline.seeds)
+    return bool(first & second) or {UNSEEDED} in (first, second)
 
 
-def grid_strings(numbers: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
-    """The table as it is read, one line per row of the ledger; n is images / photos / seeds."""
-    records = numbers.to_dict("records")
-    shown: dict[str, list[str]] = {"Row": [record["row"] for record in records]}
-    own = next(row for row in ledger.rows if row.name == ledger.baseline).published
-    for metric in (name for name in METRICS if name in numbers or f"{name}_published" in numbers):
-        title, digits = METRICS[metric]
-        if metric in numbers:
-            shown[title] = [mean_text(r, metric, digits) if r["n_images"] else NO_COST for r in records]
-            shown[f"Δ {title}"] = [_difference_text(r, metric, digits) for r in records]
-        if f"{metric}_published" in numbers:
-            values = [r[f"{metric}_published"] for r in records]
-            shown[f"Published {title}"] = [_published(value, own.get(metric), digits) for value in values]
-    shown["n"] = [f"{r['n_images']}/{r['n_photos']}/{r['n_seeds']}" if r["n_images"] else NO_COST for r in records]
-    return pd.DataFrame({**shown, STATUS: [record["status"] for record in records]})
+def _corrected(numbers: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
+    """p-values corrected for the rows compared, and verdicts from them."""
+    for metric in metrics:
+        numbers[f"{metric}_difference_p"] = holm(list(numbers[f"{metric}_difference_p"]))
+        p = numbers[f"{metric}_difference_p"]
+        told = [
+            before if np.isnan(v) else verdict(v) for before, v in zip(numbers[f"{metric}_verdict"], p, strict=True)
+        ]
+        numbers[f"{metric}_verdict"] = told
+    return numbers
 
 
-def _difference_text(record: Mapping[str, Any], metric: str, digits: int) -> str:
-    verdict = record[f"{metric}_verdict"]
-    name = f"{metric}_difference"
-    if verdict in ("", REFERENCE):
-        return verdict or NO_COST
-    return f"{interval(record[name], record[f'{name}_low'], record[f'{name}_high'], digits, '+')} {verdict}"
+def grid_table(name: str, title: str, sources: Sources, grid: str) -> Table:
+    """The table of a grid; InputError if a column would mix metric protocols."""
+    return table_of(name, title, sources.grid(grid), numbers_of(sources, grid), sources)
 
 
-def _published(value: float, baseline: float | None, digits: int) -> str:
-    """A published value, and behind it its difference to the published value of the baseline row."""
-    if pd.isna(value):
-        return NO_COST
-    return f"{value:.{digits}f}" + ("" if baseline is None else f" ({value - baseline:+.{digits}f})")
+def numbers_of(sources: Sources, grid: str) -> pd.DataFrame:
+    """``grid_numbers`` of a grid, computed once for its table and its figure."""
+    if grid not in sources.numbers:
+        sources.numbers[grid] = grid_numbers(sources.grid(grid), sources.resamples)
+    return sources.numbers[grid]
 
 
-def note(numbers: pd.DataFrame, ledger: Ledger) -> str:
+def table_of(name: str, title: str, results: GridResults, numbers: pd.DataFrame, sources: Sources) -> Table:
+    """The same from ``grid_numbers``, one line per row of the ledger; n is images / photos / seeds."""
+    ledger, shown = results.ledger, measured(numbers)
+    told = {metric: protocols(results.rows.dropna(subset=[metric])) for metric in shown}
+    protocol = one_protocol(told, name)
+    columns, published = [], {row.name: row.published for row in ledger.rows}
+    for metric in _in_order([*shown, *(m for row in ledger.rows for m in row.published)]):
+        columns += _columns(metric, metric in shown, any(metric in values for values in published.values()))
+    columns += [Column("n", "n", "label"), Column("status", "Status", "label")]
+    lines = []
+    for record in numbers.to_dict("records"):
+        runs = tuple(record["keys"].split())
+        cells = {column.id: _cell(record, column.id, ledger, runs) for column in columns[:-2]}
+        n = "/".join(str(record[part]) for part in COUNTS)
+        cells |= {"n": Cell(n, runs=runs) if record["n_images"] else Cell(), "status": Cell(record["status"])}
+        lines.append(Row(record["row"], record["row"], cells))
+    text = note(numbers, results, origin_note(results.rows, sources, protocol))
+    return finish(Table(name, title, text, protocol, tuple(columns), tuple(lines)))
+
+
+def _in_order(metrics: list[str]) -> list[str]:
+    return sorted(dict.fromkeys(metrics), key=[*METRICS, *metrics].index)
+
+
+def _columns(metric: str, ours: bool, published: bool) -> list[Column]:
+    """value, difference, p, d and detectable of a metric as far as it was measured, and what was published."""
+    own = metric_column(metric)
+    columns = []
+    if ours:
+        columns += [own, Column(f"{metric}_difference", f"Δ {own.title}", unit=own.unit)]
+        columns += [Column(f"{metric}_difference_{part}", title) for part, title in TOLD.items()]
+    if published:
+        columns.append(Column(f"{metric}_published", f"Published {own.title}", "published", own.unit))
+    return columns
+
+
+def _cell(record: Mapping[str, Any], column: str, ledger: Ledger, runs: tuple[str, ...]) -> Cell:
+    """The cell of one column of ``_columns`` from a record of numbers."""
+    if column.endswith("_published"):
+        metric = column.removesuffix("_published")
+        own = next(row for row in ledger.rows if row.name == ledger.baseline).published.get(metric)
+        value, digits = record.get(column, np.nan), digits_of(metric)
+        remark = "" if own is None or pd.isna(value) else f"({value - own:+.{digits}f})"
+        return published_cell(value, digits, remark=remark)
+    metric, _, part = column.partition("_difference")
+    if pd.isna(record[column]):
+        reference = part == "" and column != metric and record[f"{metric}_verdict"] == REFERENCE
+        return Cell(REFERENCE) if reference else Cell()
+    if part == "_p":
+        return p_cell(record[column], runs)
+    if part == "_effect":
+        return value_cell(record[column], 2, "+", runs)
+    if part == "_detectable":
+        return value_cell(record[column] if np.isfinite(record[column]) else np.nan, digits_of(metric), "", runs)
+    return _mean_cell(record, column, metric, runs)
+
+
+def _mean_cell(record: Mapping[str, Any], column: str, metric: str, runs: tuple[str, ...]) -> Cell:
+    digits, differs = digits_of(metric), column != metric
+    sign = "+" if differs else ""
+    counts = {name: int(record[name]) for name in COUNTS}
+    if differs:
+        counts["n_seeds"] = int(record[f"{column}_seeds"])
+    low, high = record[f"{column}_low"], record[f"{column}_high"]
+    told: dict[str, Any] = {}
+    if np.isfinite([low, high]).all():
+        told = {"low": low, "high": high}
+    remark = record[f"{metric}_verdict"] if differs else ""
+    return value_cell(record[column], digits, sign, runs, **counts, **told, remark=remark)
+
+
+def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
     """What the table shows, on what, and how far it carries; plain text."""
-    question = ledger.question if ledger.question.endswith((".", "?", "!")) else f"{ledger.question}."
+    ledger = results.ledger
     changed = f" with {', '.join(ledger.overrides)}" if ledger.overrides else ""
-    seeds = ", ".join(map(str, ledger.seeds))
-    sentences = [f"{question} Preset {ledger.preset}{changed}; seeds {seeds}."]
+    sentences = [f"Preset {ledger.preset}{changed}; seeds {', '.join(map(str, ledger.seeds))}."]
     if not numbers.n_images.any():
         return " ".join([*sentences, "No row has a result yet."])
-    photos = int(numbers.n_photos.max())
     sentences += [
-        (
-            f"Test set: {count(int(numbers.n_images.max()), 'image')} of {count(photos, 'photo')},"
-            f" data digest {numbers.data_digest.max()[:12]}; n: images/photos/seeds."
-        ),
-        "Mean and 95 % bootstrap interval over seeds and images.",
-        (
-            f"Δ: difference to the row '{ledger.baseline}', paired by seed and image, with the interval from"
-            f" resampling whole photos and seeds; {SIGNIFICANT}: this interval excludes zero."
-        ),
+        f"{origin} n: images/photos/seeds. {INTERVALS}",
+        f"Δ: difference to the row '{ledger.baseline}', paired by seed and image. {DIFFERENCES}",
         *_significant(numbers),
         _steps(numbers),
     ]
-    if photos < HOPEFUL_PHOTOS:
-        sentences.append(f"With {count(photos, 'photo')} such an interval tends to be too narrow: read it as a hint.")
     if int(numbers.n_seeds.max()) == 1:
-        sentences.append("With one seed it leaves out the noise of training.")
+        sentences.append("With one seed, intervals leave out the noise of training.")
     return " ".join([*sentences, *_open_rows(numbers), *_published_note(ledger)])
 
 
 def _significant(numbers: pd.DataFrame) -> list[str]:
-    """Which rows are better and worse, for every metric with a comparison, and what many comparisons mean."""
-    sentences, most = [], 0
+    """Which rows are better and worse, for every metric with a comparison."""
+    sentences = []
     for metric in measured(numbers):
         compared = numbers[numbers[f"{metric}_verdict"].isin([SIGNIFICANT, NOT_RESOLVED])]
-        most = max(most, len(compared))
         if compared.empty:
             continue
         resolved = compared[compared[f"{metric}_verdict"] == SIGNIFICANT]
@@ -165,8 +245,6 @@ def _significant(numbers: pd.DataFrame) -> list[str]:
             f"{title}, of {count(len(compared), 'row')}: better {_named(list(resolved.row[better]))},"
             f" worse {_named(list(resolved.row[~better]))}, not resolved {len(compared) - len(resolved)}."
         )
-    if most > 1:
-        sentences.append("Each interval stands for itself: no correction for the number of rows.")
     return sentences
 
 
@@ -192,19 +270,12 @@ def _published_note(ledger: Ledger) -> list[str]:
         return []
     source = ledger.published_source or "source not stated"
     return [
-        f"Published values ({source}; in brackets, the difference to the published value of the baseline row)",
-        "are from other data, network size and training length: they stand beside for the trend only.",
+        (
+            f"Published values ({source}; protocol {PUBLISHED_PROTOCOL}; in brackets, the difference to the published"
+            " value of the baseline row) are from other data, network size and training length: they stand beside for"
+            " the trend only."
+        )
     ]
-
-
-def markdown(table: pd.DataFrame, text: str) -> str:
-    return f"{text}\n\n{markdown_table(table)}"
-
-
-def latex(table: pd.DataFrame, text: str, grid: str) -> str:
-    r"""A table environment to \input; the document needs \usepackage{booktabs,graphicx}."""
-    columns = "l" + "c" * (table.shape[1] - 2) + "l"
-    return table_environment(text, grid, tabular(table, columns, [""] * len(table), stacked=True))
 
 
 def measured(numbers: pd.DataFrame) -> list[str]:
@@ -214,7 +285,7 @@ def measured(numbers: pd.DataFrame) -> list[str]:
 
 def statistics(numbers: pd.DataFrame) -> dict[str, dict[str, float]]:
     """For MLflow: by row name, every mean and difference with ``.low`` and ``.high``; what is not known is left out."""
-    kinds = ("", "_low", "_high", "_difference", "_difference_low", "_difference_high")
+    kinds = ("", "_low", "_high", "_difference", "_difference_low", "_difference_high", "_difference_p")
     names = {f"{metric}{kind}": f"{metric}{kind.replace('_', '.')}" for metric in measured(numbers) for kind in kinds}
     return {
         record["row"]: {shown: float(record[name]) for name, shown in names.items() if not pd.isna(record[name])}

@@ -1,17 +1,20 @@
 """From the pointer file of a chain to tidy DataFrames: nothing but finished run folders is ever read."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from blurdm.errors import InputError
 from blurdm.runs import finished, read_json, write_bytes
 
 ID_COLUMNS = ["arm", "seed", "scene", "image"]
-ORIGIN_COLUMNS = ["key", "iterations", "data_digest"]
+ORIGIN_COLUMNS = ["key", "iterations", "protocol", "data_digest"]
+NOT_STATED = "standard"  # the metric protocol of results from before protocols had names
 CURVE_COLUMNS = ["step", "arm", "seed", "val_psnr", "loss"]
 CURVE_ARMS = {"baseline": "baseline", "direct": "direct", "pretrain": "oracle", "joint": "blurdm"}  # model stage -> arm
 
@@ -21,9 +24,8 @@ def collect(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     InputError names a run that is missing or unfinished, a duplicate row, or runs that saw different data.
     """
-    pairs = [read_run(entry, folder) for entry, folder in evaluate_runs(pointer)]
-    rows = pd.concat([rows for rows, _ in pairs], ignore_index=True)
-    costs = pd.concat([costs for _, costs in pairs], ignore_index=True)
+    read = [read_run(entry, folder) for entry, folder in evaluate_runs(pointer)]
+    rows = with_origins([(images.rows, images.origin) for images in read])
     twice = rows[rows.duplicated(ID_COLUMNS)]
     if len(twice):
         first = twice.iloc[0]
@@ -36,15 +38,13 @@ def collect(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         )
     metrics = metric_names(rows)
     order = rows.sort_values(ID_COLUMNS, ignore_index=True)
-    return order[[*ID_COLUMNS, *metrics, *ORIGIN_COLUMNS]], costs.sort_values(["arm", "seed"], ignore_index=True)
+    return order[[*ID_COLUMNS, *metrics, *ORIGIN_COLUMNS]], cost_rows(read)
 
 
-def write_results(pointer: Path, out_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Collect into ``out_dir``/main.csv and main_cost.csv, each by rename; returns what was written."""
-    rows, costs = collect(pointer)
-    write_csv(out_dir / "main.csv", rows)
-    write_csv(out_dir / "main_cost.csv", costs)
-    return rows, costs
+def write_results(rows: pd.DataFrame, costs: pd.DataFrame, folder: Path) -> None:
+    """What ``collect`` gave as ``folder``/main.csv and main_cost.csv, each by rename."""
+    write_csv(folder / "main.csv", rows)
+    write_csv(folder / "main_cost.csv", costs)
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -106,8 +106,19 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
             raise InputError(f"{path}: line {number} is not JSON") from None
 
 
-def read_run(entry: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Per-image rows and cost rows of one finished evaluate run, of which ``entry`` gives seed and key."""
+@dataclass(frozen=True)
+class Images:
+    """What a finished evaluate run measured: ``rows`` (arm, scene, image, metrics), what holds for all of them, and the
+    cost figures by arm.
+    """
+
+    rows: pd.DataFrame
+    origin: dict[str, Any]
+    cost: dict[str, dict[str, Any]]
+
+
+def read_run(entry: Mapping[str, Any], folder: Path) -> Images:
+    """One finished evaluate run, of which ``entry`` gives seed and key; InputError if it is missing or unfinished."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run; make it before its results are collected")
     result = finished(folder)
@@ -117,18 +128,42 @@ def read_run(entry: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, pd.D
     if not table.is_file():
         raise InputError(f"{table}: missing although the run is finished; delete the run to have it made again")
     rows = pd.read_csv(table, dtype={"arm": str, "scene": str, "image": str})
-    seed = pd.array([entry["seed"]], dtype="Int64")[0]
     origin = {
+        "seed": entry["seed"],
         "key": entry["key"],
         "iterations": int(result.get("iterations") or 0),
+        "protocol": str(result.get("protocol", NOT_STATED)),
         "data_digest": str(read_json(folder / "provenance.json").get("data_digest")),
     }
-    costs = pd.DataFrame([{"arm": arm, **figures} for arm, figures in result.get("cost", {}).items()], dtype=object)
-    costs = costs if len(costs) else pd.DataFrame({"arm": pd.Series(dtype=str)})
-    return _with_seed(rows.assign(**origin), seed), _with_seed(costs.infer_objects().assign(key=entry["key"]), seed)
+    return Images(rows, origin, result.get("cost", {}))
 
 
-def _with_seed(table: pd.DataFrame, seed: Any) -> pd.DataFrame:
-    """The seed as second column, empty for an arm without one."""
-    table.insert(1, "seed", pd.array([seed] * len(table), dtype="Int64"))
-    return table
+def cost_rows(read: Sequence[Images]) -> pd.DataFrame:
+    """arm, seed, the cost figures and key, a row per arm of every run that has a cost."""
+    told = [
+        {"arm": arm, "seed": images.origin["seed"], **figures, "key": images.origin["key"]}
+        for images in read
+        for arm, figures in images.cost.items()
+    ]
+    costs = pd.DataFrame(told, dtype=object) if told else pd.DataFrame(columns=["arm", "seed", "key"], dtype=object)
+    return costs.infer_objects().astype({"seed": "Int64"}).sort_values(["arm", "seed"], ignore_index=True)
+
+
+def with_origins(parts: Sequence[tuple[pd.DataFrame, Mapping[str, Any]]]) -> pd.DataFrame:
+    """The rows of all ``parts`` below each other, and beside them what holds for each part: words as categories, so
+    that a million rows are some megabytes.
+    """
+    rows = pd.concat([rows for rows, _ in parts], ignore_index=True)
+    for name in ("arm", "scene", "image"):
+        rows[name] = rows[name].astype("category")
+    part = np.repeat(np.arange(len(parts)), [len(rows) for rows, _ in parts])
+    for name in parts[0][1]:
+        values = [origin[name] for _, origin in parts]
+        if name == "seed":
+            rows[name] = pd.array(values, dtype="Int64")[part]
+        elif name == "iterations":
+            rows[name] = np.array(values)[part]
+        else:
+            codes, names = pd.factorize(np.array(values, dtype=object))
+            rows[name] = pd.Categorical.from_codes(codes[part], names)
+    return rows

@@ -1,21 +1,15 @@
-"""The main table and its paired differences: numbers first, then strings, then Markdown and LaTeX."""
+"""The chain's tables: what every arm measured, and paired differences of arms."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.load import metric_names, write_csv
-from analysis.render import interval, markdown_table, table_environment, tabular, three_digits
-from analysis.stats import mean_interval, paired_difference
-from blurdm.runs import write_bytes
-
-ABSENT = "not available"
-NO_COST = "-"  # an arm that is no model of its own, or a figure that the machine cannot give
-HOPEFUL_PHOTOS = 10  # below this, the caption warns that the clustered interval is too narrow
+from analysis.load import metric_names
+from analysis.sources import Sources, origin_note
+from analysis.stats import LEVEL, Block, Difference, Resamples, block, difference_of, holm, mean_of
+from analysis.table import Cell, Column, Row, Table, finish, interval_cell, one_protocol, protocols, value_cell
+from blurdm.metrics.protocols import METRICS as MEASURES
 
 
 @dataclass(frozen=True)
@@ -41,137 +35,174 @@ COMPARISONS = (
     ("oracle", "oracle_foreign"),
     ("blurdm", "blurdm_foreign"),
 )
-ALWAYS = ("psnr", "ssim", "lpips")  # shown, as "not available", even where they were not measured
+ALWAYS = ("psnr", "ssim", "lpips")  # shown, as missing, even where they were not measured
 METRICS = {
     "psnr": ("PSNR (dB) ↑", 2),
     "ssim": ("SSIM ↑", 3),
     "lpips": ("LPIPS ↓", 4),
     "lpips_256": ("LPIPS-256 ↓", 4),
+    "dists": ("DISTS ↓", 4),
+    "niqe": ("NIQE ↓", 3),
+    "musiq": ("MUSIQ ↑", 2),
 }
-DIFFERENCE_COLUMNS = [
-    *("metric", "a", "b", "mean", "low", "high", "narrow_low", "narrow_high"),
-    *("n_images", "n_photos", "n_seeds", "won", "per_seed", "verdict"),
-]
 COSTS = {
     "parameters": ("Params (M)", 1e-6),
     "macs": ("MACs (G)", 1e-9),
     "seconds_per_image": ("s/image", 1.0),
     "peak_memory_mb": ("Peak (MB)", 1.0),
 }
+SIGNIFICANT, NOT_RESOLVED = "significant", "not resolved"
+INTERVALS = (
+    "Intervals: 95 % over photos and training seeds (hierarchical bootstrap, stretched to the length that Student's t"
+    " asks for with so few of them)."
+)
+DIFFERENCES = (
+    "p: corrected for the number of rows compared (Holm); significant: p < 0.05. d: mean by the standard deviation over"
+    " photos. Detectable: the smallest true difference that would be found in 80 % of such experiments."
+)
 
 
-def main_numbers(rows: pd.DataFrame, costs: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """A row per arm that was measured: steps, every metric as (mean, low, high), cost, counts, and keys of its runs."""
-    table = []
-    for arm, meaning in ARMS.items():
+def metric_column(metric: str) -> Column:
+    """The column of our values of ``metric``."""
+    title = METRICS.get(metric, (metric, 4))[0].rstrip(" ↑↓")
+    name, _, unit = title.partition(" (")
+    lower = MEASURES[metric].lower_better if metric in MEASURES else False
+    return Column(metric, name, unit=unit.rstrip(")"), better="lower" if lower else "higher")
+
+
+def digits_of(metric: str) -> int:
+    return METRICS.get(metric, ("", 4))[1]
+
+
+def blocks(rows: pd.DataFrame, by: str, metrics: list[str]) -> dict[str, Block]:
+    """The block of every arm, or of every value of another column."""
+    return {str(name): block(mine, metrics, str(name)) for name, mine in rows.groupby(by, sort=False, observed=True)}
+
+
+def main_table(name: str, title: str, sources: Sources) -> Table:
+    """A row per arm of the chain: steps, every metric with its interval, and the cost."""
+    rows, costs = sources.chain
+    metrics = [m for m in METRICS if m in (*ALWAYS, *metric_names(rows))]
+    metrics += [m for m in metric_names(rows) if m not in metrics]
+    measured = blocks(rows, "arm", [m for m in metrics if m in rows])
+    columns = [Column("iterations", "Steps"), *map(metric_column, metrics)]
+    columns += [Column(cost, heading.partition(" (")[0], unit=_unit(heading)) for cost, (heading, _) in COSTS.items()]
+    told = {m: protocols(rows.dropna(subset=[m])) if m in rows else set() for m in metrics}
+    protocol = one_protocol(told, name)
+    lines = []
+    for arm in (arm for arm in ARMS if arm in measured):
         mine, cost = rows[rows.arm == arm], costs[costs.arm == arm]
-        if mine.empty:
-            continue
-        row: dict[str, object] = {"arm": arm, "label": meaning.label, "group": meaning.group}
-        row |= {
-            "iterations": int(mine.iterations.median()),
-            "n_images": len(mine[["scene", "image"]].drop_duplicates()),
-        }
-        row |= {"n_photos": mine.scene.nunique(), "n_seeds": max(1, mine.seed.nunique())}
-        for metric in metric_names(rows):
-            interval = mean_interval(mine, metric, rng)
-            values = (interval.mean, interval.low, interval.high) if interval else (np.nan,) * 3
-            row |= dict(zip((metric, f"{metric}_low", f"{metric}_high"), values, strict=True))
-        row |= {name: cost[name].astype(float).median() if name in cost else np.nan for name in (*COSTS, "side")}
-        table.append(row | {"keys": " ".join(sorted(mine.key.unique()))})
-    return pd.DataFrame(table)
+        keys = mine.key.unique()
+        cells = {"iterations": value_cell(int(mine.iterations.median()), 0, runs=keys)}
+        for metric in (m for m in metrics if m in rows):
+            cells[metric] = interval_cell(mean_of(measured[arm], metric, sources.resamples), digits_of(metric), keys)
+        cells |= {figure: cost_cell(cost, figure) for figure in COSTS}
+        lines.append(Row(arm, ARMS[arm].label, cells, ARMS[arm].group, ranked=not ARMS[arm].group))
+    sentences = [origin_note(rows, sources, protocol), INTERVALS, f"Steps are those on images{_side(costs)}."]
+    sentences += [same_steps(rows), *_one_seed(rows), "Best in bold, second underlined; bound and diagnoses aside."]
+    return finish(Table(name, title, " ".join(sentences), protocol, tuple(columns), tuple(lines), "Method"))
 
 
-def difference_numbers(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """One row per comparison and metric: mean of a - b, both intervals, per-seed means, counts, and the verdict."""
-    table = []
-    for metric in metric_names(rows):
-        for a, b in COMPARISONS:
-            found = paired_difference(rows, a, b, metric, rng)
-            if found is None:
-                continue
-            row = {"metric": metric, "a": a, "b": b, "mean": found.mean, "low": found.low, "high": found.high}
-            row |= {"narrow_low": found.narrow[0], "narrow_high": found.narrow[1]}
-            row |= {"n_images": found.n_images, "n_photos": found.n_photos, "n_seeds": found.n_seeds, "won": found.won}
-            row |= {"per_seed": " ".join(f"{mean:.4f}" for mean in found.per_seed)}
-            table.append(row | {"verdict": "significant" if found.significant else "not resolved"})
-    return pd.DataFrame(table, columns=DIFFERENCE_COLUMNS)
-
-
-def main_strings(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The main table as it is read, one row per arm; its group is the last column."""
-    shown: dict[str, Iterable[str]] = {"Method": numbers.label, "Steps": [f"{n:d}" for n in numbers.iterations]}
-    for metric, (title, digits) in METRICS.items():
-        if metric not in numbers and metric not in ALWAYS:
-            continue
-        shown[title] = [mean_text(r, metric, digits) for r in numbers.to_dict("records")]
-    for name, (title, scale) in COSTS.items():
-        shown[title] = [NO_COST if pd.isna(v) else three_digits(v * scale) for v in numbers[name]]
-    return pd.DataFrame({**shown, "group": numbers.group})
-
-
-def difference_strings(differences: pd.DataFrame) -> pd.DataFrame:
-    """The paired differences as they are read: the metrics of METRICS only."""
-    shown = []
-    for r in differences[differences.metric.isin(METRICS)].to_dict("records"):
-        title, digits = METRICS[r["metric"]]
-        shown.append(
-            {
-                "Paired difference": comparison(r["a"], r["b"]),
-                "Metric": title,
-                "Mean [95 %]": interval(r["mean"], r["low"], r["high"], digits, "+"),
-                "Images": str(r["n_images"]),
-                "Photos": str(r["n_photos"]),
-                "Seeds": str(r["n_seeds"]),
-                "Won": f"{100 * r['won']:.0f} %",
-                "Verdict": r["verdict"],
-            }
+def differences_table(name: str, title: str, sources: Sources) -> Table:
+    """A row per comparison and metric of the chain."""
+    rows, _ = sources.chain
+    protocol = one_protocol({m: protocols(rows.dropna(subset=[m])) for m in metric_names(rows)}, name)
+    keys = {arm: mine.key.unique() for arm, mine in rows.groupby("arm")}
+    columns = (
+        Column("mean", "Mean [95 %]"),
+        Column("p", "p"),
+        Column("effect", "d"),
+        Column("detectable", "Detectable"),
+        Column("won", "Won", unit="%"),
+        Column("n", "Images/photos/seeds", "label"),
+        Column("verdict", "Verdict", "label"),
+    )
+    lines = []
+    for found, p in differences(rows, sources.resamples):
+        runs = (*keys[found.a], *keys[found.b])
+        shown = difference_cells(found, p, runs)
+        shown["n"] = Cell(f"{found.n_images}/{found.n_photos}/{found.n_seeds}", runs=tuple(sorted(runs)))
+        heading = metric_column(found.metric).heading if found.metric in METRICS else found.metric
+        lines.append(
+            Row(f"{found.a}-{found.b}-{found.metric}", comparison(found.a, found.b), shown, heading, ranked=False)
         )
-    columns = ["Paired difference", "Metric", "Mean [95 %]", "Images", "Photos", "Seeds", "Won", "Verdict"]
-    return pd.DataFrame(shown, columns=columns)
+    note = f"{origin_note(rows, sources, protocol)} Paired by seed and image. {INTERVALS} {DIFFERENCES}"
+    won = " Won: share of (seed, image) pairs in which the first is better."
+    return finish(Table(name, title, note + won, protocol, columns, tuple(lines), "Paired difference"))
 
 
-def caption(numbers: pd.DataFrame, digest: str) -> str:
-    """What the two blocks show, on what, and how far it carries; plain text."""
-    photos, seeds = int(numbers.n_photos.max()), int(numbers.n_seeds.max())
-    sentences = [
-        (
-            f"Test set: {int(numbers.n_images.max())} images of {count(photos, 'photo')}, data digest {digest[:12]};"
-            f" {count(seeds, 'training seed')}."
-        ),
-        (
-            "Top: mean and 95 % bootstrap interval over seeds and images; Steps are optimisation steps on images"
-            f"{_cost_size(numbers)}."
-        ),
-        _same_steps(numbers),
-        (
-            "Bottom: differences paired by seed and image, interval from resampling whole photos and seeds;"
-            " significant means that this interval excludes zero; Won is the share of (seed, image) pairs."
-        ),
+def difference_cells(found: Difference, p: float, runs: tuple[str, ...]) -> dict[str, Cell]:
+    """mean, p, effect, detectable, won and verdict of a difference, with the corrected ``p``."""
+    digits = digits_of(found.metric)
+    return {
+        "mean": interval_cell(found, digits, runs, "+"),
+        "p": p_cell(p, runs),
+        "effect": value_cell(found.effect, 2, "+", runs),
+        "detectable": value_cell(found.detectable if np.isfinite(found.detectable) else np.nan, digits, "", runs),
+        "won": value_cell(100 * found.won, 0, "", runs),
+        "verdict": Cell(verdict(p), runs=tuple(sorted(set(runs)))),
+    }
+
+
+def p_cell(p: float, runs: tuple[str, ...]) -> Cell:
+    cell = value_cell(p, 3, "", runs)
+    return Cell("< 0.001", p, runs=cell.runs) if p < 0.001 else cell
+
+
+def verdict(p: float) -> str:
+    return SIGNIFICANT if p < LEVEL else NOT_RESOLVED
+
+
+def differences(rows: pd.DataFrame, resamples: Resamples) -> list[tuple[Difference, float]]:
+    """Every comparison of every metric, with its p corrected for the comparisons in that metric."""
+    metrics = metric_names(rows)
+    measured = blocks(rows, "arm", metrics)
+    pairs = [(a, b) for a, b in COMPARISONS if a in measured and b in measured]
+    found = []
+    for metric in metrics:
+        mine = [difference_of(measured[a], measured[b], metric, resamples) for a, b in pairs]
+        told = [difference for difference in mine if difference is not None]
+        found += list(zip(told, holm([difference.p for difference in told]), strict=True))
+    return found
+
+
+def difference_numbers(rows: pd.DataFrame, resamples: Resamples) -> pd.DataFrame:
+    """The same as numbers, for figures: metric, a, b, mean, low, high, p (corrected), effect, detectable, verdict."""
+    names = [
+        "metric",
+        "a",
+        "b",
+        "mean",
+        "low",
+        "high",
+        "effect",
+        "detectable",
+        "won",
+        "n_images",
+        "n_photos",
+        "n_seeds",
     ]
-    if photos < HOPEFUL_PHOTOS:
-        sentences.append(
-            f"With {count(photos, 'photo')} such an interval tends to be too narrow, so read it as a hint."
-        )
-    if seeds == 1:
-        sentences.append("With one seed it leaves out the noise of training.")
-    return " ".join(sentences)
+    found = [
+        {name: getattr(difference, name) for name in names} | {"p": p, "verdict": verdict(p)}
+        for difference, p in differences(rows, resamples)
+    ]
+    return pd.DataFrame(found, columns=[*names, "p", "verdict"])
 
 
-def markdown(main: pd.DataFrame, differences: pd.DataFrame, text: str) -> str:
-    """Caption and both blocks; a group's name stands behind the label of its rows."""
-    marked = main.assign(Method=[f"{m} *({g})*" if g else m for m, g in zip(main.Method, main.group, strict=True)])
-    blocks = [markdown_table(marked.drop(columns="group")), markdown_table(differences)]
-    return "\n".join([text, "", blocks[0], blocks[1]])
+def cost_cell(cost: pd.DataFrame, figure: str, scale: float | None = None) -> Cell:
+    """The median over runs of a cost figure, with three digits; missing where no run could give it."""
+    values = cost[figure].astype(float).dropna() if figure in cost else pd.Series(dtype=float)
+    if values.empty:
+        return Cell()
+    value = float(values.median()) * (COSTS[figure][1] if scale is None else scale)
+    return Cell(three_digits(value), value, runs=tuple(sorted(cost.key[values.index].unique())))
 
 
-def latex(main: pd.DataFrame, differences: pd.DataFrame, text: str) -> str:
-    r"""A table environment to \input; the document needs \usepackage{booktabs,graphicx}."""
-    columns = "lr" + "c" * (main.shape[1] - len(COSTS) - 3) + "r" * len(COSTS)
-    body = tabular(main.drop(columns="group"), columns, list(main.group), stacked=True)
-    body += ["", r"\medskip"]
-    body += tabular(differences.drop(columns="Metric"), "lcrrrrl", list(differences.Metric), stacked=False)
-    return table_environment(text, "main", body)
+def three_digits(value: float) -> str:
+    """Three significant digits, never in exponential notation above a millionth."""
+    if value == 0:
+        return "0"
+    return f"{value:.{max(0, 2 - int(np.floor(np.log10(abs(value)))))}f}"
 
 
 def comparison(a: str, b: str, space: str = " ") -> str:
@@ -181,26 +212,17 @@ def comparison(a: str, b: str, space: str = " ") -> str:
     return f"{ARMS[a].label}{space}minus {ARMS[b].label.lower()}"
 
 
-def write_tables(rows: pd.DataFrame, numbers: pd.DataFrame, differences: pd.DataFrame, folder: Path) -> None:
-    """main.csv, differences.csv (numbers), main.md and main.tex in ``folder``, each by rename."""
-    main, paired = main_strings(numbers), difference_strings(differences)
-    text = caption(numbers, str(rows.data_digest.iloc[0]))
-    write_csv(folder / "main.csv", numbers)
-    write_csv(folder / "differences.csv", differences)
-    write_bytes(folder / "main.md", markdown(main, paired, text).encode())
-    write_bytes(folder / "main.tex", latex(main, paired, text).encode())
-
-
-def _same_steps(numbers: pd.DataFrame) -> str:
-    steps = numbers.set_index("arm").iterations
+def same_steps(rows: pd.DataFrame) -> str:
+    """Whether the methods were trained equally long."""
+    steps = rows.groupby("arm").iterations.median()
     compared = [arm for arm in ("baseline", "direct", "blurdm") if arm in steps.index]
     if len(compared) > 1 and steps[compared].nunique() == 1:
         names = " and ".join(ARMS[arm].label.lower() for arm in compared if arm != "blurdm")
         return (
-            f"Trained without diffusion ({names}): {steps[compared[0]]} steps, as many as stages 1 + 3 of BlurDM"
+            f"Trained without diffusion ({names}): {steps[compared[0]]:.0f} steps, as many as stages 1 + 3 of BlurDM"
             " together and on the same batches; BlurDM's stage 2, on latents, comes on top."
         )
-    listed = ", ".join(f"{ARMS[arm].label} {steps[arm]}" for arm in compared)
+    listed = ", ".join(f"{ARMS[arm].label} {steps[arm]:.0f}" for arm in compared)
     return f"The methods were NOT trained equally long ({listed} steps), so their differences mix method and training."
 
 
@@ -209,13 +231,15 @@ def count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def _cost_size(numbers: pd.DataFrame) -> str:
-    side = numbers.side.dropna()
-    return f", costs are those of one image of {side.iloc[0]:.0f} x {side.iloc[0]:.0f} px" if len(side) else ""
+def _one_seed(rows: pd.DataFrame) -> list[str]:
+    one = rows.seed.nunique() <= 1
+    return ["With one seed, intervals leave out the noise of training."] if one else []
 
 
-def mean_text(row: Mapping[str, Any], metric: str, digits: int) -> str:
-    """The mean of ``metric`` in a row of numbers with its interval, or that there is none."""
-    if pd.isna(row.get(metric, np.nan)):
-        return ABSENT
-    return interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"], digits)
+def _unit(heading: str) -> str:
+    return heading.partition(" (")[2].rstrip(")")
+
+
+def _side(costs: pd.DataFrame) -> str:
+    side = costs.side.dropna() if "side" in costs else pd.Series(dtype=float)
+    return f"; costs are those of one image of {side.iloc[0]:.0f} x {side.iloc[0]:.0f} px" if len(side) else ""

@@ -1,1 +1,34 @@
 """BlurDM (arXiv 2512.03979): a blur-and-noise diffusion prior for image deblurring, and its experiment suite."""
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from blurdm.restore.restorer import Restorer
+
+__all__ = ["load"]
+
+
+def load(
+    model: "str | Path | None" = None,
+    *,
+    device: str | None = None,
+    memory: str | int = "2GB",
+    tile: int | None = None,
+    latent: Literal["photo", "tile"] = "photo",
+    seed: int = 0,
+    precision: Literal["fp32", "bf16"] | None = None,
+) -> "Restorer":
+    """A model that restores images: ``blurdm.load("models/joint/seed0").deblur(image)``.
+
+    ``model``: the folder of a finished run, a file that ``blurdm export model`` wrote, the name of a model that is
+    installed, or None for the one called "demo". ``device``: a GPU if there is one, otherwise the CPU, if None.
+    ``memory``: what restoring may take, from which the size of tiles follows; or state it as ``tile`` (px). ``latent``:
+    one of the whole image for all tiles, or one for each. ``precision``: bf16 on a GPU and fp32 elsewhere if None.
+    InputError names what is wrong with any of them.
+    """
+    # here, for planning imports this package without PyTorch
+    from blurdm.restore.restorer import load as load_restorer
+
+    return load_restorer(model, device=device, memory=memory, tile=tile, latent=latent, seed=seed, precision=precision)

@@ -6,14 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from blurdm.config import Config
 from blurdm.config_file import load_config
 from blurdm.interrupt import StopFlag
 from blurdm.ledger import read_ledger
-from blurdm.plan import MODELS, check, plan_all
+from blurdm.plan import check, plan_all, unmeasurable
 from blurdm.pool import run_all
 from blurdm.progress import Display
 from blurdm.runs import Resources, Run, finished, read_json, write_bytes, write_json
@@ -24,6 +20,8 @@ def run_canonical(parsed: argparse.Namespace, stop: StopFlag) -> int:
     config = load_config(parsed.config, parsed.set)
     check(config, str(parsed.config))
     runs = plan_all(config, parsed.stage, parsed.seeds or config.seeds, parsed.runs / ".digests.json")
+    for line in unmeasurable(runs):
+        print(f"blurdm: {line}", file=sys.stderr)
     cache = parsed.runs / ".frames"
     resources = Resources(parsed.device, parsed.threads, parsed.checkpoint_seconds, cache, ranks=parsed.ranks)
     jobs = parsed.jobs or (1 if parsed.ranks > 1 else default_jobs(len(runs), parsed.device))
@@ -110,27 +108,6 @@ def export(runs: list[Run], root: Path, target: Path) -> None:
         for name in ("weights.safetensors", "config.json"):
             write_bytes(folder / name, (source / name).read_bytes())
         write_json(folder / "result.json", result)
-
-
-def print_profile(config: Config, device: str) -> None:
-    """The cost of every network of ``config`` with fresh weights, as a table."""
-    from blurdm.cost import SIDE, measure_cost
-    from blurdm.models.network import Network
-
-    table = Table(title=f"{config.backbone.name}, one {SIDE} x {SIDE} image on {device}")
-    for column in ("network", "parameters", "GMAC", "s", "peak MB"):
-        table.add_column(column, justify="right")
-    for kind in MODELS:
-        network = Network(kind, config.backbone, config.latent, config.diffusion).eval().to(device)  # type: ignore[arg-type]
-        cost = measure_cost(network, device)
-        peak = cost["peak_memory_mb"]
-        figures = (
-            f"{cost['macs'] / 1e9:.3f}",
-            f"{cost['seconds_per_image']:.3f}",
-            "-" if peak is None else f"{peak:.0f}",
-        )
-        table.add_row(kind, f"{cost['parameters']:,}", *figures)
-    Console().print(table)
 
 
 def track(runs: Path, experiment: str, reports: Path, chain: Path, out: Path | None) -> int:

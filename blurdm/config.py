@@ -58,6 +58,13 @@ class Data(Section):
     rotations: bool = Field(description="random rotations by multiples of 90 degrees")
 
 
+class Elsewhere(Section):
+    """Another data set, whose test pairs are measured instead of those of ``data``."""
+
+    root: str = Field(description="its folder; a place, so never part of a key", json_schema_extra={"place": True})
+    layout: str = Field(description="as data.layout")
+
+
 class Backbone(Section):
     name: str
     width: Count = Field(description="channels at full resolution")
@@ -232,10 +239,15 @@ class Joint(Optimisation):
 
 class Evaluate(Section):
     metrics: tuple[str, ...]
+    protocol: str = Field(description="how each metric is computed: standard, blurdm or realblur")
     foreign: bool = Field(description="also restore with another photo's latent, to see whether the prior is used")
     steps: Count | None = Field(description="reverse steps when restoring; null: as many as in training")
     eta: Annotated[float, Field(ge=0, le=1)] | None = Field(description="eta when restoring; null: as in training")
     noise_seed: Annotated[int, Field(ge=0)] = Field(description="the noise of a photo derives from this and its name")
+    tile: Annotated[int, Field(ge=32)] | None = Field(
+        description="px: restore in tiles of this side; null: whole images"
+    )
+    tile_latent: Literal["photo", "tile"] = Field(description="the latent of a tile: that of the photo, or its own")
     images_per_scene: Annotated[int, Field(ge=0)] = Field(description="restored images kept per scene, for looking at")
 
 
@@ -245,6 +257,7 @@ class Config(Section):
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
     synthesis: Synthesis | None
     data: Data
+    test: Elsewhere | None
     backbone: Backbone
     latent: Latent
     loss: Loss

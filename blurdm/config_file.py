@@ -85,6 +85,8 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         raise InputError(f"override '{override}': should be section.key=value")
     node = tree
     for part in parts[:-1]:
+        if part in node and node[part] is None:
+            node[part] = {}  # a section that is null until something of it is set
         if not isinstance(node.get(part), dict):
             raise InputError(f"override '{override}': no section '{part}'; known: {', '.join(map(str, node))}")
         node = node[part]

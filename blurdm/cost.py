@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from blurdm.inference import image_noise
 from blurdm.models.network import Network
+from blurdm.restore.tensors import image_noise
 
 SIDE = 256
 REPEATS = 3
@@ -20,18 +21,21 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def count_macs(network: Network, blur: Tensor, noise: Tensor | None) -> int:
-    """Multiply-accumulates of one restoration (what papers print as "FLOPs"): half of what PyTorch's counter counts."""
+def count_macs(module: Callable[..., Any], *inputs: Any) -> int:
+    """Multiply-accumulates of one call (what papers print as "FLOPs"): half of what PyTorch's counter counts.
+
+    Counted are convolutions, linear layers and matrix products; not FFTs, and nothing element-wise.
+    """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _restore(network, blur, noise)
+        module(*inputs)
     return counter.get_total_flops() // 2
 
 
-def measure_cost(network: Network, device: str) -> dict[str, Any]:
-    """Cost of one 256 x 256 image; seconds: median of 3 after a warm-up; memory: what the process grew to, in MB."""
-    blur = torch.full((1, 3, SIDE, SIDE), 0.5, device=device)
+def measure_cost(network: Network, device: str, size: tuple[int, int] = (SIDE, SIDE)) -> dict[str, Any]:
+    """Cost of one image of ``size``; seconds: median of 3 after a warm-up; memory: what the process grew to, in MB."""
+    blur = torch.full((1, 3, *size), 0.5, device=device)
     noise = image_noise(network, 0, "cost")
-    macs = count_macs(network, blur, noise)
+    macs = count_macs(_restore, network, blur, noise)
     seconds = []
     _reset_peak(device)
     for _ in range(REPEATS):
@@ -45,7 +49,7 @@ def measure_cost(network: Network, device: str) -> dict[str, Any]:
         "macs": macs,
         "seconds_per_image": statistics.median(seconds),
         "peak_memory_mb": _peak_mb(device),
-        "side": SIDE,
+        "side": size[0] if size[0] == size[1] else list(size),
         "threads": torch.get_num_threads(),
     }
 

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ from torch import Tensor
 
 from blurdm.config import Evaluate
 from blurdm.cost import measure_cost
-from blurdm.errors import StopRequested
-from blurdm.inference import image_noise, load_network, read_tensor, write_tensor
-from blurdm.metrics.full_reference import available, make_metric
+from blurdm.errors import InputError, StopRequested
+from blurdm.metrics.measure import Measure, make_measure
+from blurdm.metrics.protocols import available
 from blurdm.metrics.psnr import quantize
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
-from blurdm.runs import Progress, Resources, Run, read_json, write_bytes
+from blurdm.restore.models import load_network
+from blurdm.restore.tensors import image_noise, read_tensor, restore_tensor, write_tensor
+from blurdm.runs import Progress, Resources, Run, file_digest, read_json, write_bytes
 from blurdm.seeding import generator
+from blurdm.trajectory import Steps, follow, write_steps
 
 # Which arms a model run is measured as: its own latent, and as a diagnosis that of another photo.
 ARMS = {
@@ -54,7 +58,8 @@ def evaluate(
     device = resources.device
     tests = test_images(inputs["prepare"], Path(run.sections.data.root))
     network = _network(inputs["model"], section, device) if "model" in inputs else None
-    measures = {name: make_metric(name, device) for name in section.metrics if available(name)}
+    measured = [name for name in section.metrics if available(name)]
+    measure = make_measure(measured, section.protocol, device)
     arms = ARMS[network.kind] if network else {"blurred": "input"}
     if not section.foreign or len({test.scene for test in tests}) < 2:
         arms = {arm: mode for arm, mode in arms.items() if mode != "foreign"}
@@ -63,16 +68,18 @@ def evaluate(
         if resources.stop():
             raise StopRequested(f"stopped after {number} of {len(tests)} images")
         if test.identity not in partial.done:
-            rows = _measure(network, test, tests, arms, section, measures, out, device)
+            rows = _measure(network, test, tests, arms, section, measure, out, device)
             partial.append(test.identity, rows)
         on_progress(Progress(number + 1, len(tests), unit="image"))
     rows = [row for test in tests for row in partial.done[test.identity]]
     _write_csv(out / "per_image.csv", rows, section.metrics)
+    _trajectories(network, kept(tests, section.images_per_scene), section.noise_seed, out, resources)
     cost = (
         {} if network is None else {arm: measure_cost(network, device) for arm, mode in arms.items() if mode == "own"}
     )
     iterations = read_json(inputs["model"] / "result.json")["iterations"] if "model" in inputs else 0
-    return {"metrics": _means(rows, measures), "cost": cost, "iterations": iterations}
+    figures = {"protocol": section.protocol, "per_image_sha256": file_digest(out / "per_image.csv")}
+    return {"metrics": _means(rows, measured), **figures, "cost": cost, "iterations": iterations}
 
 
 def _network(model: Path, section: Evaluate, device: str) -> Network:
@@ -91,32 +98,70 @@ def test_images(prepared: Path, root: Path) -> list[TestImage]:
     ]
 
 
+def kept(tests: list[TestImage], images_per_scene: int) -> list[TestImage]:
+    """The first images of every scene: those whose pictures are saved."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for test in tests:
+        if seen[test.scene] < images_per_scene:
+            chosen.append(test)
+        seen[test.scene] += 1
+    return chosen
+
+
+def _trajectories(
+    network: Network | None, tests: list[TestImage], noise_seed: int, out: Path, resources: Resources
+) -> None:
+    """How the reverse process arrives at the latents of ``tests``; nothing where none is run or no image is kept."""
+    if network is None or not isinstance(network.prior, PriorGenerator) or not tests:
+        return
+    followed: list[Steps] = []
+    for test in tests:
+        if resources.stop():
+            raise StopRequested(f"stopped after the trajectories of {len(followed)} of {len(tests)} images")
+        blur, sharp = read_tensor(test.blur, resources.device), read_tensor(test.sharp, resources.device)
+        noise = image_noise(network, noise_seed, test.identity)
+        assert noise is not None
+        followed.append(follow(network, blur, sharp, noise, (test.scene, test.name)))
+    write_steps(out, next(iter(ARMS[network.kind])), followed)
+
+
 def _measure(
     network: Network | None,
     test: TestImage,
     tests: list[TestImage],
     arms: Mapping[str, str],
     section: Any,
-    measures: Mapping[str, Any],
+    measure: Measure,
     out: Path,
     device: str,
 ) -> list[dict[str, Any]]:
     blur, sharp = read_tensor(test.blur, device), read_tensor(test.sharp, device)
-    keep = [t for t in tests if t.scene == test.scene].index(test) < section.images_per_scene
+    keep = test in kept(tests, section.images_per_scene)
     rows = []
     for arm, mode in arms.items():
         restored = blur
         if network is not None:
             other = test if mode == "own" else foreign(test, tests, section.noise_seed)
-            restored = network(blur, _latent(network, other, section.noise_seed, device))[-1].clamp(0, 1)
+            latent = _latent(network, other, section.noise_seed, device)
+            noise = image_noise(network, section.noise_seed, test.identity)
+            own = mode == "own" and section.tile_latent == "tile"
+            restored = restore_tensor(network, blur, latent, section.tile, (sharp, noise) if own else None)
         restored = quantize(restored)
-        values = {name: measure(restored, sharp).item() for name, measure in measures.items()}
+        values = _values(measure, restored, sharp, f"{arm}, image {test.identity}")
         rows.append({"arm": arm, "scene": test.scene, "image": test.name, **values})
         if keep:
             write_tensor(out / "images" / arm / test.scene / f"{test.name}.png", restored)
             if network is None:
                 write_tensor(out / "images" / "sharp" / test.scene / f"{test.name}.png", sharp)
     return rows
+
+
+def _values(measure: Measure, restored: Tensor, sharp: Tensor, source: str) -> dict[str, float]:
+    try:
+        return {name: value.item() for name, value in measure(restored, sharp).items()}
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
 
 
 @torch.no_grad()
@@ -164,10 +209,10 @@ def _write_csv(path: Path, rows: list[dict[str, Any]], metrics: tuple[str, ...])
     write_bytes(path, text.getvalue().encode())
 
 
-def _means(rows: list[dict[str, Any]], measures: Mapping[str, Any]) -> dict[str, float]:
+def _means(rows: list[dict[str, Any]], measured: Iterable[str]) -> dict[str, float]:
     means = {}
     for arm in dict.fromkeys(row["arm"] for row in rows):
-        for name in measures:
+        for name in measured:
             values = [row[name] for row in rows if row["arm"] == arm]
             means[f"{arm}.{name}"] = sum(values) / len(values)
     return means

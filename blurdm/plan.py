@@ -6,12 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
-from blurdm.config import Config, Diffusion, Part
+from blurdm.config import Config, Data, Diffusion, Elsewhere, Part
 from blurdm.data.layouts import LAYOUTS
 from blurdm.data.splits import folder_digest
 from blurdm.diffusion.schedules import ALPHA, BETA, TYPES
 from blurdm.errors import InputError
-from blurdm.metrics.full_reference import METRICS, available
+from blurdm.metrics.protocols import METRICS, PROTOCOLS, available, missing
 from blurdm.registry import lookup, module_names, require
 from blurdm.runs import Run, section_text
 
@@ -30,13 +30,15 @@ class Stage:
 STAGES = {
     "prepare": Stage(("data",), ()),
     "baseline": Stage(("data", "backbone", "loss", "baseline", "seed"), ("prepare",)),
-    "direct": Stage(("data", "backbone", "latent", "loss", "direct", "seed"), ("prepare",)),
+    "direct": Stage(("data", "backbone", "latent", "loss", "direct", "seed"), ("prepare",), version=2),
     "pretrain": Stage(("data", "backbone", "latent", "loss", "pretrain", "seed"), ("prepare",)),
-    "diffusion": Stage(("data", "latent", "diffusion", "seed"), ("prepare", "pretrain")),
+    "diffusion": Stage(("data", "latent", "diffusion", "seed"), ("prepare", "pretrain"), version=2),
     "joint": Stage(
-        ("data", "backbone", "latent", "loss", "diffusion", "joint", "seed"), ("prepare", "pretrain", "diffusion")
+        ("data", "backbone", "latent", "loss", "diffusion", "joint", "seed"),
+        ("prepare", "pretrain", "diffusion"),
+        version=2,
     ),
-    "evaluate": Stage(("data", "evaluate"), ("prepare",)),
+    "evaluate": Stage(("data", "evaluate"), ("prepare",), version=2),
 }
 
 
@@ -58,10 +60,13 @@ def check(config: Config, source: str) -> None:
     try:
         require("backbone.name:", config.backbone.name, module_names("blurdm.models.backbones"))
         require("data.layout:", config.data.layout, LAYOUTS)
+        if config.test is not None:
+            require("test.layout:", config.test.layout, LAYOUTS)
         require("diffusion.alpha_schedule:", config.diffusion.alpha_schedule, ALPHA)
         require("diffusion.beta_schedule:", config.diffusion.beta_schedule, BETA)
         for metric in config.evaluate.metrics:
             require("evaluate.metrics:", metric, METRICS)
+        require("evaluate.protocol:", config.evaluate.protocol, PROTOCOLS)
         if config.diffusion.condition_init == "sharp" and config.latent.sharp_batch_norm:
             raise InputError(
                 "diffusion.condition_init: 'sharp' needs latent.sharp_batch_norm: false (a blur encoder has none)"
@@ -97,7 +102,7 @@ def stages_of(config: Config, stage: str, model: str | None = None) -> frozenset
 
 
 def sections_read(config: Config, stage: str, model: str | None = None) -> frozenset[str]:
-    """The config sections that ``stages_of`` the same arguments read."""
+    """The config sections that ``stages_of`` the same arguments read, or that say what they are run on."""
     return _sections_read(stage, model, config.joint.start)
 
 
@@ -110,21 +115,26 @@ def _stages_of(stage: str, model: str | None, joint_start: str) -> frozenset[str
 @cache
 def _sections_read(stage: str, model: str | None, joint_start: str) -> frozenset[str]:
     reads = (STAGES[name].reads for name in _stages_of(stage, model, joint_start))
-    return frozenset[str]().union(*reads) - {"seed"}
+    measured_on = {"test"} if stage == "evaluate" else set[str]()
+    return frozenset[str]().union(*reads, measured_on) - {"seed"}
 
 
 class Planner:
     """Plans runs of many configs: what two of them share is one Run, hashed once; the data is looked at once.
 
-    The file ``digests`` remembers those of data files that did not change.
+    The file ``digests`` remembers those of data files that did not change. With ``provisional``, data folders that do
+    not exist are no error: ``missing`` names them, and the keys of runs on them are not those that they will have.
     """
 
-    def __init__(self, digests: Path | None = None) -> None:
+    def __init__(self, digests: Path | None = None, provisional: bool = False) -> None:
         self._remembered = digests
+        self._provisional = provisional
+        self.missing: dict[str, None] = {}  # in the order of finding them
         self._digests: dict[str, str] = {}
         self._available: dict[tuple[str, ...], str] = {}
         self._texts: dict[int, tuple[Any, str]] = {}  # by id; the section beside its text keeps the id its own
         self._planned: dict[tuple[Any, ...], Run] = {}
+        self._moved: dict[tuple[Data, Elsewhere], Data] = {}
         self._runs: dict[str, Run] = {}
 
     def plan(self, config: Config, stage: str, seed: int | None = None, model: str | None = None) -> Run:
@@ -132,6 +142,7 @@ class Planner:
         measure, or None for the blurred input itself. InputError for an unknown stage or a missing seed.
         """
         known: dict[str, Run] = {}
+        elsewhere = self._elsewhere(config)
 
         def build(name: str) -> Run:
             if name not in known:
@@ -139,15 +150,28 @@ class Planner:
                 if name == "prepare":
                     inputs["raw"] = self._digest(config.data.root)
                 if name == "evaluate":
+                    if elsewhere is not config:
+                        # the test pairs alone are those of another data set; the model keeps its own data
+                        inputs["prepare"] = self.plan(elsewhere, "prepare")
                     # Weights of a metric that arrive later make a new run; otherwise it would stay "not available".
                     inputs["metrics"] = self._measurable(config.evaluate.metrics)
                     if model is not None:
                         inputs["model"] = build(model)
-                known[name] = self._run(config, name, seed, inputs)
+                known[name] = self._run(elsewhere if name == "evaluate" else config, name, seed, inputs)
             return known[name]
 
         lookup("stage", stage, STAGES)
         return build(stage)
+
+    def _elsewhere(self, config: Config) -> Config:
+        """``config`` with the data set whose test pairs are measured: its own, or that of its section ``test``."""
+        if config.test is None:
+            return config
+        request = config.data, config.test
+        if request not in self._moved:
+            place = {"root": config.test.root, "layout": config.test.layout}
+            self._moved[request] = config.data.model_copy(update=place)
+        return config.model_copy(update={"data": self._moved[request], "test": None})
 
     def _run(self, config: Config, name: str, seed: int | None, inputs: Mapping[str, Run | str]) -> Run:
         stage = STAGES[name]
@@ -172,6 +196,9 @@ class Planner:
 
     def _digest(self, root: str) -> str:
         if root not in self._digests:
+            if self._provisional and not Path(root).exists():
+                self.missing[root] = None
+                return f"missing {root}"
             self._digests[root] = folder_digest(Path(root), self._remembered)
         return self._digests[root]
 
@@ -179,6 +206,12 @@ class Planner:
         if metrics not in self._available:
             self._available[metrics] = ",".join(filter(available, metrics))
         return self._available[metrics]
+
+
+def unmeasurable(runs: Iterable[Run]) -> list[str]:
+    """A line per metric that one of ``runs`` should measure and that this machine has no weights for."""
+    asked = {name: None for run in runs if run.stage == "evaluate" for name in run.sections.evaluate.metrics}
+    return [missing(name) for name in asked if not available(name)]
 
 
 def plan(

@@ -16,6 +16,7 @@ from blurdm.data.layouts import count_report, scan
 from blurdm.data.splits import build_index
 from blurdm.errors import InputError
 from blurdm.evaluation import evaluate
+from blurdm.models.build import arrange
 from blurdm.models.network import Network
 from blurdm.runs import (
     HEARTBEAT,
@@ -195,10 +196,15 @@ def _loop(
     resources: Resources,
     on_progress: OnProgress,
 ) -> Any:
-    # Convolutions run about a quarter faster on a CPU in this layout, and with mixed precision on a GPU too.
-    module.to(memory_format=torch.channels_last)
     loop = Loop(
-        module, phases, section, key=run.key, seed=run.seed or 0, out=out, resources=resources, on_progress=on_progress
+        arrange(module),
+        phases,
+        section,
+        key=run.key,
+        seed=run.seed or 0,
+        out=out,
+        resources=resources,
+        on_progress=on_progress,
     )
     return loop.run()
 

@@ -7,18 +7,19 @@ misroutes runs when several processes start at once. MLflow is imported inside f
 import logging
 import os
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blurdm.runs import locked
+from blurdm.runs import locked, read_json, write_json
 from blurdm.tracking_send import KEY_TAG, files_digest, one_line, send_files, send_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+SENT = "mlflow.json"  # below the run folders: where each finished run was sent, by key
 CHAIN_TAG, PARENT_TAG = "blurdm.chain", "mlflow.parentRunId"
 MOST_FAILURES = 3  # a server that went away is not asked once per run
 QUICK = {  # a dead server costs seconds, not MLflow's minutes; no telemetry; what the user set wins
@@ -26,6 +27,7 @@ QUICK = {  # a dead server costs seconds, not MLflow's minutes; no telemetry; wh
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 
@@ -74,19 +76,46 @@ def _sync(
     client, experiment_id = open_experiment(uri, experiment, repo)
     known = _finished_runs(client, experiment_id)
     parent = _send_chain(client, experiment_id, list(extra), known, report) if extra else None
+    try:
+        _send_runs(client, experiment_id, folders, parent, known, report)
+    finally:
+        remember(folders, uri, experiment_id, known)
+
+
+def _send_runs(
+    client: "MlflowClient",
+    experiment_id: str,
+    folders: Sequence[Path],
+    parent: str | None,
+    known: dict[str, str],
+    report: SyncReport,
+) -> None:
+    """Every run that is not ``known``, which then is; stops after MOST_FAILURES."""
     for folder in folders:
         key = folder.name
         if key in known:
             report.already.append(key)
             continue
         try:
-            send_run(client, experiment_id, folder, {PARENT_TAG: parent} if parent else {})
+            known[key] = send_run(client, experiment_id, folder, {PARENT_TAG: parent} if parent else {})
             report.sent.append(key)
         except Exception as error:
             report.failed.append(f"{folder.parent.name}/{key}: {one_line(error)}")
             if len(report.failed) >= MOST_FAILURES:
                 report.failed.append("stopped here; sync again to send the rest")
                 return
+
+
+def remember(folders: Sequence[Path], uri: str, experiment_id: str, sent: Mapping[str, str]) -> None:
+    """Note below the run folders where MLflow has each of them, for who wants to go there from a number."""
+    if not folders:
+        return
+    path = folders[0].parent.parent / SENT
+    known = read_json(path) if path.is_file() else {}
+    keys = [folder.name for folder in folders if folder.name in sent]
+    told = {key: {"uri": uri, "experiment_id": experiment_id, "run_id": sent[key]} for key in keys}
+    if known | told != known:
+        write_json(path, known | told)
 
 
 @contextmanager

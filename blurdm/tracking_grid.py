@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from blurdm.ledger import Ledger, read_ledger, runs_root
 from blurdm.runs import locked
-from blurdm.tracking import MOST_FAILURES, PARENT_TAG, SyncReport, open_experiment, quiet
+from blurdm.tracking import MOST_FAILURES, PARENT_TAG, SyncReport, open_experiment, quiet, remember
 from blurdm.tracking_row import RowView, send_row
 from blurdm.tracking_send import files_digest, one_line, send_files, send_run
 
@@ -61,7 +61,7 @@ def sync_grid(
         ledger = read_ledger(path)
         with locked(path.parent / f".{ledger.grid}.mlflow"), quiet():
             client, experiment = open_experiment(uri, ledger.grid, repo)
-            _Mirror(client, experiment, ledger, runs_root(path), report).run(list(extra_artifacts), statistics)
+            _Mirror(client, uri, experiment, ledger, runs_root(path), report).run(list(extra_artifacts), statistics)
     except Exception as error:  # whatever a tracking server does, the run folders are the truth and are complete
         report.failed.append(f"MLflow at {uri}: {one_line(error)}")
     return report
@@ -72,6 +72,7 @@ class _Mirror:
     """One sync: the runs that MLflow has by identity, and the report."""
 
     client: "MlflowClient"
+    uri: str
     experiment: str
     ledger: Ledger
     root: Path
@@ -82,6 +83,15 @@ class _Mirror:
         rows = [RowView.of(self.ledger, row, self.root) for row in self.ledger.rows]
         items = [*self._summary(files), *self._stages_parent(), *self._rows(rows, statistics), *self._stages()]
         self._read_known({item.identity: item.content for item in items})
+        try:
+            self._send_all(items)
+        finally:
+            folders = [self.root / stage / key for row in self.ledger.rows for stage, key in row.addresses]
+            sent = {identity: found.run_id for identity, found in self.known.items()}
+            remember(folders, self.uri, self.experiment, sent)
+
+    def _send_all(self, items: Sequence[Item]) -> None:
+        """What MLflow lacks, then away with what the ledger no longer has; stops after MOST_FAILURES."""
         for item in items:
             try:
                 self._send(item)

@@ -12,6 +12,7 @@ from blurdm.errors import InputError
 from blurdm.plan import MODELS, STAGES
 from blurdm.runs import Run, read_json
 from experiments.grid import Sweep, finished_keys
+from experiments.projection import projected_seconds
 
 LATEST = 200  # finished runs of a stage that are looked at
 CPU = "cpu"
@@ -23,7 +24,8 @@ Size = tuple[Any, ...]
 
 class Estimate(NamedTuple):
     """Seconds of one device, and seconds on the clock; how many of the runs ``ahead`` no finished run tells of (they
-    count as nothing); and from how many finished runs all this is taken.
+    count as nothing); from how many finished runs all this is taken; and what ``projected`` of the unknown runs would
+    take on one GPU, ``gpu`` seconds, by projection.yaml.
     """
 
     compute: float
@@ -31,6 +33,8 @@ class Estimate(NamedTuple):
     unknown: int
     ahead: int
     measured: int
+    projected: int = 0
+    gpu: float = 0.0
 
 
 @dataclass
@@ -43,10 +47,10 @@ class Speeds:
     def count(self) -> int:
         return sum(len(found) for sizes in self.seconds.values() for found in sizes.values())
 
-    def typical(self, stage: str, size: Size) -> float | None:
-        """The median of the runs of ``stage`` and ``size``, or else of ``stage``; None if there is none."""
+    def typical(self, stage: str, size: Size, exact: bool) -> float | None:
+        """The median of the runs of ``stage`` and ``size``, or else, unless ``exact``, of ``stage``; None without."""
         sizes = self.seconds.get(stage, {})
-        found = sizes.get(size) or [value for values in sizes.values() for value in values]
+        found = sizes.get(size) or [value for values in sizes.values() for value in values if not exact]
         return median(found) if found else None
 
 
@@ -77,11 +81,15 @@ def estimate(sweep: Sweep, root: Path, max_concurrent: int, device: str = CPU) -
         needed = (ends.get(i.key, 0.0) for i in run.inputs.values() if isinstance(i, Run))
         ends[run.key] = max(needed, default=0.0) + seconds.get(run.key, 0.0)
     wall = max(compute / max_concurrent, max(ends.values(), default=0.0))
-    return Estimate(compute, wall, len(ahead) - len(seconds), len(ahead), speeds.count)
+    projected = projected_seconds(run for run in ahead if run.key not in seconds)
+    unknown = len(ahead) - len(seconds)
+    return Estimate(compute, wall, unknown, len(ahead), speeds.count, len(projected), sum(projected.values()))
 
 
 def expected_seconds(runs: Iterable[Run], root: Path, speeds: Speeds) -> dict[str, float]:
-    """Seconds by key, of those ``runs`` that finished ones tell of."""
+    """Seconds by key, of those ``runs`` that finished ones tell of; for published networks, ones of just their size."""
+    runs = list(runs)
+    published = projected_seconds(runs)
     typical = cache(speeds.typical)
     pairs = cache(lambda key: _pairs(root, key))
     expected: dict[str, float] = {}
@@ -91,7 +99,8 @@ def expected_seconds(runs: Iterable[Run], root: Path, speeds: Speeds) -> dict[st
         sections = {name: vars(getattr(run.config, name)) for name in reads}
         prepared = run.inputs.get("prepare")
         units = _units(run.stage, sections, pairs(prepared.key if isinstance(prepared, Run) else run.key))
-        speed = typical(run.stage, _size(sections, model.stage if isinstance(model, Run) else None))
+        size = _size(sections, model.stage if isinstance(model, Run) else None)
+        speed = typical(run.stage, size, run.key in published)
         if units is not None and speed is not None:
             expected[run.key] = units * speed
     return expected

@@ -14,12 +14,12 @@ from blurdm.config import Config
 from blurdm.config_file import apply_override, read_yaml, validate, validate_as
 from blurdm.errors import InputError
 from blurdm.graph import distinct
-from blurdm.metrics.full_reference import METRICS
+from blurdm.metrics.protocols import METRICS
 from blurdm.plan import Planner, sections_read, stages_of
 from blurdm.registry import require
 from blurdm.runs import Run
-from experiments.grid_file import MEASURE, MEASURES, Choice, GridFile, check_keys, choices, require_read
-from experiments.variants import Variants
+from experiments.grid_file import MEASURE, MEASURES, PRESET, Choice, GridFile, check_keys, choices, require_read
+from experiments.variants import Shared, Variants
 
 HERE = Path(__file__).parent
 GRIDS, PRESETS, DEMO = HERE / "grids", HERE / "presets", HERE.parent / "params.yaml"
@@ -82,20 +82,19 @@ def load_grid(
     file's ``base``, not over its axes and arms.
     """
     file = validate_as(GridFile, read_yaml(path), str(path))
-    preset = preset or file.preset
     try:
         check_keys(file)
-        base = _base(file, preset_path(preset), overrides, seeds)
-        rows = _rows(file, base)
+        bases = _Bases(file, preset, overrides, seeds)
+        rows = _rows(file, bases)
         _check_names(file, [row.name for row in rows])
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return Grid(
         name=Path(path).stem,
         question=file.question,
-        preset=preset,
+        preset=bases.preset,
         overrides=tuple(overrides),
-        seeds=base.seeds,
+        seeds=bases.seeds,
         rows=tuple(rows),
         baseline=file.baseline,
         x=file.swept,
@@ -103,7 +102,42 @@ def load_grid(
     )
 
 
-def _base(file: GridFile, preset: Path, overrides: Sequence[str], seeds: Iterable[int] | None) -> Config:
+class _Bases:
+    """What rows start from: the grid's preset (or that of the command line), or one of their own; each read once."""
+
+    def __init__(
+        self, file: GridFile, preset: str | None, overrides: Sequence[str], seeds: Iterable[int] | None
+    ) -> None:
+        self.preset = preset or file.preset
+        self._asked = preset
+        self._seeds = None if seeds is None else tuple(dict.fromkeys(seeds))
+        self._file, self._overrides = file, overrides
+        self._read: dict[str, Variants] = {}
+        self._shared: Shared = {}
+        self.seeds = self.of(self.preset).base.seeds
+
+    def of(self, preset: str, where: str = "") -> Variants:
+        """Configs made from ``preset``; InputError if it has other seeds than the grid's."""
+        if preset not in self._read:
+            base = _base(self._file, preset_path(preset), self._overrides, self._seeds)
+            self._read[preset] = Variants(base, self._shared)
+        seeds = self._read[preset].base.seeds
+        if seeds != self._read[self.preset].base.seeds:
+            told = f"{list(seeds)} are the seeds of preset '{preset}', {list(self.seeds)} those of '{self.preset}'"
+            raise InputError(f"{where}: {told}; should be the same, or given on the command line")
+        return self._read[preset]
+
+    def of_row(self, combination: Sequence[Choice]) -> Variants:
+        """What the row of these choices starts from; InputError if one sets a preset and the command line too."""
+        setting = next((choice for choice in combination if PRESET in choice.settings), None)
+        if setting is None:
+            return self.of(self.preset)
+        if self._asked:
+            raise InputError(f"preset '{self._asked}': {setting.where} of this grid sets the preset")
+        return self.of(setting.settings[PRESET], setting.where)
+
+
+def _base(file: GridFile, preset: Path, overrides: Sequence[str], seeds: Sequence[int] | None) -> Config:
     """The preset with what the file sets for all rows, then with the overrides of the command line."""
     tree = read_yaml(preset)
     validate(tree, str(preset))
@@ -117,24 +151,23 @@ def _base(file: GridFile, preset: Path, overrides: Sequence[str], seeds: Iterabl
         if key in file.axes:
             raise InputError(f"override '{override}': an axis of this grid sets {key}")
     if seeds is not None:
-        tree["seeds"] = list(dict.fromkeys(seeds))
+        tree["seeds"] = list(seeds)
     base = validate(tree, "overrides")
     if not base.seeds:
         raise InputError("seeds: none; should be at least one")
     return base
 
 
-def _rows(file: GridFile, base: Config) -> list[Row]:
-    dimensions = choices(file, base)
+def _rows(file: GridFile, bases: _Bases) -> list[Row]:
+    dimensions = choices(file)
     count = prod(map(len, dimensions))
     if count != file.rows:
         raise InputError(f"rows: {file.rows} is stated but axes and arms give {count}")
-    variants = Variants(base)
     rows: dict[str, Row] = {}
     same: dict[tuple[Any, ...], list[str]] = {}
     read: set[str] = set()
     for combination in product(*dimensions):
-        row = _row(file, combination, variants)
+        row = _row(file, combination, bases.of_row(combination))
         if row.name in rows:
             raise InputError(f"row '{row.name}': two rows have this name; give the values of an axis labels")
         rows[row.name] = row
@@ -156,7 +189,8 @@ def _rows(file: GridFile, base: Config) -> list[Row]:
 
 def _row(file: GridFile, combination: Sequence[Choice], variants: Variants) -> Row:
     name = ", ".join(choice.label for choice in combination)
-    settings = {key: value for choice in combination for key, value in choice.settings.items()}
+    settings = {key: value for choice in combination for key, value in choice.resolved(variants.base).items()}
+    settings.pop(PRESET, None)
     arm = settings.pop(MEASURE, "blurdm")
     require(f"row '{name}': {MEASURE}:", arm, MEASURES)
     config = variants.config(settings, f"row '{name}'")
@@ -198,6 +232,7 @@ class Sweep:
 
     grid: Grid
     cells: tuple[Cell, ...]
+    missing: tuple[str, ...] = ()  # data folders that are not there, whose runs have provisional keys
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -238,15 +273,18 @@ class Sweep:
         return {**about, **lists, "x": grid.x, "published_source": grid.published_source}
 
 
-def expand(grid: Grid, cache: Path | None = None) -> Sweep:
-    """The runs of every row and seed; what rows share is one object. ``cache`` remembers digests of data files."""
-    planner = Planner(cache)
+def expand(grid: Grid, cache: Path | None = None, provisional: bool = False) -> Sweep:
+    """The runs of every row and seed; what rows share is one object. ``cache`` remembers digests of data files.
+
+    InputError for a data folder that is not there, unless a ``provisional`` plan will do.
+    """
+    planner = Planner(cache, provisional)
     cells = []
     for row in grid.rows:
         model = MEASURES[row.arm]
         for seed in (None,) if model is None else grid.seeds:
             cells.append(Cell(row, seed, planner.plan(row.config, "evaluate", seed, model)))
-    return Sweep(grid, tuple(cells))
+    return Sweep(grid, tuple(cells), tuple(planner.missing))
 
 
 def finished_keys(runs: Iterable[Run], root: Path) -> set[str]:

@@ -13,6 +13,8 @@ from blurdm.errors import InputError
 from blurdm.registry import require
 
 MEASURE = "measure"
+PRESET = "preset"
+SPECIAL = (MEASURE, PRESET)  # what arms and axes may set that is no key of a config
 REFERENCE = "from"
 
 # What a row can measure, and the model that restores for it; None: the blurred input itself.
@@ -30,6 +32,7 @@ MEASURES: dict[str, str | None] = {
 class GridFile(Section):
     """The keys of a grid's file. An axis is a list of values, or a mapping that gives each value a label; an arm sets
     several keys at once. A value ``{from: key}`` is the base config's, ``{from: [key, key]}`` the sum of several.
+    Beside keys of the config, arms and axes may set ``measure``, and ``preset``: what the row starts from instead.
     """
 
     question: str = Field(min_length=1)
@@ -46,7 +49,7 @@ class GridFile(Section):
     @property
     def swept(self) -> str | None:
         """The key along which results are plotted: ``x`` or else the first axis."""
-        return self.x or next((key for key in self.axes if key != MEASURE), None)
+        return self.x or next((key for key in self.axes if key not in SPECIAL), None)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Choice:
     along_x: bool
     read: set[str] = field(default_factory=set)  # sections read by what its rows measure
 
+    def resolved(self, base: Config) -> dict[str, Any]:
+        """What it sets, with the values of ``base`` for {from: ...}."""
+        return {key: _resolved(value, base, f"{self.where}: {key}") for key, value in self.settings.items()}
+
     def require_read(self) -> None:
         """InputError if this choice sets something that no row with it reads."""
         require_read(self.where, self.settings, self.read)
@@ -67,7 +74,7 @@ class Choice:
 def require_read(where: str, settings: Mapping[str, Any], read: set[str]) -> None:
     """InputError if something in ``settings`` is in none of the sections that are ``read``."""
     for key in settings:
-        if key != MEASURE and key.partition(".")[0] not in read:
+        if key not in SPECIAL and key.partition(".")[0] not in read:
             known = ", ".join(sorted(read))
             raise InputError(f"{where}: {key}: no stage reads it; what is measured here depends on {known}")
 
@@ -77,39 +84,31 @@ def check_keys(file: GridFile) -> None:
     places = {"axes": file.axes, "base": file.base} | {f"arms: {name}": arm for name, arm in file.arms.items()}
     for where, settings in places.items():
         for key in settings:
-            if key != MEASURE or where == "base":
+            if key not in SPECIAL or where == "base":
                 _require_key(where, key)
             if where != "axes" and key in file.axes:
                 raise InputError(f"{where}: {key}: an axis sets it too; should be set in one place")
     if not (file.axes or file.arms):
         raise InputError("axes, arms: missing; should have at least one of them")
-    settable = {key for where, settings in places.items() if where != "base" for key in settings} - {MEASURE}
+    settable = {key for where, settings in places.items() if where != "base" for key in settings} - set(SPECIAL)
     if file.x is not None:
         require("x:", file.x, settable)
 
 
-def choices(file: GridFile, base: Config) -> list[list[Choice]]:
+def choices(file: GridFile) -> list[list[Choice]]:
     """The dimensions of the grid, arms first; the rows are their product. InputError for a malformed axis or arm."""
     x = file.swept
     dimensions = []
     if file.arms:
-        dimensions.append([_arm(name, arm, x, base) for name, arm in file.arms.items()])
+        dimensions.append([Choice(f"arms: {name}", name, arm, set(arm) == {x}) for name, arm in file.arms.items()])
     leaves = [key.rpartition(".")[2] for key in file.axes]
     for key, values in file.axes.items():
         leaf = key.rpartition(".")[2]
         short = leaf if leaves.count(leaf) == 1 else key
         dimensions.append(
-            [
-                Choice("axes", label, {key: _resolved(value, base, f"axes: {key}")}, key == x)
-                for label, value in _labelled(f"axes: {key}", short, values)
-            ]
+            [Choice("axes", label, {key: value}, key == x) for label, value in _labelled(f"axes: {key}", short, values)]
         )
     return dimensions
-
-
-def _arm(name: str, arm: Mapping[str, Any], x: str | None, base: Config) -> Choice:
-    settings = {key: _resolved(value, base, f"arms: {name}: {key}") for key, value in arm.items()}
-    return Choice(f"arms: {name}", name, settings, set(settings) == {x})
 
 
 def _labelled(where: str, short: str, values: Any) -> list[tuple[str, Any]]:

@@ -5,9 +5,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from blurdm.plan import unmeasurable
 from experiments.display import minutes
-from experiments.estimate import CPU, estimate, expected_seconds, measured
+from experiments.estimate import CPU, Estimate, estimate, expected_seconds, measured
 from experiments.grid import Sweep, finished_keys
+from experiments.projection import FILE, projection
 
 SHOWN = 40  # rows
 
@@ -24,6 +26,13 @@ def print_plan(sweep: Sweep, root: Path, side_by_side: int, console: Console, de
         console.print(f"  {escape(row.name)}{told}{mark}", highlight=False)
     if len(grid.rows) > SHOWN:
         console.print(f"  and {len(grid.rows) - SHOWN} more", highlight=False)
+    for folder in sweep.missing:
+        console.print(
+            f"[yellow]{escape(folder)}: no such data folder yet; the keys of runs on it are provisional[/yellow]",
+            highlight=False,
+        )
+    for line in unmeasurable(sweep.runs):
+        console.print(escape(line), highlight=False)
     _print_work(sweep, root, side_by_side, console, device)
 
 
@@ -46,7 +55,13 @@ def _print_work(sweep: Sweep, root: Path, side_by_side: int, console: Console, d
     told = f"{there} are there already, {found.ahead} to compute, {side_by_side} at a time"
     if found.unknown == found.ahead:
         console.print(f"{told}; how long it takes is not known before a run has finished", highlight=False)
-        return
+    else:
+        _print_time(found, told, device, console)
+    if found.projected:
+        _print_projection(found, console)
+
+
+def _print_time(found: Estimate, told: str, device: str, console: Console) -> None:
     hours = "GPU-hours" if device != CPU else "core-hours"
     more = f", not counting {found.unknown} runs of unknown length" if found.unknown else ""
     console.print(
@@ -54,3 +69,14 @@ def _print_work(sweep: Sweep, root: Path, side_by_side: int, console: Console, d
         f" (from {found.measured} finished runs)",
         highlight=False,
     )
+
+
+def _print_projection(found: Estimate, console: Console) -> None:
+    """What runs of published networks would take on a GPU, when none has finished yet, and what that rests on."""
+    assumed = projection()
+    console.print(
+        f"projected, not measured: {found.gpu / 3600:,.0f} GPU-hours for {found.projected} of these runs",
+        highlight=False,
+    )
+    told = f"MACs of all steps at {assumed.macs_per_second / 1e12:.3g} TMAC/s, {assumed.source}; {FILE.name} says more"
+    console.print(f"  [dim]({escape(told)})[/dim]", highlight=False)

@@ -11,15 +11,20 @@ from blurdm.config_file import changed_section, section_keys
 from blurdm.plan import check
 
 Keys = tuple[tuple[str, str], ...]
+Shared = dict[tuple[str, Any], Any]  # (section, value) -> the one object with that value
 
 
 class Variants:
-    """Configs made from ``base`` by dotted settings. Two with equal sections share them: compare them by ``id``."""
+    """Configs made from ``base`` by dotted settings. Two with equal sections share them: compare them by ``id``.
 
-    def __init__(self, base: Config) -> None:
-        self.base = base
+    That holds for several bases too, if they are given the same ``shared``.
+    """
+
+    def __init__(self, base: Config, shared: Shared) -> None:
+        self._unique = shared
+        sections = {name: getattr(base, name) for name in section_keys()}
+        self.base = base.model_copy(update={name: shared.setdefault((name, s), s) for name, s in sections.items()})
         self._made: dict[tuple[str, str], Any] = {}
-        self._unique = {(name, getattr(base, name)): getattr(base, name) for name in section_keys()}
         self._accepted: dict[Keys, set[tuple[Any, ...]]] = {}
 
     def config(self, settings: Mapping[str, Any], source: str) -> Config:
@@ -52,7 +57,9 @@ class Variants:
 
 
 def _values(config: Config, keys: Keys) -> tuple[Any, ...]:
-    return tuple(getattr(getattr(config, section), name) for section, name in keys)
+    """Of ``keys`` (section, name); an empty name is the section itself, one that may be null."""
+    sections = ((getattr(config, section), name) for section, name in keys)
+    return tuple(getattr(section, name, None) if name else section for section, name in sections)
 
 
 class _Watched:
@@ -69,4 +76,4 @@ class _Watched:
 
     def looked_at(self) -> Iterator[tuple[str, str]]:
         for section, watched in self._seen.items():
-            yield from ((section, name) for name in watched._seen)
+            yield from ((section, name) for name in (watched._seen if isinstance(watched, _Watched) else [""]))

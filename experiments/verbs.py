@@ -32,7 +32,7 @@ BROKEN, INCOMPLETE = 1, 2
 
 def plan(parsed: argparse.Namespace) -> int:
     """Show rows, distinct runs, shared work, what is there already, and the time to expect. Nothing is written."""
-    sweep = expand(_grid(parsed), parsed.runs / ".digests.json")
+    sweep = expand(_grid(parsed), parsed.runs / ".digests.json", provisional=True)
     print_plan(sweep, parsed.runs, side_by_side(parsed), Console(), _device(parsed))
     return 0
 
@@ -43,7 +43,8 @@ def run(parsed: argparse.Namespace) -> int:
         return plan(parsed)
     check_options(parsed)
     grid = _grid(parsed)
-    _make_data(grid.rows[0].config)
+    for config in {row.config.data.root: row.config for row in grid.rows}.values():
+        _make_data(config)
     sweep = expand(grid, parsed.runs / ".digests.json")
     ledger = _ledger_path(parsed.runs, sweep.grid.name)
     record = _with_history(sweep.ledger(), ledger)

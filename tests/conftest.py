@@ -133,3 +133,13 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One for all tests, for it takes seconds to start."""
     with serve(tmp_path_factory.mktemp("mlflow")) as server:
         yield server
+
+
+# Tests of one file share a worker, for they share what is slow to make; so do all that start a cluster of machines.
+CLUSTERS = {"test_executors", "test_ray_cluster", "test_slurm"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("clusters" if name in CLUSTERS else name))

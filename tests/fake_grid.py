@@ -78,7 +78,8 @@ def _runs(root: Path, grid: str, steps: int, noise: str, seed: int) -> dict[str,
             result = {"metrics": {"val_psnr": 25.0}, "iterations": 200}
             make_run(root, stage, keys[stage], {"sections": reads}, history, result)
     scores = _scores(gain(steps, noise), seed)
-    result = {"metrics": {"blurdm.psnr": float(np.mean([r[2] for r in scores]))}, "iterations": 200}
+    mean = float(np.mean([r[2] for r in scores]))
+    result = {"metrics": {"blurdm.psnr": mean}, "protocol": "standard", "iterations": 200}
     run = make_run(root, "evaluate", keys["evaluate"], {"sections": {"evaluate": {"noise_seed": 0}}}, [], result)
     lines = [f"{arm},{p},{i},{v - (arm != 'blurdm'):.4f},{v / 40:.5f}" for p, i, v in scores for arm in ARMS]
     (run / "per_image.csv").write_text("\n".join(["arm,scene,image,psnr,ssim", *lines]) + "\n")

@@ -80,15 +80,15 @@ CASES = {
     "unknown backbone": Case(f"{RUN} --set backbone.name=unet", ("{config}", "'unet'", "mimo_unet")),
     "missing config": Case("run prepare --config {root}/none.yaml", ("{root}/none.yaml: no such config file",)),
     "unknown stage": Case("run prepair --config {config} --runs {runs}", ("stage 'prepair'", "known: baseline")),
-    "no model": Case("deblur {data}/test {out} --model {root}/none", ("{root}/none", "not a finished run")),
-    "stage-1 model": Case("deblur {data}/test {out} --model {pretrain}", ("stage-1", "sharp image")),
-    "stage-2 model": Case("deblur {data}/test {out} --model {diffusion}", ("{diffusion}", "'diffusion' restores no")),
-    "no photo": Case("deblur {root}/none.png {out} --model {baseline}", ("{root}/none.png: no such image",)),
-    "no photos": Case("deblur {runs} {out} --model {baseline}", ("{runs}: holds no image",)),
-    "spoilt photo": Case("deblur {data}/" + IMAGE + " {out} --model {baseline}", (IMAGE, "truncated"), spoil_truncated),
-    "bad overlap": Case(
-        "deblur {data}/test {out} --model {baseline} --tile 32 --overlap 16", ("overlap 16", "half of the tile (32)")
+    "no model": Case("deblur {data}/test --out {out} --model {root}/none", ("{root}/none", "no such folder or file")),
+    "unknown name": Case("deblur {data}/test --out {out} --model nane", ("model 'nane' is not known",)),
+    "stage-1 model": Case("deblur {data}/test --out {out} --model {pretrain}", ("stage-1", "sharp image")),
+    "stage-2 model": Case(
+        "deblur {data}/test --out {out} --model {diffusion}", ("{diffusion}", "'diffusion' restores no")
     ),
+    "no photos": Case("deblur {runs} --out {out} --model {baseline}", ("{runs}: holds no photo",)),
+    "bad tile": Case("deblur {data}/test --out {out} --model {baseline} --tile 36", ("tile 36", "multiple of 8")),
+    "bad memory": Case("deblur {data}/test --out {out} --model {baseline} --memory 2x", ("memory '2x'", "2GB")),
     "data check": Case("data check --config {config}", (IMAGE, "truncated"), spoil_truncated),
     "no synthesis": Case("data pairs --config {config}", ("{config}", "synthesis is null")),
 }
@@ -137,7 +137,7 @@ def test_spoilt_weights_are_told(own_data: Path, tmp_path: Path, blurdm: Callabl
         weights.unlink()
         if spoilt:
             weights.write_bytes(spoilt)
-        told = blurdm("deblur", own_data / "test", tmp_path / "out", "--model", weights.parent)
+        told = blurdm("deblur", own_data / "test", "--out", tmp_path / "out", "--model", weights.parent)
         assert told.code == 2 and told.err.startswith(f"blurdm: {weights}: {word}") and told.err.count("\n") == 1
 
 

@@ -20,6 +20,7 @@ from blurdm.diffusion.process import (
     reverse,
     reverse_step,
     reverse_steps,
+    separately,
 )
 from blurdm.diffusion.schedules import ALPHA, BETA, BETA_BAR, TYPES, make_schedule, resampled
 from blurdm.errors import InputError
@@ -114,7 +115,7 @@ def test_an_image_is_blurred_and_restored(kind: str) -> None:
     eps = randn(1, 3, 8, 8, seed=4) if kind == "dual" else None
     z_T = forward(sharp, 5, schedule, residuals, eps)
     noise = None if eps is None else (lambda z, t: eps)
-    torch.testing.assert_close(reverse(z_T, schedule, lambda z, t: residuals[t - 1], noise), sharp)
+    torch.testing.assert_close(reverse(z_T, schedule, separately(lambda z, t: residuals[t - 1], noise)), sharp)
 
 
 def test_blur_only_equals_dual_without_noise() -> None:
@@ -133,7 +134,7 @@ def test_noise_only_keeps_the_exposure() -> None:
 def test_type_none_is_the_identity() -> None:
     z = randn(2, 7)
     schedule = make_schedule(paper_diffusion(type="none"))
-    assert torch.equal(reverse(z, schedule, None, None), z)
+    assert torch.equal(reverse(z, schedule, separately(None, None)), z)
 
 
 def test_residual_type_subtracts_blur_at_a_constant_exposure() -> None:
@@ -149,7 +150,7 @@ def test_type_mlp_is_one_pass_whatever_the_steps() -> None:
     schedule = make_schedule(paper_diffusion(type="mlp", alpha_start=2.0, alpha_end=3.0, steps=7, eta=1.0))
     assert schedule.alpha == (2.0, 2.0) and set(schedule.beta_bar) == set(schedule.gamma) == {0.0}
     z, e = randn(2, 2, 4)
-    assert torch.equal(reverse(z, schedule, lambda z, t: e, None), z - e / 2)
+    assert torch.equal(reverse(z, schedule, separately(lambda z, t: e, None)), z - e / 2)
 
 
 def test_every_type_of_the_config_has_an_entry() -> None:
@@ -204,9 +205,8 @@ def test_held_noise_is_what_a_true_reverse_process_holds(eta: float, beta_start:
     schedule = make_schedule(paper_diffusion(eta=eta, beta_start=beta_start, first_step="exact"))
     draws = list(randn(5 if eta else 1, 2, 7))
     bar = schedule.beta_bar
-    steps = reverse_steps(
-        bar[5] * draws[0], schedule, None, lambda z, t: z / bar[t] if bar[t] else torch.zeros_like(z), draws[1:]
-    )
+    oracle = separately(None, lambda z, t: z / bar[t] if bar[t] else torch.zeros_like(z))
+    steps = reverse_steps(bar[5] * draws[0], schedule, oracle, draws[1:])
     for step, held in zip(steps, held_noise(draws, schedule), strict=True):
         torch.testing.assert_close(step.z, bar[step.t - 1] * held, rtol=0, atol=1e-12)
 
@@ -245,7 +245,7 @@ def test_ancestral_step_keeps_the_marginal() -> None:
 def test_stochastic_step_needs_its_noise() -> None:
     schedule = make_schedule(paper_diffusion(eta=1.0))
     with pytest.raises(ValueError, match="fresh noise"):
-        reverse(randn(1, 4), schedule, None, lambda z, t: z)
+        reverse(randn(1, 4), schedule, separately(None, lambda z, t: z))
 
 
 def test_steps_report_what_they_used() -> None:
@@ -256,7 +256,7 @@ def test_steps_report_what_they_used() -> None:
         seen.append(t)
         return -z
 
-    steps = list(reverse_steps(randn(1, 4), schedule, lambda z, t: z * t, noise))
+    steps = list(reverse_steps(randn(1, 4), schedule, separately(lambda z, t: z * t, noise)))
     assert [step.t for step in steps] == seen == [3, 2, 1]
     for before, step in pairwise(steps):
         assert step.residual is not None and step.noise is not None

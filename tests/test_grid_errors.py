@@ -89,7 +89,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (
         "published of no metric",
         {"published": {"steps=2, official": {"snr": 1.0}}, "published_source": "x"},
-        "published: steps=2, official: metric 'snr' is not known; known: lpips, ",
+        "published: steps=2, official: metric 'snr' is not known; known: dists, lpips, ",
     ),
     ("published by nobody", {"published": {"steps=2, official": {"psnr": 1.0}}}, "published_source: missing"),
     (
@@ -108,7 +108,18 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         },
         "row 'a': measure: oracle_foreign needs evaluate.foreign: true",
     ),
-    ("an unknown preset", {"preset": "demmo"}, "preset 'demmo' is not known; known: demo, evidence, paper, smoke"),
+    (
+        "an unknown preset of an arm",
+        ONE | {"arms": {"a": {"preset": "demmo"}, "b": {}}, "rows": 4, "baseline": "b, steps=2"},
+        "preset 'demmo' is not known; known: demo, evidence, ",
+    ),
+    (
+        "presets of other seeds",
+        ONE | {"arms": {"a": {"preset": "evidence"}, "b": {}}, "rows": 4, "baseline": "b, steps=2"},
+        "arms: a: [0, 1, 2, 3, 4] are the seeds of preset 'evidence', [0] those of 'smoke'; should be the same",
+    ),
+    ("a preset in base", {"base": {"preset": "demo"}}, "base: preset: unknown key"),
+    ("an unknown preset", {"preset": "demmo"}, "preset 'demmo' is not known; known: demo, evidence, gopro_fftformer, "),
     (
         "an x that nothing sets",
         {"x": "joint.lr"},

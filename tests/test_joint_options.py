@@ -15,9 +15,9 @@ from torch import Tensor
 
 from blurdm.config import Config, Part
 from blurdm.errors import InputError, StopRequested
-from blurdm.inference import load_network
 from blurdm.models.network import Network
 from blurdm.plan import check, plan
+from blurdm.restore.models import load_network
 from blurdm.runs import Resources, Run, read_json
 from blurdm.stages import run_stage
 from blurdm.training.batches import TrainingData

@@ -1,6 +1,6 @@
 """Tokens, pooling and fusion levels: what they compute, for any size of image, and who sees which part of it."""
 
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ from conftest import tiny_config
 from sections import small_backbone, small_latent
 from torch import Tensor, nn
 
-from blurdm.inference import restore_tiled
+from blurdm.errors import InputError
 from blurdm.models.build import BACKBONES, build_backbone, initialise
 from blurdm.models.encoder import Encoder, cells
 from blurdm.models.fusion import Fusion, as_grid, latent_of_window
 from blurdm.models.network import Network
 from blurdm.plan import plan
 from blurdm.registry import load_module, module_names
+from blurdm.restore.tensors import restore_tensor
 from blurdm.runs import Resources
 from blurdm.stages import run_stage
 from blurdm.training.batches import TrainingData
@@ -54,6 +55,14 @@ def latents(batch: int, tokens: int, size: int = 8) -> Tensor:
 
 def fusions(network: nn.Module) -> dict[str, Fusion]:
     return {name: module for name, module in network.named_modules() if isinstance(module, Fusion)}
+
+
+def fusions_of(name: str, level: str, tokens: int) -> list[str]:
+    """The names of the fusions of one level; none for a level that the backbone does not have."""
+    try:
+        return list(fusions(backbone(name, fusion_levels=(level,), tokens=tokens)))
+    except InputError:
+        return []
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -171,14 +180,20 @@ def test_a_backbone_takes_tokens_at_any_size(name: str, tokens: int) -> None:
 @pytest.mark.parametrize("tokens", [1, 4])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_levels_listed_see_the_latent_and_no_others(name: str, tokens: int, levels: tuple[str, ...]) -> None:
+    of_level = {level: fusions_of(name, level, tokens) for level in LEVELS}
+    if not any(of_level[level] for level in levels):
+        with pytest.raises(InputError, match="latent.fusion_levels: .* none of them"):
+            backbone(name, fusion_levels=levels, tokens=tokens)
+        return
     network, everywhere = backbone(name, fusion_levels=levels, tokens=tokens), backbone(name, tokens=tokens)
     found = fusions(network)
+    assert sorted(chain(*of_level.values())) == sorted(fusions(everywhere)), "each belongs to one level"
+    assert sorted(found) == sorted(chain(*(of_level[level] for level in levels)))
     used = [LEVELS.index(level) for level in levels]
-    assert list(found) == [list(fusions(everywhere))[index] for index in used]
     image, latent = example(1, 3, 37, 31), latents(1, tokens).requires_grad_()
     outputs = network(image, latent)
     sum(output.square().sum() for output in outputs).backward()
-    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+    assert [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
     assert all(p.grad is not None and p.grad.any() for fusion in found.values() for p in fusion.parameters())
     assert latent.grad is not None and (latent.grad != 0).all()
     state = everywhere.state_dict()
@@ -186,7 +201,8 @@ def test_the_levels_listed_see_the_latent_and_no_others(name: str, tokens: int, 
     with torch.no_grad():
         other = network(image, latent + 1)
     changed = [not torch.equal(before, after) for before, after in zip(outputs, other, strict=True)]
-    assert changed == [index >= used[0] for index in range(len(outputs))]
+    first = used[0] if len(outputs) == len(LEVELS) else 0  # an output per level does not see the finer ones
+    assert changed == [index >= first for index in range(len(outputs))]
 
 
 def test_the_latent_of_a_window_is_that_of_its_place() -> None:
@@ -235,7 +251,8 @@ def test_tiles_get_the_tokens_of_their_place(monkeypatch: pytest.MonkeyPatch) ->
     ramp = torch.linspace(0, 1, 96)[:, None] * torch.linspace(0, 1, 128)
     blur = example(1, 3, 96, 128) * (0.2 + 0.8 * ramp)  # so that the tokens differ
     whole = network.restore(blur)
-    torch.testing.assert_close(restore_tiled(network, blur, None, 128, 16), whole, rtol=0, atol=1e-5)
-    error = (restore_tiled(network, blur, None, 48, 8) - whole).abs().mean()
-    monkeypatch.setattr("blurdm.inference.latent_of_window", lambda latent, *place: latent)
-    assert 4 * error < (restore_tiled(network, blur, None, 48, 8) - whole).abs().mean()
+    latent_of_all = network.latent(blur)
+    torch.testing.assert_close(restore_tensor(network, blur, latent_of_all, 128), whole, rtol=0, atol=1e-5)
+    error = (restore_tensor(network, blur, latent_of_all, 48) - whole).abs().mean()
+    monkeypatch.setattr("blurdm.restore.tensors.latent_of_window", lambda latent, *place: latent)
+    assert 4 * error < (restore_tensor(network, blur, latent_of_all, 48) - whole).abs().mean()

@@ -177,5 +177,5 @@ def test_initialise_keeps_custom_spreads() -> None:
 def test_unknown_backbone_and_odd_width() -> None:
     with pytest.raises(InputError, match="'unet' is not known; known: .*mimo_unet"):
         build_backbone(small_backbone(name="unet"), None)
-    with pytest.raises(InputError, match="even"):
+    with pytest.raises(InputError, match="multiple of 2"):
         build_backbone(small_backbone(width=5), None)

@@ -7,16 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sections import paper_backbone, paper_diffusion, paper_latent
-from torch import Tensor, nn
+from torch import Tensor
 
-from blurdm.models.build import build_backbone
-from blurdm.models.encoder import Encoder
-from blurdm.models.prior import PriorGenerator
+from blurdm.models import load_official
+from blurdm.models.official import SCHEDULE
 
 PARITY = Path(__file__).parent / "data" / "parity"
-SCHEDULE_BUFFERS = ("alphas", "betas_bar", "time_stamps_list")
-OWN_BUFFERS = ("latent_mean", "latent_std")
 TOLERANCE = 1e-5
 
 
@@ -28,7 +24,9 @@ def prescribed(name: str, shape: list[int]) -> Tensor:
         x = 0.1 * x
     elif last == "running_var":
         x = 0.5 + np.abs(x)
-    elif len(shape) == 1 and last == "weight":
+    elif last == "temperature":
+        x = 0.3 + 0.05 * x
+    elif len(shape) == 5 or (len(shape) == 1 and last == "weight"):
         x = 1 + 0.1 * x
     elif len(shape) < 2:
         x = 0.05 * x
@@ -38,16 +36,10 @@ def prescribed(name: str, shape: list[int]) -> Tensor:
     return torch.from_numpy(np.asarray(x)).float()
 
 
-def load_prescribed(module: nn.Module, official: str) -> None:
-    """Fill ``module`` from the official entries, matched by definition order with every shape checked."""
-    entries = json.loads((PARITY / f"{official}.json").read_text())
-    entries = [(name, shape) for name, shape in entries if name not in SCHEDULE_BUFFERS]
-    ours = {name: value for name, value in module.state_dict().items() if name not in OWN_BUFFERS}
-    assert [list(value.shape) for value in ours.values()] == [shape for _, shape in entries]
-    for value, (name, shape) in zip(ours.values(), entries, strict=True):
-        if value.is_floating_point():
-            value.copy_(prescribed(name, shape))
-    module.eval()
+def official_state(name: str) -> dict[str, Tensor]:
+    """All entries of an official module with the weights prescribed for their names; no buffers of the schedule."""
+    entries = json.loads((PARITY / f"{name}.json").read_text())
+    return {entry: prescribed(entry, shape) for entry, shape in entries if entry not in SCHEDULE}
 
 
 def stored(name: str) -> dict[str, Tensor]:
@@ -61,16 +53,16 @@ def assert_equal(ours: Tensor, official: Tensor) -> None:
 
 @torch.no_grad()
 def test_sharp_encoder() -> None:
-    encoder = Encoder(paper_latent(), batch_norm=True)
-    load_prescribed(encoder, "sharp_encoder")
+    encoder = load_official(official_state("sharp_encoder"), "mimo_unet").sharp_encoder
+    assert encoder is not None
     case = stored("sharp_encoder")
     assert_equal(encoder(case["in.blur"], case["in.sharp"]), case["out.latent"])
 
 
 @torch.no_grad()
 def test_prior_with_five_steps() -> None:
-    prior = PriorGenerator(paper_latent(), paper_diffusion())
-    load_prescribed(prior, "prior")
+    prior = load_official(official_state("prior"), "mimo_unet").prior
+    assert prior is not None
     case = stored("prior_T5")
     assert_equal(torch.tensor(prior.schedule.alpha), case["out.alphas"])
     assert_equal(torch.tensor(prior.schedule.beta_bar[1:]), case["out.betas_bar"])
@@ -84,8 +76,8 @@ def test_prior_with_five_steps() -> None:
 
 @torch.no_grad()
 def test_mimo_unet() -> None:
-    network = build_backbone(paper_backbone(), paper_latent())
-    load_prescribed(network, "mimo_unet")
+    network = load_official(official_state("mimo_unet"), "mimo_unet").backbone
+    assert network is not None
     case = stored("mimo_unet")
     for scale, output in enumerate(network(case["in.blur"], case["in.latent"])):
         assert_equal(output, case[f"out.o{scale}"])

@@ -20,13 +20,14 @@ from blurdm.plan import MODELS, STAGES, plan, plan_all
 from blurdm.runs import Run, finished, read_json, stored_section, write_bytes, write_json
 
 ROWS = [(stage, None) for stage in STAGES] + [("evaluate", model) for model in MODELS]
+OPTIONAL = ("synthesis", "test")  # may be null; no stage reads them
 SECTIONS = [name for name, field in Config.model_fields.items() if name != "seeds"]
 
 
 def fields() -> list[tuple[str, str]]:
     """Every field of every section that a stage reads, but the one that is a place."""
     config = tiny_config(Path("/data"))
-    known = {name: type(getattr(config, name)).model_fields for name in SECTIONS if name != "synthesis"}
+    known = {name: type(getattr(config, name)).model_fields for name in SECTIONS if name not in OPTIONAL}
     return [(section, name) for section, names in known.items() for name in names if name != "root"]
 
 
@@ -60,7 +61,7 @@ def another(annotation: Any, value: Any) -> Any:
     if value == ():
         return get_args(get_args(annotation)[0])[:1]
     if value is None:
-        return 1 if int in get_args(get_args(annotation)[0]) else 0.5
+        return 64 if int in get_args(get_args(annotation)[0]) else 0.5
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

@@ -1,44 +1,45 @@
-"""From a chain's run folders to tables, figures and what is printed; the LaTeX is compiled."""
+"""From a chain's run folders to tables, figures and what is printed."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from fake_runs import IMAGES, PHOTOS, make_chain
-from tools import require
+from fake_grid import make_grid
+from fake_runs import IMAGES, PHOTOS, edit_json, make_chain
 
-from analysis.build import main
+from analysis.build import build_tables, main
+from analysis.draw import draw_all
+from analysis.formats import FORMATS
+from analysis.latex import escape
 from analysis.load import ID_COLUMNS, ORIGIN_COLUMNS, collect, collect_curves
-from analysis.plots import COLORS, save, training_curves
-from analysis.render import escape
-from analysis.tables import (
-    ABSENT,
-    ARMS,
-    caption,
-    difference_numbers,
-    difference_strings,
-    latex,
-    main_numbers,
-    main_strings,
-    markdown,
-)
-from blurdm.config_file import read_yaml
+from analysis.sources import Sources
+from analysis.stats import Resamples
+from analysis.style import COLORS
+from analysis.table import MISSING, Row, Table
+from analysis.tables import ARMS, difference_numbers, differences_table, main_table
 from blurdm.errors import InputError
 
-REPO = Path(__file__).parents[1]
+
+def sources(root: Path) -> Sources:
+    return Sources(root / "chain" / "evaluate.json", root / "runs")
 
 
-def built(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    rows, costs = collect(pointer)
-    return main_numbers(rows, costs, np.random.default_rng(0)), difference_numbers(rows, np.random.default_rng(0))
+def main_of(root: Path) -> Table:
+    return main_table("main", "The chain", sources(root))
+
+
+def differences_of(root: Path) -> Table:
+    return differences_table("differences", "Differences", sources(root))
+
+
+def arms(table: Table) -> dict[str, Row]:
+    return {row.id: row for row in table.rows}
 
 
 def with_photo_effect(rows: pd.DataFrame) -> pd.DataFrame:
     """BlurDM better than the direct control on some photos and worse on others."""
-    shift = rows.scene.map(dict(zip(PHOTOS, (1.0, -1.0, 0.8, -0.9), strict=True)))
+    shift = rows.scene.map(dict(zip(PHOTOS, (1.0, -1.0, 0.8, -0.9), strict=True))).astype(float)
     return rows.assign(psnr=rows.psnr.where(rows.arm != "blurdm", rows.psnr + shift))
 
 
@@ -80,52 +81,74 @@ def test_curves_count_steps_on_images(tmp_path: Path) -> None:
     assert (curves.loss < 1).all()  # no row of the warm-up
 
 
-def test_groups_and_order(tmp_path: Path) -> None:
-    numbers, _ = built(make_chain(tmp_path, images=False))
-    assert list(numbers.arm) == list(ARMS)
-    groups = dict(zip(numbers.arm, numbers.group, strict=True))
-    assert "sees the sharp image" in groups["oracle"] and "another photo" in groups["oracle_foreign"]
-    assert set(COLORS) == set(ARMS)
+def test_groups_order_and_only_methods_can_be_best(tmp_path: Path) -> None:
+    make_chain(tmp_path, images=False)
+    table = main_of(tmp_path)
+    assert [row.id for row in table.rows] == list(ARMS) and set(COLORS) == set(ARMS)
+    rows = arms(table)
+    assert "sees the sharp image" in rows["oracle"].group and "another photo" in rows["oracle_foreign"].group
+    for metric in ("psnr", "ssim", "lpips"):
+        assert [name for name, row in rows.items() if row.cells[metric].best] == ["blurdm"]
+        assert [name for name, row in rows.items() if row.cells[metric].second] == ["direct"]
 
 
-def test_metric_that_was_not_measured_is_said_so(tmp_path: Path) -> None:
-    numbers, differences = built(make_chain(tmp_path, no_lpips=True, images=False))
-    shown = main_strings(numbers)
-    assert set(shown["LPIPS ↓"]) == {ABSENT}
-    assert "lpips" not in set(differences.metric)
-    assert "nan" not in markdown(shown, difference_strings(differences), "").lower()
+def test_every_number_knows_its_runs_and_counts(tmp_path: Path) -> None:
+    make_chain(tmp_path, images=False)
+    cell = arms(main_of(tmp_path))["blurdm"].cells["psnr"]
+    rows, _ = collect(tmp_path / "chain" / "evaluate.json")
+    assert cell.value == pytest.approx(rows[rows.arm == "blurdm"].psnr.mean())
+    assert cell.low is not None and cell.value is not None and cell.high is not None
+    assert cell.low < cell.value < cell.high
+    assert (cell.n_images, cell.n_photos, cell.n_seeds) == (20, 4, 2)
+    assert cell.runs == ("eval_joint_0", "eval_joint_1")
+    assert arms(main_of(tmp_path))["blurred"].cells["psnr"].n_seeds == 1
 
 
-def test_significant_only_if_the_clustered_interval_excludes_zero(tmp_path: Path) -> None:
-    rows, _ = collect(make_chain(tmp_path, images=False))
-    found = difference_numbers(with_photo_effect(rows), np.random.default_rng(0)).query("metric == 'psnr'")
-    excludes = ~((found.low <= 0) & (found.high >= 0))
-    assert list(found.verdict) == ["significant" if e else "not resolved" for e in excludes]
+def test_metric_that_was_not_measured_is_printed_as_missing(tmp_path: Path) -> None:
+    make_chain(tmp_path, no_lpips=True, images=False)
+    table = main_of(tmp_path)
+    assert {row.cells["lpips"].text for row in table.rows} == {MISSING}
+    assert f"{MISSING}: missing" in table.note
+    assert not any("lpips" in row.id for row in differences_of(tmp_path).rows)
+    assert not any("nan" in make(table).lower() for make in FORMATS.values())
+
+
+def test_verdict_is_that_of_the_corrected_p(tmp_path: Path) -> None:
+    rows, _ = collect(make_chain(tmp_path, seeds=(0, 1, 2, 3), images=False))
+    found = difference_numbers(with_photo_effect(rows), Resamples.seeded(0)).query("metric == 'psnr'")
+    assert list(found.verdict) == ["significant" if p < 0.05 else "not resolved" for p in found.p]
     verdicts = {(r.a, r.b): r.verdict for r in found.itertuples()}
     assert verdicts["blurdm", "direct"] == "not resolved"
-    assert verdicts["direct", "baseline"] == "significant"
+    assert verdicts["oracle", "oracle_foreign"] == "significant"
 
 
-def test_markdown_latex_and_numbers_agree(tmp_path: Path) -> None:
-    numbers, differences = built(make_chain(tmp_path, images=False))
-    main_table, paired = main_strings(numbers), difference_strings(differences)
-    md, tex = markdown(main_table, paired, "x"), latex(main_table, paired, "x")
-    for row in numbers.to_dict("records"):
-        assert f"{row['psnr']:.2f} [{row['psnr_low']:.2f}, {row['psnr_high']:.2f}]" in md
-        assert rf"{row['psnr']:.2f}\\" in tex and f"{{[}}{row['psnr_low']:.2f}, {row['psnr_high']:.2f}]" in tex
-    for row in differences.query("metric == 'psnr'").to_dict("records"):
-        text = f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
-        assert text in md and escape(text) in tex
+def test_numbers_of_two_protocols_never_stand_in_one_column(tmp_path: Path) -> None:
+    make_chain(tmp_path, images=False)
+    edit_json(tmp_path / "runs" / "evaluate" / "eval_joint_1" / "result.json", protocol="blurdm")
+    for make in (main_of, differences_of):
+        with pytest.raises(InputError, match=r"column 'psnr': .*\(blurdm, standard\)") as error:
+            make(tmp_path)
+        assert "\n" not in str(error.value)
 
 
-def test_caption_states_what_it_rests_on(tmp_path: Path) -> None:
-    numbers, _ = built(make_chain(tmp_path, images=False))
-    text = caption(numbers, "0123456789abcdef")
-    for part in ("20 images", "4 photos", "2 training seeds", "0123456789ab", "1000 steps", "256 x 256", "too narrow"):
-        assert part in text
-    unequal = numbers.assign(iterations=numbers.iterations.where(numbers.arm != "baseline", 700))
-    assert "NOT trained equally long" in caption(unequal, "0")
-    assert "one seed" in caption(numbers.assign(n_seeds=1), "0")
+def test_note_states_what_it_rests_on(tmp_path: Path) -> None:
+    make_chain(tmp_path, images=False)
+    note = main_of(tmp_path).note
+    for part in (
+        "20 images of 4 photos",
+        "seeds: 0, 1",
+        "0123456789ab",
+        "1000 steps",
+        "256 x 256",
+        "protocol: standard",
+    ):
+        assert part in note
+    assert "code revision: aaaaaaaaaaaa" in note
+    for seed in (0, 1):
+        edit_json(tmp_path / "runs" / "evaluate" / f"eval_baseline_{seed}" / "result.json", iterations=700)
+    assert "NOT trained equally long" in main_of(tmp_path).note
+    make_chain(tmp_path / "one", seeds=(0,), images=False)
+    assert "With one seed" in main_of(tmp_path / "one").note
 
 
 def test_escape_covers_every_special_character() -> None:
@@ -138,23 +161,44 @@ def test_escape_covers_every_special_character() -> None:
 def test_build_writes_everything_twice_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("analysis.build.draw_all", lambda names, *rest: draw_all(("training",), *rest))
     pointer = make_chain(tmp_path)
-    options = ["--pointer", str(pointer), "--results", str(tmp_path / "results")]
+    make_grid(tmp_path)
+    options = ["--pointer", str(pointer), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     printed = []
     for reports, width in (("one", "80"), ("two", "120")):
         monkeypatch.setenv("COLUMNS", width)
         assert main([*options, "--reports", str(tmp_path / reports)]) == 0
         printed.append(capsys.readouterr().out)
     names = {p.relative_to(tmp_path / "one").as_posix() for p in (tmp_path / "one").rglob("*.*")}
-    tables = {"tables/main.tex", "tables/main.md", "tables/main.csv", "tables/differences.csv", "curves.csv"}
-    figures = {f"figures/{n}.{s}" for n in ("training", "differences", "restorations") for s in ("png", "pdf")}
-    assert names == tables | figures
+    made = ("main", "differences", "paper", "cost", "training_budget", "other_diffusion", "ablation_steps")
+    tables = {f"tables/{name}.{suffix}" for name in made for suffix in FORMATS}
+    figures = {"figures/training.png", "figures/training.pdf", "figures/figures.json"}  # the others: test_figures.py
+    assert names == {*tables, *figures, "curves.csv"}
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     assert {p.name for p in (tmp_path / "results").iterdir()} == {"main.csv", "main_cost.csv"}
-    assert "BlurDM minus baseline" in printed[1] and "Test set" in printed[1]
+    assert "BlurDM minus baseline" in printed[1] and "20 images of 4 photos" in " ".join(printed[1].split())
     assert "…" not in "".join(printed)  # nothing is cut off, in a narrow terminal either
-    assert list(pd.read_csv(tmp_path / "one" / "tables" / "main.csv").arm) == list(ARMS)
+    assert list(pd.read_csv(tmp_path / "one" / "tables" / "main.csv").id) == list(ARMS)
+
+
+def test_tables_of_sweeps_that_are_gone_go_with_them(tmp_path: Path) -> None:
+    make_chain(tmp_path, images=False)
+    ledger = make_grid(tmp_path)
+    build_tables(sources(tmp_path), tmp_path / "tables")
+    ledger.unlink()
+    names = {table.name for table in build_tables(sources(tmp_path), tmp_path / "tables")}
+    assert "ablation_steps" not in names and {p.stem for p in (tmp_path / "tables").iterdir()} == names
+
+
+def test_a_table_that_cannot_be_built_does_not_stop_the_others(tmp_path: Path) -> None:
+    make_chain(tmp_path, images=False)
+    make_grid(tmp_path)
+    edit_json(tmp_path / "runs" / "evaluate" / "e_steps_2_fixed_0" / "provenance.json", data_digest="f" * 16)
+    with pytest.raises(InputError, match="table 'ablation_steps'.*different data"):
+        build_tables(sources(tmp_path), tmp_path / "tables")
+    assert (tmp_path / "tables" / "main.tex").is_file()
 
 
 def test_build_of_an_unfinished_chain_is_one_line_and_code_2(
@@ -162,38 +206,3 @@ def test_build_of_an_unfinished_chain_is_one_line_and_code_2(
 ) -> None:
     assert main(["--pointer", str(tmp_path / "chain" / "evaluate.json")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_training_plot_without_any_validation_says_so(tmp_path: Path) -> None:
-    figure = training_curves(pd.DataFrame(columns=["step", "arm", "seed", "val_psnr", "loss"]))
-    save(figure, tmp_path / "training")
-    assert "no validation" in figure.axes[0].texts[0].get_text()
-
-
-@pytest.mark.parametrize("no_lpips", [False, True])
-def test_latex_compiles_and_fits_the_page(tmp_path: Path, no_lpips: bool) -> None:
-    require("pdflatex")
-    numbers, differences = built(make_chain(tmp_path, no_lpips=no_lpips, images=False))
-    text = caption(numbers, "a_b%c")
-    (tmp_path / "main.tex").write_text(latex(main_strings(numbers), difference_strings(differences), text))
-    packages = r"\usepackage{booktabs,graphicx}"
-    (tmp_path / "doc.tex").write_text(
-        rf"\documentclass{{article}}{packages}\begin{{document}}\input{{main}}\end{{document}}"
-    )
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "doc.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
-    assert (tmp_path / "doc.pdf").stat().st_size > 10_000
-
-
-def test_published_gains_follow_from_the_published_table() -> None:
-    published = read_yaml(REPO / "analysis" / "published.yaml")
-    backbones = [v for v in published["main"].values() if isinstance(v, dict)]
-    for data, gains in published["mean_gain"].items():
-        if data == "source":
-            continue
-        for metric, stated in gains.items():
-            mean = np.mean([b["blurdm"][data][metric] - b["baseline"][data][metric] for b in backbones])
-            rounding = {"psnr": 0.006, "ssim": 0.0006, "lpips": 0.00006}[metric]
-            assert mean == pytest.approx(stated, abs=rounding), (data, metric)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fake_runs import DIGEST, make_chain
 
-from blurdm.tracking import SyncReport, default_uri, sync
+from blurdm.tracking import SENT, SyncReport, default_uri, sync
 from blurdm.tracking_send import MOST_POINTS, thin
 
 
@@ -57,6 +57,14 @@ def test_every_finished_run_is_sent(tracked: Tracked) -> None:
     assert set(tracked.first.sent) == finished | {"chain"}
     assert not tracked.first.failed and not tracked.first.already
     assert tracked.count() == len(finished) + 1
+
+
+def test_where_each_run_was_sent_is_noted_below_the_run_folders(tracked: Tracked) -> None:
+    told = json.loads((tracked.root / "runs" / SENT).read_text())
+    assert set(told) == set(tracked.first.sent) - {"chain"}
+    where = told["eval_joint_0"]
+    run = tracked.run("eval_joint_0")
+    assert where == {"uri": tracked.uri, "experiment_id": run.info.experiment_id, "run_id": run.info.run_id}
 
 
 def test_a_run_carries_params_tags_metrics_and_data(tracked: Tracked) -> None:

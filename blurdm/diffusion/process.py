@@ -20,6 +20,9 @@ from blurdm.diffusion.schedules import Schedule
 Estimate = Callable[[Tensor, int], Tensor]
 """(z_t, t) -> e_t or eps_t, of z_t's shape."""
 
+Estimates = Callable[[Tensor, int], tuple[Tensor | None, Tensor | None]]
+"""(z_t, t) -> e_t and eps_t; None for what the type does not have."""
+
 
 class Step(NamedTuple):
     """One reverse step: the residual e_t and noise eps_t estimated from z_t (None: not of this type); z = z_{t-1}."""
@@ -84,29 +87,31 @@ def reverse_step(
     return z + schedule.sigma[t] * fresh
 
 
+def separately(residual: Estimate | None, noise: Estimate | None) -> Estimates:
+    """Two functions, either of which may be None, as one."""
+    return lambda z, t: (None if residual is None else residual(z, t), None if noise is None else noise(z, t))
+
+
 def reverse_steps(
-    z_T: Tensor, schedule: Schedule, residual: Estimate | None, noise: Estimate | None, fresh: Sequence[Tensor] = ()
+    z_T: Tensor, schedule: Schedule, estimates: Estimates, fresh: Sequence[Tensor] = ()
 ) -> Iterator[Step]:
-    """The reverse process t = T..1 step by step; both estimators see the same z_t.
+    """The reverse process t = T..1 step by step; e_t and eps_t are estimated from the same z_t.
 
     ``fresh`` holds w_T, .., w_2 for eta > 0 (sigma_1 is always 0) and is empty for eta = 0.
     """
     z = z_T
     for index, t in enumerate(range(schedule.T, 0, -1)):
-        e = None if residual is None else residual(z, t)
-        n = None if noise is None else noise(z, t)
+        e, n = estimates(z, t)
         z = reverse_step(z, t, schedule, e, n, fresh[index] if index < len(fresh) else None)
         yield Step(t, e, n, z)
 
 
-def reverse(
-    z_T: Tensor, schedule: Schedule, residual: Estimate | None, noise: Estimate | None, fresh: Sequence[Tensor] = ()
-) -> Tensor:
+def reverse(z_T: Tensor, schedule: Schedule, estimates: Estimates, fresh: Sequence[Tensor] = ()) -> Tensor:
     """z_0 from z_T by T steps of Eq. 10 (arguments as in ``reverse_steps``).
 
     With true e_t and eps it returns z_0 exactly, for every table with beta_bar_0 = 0 and the exact first step.
     """
-    *_, last = reverse_steps(z_T, schedule, residual, noise, fresh)
+    *_, last = reverse_steps(z_T, schedule, estimates, fresh)
     return last.z
 
 

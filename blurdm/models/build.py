@@ -1,11 +1,15 @@
 """Backbones by name, and initial weights that depend on the seed and a module's name only."""
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 
 from blurdm.config import Backbone, Latent
 from blurdm.registry import load_module
 from blurdm.seeding import derive
+
+M = TypeVar("M", bound=nn.Module)
 
 BACKBONES = "blurdm.models.backbones"
 
@@ -14,6 +18,12 @@ def build_backbone(backbone: Backbone, latent: Latent | None) -> nn.Module:
     """The named backbone, with a prior of ``latent`` or (None) as published; InputError lists the known names."""
     module: nn.Module = load_module("backbone", BACKBONES, backbone.name).build(backbone, latent)
     return module
+
+
+def padding_multiple(backbone: Backbone) -> int:
+    """What the backbone pads the sides of an image to multiples of; tiles start at such multiples."""
+    multiple: int = load_module("backbone", BACKBONES, backbone.name).MULTIPLE
+    return multiple
 
 
 def initialise(module: nn.Module, seed: int) -> None:
@@ -28,3 +38,16 @@ def initialise(module: nn.Module, seed: int) -> None:
                 # not torch.manual_seed, which would also reseed every accelerator
                 torch.default_generator.manual_seed(derive(seed, "init", name))
                 reset()
+
+
+def arrange(module: M) -> M:
+    """``module`` itself, its weights in the memory format that is fastest.
+
+    Convolutions run about a quarter faster on a CPU in channels_last, and with mixed precision on a GPU too. A backbone
+    that works on planes says so by an attribute ``memory_format``.
+    """
+    module.to(memory_format=torch.channels_last)
+    for part in module.modules():
+        if isinstance(wanted := getattr(part, "memory_format", None), torch.memory_format):
+            part.to(memory_format=wanted)
+    return module

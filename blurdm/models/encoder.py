@@ -48,12 +48,28 @@ class Encoder(nn.Module):
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        first, second = self._input_range(first, second)
-        x = torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1)
-        x = self.expand(self.blocks(self.reduce(self.stem(x))))
+        x = self.features(*self._input_range(first, second))
         if self.tokens == 1:
             return self.mlp(self._pooled(x))
         return self.mlp(torch.stack([self._pooled(cell) for cell in cells(x, isqrt(self.tokens))], dim=1))
+
+    def features(self, first: Tensor, second: Tensor) -> Tensor:
+        """What is pooled: (B, size, h, w) at a quarter of the resolution, of two images in the range it works in."""
+        return self.expand(self.blocks(self.reduce(self._stem(first, second))))
+
+    def _stem(self, first: Tensor, second: Tensor) -> Tensor:
+        if first is not second:
+            return self.stem(torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1))
+        # One image twice: its two kernels act as their sum, on half of the channels.
+        conv = self.stem[0]
+        assert isinstance(conv, nn.Conv2d)
+        halves = conv.weight.chunk(2, dim=1)
+        return F.leaky_relu(F.conv2d(self._unshuffled(first), halves[0] + halves[1], conv.bias, padding=1), SLOPE)
+
+    @property
+    def reach(self) -> int:
+        """How far from its own place a feature sees, in px of the image; a multiple of MULTIPLE."""
+        return MULTIPLE * (1 + 2 * len(self.blocks) + len(self.expand))  # before the blocks at most a quarter-size px
 
     def _pooled(self, x: Tensor) -> Tensor:
         """Features (B, size, h, w) as one vector (B, size): mean, largest, or mean weighted by a learned score."""
@@ -65,12 +81,21 @@ class Encoder(nn.Module):
         return (x.flatten(2) * weights).sum(dim=2)
 
     def _input_range(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """[-0.5, 0.5] as released, or both images in units of the second one's contrast, about its mean."""
+        """[-0.5, 0.5] as released, or both images in units of the second one's contrast, about its mean.
+
+        One image given twice stays one.
+        """
+        if first is second:
+            ranged = self._ranged(first, first)
+            return ranged, ranged
+        return self._ranged(first, second), self._ranged(second, second)
+
+    def _ranged(self, image: Tensor, by: Tensor) -> Tensor:
         if not self.normalize_input:
-            return first - 0.5, second - 0.5
-        mean = second.mean(dim=(1, 2, 3), keepdim=True)
-        std = second.std(dim=(1, 2, 3), keepdim=True, correction=0) + CONTRAST_FLOOR
-        return (first - mean) / std, (second - mean) / std
+            return image - 0.5
+        mean = by.mean(dim=(1, 2, 3), keepdim=True)
+        std = by.std(dim=(1, 2, 3), keepdim=True, correction=0) + CONTRAST_FLOOR
+        return (image - mean) / std
 
     def _unshuffled(self, image: Tensor) -> Tensor:
         return F.pixel_unshuffle(pad_to_multiple(image, MULTIPLE), self.unshuffle)
@@ -78,10 +103,15 @@ class Encoder(nn.Module):
 
 def cells(x: Tensor, grid: int) -> Iterator[Tensor]:
     """The grid x grid cells of ``x`` (B, C, h, w), row by row, overlapping by one where h or w does not fit."""
-    rows, columns = (
-        [slice(i * length // grid, -(-(i + 1) * length // grid)) for i in range(grid)] for length in x.shape[2:]
+    return (x[:, :, rows, columns] for rows, columns in cell_slices(x.shape[2], x.shape[3], grid))
+
+
+def cell_slices(rows: int, columns: int, grid: int) -> list[tuple[slice, slice]]:
+    """Where these cells are in features of this size."""
+    down, across = (
+        [slice(i * length // grid, -(-(i + 1) * length // grid)) for i in range(grid)] for length in (rows, columns)
     )
-    return (x[:, :, row, column] for row in rows for column in columns)
+    return [(row, column) for row in down for column in across]
 
 
 class _ResidualUnit(nn.Module):

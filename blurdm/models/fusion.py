@@ -8,14 +8,17 @@ from torch import Tensor, nn
 
 from blurdm.config import Latent, Level
 from blurdm.diffusion.estimators import NormalLinear
+from blurdm.errors import InputError
 
 
 class Fusion(nn.Module):
     """x*k + v (gain "k", the paper's) or x*(1+k) + v, with [k | v] = W latent; ``init_std`` None: PyTorch's default."""
 
-    def __init__(self, size: int, channels: int, gain: Literal["k", "1+k"], init_std: float | None) -> None:
+    def __init__(
+        self, size: int, channels: int, gain: Literal["k", "1+k"], init_std: float | None, bias: bool = False
+    ) -> None:
         super().__init__()
-        self.linear = NormalLinear(size, 2 * channels, False, init_std)
+        self.linear = NormalLinear(size, 2 * channels, bias, init_std)
         self.offset = 1.0 if gain == "1+k" else 0.0
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
@@ -48,8 +51,22 @@ def latent_of_window(latent: Tensor, top: float, left: float, height: float, wid
     return window.flatten(2).transpose(1, 2)
 
 
-def make_fusion(latent: Latent | None, channels: int, level: Level) -> Fusion | None:
+def make_fusion(latent: Latent | None, channels: int, level: Level, bias: bool = False) -> Fusion | None:
     """The fusion into the ``channels`` features of a decoder level; None for a baseline, or if the level has none."""
     if latent is None or level not in latent.fusion_levels:
         return None
-    return Fusion(latent.size, channels, latent.gain, latent.fusion_init_std)
+    return Fusion(latent.size, channels, latent.gain, latent.fusion_init_std, bias)
+
+
+def require_levels(name: str, latent: Latent | None, levels: tuple[Level, ...]) -> None:
+    """InputError if the latent would enter none of the ``levels`` that backbone ``name`` has."""
+    if latent is not None and not set(latent.fusion_levels) & set(levels):
+        raise InputError(
+            f"latent.fusion_levels: {name} has {', '.join(levels)}; none of them is in {list(latent.fusion_levels)}"
+        )
+
+
+def require_latent(name: str, has_prior: bool, latent: Tensor | None) -> None:
+    """ValueError unless a backbone with a prior, and no other, gets a latent."""
+    if has_prior != (latent is not None):
+        raise ValueError(f"{name} {'with' if has_prior else 'without'} prior: latent is {type(latent).__name__}")

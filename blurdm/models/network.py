@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from blurdm.config import Backbone, Diffusion, Latent
 from blurdm.errors import InputError
-from blurdm.models.build import build_backbone
+from blurdm.models.build import build_backbone, padding_multiple
 from blurdm.models.encoder import Encoder
 from blurdm.models.prior import PriorGenerator
 
@@ -21,6 +21,7 @@ class Network(nn.Module):
     def __init__(self, kind: Kind, backbone: Backbone, latent: Latent | None, diffusion: Diffusion | None) -> None:
         super().__init__()
         self.kind = kind
+        self.multiple = padding_multiple(backbone)
         self.backbone = build_backbone(backbone, None if kind == "baseline" else latent)
         self.prior: nn.Module | None = None
         if kind != "baseline":

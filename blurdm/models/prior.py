@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from blurdm.config import Diffusion, Latent
-from blurdm.diffusion.estimators import Estimator
-from blurdm.diffusion.process import Estimate, Step, add_noise, reverse_steps
+from blurdm.diffusion.estimators import Estimator, given
+from blurdm.diffusion.process import Estimates, Step, add_noise, reverse_steps, separately
 from blurdm.diffusion.schedules import TYPES, make_schedule, resampled
 from blurdm.models.encoder import Encoder
 
@@ -50,8 +50,11 @@ class PriorGenerator(nn.Module):
 
     def forward(self, blur: Tensor, noise: Tensor) -> Tensor:
         """The prior z_0 (B, *latent_shape) of blurred images (B, 3, H, W) in [0, 1]."""
-        z_0 = self.standardized(blur, noise)
-        return z_0 * self.latent_std + self.latent_mean if self.standardize else z_0
+        return self.of_encoded(self.encoder(blur, blur), noise)
+
+    def of_encoded(self, encoded: Tensor, noise: Tensor) -> Tensor:
+        """The prior of images whose latent by the blur encoder is known."""
+        return self.from_standard(self.reverse(self.to_standard(encoded), noise)[-1].z)
 
     def standardized(self, blur: Tensor, noise: Tensor) -> Tensor:
         """z_0 in the space that is diffused, where stage 2 compares it with ``to_standard(latent)``."""
@@ -60,6 +63,15 @@ class PriorGenerator(nn.Module):
     def to_standard(self, z: Tensor) -> Tensor:
         """A latent in the space that is diffused: unchanged, or (standardize) with mean 0 and spread 1."""
         return (z - self.latent_mean) / self.latent_std if self.standardize else z
+
+    def from_standard(self, z: Tensor) -> Tensor:
+        """What ``to_standard`` was given: a latent as the backbone is given it."""
+        return z * self.latent_std + self.latent_mean if self.standardize else z
+
+    def trajectory(self, blur: Tensor, noise: Tensor) -> list[Tensor]:
+        """z_T, .., z_0 of blurred images, in the space that is diffused."""
+        condition = self.condition(blur)
+        return [self.start(condition, noise), *(step.z for step in self.reverse(condition, noise))]
 
     def steps(self, blur: Tensor, noise: Tensor) -> list[Step]:
         """All reverse steps t = T..1 with their e_t, eps_t and z_{t-1}, in the space that is diffused."""
@@ -77,12 +89,15 @@ class PriorGenerator(nn.Module):
         """
         return condition if self.diffusion.start == "blur" else torch.zeros_like(condition)
 
+    def start(self, condition: Tensor, noise: Tensor) -> Tensor:
+        """z_T, with the first draw of ``noise`` where the type has noise."""
+        draws = self._per_draw(noise, len(condition))
+        return add_noise(self.clean_start(condition), self.schedule.T, self.schedule, draws[0] if draws else None)
+
     def reverse(self, condition: Tensor, noise: Tensor) -> list[Step]:
         """``steps`` for blurred images whose ``condition`` is known."""
-        draws = self._per_draw(noise, len(condition))
-        z_T = add_noise(self.clean_start(condition), self.schedule.T, self.schedule, draws[0] if draws else None)
-        residual, eps = self._given(condition, self.residual, self.light), self._given(condition, self.noise, 1.0)
-        return list(reverse_steps(z_T, self.schedule, residual, eps, fresh=draws[1:]))
+        z_T, draws = self.start(condition, noise), self._per_draw(noise, len(condition))
+        return list(reverse_steps(z_T, self.schedule, self._estimates(condition), fresh=draws[1:]))
 
     def draw_noise(self, sources: Sequence[int | torch.Generator]) -> Tensor:
         """Noise (B, draws, *latent_shape), one source per image: a seed, or a generator (B times the same goes on).
@@ -101,7 +116,15 @@ class PriorGenerator(nn.Module):
             raise ValueError(f"noise has shape {tuple(noise.shape)}, should be (images, draws, ..., size) = {expected}")
         return list(noise.unbind(1))
 
-    def _given(self, condition: Tensor, estimator: Estimator | None, scale: float) -> Estimate | None:
-        if estimator is None:
-            return None
-        return lambda z, t: scale * estimator(condition, t / self.schedule.T, z)
+    def _estimates(self, condition: Tensor) -> Estimates:
+        made = [estimator for estimator in (self.residual, self.noise) if estimator is not None]
+        if not made:
+            return separately(None, None)
+        together = given(condition, made)
+
+        def estimates(z: Tensor, t: int) -> tuple[Tensor | None, Tensor | None]:
+            said = iter(together(t / self.schedule.T, z))
+            residual = None if self.residual is None else self.light * next(said)
+            return residual, None if self.noise is None else next(said)
+
+        return estimates

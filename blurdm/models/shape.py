@@ -19,6 +19,20 @@ def depths(backbone: Backbone, levels: tuple[str, ...]) -> tuple[int, ...]:
     return backbone.blocks
 
 
+def no_dropout(backbone: Backbone) -> None:
+    """InputError if a network that has no dropout is asked for some."""
+    if backbone.dropout:
+        raise InputError(f"backbone.dropout: {backbone.name} has none, so it must be 0, not {backbone.dropout}")
+
+
+def require_multiple(backbone: Backbone, divisor: int) -> None:
+    """InputError if the width does not divide by ``divisor``."""
+    if backbone.width % divisor:
+        raise InputError(
+            f"backbone.width: {backbone.name} needs a multiple of {divisor} channels, not {backbone.width}"
+        )
+
+
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """``image`` (B, C, H, W) reflected at its right and lower edge up to multiples of ``multiple``, however far."""
     while True:
@@ -28,3 +42,8 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
             return image
         # one reflection adds at most the size less one
         image = F.pad(image, (0, min(right, width - 1), 0, min(below, height - 1)), mode="reflect")
+
+
+def crop(x: Tensor, image: Tensor) -> Tensor:
+    """The upper left part of ``x`` that has the size of ``image``."""
+    return x[..., : image.shape[-2], : image.shape[-1]]

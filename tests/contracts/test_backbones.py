@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from blurdm.config import Latent
 from blurdm.models.build import BACKBONES, build_backbone, initialise
+from blurdm.models.shape import pad_to_multiple
 from blurdm.registry import load_module, module_names
+from blurdm.training.optim import make_average
 
 NAMES = module_names(BACKBONES)
 
@@ -50,6 +52,16 @@ def test_any_size_in_same_size_out(name: str, latent: Latent | None, height: int
     assert all(o.isfinite().all() for o in outputs)
 
 
+@torch.no_grad()
+def test_padding_to_the_stated_multiple_is_the_backbones_own(name: str) -> None:
+    multiple = module_of(name).MULTIPLE  # where tiles may start
+    assert multiple >= 1 and 64 % multiple == 0, "tiles have sides such as 64, 128, 192 px"
+    network, image = small(name, None), example(1, 3, 64 - multiple // 2, 64)
+    torch.testing.assert_close(
+        network(image)[-1], network(pad_to_multiple(image, multiple))[-1][:, :, : image.shape[2]]
+    )
+
+
 @both
 @torch.no_grad()
 def test_images_of_a_batch_are_independent(name: str, latent: Latent | None) -> None:
@@ -74,11 +86,21 @@ def test_latent_changes_the_output_and_gets_gradient(name: str) -> None:
 
 
 def test_every_parameter_gets_gradient(name: str) -> None:
-    """No dead parameters: distributed training need not look for unused ones."""
+    """No parameter that is trained is dead: distributed training need not look for unused ones."""
     latent = small_latent()
     network = small(name, latent)
     sum(o.square().sum() for o in network(*inputs(latent, 2, 32, 32))).backward()
-    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+    assert [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_an_average_of_the_weights_follows_them(name: str) -> None:
+    """It is made before the first step, so a network must not gain buffers by being used."""
+    network = small(name, None).train()
+    average = make_average(network, 0.5)
+    assert average is not None
+    network(*inputs(None, 1, 16, 16))
+    average.update_parameters(network)
+    assert set(average.module.state_dict()) == set(network.state_dict())
 
 
 @both
@@ -90,6 +112,15 @@ def test_state_round_trips(name: str, latent: Latent | None) -> None:
     assert not torch.equal(network(*batch)[-1], other(*batch)[-1])
     other.load_state_dict(network.state_dict())
     assert torch.equal(network(*batch)[-1], other(*batch)[-1])
+
+
+@torch.no_grad()
+def test_what_is_counted_on_meta_leaves_nothing_behind(name: str) -> None:
+    """Costs are counted on the meta device; constants that were made there must not turn up in a real network."""
+    with torch.device("meta"):
+        network = build_backbone(module_of(name).PAPER.model_copy(update={"width": 8, "blocks": 1}), None)
+        assert network(torch.empty(1, 3, 37, 31))[-1].is_meta
+    assert not small(name, None)(*inputs(None, 1, 37, 31))[-1].is_meta
 
 
 def test_latent_and_prior_go_together(name: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from sections import paper_diffusion
 from torch import Tensor
 
-from blurdm.diffusion.process import forward, reverse
+from blurdm.diffusion.process import forward, reverse, separately
 from blurdm.diffusion.schedules import ALPHA, BETA, BETA_BAR, TYPES, Schedule, make_schedule
 
 STEPS = (1, 2, 5, 50)
@@ -65,9 +65,8 @@ def test_oracle_reverse_returns_the_sharp_latent(alpha: str, beta: str, rule: st
     residuals, eps = truth(T, z_0)
     blurs, is_noisy = TYPES[kind].residual, TYPES[kind].noise
     z_T = forward(z_0, schedule.T, schedule, residuals if blurs else [], eps if is_noisy else None)
-    recovered = reverse(
-        z_T, schedule, (lambda z, t: residuals[t - 1]) if blurs else None, (lambda z, t: eps) if is_noisy else None
-    )
+    oracle = separately((lambda z, t: residuals[t - 1]) if blurs else None, (lambda z, t: eps) if is_noisy else None)
+    recovered = reverse(z_T, schedule, oracle)
     torch.testing.assert_close(recovered, z_0, rtol=0, atol=1e-5)
 
 
@@ -92,6 +91,6 @@ def test_stochastic_oracle_reverse_returns_the_sharp_latent(
     fresh = list(torch.randn(T - 1, *z_0.shape, generator=torch.Generator().manual_seed(2)))
     clean = [forward(z_0, t, schedule, residuals, None) for t in range(T + 1)]
     z_T = forward(z_0, T, schedule, residuals, eps)
-    oracle = noise_oracle(clean, schedule)
-    recovered = reverse(z_T, schedule, lambda z, t: residuals[t - 1], oracle, fresh)
+    oracle = separately(lambda z, t: residuals[t - 1], noise_oracle(clean, schedule))
+    recovered = reverse(z_T, schedule, oracle, fresh)
     torch.testing.assert_close(recovered, z_0, rtol=0, atol=1e-5)

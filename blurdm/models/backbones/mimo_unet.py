@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blurdm.config import Backbone, Latent, Level
-from blurdm.errors import InputError
-from blurdm.models.fusion import make_fusion
-from blurdm.models.shape import depths, pad_to_multiple
+from blurdm.models.fusion import make_fusion, require_latent
+from blurdm.models.layers import DecoderLevel
+from blurdm.models.shape import depths, pad_to_multiple, require_multiple
 
 SCALES = (4, 2, 1)  # output i has 1/SCALES[i] of the input's resolution
 PAPER = Backbone(name="mimo_unet", width=32, blocks=20, dropout=0.1)
@@ -15,11 +15,31 @@ PARAMETERS = {None: 16_107_651, 256: 16_222_339}  # of PAPER, by latent size
 MULTIPLE = 8
 LEVELS: tuple[Level, ...] = ("fine", "middle", "coarse")
 
+OFFICIAL = (
+    (r"^Encoder\.(\d)\.layers\.", r"encoders.\1."),
+    (r"^Decoder\.(\d)\.layers\.", r"decoders.\1.blocks."),
+    (r"^Decoder\.(\d)\.kv\.", r"decoders.\1.fusion.linear."),
+    (r"^feat_extract\.([012])\.main\.", r"into.\1."),
+    (r"^feat_extract\.([34])\.main\.", lambda m: f"up.{int(m[1]) - 3}."),
+    (r"^feat_extract\.5\.main\.0\.", "out."),
+    (r"^Convs\.(\d)\.main\.", r"narrow.\1."),
+    (r"^ConvsOut\.(\d)\.main\.0\.", r"coarse_out.\1."),
+    (r"^AFFs\.(\d)\.conv\.0\.main\.", r"across.\1.0."),
+    (r"^AFFs\.(\d)\.conv\.1\.main\.0\.", r"across.\1.1."),
+    (r"^FAM1\.merge\.main\.0\.", "merge_coarse."),
+    (r"^FAM2\.merge\.main\.0\.", "merge_middle."),
+    (r"^SCM1\.conv\.main\.0\.", "shallow_coarse.mix."),
+    (r"^SCM2\.conv\.main\.0\.", "shallow_middle.mix."),
+    (r"^SCM1\.main\.(\d)\.main\.", r"shallow_coarse.body.\1."),
+    (r"^SCM2\.main\.(\d)\.main\.", r"shallow_middle.body.\1."),
+    (r"\.main\.0\.main\.0\.", ".body.0.0."),
+    (r"\.main\.1\.main\.0\.", ".body.1."),
+)
+
 
 def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
     """MIMO-UNet+ with the prior of ``latent``, or the published baseline for None; InputError for an odd width."""
-    if backbone.width % 2:
-        raise InputError(f"backbone.width: mimo_unet needs an even number of channels, not {backbone.width}")
+    require_multiple(backbone, 2)
     return MimoUNet(backbone, latent)
 
 
@@ -39,7 +59,9 @@ class MimoUNet(nn.Module):
         self.up = nn.ModuleList([_up(coarse, middle), _up(middle, fine)])
         self.out = nn.Conv2d(fine, 3, 3, padding=1)
         levels: dict[Level, int] = {"coarse": coarse, "middle": middle, "fine": fine}
-        self.decoders = nn.ModuleList(_Decoder(c, depth[level], latent, level) for level, c in levels.items())
+        self.decoders = nn.ModuleList(
+            DecoderLevel(_blocks(c, depth[level]), make_fusion(latent, c, level)) for level, c in levels.items()
+        )
         self.narrow = nn.ModuleList([_conv(coarse, middle, kernel=1), _conv(middle, fine, kernel=1)])
         self.coarse_out = nn.ModuleList([nn.Conv2d(c, 3, 3, padding=1) for c in (coarse, middle)])
         self.across = nn.ModuleList(_across_scales(fine + middle + coarse, c) for c in (fine, middle))
@@ -51,10 +73,7 @@ class MimoUNet(nn.Module):
 
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
-        if self.has_prior != (latent is not None):
-            raise ValueError(
-                f"mimo_unet {'with' if self.has_prior else 'without'} prior: latent is {type(latent).__name__}"
-            )
+        require_latent("mimo_unet", self.has_prior, latent)
         height, width = image.shape[-2:]
         x = pad_to_multiple(image - 0.5, MULTIPLE)
         x_2, x_4 = x[..., ::2, ::2], x[..., ::4, ::4]
@@ -84,16 +103,6 @@ class MimoUNet(nn.Module):
         out_2 = self.coarse_out[1](d)
         d = self.decoders[2](self.narrow[1](torch.cat([self.up[1](d), skip_fine], dim=1)), latent)
         return out_4, out_2, self.out(d)
-
-
-class _Decoder(nn.Module):
-    def __init__(self, channels: int, blocks: int, latent: Latent | None, level: Level) -> None:
-        super().__init__()
-        self.blocks = _blocks(channels, blocks)
-        self.fusion = make_fusion(latent, channels, level)
-
-    def forward(self, x: Tensor, latent: Tensor | None) -> Tensor:
-        return self.blocks(x if self.fusion is None else self.fusion(x, latent))
 
 
 class _ResBlock(nn.Module):

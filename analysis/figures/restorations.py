@@ -1,0 +1,51 @@
+"""Restorations side by side: a few test photos, each with the same crop enlarged in every column, and their errors."""
+
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from analysis.inputs import Inputs, Missing
+from analysis.pictures import COLUMNS, Pictured, bare, draw, first_of_each, title, worst_crop
+from analysis.style import plain
+
+TITLE = "Restorations"
+CAPTION = (
+    "The first kept test image of each of the first photos, restored with the first seed, with its PSNR. The frame"
+    " is the square in which the blur does most harm, enlarged in the corner. Below every picture is its error: the"
+    " root of the squared difference to the sharp image, on one scale for all."
+)
+MOST = 3
+CLIP = 0.2  # errors above are drawn alike
+
+
+def build(inputs: Inputs) -> Figure:
+    chosen = first_of_each(inputs.first, inputs.evaluated(), MOST)
+    if not chosen:
+        raise Missing(f"the evaluate runs kept no image in all of: {', '.join(COLUMNS)}")
+    return restorations(chosen)
+
+
+def restorations(rows: list[Pictured]) -> Figure:
+    """Two lines per image, pictures and errors, and a column per method."""
+    width = 2.0
+    heights = [width * row.pictures["sharp"].shape[0] / row.pictures["sharp"].shape[1] + 0.25 for row in rows]
+    lines = [line for height in heights for line in (height, height - 0.2)]
+    figure = Figure(figsize=(width * len(COLUMNS), sum(lines) + 0.5))
+    grid = figure.subplots(len(lines), len(COLUMNS), squeeze=False, height_ratios=lines)
+    scale = Normalize(0, CLIP)
+    for number, row in enumerate(rows):
+        crop = worst_crop(row.error("blurred") ** 2)
+        for axes, below, column in zip(grid[2 * number], grid[2 * number + 1], COLUMNS, strict=True):
+            draw(axes, row.pictures[column], crop)
+            value = row.psnr.get(column)
+            axes.set_xlabel("reference" if column == "sharp" else f"{value:.2f} dB" if value is not None else "")
+            bare(below)
+            if column != "sharp":
+                below.imshow(row.error(column), norm=scale)
+        grid[2 * number][0].set_ylabel(plain(row.name), fontsize=7)
+        grid[2 * number + 1][0].set_ylabel("error", fontsize=7)
+    for axes, column in zip(grid[0], COLUMNS, strict=True):
+        axes.set_title(title(column))
+    bar = grid[1][-1].inset_axes((0.05, 0.45, 0.9, 0.08))
+    figure.colorbar(ScalarMappable(scale), cax=bar, orientation="horizontal", extend="max", label="error")
+    return figure

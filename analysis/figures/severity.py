@@ -1,0 +1,50 @@
+"""How strong the blur is against what is gained."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.inputs import Inputs, Missing
+from analysis.style import COLORS, MARKS, WIDTH
+from analysis.tables import ARMS
+
+TITLE = "Blur severity against gain"
+CAPTION = (
+    "Left: what each method gains over the blurred input, by the PSNR of that input; little PSNR is strong blur."
+    " Right: what BlurDM gains over its baseline. A point per test image (mean over seeds), a line fitted by least"
+    " squares, and Spearman's rank correlation with the input's PSNR."
+)
+FEWEST = 3  # images for a line and a correlation
+
+
+def build(inputs: Inputs) -> Figure:
+    gains = inputs.gains("blurred", "baseline", "blurdm")
+    if len(gains) < FEWEST:
+        raise Missing(f"{len(gains)} test images are too few to show a trend")
+    figure = Figure(figsize=(WIDTH, 3.0))
+    left, right = figure.subplots(1, 2)
+    for arm in ("baseline", "direct", "blurdm"):
+        if arm in gains:
+            _points(left, gains.blurred, gains[arm] - gains.blurred, arm, ARMS[arm].label)
+    left.set_ylabel("gain over the blurred input (dB)")
+    _points(right, gains.blurred, gains.blurdm - gains.baseline, "blurdm", "BlurDM minus baseline")
+    right.set_ylabel("gain over the baseline (dB)")
+    for axes in (left, right):
+        axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
+        axes.set_xlabel("PSNR of the blurred input (dB)")
+        axes.legend(loc="best", fontsize=7)
+    return figure
+
+
+def _points(axes: Axes, severity: pd.Series, gain: pd.Series, arm: str, label: str) -> None:
+    """Points, their line, and the rank correlation in the legend."""
+    measured = gain.notna()
+    x, y = severity[measured].to_numpy(), gain[measured].to_numpy()
+    varied = len(x) >= FEWEST and np.ptp(x) > 0 and np.ptp(y) > 0
+    if varied:
+        label += f", ρ = {gain[measured].rank().corr(severity[measured].rank()):+.2f}"
+        slope, start = np.polyfit(x, y, 1)
+        ends = np.array([x.min(), x.max()])
+        axes.plot(ends, start + slope * ends, color=COLORS[arm], linestyle="-", linewidth=1.2)
+    axes.scatter(x, y, s=16, color=COLORS[arm], marker=MARKS[arm], alpha=0.7, linewidths=0.8, label=label)

@@ -1,0 +1,108 @@
+"""The networks written the plain way, as the official code has them: what ``networks.py`` times ours against.
+
+``plain`` turns a network of ours into one that computes the same function with the same weights, without what was done
+for speed. Kept here alone; ``tests/test_plain_networks.py`` shows that the two agree.
+"""
+
+import math
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blurdm.diffusion.process import Estimates, separately
+from blurdm.models.backbones import fftformer, stripformer
+from blurdm.models.dct import Dct, dct_matrix
+from blurdm.models.encoder import Encoder
+from blurdm.models.layers import Pointwise
+from blurdm.models.patch_dft import SIDE, PatchConvolution
+from blurdm.models.prior import PriorGenerator
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def plain(network: M) -> M:
+    """``network`` itself, each of its modules of a kind below turned into its plain form."""
+    for module in network.modules():
+        for ours, form in FORMS.items():
+            if type(module) is ours:
+                module.__class__ = form
+    return network
+
+
+class PlainEncoder(Encoder):
+    """The image given twice is convolved twice."""
+
+    def _stem(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.stem(torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1))
+
+
+class PlainPriorGenerator(PriorGenerator):
+    """One call per estimator and step, each of which sees the condition again."""
+
+    def _estimates(self, condition: Tensor) -> Estimates:
+        residual, noise, T = self.residual, self.noise, self.schedule.T
+        return separately(
+            None if residual is None else lambda z, t: self.light * residual(condition, t / T, z),
+            None if noise is None else lambda z, t: noise(condition, t / T, z),
+        )
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v, with the whole matrix in memory."""
+    return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(dim=-1) @ v
+
+
+class PlainStripBlock(stripformer.Block):
+    attention = staticmethod(attention)
+
+
+class PlainFilteredFeedForward(fftformer.FilteredFeedForward):
+    """rfft2 of each patch, seen through strides."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(strided(self.widen(x)))
+        factor = self.filter.factor[:, None, None]
+        return self.gated(whole(torch.fft.irfft2(spectrum * factor, s=(SIDE, SIDE))))
+
+
+class PlainPatchConvolution(PatchConvolution):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        product = torch.fft.rfft2(strided(a)) * torch.fft.rfft2(strided(b))
+        return whole(torch.fft.irfft2(product, s=(SIDE, SIDE)))
+
+
+def strided(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, H/8, W/8, 8, 8), a view."""
+    B, C, H, W = x.shape
+    return x.reshape(B, C, H // SIDE, SIDE, W // SIDE, SIDE).transpose(3, 4)
+
+
+def whole(patches: Tensor) -> Tensor:
+    """The inverse of ``strided``."""
+    B, C, rows, columns = patches.shape[:4]
+    return patches.transpose(3, 4).reshape(B, C, rows * SIDE, columns * SIDE)
+
+
+class PlainDct(Dct):
+    """Matrices made anew in every call."""
+
+    def _matrix(self, size: int, like: Tensor) -> Tensor:
+        return dct_matrix(size).to(like)
+
+
+class PlainPointwise(Pointwise):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias)
+
+
+FORMS: dict[type[nn.Module], type[nn.Module]] = {
+    Encoder: PlainEncoder,
+    PriorGenerator: PlainPriorGenerator,
+    stripformer.Block: PlainStripBlock,
+    fftformer.FilteredFeedForward: PlainFilteredFeedForward,
+    PatchConvolution: PlainPatchConvolution,
+    Dct: PlainDct,
+    Pointwise: PlainPointwise,
+}

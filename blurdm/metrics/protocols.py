@@ -1,0 +1,86 @@
+"""What is measured, which way is better, and by which protocol: tables of names, without torch. measure.py measures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from blurdm.errors import InputError
+from blurdm.metrics.weights import WEIGHTS, place
+from blurdm.registry import lookup
+
+
+@dataclass(frozen=True)
+class Metric:
+    """``pyiqa``: its name there. ``reference``: whether it looks at the sharp image. ``resize``: side to which both
+    images are brought first, whatever their shape. An image needs room for ``squares`` squares of ``side`` px.
+    """
+
+    pyiqa: str
+    lower_better: bool
+    reference: bool = True
+    weights: str | None = None
+    resize: int | None = None
+    side: int = 1
+    squares: int = 1
+
+
+METRICS = {
+    "psnr": Metric("psnr", lower_better=False),
+    "ssim": Metric("ssimc", lower_better=False, side=11),
+    "lpips": Metric("lpips", lower_better=True, weights="lpips", side=31),
+    # The same under every protocol: LPIPS as the BlurDM paper has it, about ten times smaller, beside whatever else a
+    # protocol scores. So a grid under ``standard`` still has a column that compares with the paper's.
+    "lpips_256": Metric("lpips", lower_better=True, weights="lpips", resize=256),
+    "dists": Metric("dists", lower_better=True, weights="dists", side=16),
+    "niqe": Metric("niqe", lower_better=True, reference=False, weights="niqe", side=96, squares=2),
+    "musiq": Metric("musiq", lower_better=False, reference=False, weights="musiq"),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """``note``: what to print under a table. ``recipes``: by metric, what it means here instead of pyiqa's metric on
+    whole images: a name in ``measure.RECIPES`` or another metric. ``aligned``: metrics with a reference see what
+    alignment.py makes of the pair.
+    """
+
+    note: str
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    aligned: bool = False
+
+
+# Under every protocol both images are RGB and rounded to 8 bits first, and no border is cropped but where it is said.
+PROTOCOLS = {
+    "standard": Protocol(
+        "whole images, RGB, 8 bits; SSIM per channel with an 11 x 11 Gaussian window",
+        {"ssim": "ssim_per_channel"},
+    ),
+    "blurdm": Protocol(
+        "as in the official BlurDM evaluation: whole images, RGB, 8 bits; SSIM with an 11 x 11 x 11 Gaussian window "
+        "over height, width and channel; LPIPS after resizing to 256 x 256",
+        {"psnr": "psnr_8_bits", "ssim": "ssim_3d", "lpips": "lpips_256"},
+    ),
+    "realblur": Protocol(
+        "as in the RealBlur evaluation: the restored image is brought to the sharp one's intensity and aligned with it "
+        "by an ECC homography; PSNR and SSIM over the pixels that both show, other metrics on the aligned pair",
+        {"psnr": "psnr_masked", "ssim": "ssim_masked"},
+        aligned=True,
+    ),
+}
+
+
+def available(name: str) -> bool:
+    """Whether the weights that metric ``name`` needs (if any) are on this machine."""
+    weights = lookup("metric", name, METRICS).weights
+    return weights is None or place(weights).is_file()
+
+
+def require_weights(name: str) -> None:
+    """InputError, with how to get them, unless metric ``name`` is ``available``."""
+    if not available(name):
+        raise InputError(missing(name))
+
+
+def missing(name: str) -> str:
+    """The line that tells that metric ``name`` is not ``available``, and what to do."""
+    advice = WEIGHTS[METRICS[name].weights or name].advice
+    return f"metric '{name}' is not available, its weights are not on this machine: {advice}"

@@ -1,0 +1,153 @@
+"""LoFormer (Mao et al., ACM MM 2024): attention in windows of DCT coefficients; the prior enters the decoder."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blurdm.config import Backbone, Latent, Level
+from blurdm.models.dct import Dct
+from blurdm.models.fusion import make_fusion, require_latent
+from blurdm.models.layers import ChannelNorm, GatedFeedForward, Pointwise, depthwise
+from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple, require_multiple
+
+SCALES = (1,)
+PAPER = Backbone(name="loformer", width=32, blocks=(1, 2, 3, 7, 3, 2, 2), dropout=0.0)  # LoFormer-S
+PARAMETERS = {None: 16_382_661, 256: 17_040_581}  # of PAPER, by latent size
+WINDOW = 8
+MULTIPLE = 8
+LEVELS = ("encoder 1", "encoder 2", "encoder 3", "middle", "decoder 3", "decoder 2", "decoder 1")  # pairs of blocks
+HEADS = (1, 2, 4, 8, 4, 2, 1)  # at these levels
+EXPANSION = 2.66  # hidden channels of a feed-forward network relative to its own
+
+OFFICIAL = (
+    (r"^patch_embed\.proj\.", "into."),
+    (r"^output\.", "out."),
+    (r"^encoders\.(\d)\.", r"levels.\1."),
+    (r"^middle_blks\.", "levels.3."),
+    (r"^decoders\.(\d)\.", lambda m: f"levels.{int(m[1]) + 4}."),
+    (r"^(ups|downs)\.(\d)\.body\.0\.", lambda m: f"{m[1][:-1]}.{m[2]}."),
+    (r"^reduce_chan\.", "narrow."),
+    (r"\.(\d+)\.trans([12])\.", lambda m: f".{2 * int(m[1]) + int(m[2]) - 1}."),
+    (r"\.norm1\.body\.", ".norm."),
+    (r"\.norm2\.body\.", ".ffn_norm."),
+    (r"\.attn\.0\.mlp\.0\.", ".attention.gate."),
+    (r"\.attn\.0\.kv\.", ".attention.fusion.linear."),
+    (r"\.attn\.0\.qkv\.", ".attention.qkv.0."),
+    (r"\.attn\.0\.qkv_dwconv\.", ".attention.qkv.1."),
+    (r"\.attn\.0\.project_out\.", ".attention.narrow."),
+    (r"\.attn\.0\.temperature$", ".attention.temperature"),
+    (r"\.ffn\.0\.project_in\.", ".ffn.widen."),
+    (r"\.ffn\.0\.dwconv\.", ".ffn.depthwise."),
+    (r"\.ffn\.0\.project_out\.", ".ffn.narrow."),
+)
+
+
+def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
+    """LoFormer with the prior of ``latent``, or the published baseline for None; InputError for other sizes."""
+    no_dropout(backbone)
+    require_multiple(backbone, 2)
+    return LoFormer(backbone, latent)
+
+
+class LoFormer(nn.Module):
+    """forward(image, latent) -> [restored], in [0, 1] up to over- and undershoot.
+
+    The published prediction script cuts images into tiles with a prior each; here an image is restored whole.
+    """
+
+    memory_format = torch.contiguous_format  # the DCT and the windows take planes
+
+    def __init__(self, backbone: Backbone, latent: Latent | None) -> None:
+        super().__init__()
+        w = backbone.width
+        widths = (w, 2 * w, 4 * w, 8 * w, 4 * w, 2 * w, 2 * w)
+        entered: tuple[Level | None, ...] = (None, None, None, None, "coarse", "middle", "fine")
+        self.has_prior = latent is not None
+        self.into = nn.Conv2d(3, w, 3, padding=1, bias=False)
+        self.out = nn.Conv2d(2 * w, 3, 3, padding=1)
+        self.dct = Dct()
+        self.levels = nn.ModuleList(
+            nn.ModuleList(_Block(c, heads, latent if level else None, level or "fine") for _ in range(2 * pairs))
+            for c, heads, pairs, level in zip(widths, HEADS, depths(backbone, LEVELS), entered, strict=True)
+        )
+        self.up = nn.ModuleList(nn.Conv2d(c, 2 * c, 3, padding=1, bias=False) for c in (8 * w, 4 * w, 2 * w))
+        self.down = nn.ModuleList(nn.Conv2d(c, c // 2, 3, padding=1, bias=False) for c in widths[:3])
+        self.narrow = nn.ModuleList(Pointwise(2 * c, c) for c in (4 * w, 2 * w))
+
+    def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
+        """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
+        require_latent("loformer", self.has_prior, latent)
+        x = pad_to_multiple(image, MULTIPLE).contiguous()
+        d, skips = self.into(x), []
+        for level, down in enumerate(self.down):
+            d = self._level(level, d, None)
+            skips.append(d)
+            d = F.pixel_unshuffle(down(d), 2)
+        d = self._level(3, d, None)
+        for step, up in enumerate(self.up):
+            d = torch.cat([F.pixel_shuffle(up(d), 2), skips.pop()], dim=1)
+            d = self._level(4 + step, self.narrow[step](d) if step < len(self.narrow) else d, latent)
+        return [crop(x + self.out(d), image)]
+
+    def _level(self, level: int, x: Tensor, latent: Tensor | None) -> Tensor:
+        blocks = self.levels[level]
+        assert isinstance(blocks, nn.ModuleList)
+        for block in blocks:
+            x = block(x, latent, self.dct)
+        return x
+
+
+class _Block(nn.Module):
+    """Attention among DCT coefficients, then a feed-forward network among pixels, each added to its input."""
+
+    def __init__(self, channels: int, heads: int, latent: Latent | None, level: Level) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.attention = _Attention(channels, heads, latent, level)
+        self.ffn_norm = ChannelNorm(channels)
+        self.ffn = GatedFeedForward(channels, int(channels * EXPANSION), bias=True)
+
+    def forward(self, x: Tensor, latent: Tensor | None, dct: Dct) -> Tensor:
+        y = dct(x)
+        x = dct.inverse(y + self.attention(self.norm(y), latent))
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class _Attention(nn.Module):
+    """Attention between the channels of each head in each window, gated by a layer over the window's positions."""
+
+    def __init__(self, channels: int, heads: int, latent: Latent | None, level: Level) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.empty(heads, 1, 1))
+        self.fusion = make_fusion(latent, channels, level, bias=True)
+        self.gate = nn.Linear(WINDOW**2, WINDOW**2)
+        self.qkv = nn.Sequential(Pointwise(channels, 3 * channels), depthwise(3 * channels, bias=True))
+        self.narrow = Pointwise(channels, channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.temperature, 1 / math.sqrt(self.narrow.in_channels))
+
+    def forward(self, x: Tensor, latent: Tensor | None) -> Tensor:
+        if self.fusion is not None:
+            x = self.fusion(x, latent)
+        padded = pad_to_multiple(self.qkv(x), WINDOW)
+        q, k, v = self._windows(padded)
+        attended = (q @ k.mT * self.temperature).softmax(dim=-1) @ v
+        return self.narrow(crop(_planes(attended * F.gelu(self.gate(v)), *padded.shape[-2:]), x))
+
+    def _windows(self, qkv: Tensor) -> Tensor:
+        """(B, 3C, H, W) -> q, k, v, each (B, windows, heads, C/heads, 64)."""
+        B, _, H, W = qkv.shape
+        heads = len(self.temperature)
+        cut = qkv.view(B, 3, heads, -1, H // WINDOW, WINDOW, W // WINDOW, WINDOW)
+        return cut.permute(1, 0, 4, 6, 2, 3, 5, 7).reshape(3, B, -1, heads, cut.shape[3], WINDOW**2)
+
+
+def _planes(windows: Tensor, height: int, width: int) -> Tensor:
+    """(B, windows, heads, C/heads, 64) -> (B, C, height, width)."""
+    B = len(windows)
+    cut = windows.view(B, height // WINDOW, width // WINDOW, -1, WINDOW, WINDOW)
+    return cut.permute(0, 3, 1, 4, 2, 5).reshape(B, -1, height, width)

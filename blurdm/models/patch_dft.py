@@ -1,0 +1,96 @@
+"""The 2-D Fourier transform of 8 x 8 patches as products with constant matrices, and what FFTformer does with it.
+
+A batched FFT of so few points is mostly overhead: the products take a fraction of the time and give equal numbers.
+A spectrum is 40 complex values (8 x 5, as of rfft2), laid out as 40 real parts and then 40 imaginary ones.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+SIDE = 8
+POINTS = SIDE * SIDE
+HALF = SIDE // 2 + 1
+BINS = SIDE * HALF
+
+
+@cache
+def forward_matrix() -> Tensor:
+    """(64, 80), double: patch @ this = spectrum."""
+    spectra = torch.fft.rfft2(torch.eye(POINTS, dtype=torch.float64, device="cpu").view(POINTS, SIDE, SIDE)).reshape(
+        POINTS, BINS
+    )
+    return torch.cat([spectra.real, spectra.imag], dim=1)
+
+
+@cache
+def inverse_matrix() -> Tensor:
+    """(80, 64), double: spectrum @ this = patch; like irfft2 for every spectrum, Hermitian or not."""
+    unit = torch.eye(BINS, dtype=torch.complex128, device="cpu").view(BINS, SIDE, HALF)
+    patches = [torch.fft.irfft2(spectrum, s=(SIDE, SIDE)).reshape(BINS, POINTS) for spectrum in (unit, 1j * unit)]
+    return torch.cat(patches)
+
+
+def to_patches(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, patches, 64), patches row by row."""
+    B, C, H, W = x.shape
+    tiles = x.reshape(B, C, H // SIDE, SIDE, W // SIDE, SIDE)
+    return tiles.transpose(3, 4).reshape(B, C, -1, POINTS)
+
+
+def from_patches(patches: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of ``to_patches``."""
+    B, C = patches.shape[:2]
+    tiles = patches.view(B, C, height // SIDE, width // SIDE, SIDE, SIDE)
+    return tiles.transpose(3, 4).reshape(B, C, height, width)
+
+
+class PatchFilter(nn.Module):
+    """Each channel's spectrum of each patch times a learned real factor: irfft2(rfft2(patch) * factor).
+
+    Linear in the patch, so one 64 x 64 matrix per channel does it.
+    """
+
+    to_spectrum: Tensor
+    to_patch: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.empty(channels, SIDE, HALF))
+        _register(self)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.factor)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """``patches`` (B, C, patches, 64), as ``to_patches`` cuts them."""
+        factors = self.factor.flatten(1).repeat(1, 2)[:, None]  # (C, 1, 80): real and imaginary parts alike
+        matrices = (self.to_spectrum * factors) @ self.to_patch
+        return patches @ matrices
+
+
+class PatchConvolution(nn.Module):
+    """The circular convolution of two images patch by patch: irfft2(rfft2(a) * rfft2(b)), without conjugation."""
+
+    to_spectrum: Tensor
+    to_patch: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        _register(self)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        a_real, a_imaginary = (to_patches(a) @ self.to_spectrum).chunk(2, dim=-1)
+        b_real, b_imaginary = (to_patches(b) @ self.to_spectrum).chunk(2, dim=-1)
+        real = a_real * b_real - a_imaginary * b_imaginary
+        imaginary = a_real * b_imaginary + a_imaginary * b_real
+        return from_patches(torch.cat([real, imaginary], dim=-1) @ self.to_patch, *a.shape[-2:])
+
+
+def _register(module: nn.Module) -> None:
+    """The two matrices as buffers, on the device where new parameters are made, which may be meta."""
+    device = torch.get_default_device()
+    module.register_buffer("to_spectrum", forward_matrix().to(device, torch.float32), persistent=False)
+    module.register_buffer("to_patch", inverse_matrix().to(device, torch.float32), persistent=False)

@@ -1,0 +1,50 @@
+"""The published settings of the latent and of the diffusion, as released: what official weights were trained with."""
+
+from blurdm.config import Diffusion, Latent
+
+LATENT = Latent(
+    size=256,
+    tokens=1,
+    features=64,
+    blocks=6,
+    sharp_batch_norm=True,
+    unshuffle=4,
+    normalize_input=False,
+    pooling="avg",
+    encoder_init="default",
+    gain="k",
+    fusion_init_std=None,
+    fusion_levels=("coarse", "middle", "fine"),
+)
+
+DIFFUSION = Diffusion(
+    optimizer="adam",
+    iterations=315_000,
+    lr=1e-4,
+    lr_min=1e-6,
+    betas=(0.9, 0.999),
+    weight_decay=0.0,
+    grad_clip=None,
+    ema=0.0,
+    validate_every=2_625,
+    steps=5,
+    type="dual",
+    start="blur",
+    alpha_schedule="linear",
+    alpha_start=1.0,
+    alpha_end=2.0,
+    beta_schedule="linear",
+    beta_start=0.0,
+    beta_end=0.02,
+    noise_rule="official",
+    fixed_terminal_noise=None,
+    first_step="released",
+    eta=0.0,
+    estimator_layers=6,
+    estimator_init_std=None,
+    condition_init="scratch",
+    standardize=False,
+    standardize_crops=320,
+    loss="charbonnier",
+    supervision="final",
+)

@@ -1,0 +1,44 @@
+"""Web pages that open from disk without network: one file each, pictures, style and script inside. No torch here."""
+
+import base64
+import hashlib
+from html import escape
+from pathlib import Path
+from string import Template
+
+HERE = Path(__file__).parent
+STYLE = (HERE / "slider.css").read_text()
+SCRIPT = (HERE / "slider.js").read_text()
+
+
+def slider(before: str, after: str, label: str, names: tuple[str, str] = ("before", "after")) -> str:
+    """HTML of two pictures of equal size (data URIs), one uncovered by mouse, finger or arrow keys; needs ``page``.
+
+    ``label`` says which picture it is, for readers who do not see it; ``names`` what the two sides show.
+    """
+    texts = {"label": label, "before_name": names[0], "after_name": names[1], "before": before, "after": after}
+    return Template((HERE / "slider.html").read_text()).substitute({k: escape(v) for k, v in texts.items()})
+
+
+def page(title: str, body: str, style: str = "", script: str = "") -> str:
+    """A whole document around ``body`` (HTML) with the sliders' style and script, and more of both on request.
+
+    Its content policy lets the browser run and draw what is in the file and ask nobody for anything.
+    """
+    style, script = STYLE + style, SCRIPT + script
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)};"
+        " base-uri 'none'; form-action 'none'"
+    )
+    parts = {"title": escape(title), "body": body, "style": style, "script": script, "policy": policy}
+    return Template((HERE / "page.html").read_text()).substitute(parts)
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """``content`` as an address that holds it: ``data:image/png;base64,...``."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def _hash(text: str) -> str:
+    """What a content policy calls this very text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

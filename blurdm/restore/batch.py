@@ -1,0 +1,167 @@
+"""``blurdm deblur``: many photos, one after the other or side by side; a bad one stops no other, and is told last."""
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from blurdm.errors import InputError
+from blurdm.restore.compare import MOST_PAIRS, Pair, make_pair, write_page
+from blurdm.restore.encoding import encode_photo
+from blurdm.restore.files import Entry, Task, find_tasks, is_done, read_manifest, shown, store
+from blurdm.restore.photo import decode_photo, read_content, size_of
+from blurdm.restore.restorer import OnTile, Restorer, ignore_tiles, load
+
+EXIT_FAILED = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a photo: ``failure`` is None, or what is wrong with it in one line."""
+
+    task: Task
+    skipped: bool = False
+    failure: str | None = None
+    pair: Pair | None = None
+
+
+def deblur(
+    inputs: Sequence[Path],
+    out: Path | None,
+    options: Mapping[str, Any],
+    jobs: int = 1,
+    threads: int | None = None,
+    compare: bool = False,
+) -> int:
+    """Restore every photo of ``inputs`` with ``load(**options)``; exit code 0, or 2 if any photo failed."""
+    if threads:
+        torch.set_num_threads(threads)
+    tasks = find_tasks(inputs, out)
+    restorer = load(**options)
+    print(restorer.describe(), file=sys.stderr)
+    known = {out: read_manifest(out) for out in {task.out for task in tasks}}
+    work = [(task, known[task.out].get(task.name, []), compare) for task in tasks]
+    outcomes = []
+    with _progress(len(work)) as (on_tile, tell):
+        done = _in_turn(restorer, work, on_tile) if jobs == 1 else _side_by_side(work, options, jobs)
+        for outcome in done:
+            tell(outcome)
+            outcomes.append(outcome)
+    if compare:
+        _write_pages(outcomes, tasks)
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    if failed and len(outcomes) > 1:
+        print(f"{len(failed)} of {len(outcomes)} photos were not restored:", file=sys.stderr)
+    for outcome in failed:
+        print(f"blurdm: {outcome.failure}", file=sys.stderr)
+    return EXIT_FAILED if failed else 0
+
+
+Work = tuple[Task, list[Entry], bool]
+
+
+def restore_file(restorer: Restorer, work: Work, on_tile: OnTile = ignore_tiles) -> Outcome:
+    """Restore one photo file, unless that was done before; what is wrong with it is in the outcome."""
+    task, known, compare = work
+    try:
+        budget = restorer.photo_budget()
+        content = read_content(task.photo, budget)
+        skipped = is_done(task, content, restorer.settings, known)
+        if skipped and not compare:
+            return Outcome(task, skipped=True)
+        photo = decode_photo(content, shown(task.photo), budget)
+        if skipped:
+            pixels = decode_photo(read_content(task.target, budget), shown(task.target), budget).pixels
+        else:
+            pixels = restorer.restore(photo.pixels, on_tile, size_of(photo))
+            store(task, content, restorer.settings, encode_photo(photo, pixels))
+        pair = make_pair(task.name, photo, pixels) if compare else None
+        return Outcome(task, skipped=skipped, pair=pair)
+    except InputError as error:
+        told = shown(str(error))
+        return Outcome(task, failure=told if shown(task.photo) in told else f"{shown(task.photo)}: {told}")
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+        # a name that no disk takes, a disk that is gone, a profile that no writer takes: of this photo alone
+        return Outcome(task, failure=f"{shown(task.photo)}: {shown(type(error).__name__)}: {shown(str(error))[:200]}")
+
+
+def _in_turn(restorer: Restorer, work: Sequence[Work], on_tile: OnTile) -> Iterator[Outcome]:
+    for one in work:
+        yield restore_file(restorer, one, on_tile)
+
+
+_restorer: Restorer | None = None  # of a worker process
+
+
+def _start_worker(options: Mapping[str, Any], threads: int) -> None:
+    global _restorer
+    torch.set_num_threads(threads)
+    _restorer = load(**options)
+
+
+def _work(work: Work) -> Outcome:
+    assert _restorer is not None
+    return restore_file(_restorer, work)
+
+
+def _side_by_side(work: Sequence[Work], options: Mapping[str, Any], jobs: int) -> Iterator[Outcome]:
+    """Each worker has a model of its own, and as many threads as there would be without it: so the same bits."""
+    start = (dict(options), torch.get_num_threads())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(jobs, len(work)), context, _start_worker, start)
+    try:
+        futures: list[Future[Outcome]] = [pool.submit(_work, one) for one in work]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool:
+        raise InputError(
+            "a worker process died (out of memory?); give less --memory or fewer --jobs. What is done is kept"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[tuple[OnTile, Callable[[Outcome], None]]]:
+    """On a terminal a bar with the time left; in any case one line per photo on the standard output."""
+    console = Console(stderr=True)
+    columns = (TextColumn("restoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        # counted in thousandths of a photo, so that the tiles of a large one move it too
+        job = bar.add_task("", total=total)
+        done = 0
+
+        def on_tile(tile: int, tiles: int) -> None:
+            bar.update(job, completed=done + tile / (tiles + 1))
+
+        def tell(outcome: Outcome) -> None:
+            nonlocal done
+            done += 1
+            bar.update(job, completed=done)
+            if outcome.failure is None:
+                told = "was there" if outcome.skipped else "restored"
+                bar.console.file.flush()
+                print(f"{shown(outcome.task.photo)} -> {shown(outcome.task.target)} ({told})", flush=True)
+
+        yield on_tile, tell
+
+
+def _write_pages(outcomes: Sequence[Outcome], tasks: Sequence[Task]) -> None:
+    """One page per out folder, with its photos in the order of the command."""
+    pairs = {outcome.task: outcome.pair for outcome in outcomes if outcome.pair}
+    for out in dict.fromkeys(task.out for task in tasks):
+        found = [pairs[task] for task in tasks if task.out == out and task in pairs]
+        if found:
+            left_out = len(found) - MOST_PAIRS
+            page = write_page(out, found[:MOST_PAIRS])
+            rest = f" (without the last {left_out})" if left_out > 0 else ""
+            print(f"before and after: {shown(page)}{rest}")

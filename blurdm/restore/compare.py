@@ -1,0 +1,54 @@
+"""A page that shows photos before and after, one over the other; it opens from disk and needs no network."""
+
+import io
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from blurdm.pages import data_uri, page, slider
+from blurdm.restore.files import shown
+from blurdm.restore.photo import Photo
+from blurdm.runs import write_bytes
+
+PAGE = "compare.html"
+SIDE = 1600  # px; larger photos are shown smaller
+MOST_PAIRS = 200  # on a page, which holds its pictures itself
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo and its restoration as JPEGs to look at."""
+
+    name: str
+    before: bytes
+    after: bytes
+
+
+def make_pair(name: str, photo: Photo, restored: np.ndarray) -> Pair:
+    """Small pictures of ``photo`` and of its ``restored`` pixels, both with the photo's colour profile."""
+    profile = photo.info.get("icc_profile")
+    return Pair(name, _preview(photo.pixels, profile), _preview(restored, profile))
+
+
+def _preview(pixels: np.ndarray, profile: bytes | None) -> bytes:
+    eight = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    image = Image.fromarray(eight)
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=90, icc_profile=profile)
+    return buffer.getvalue()
+
+
+def write_page(out: Path, pairs: list[Pair]) -> Path:
+    """Write ``compare.html`` into ``out`` and return its path."""
+    parts = []
+    for pair in pairs:
+        name = shown(pair.name)
+        before, after = (data_uri(part, "image/jpeg") for part in (pair.before, pair.after))
+        parts.append(f"<h2>{escape(name)}</h2>\n{slider(before, after, name, ('photo', 'restored'))}")
+    path = out / PAGE
+    write_bytes(path, page("Before and after", "\n".join(["<h1>Before and after</h1>", *parts])).encode())
+    return path

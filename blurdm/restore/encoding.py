@@ -1,0 +1,138 @@
+"""Restored pixels as a file like the one that they came from: its format, its depth, and what else it says.
+
+PNG and TIFF are put together here, for Pillow writes no 16-bit colour; their compression is lossless. JPEG and HEIC are
+written at a high quality, so that little of what was restored is lost again, WebP as the original, lossless or not.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image, TiffImagePlugin, TiffTags
+
+from blurdm.restore.metadata import PNG_SIGNATURE, kept_jpeg_segments, kept_png_chunks, png_chunk, xmp_upright
+from blurdm.restore.photo import TIFF_DIRECTORIES, Photo
+
+QUALITY = 95
+ROWS = 256  # of a PNG or TIFF compressed at a time
+PNG_UP = b"\x02"  # each row as its difference to the one above
+PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}  # by samples per pixel
+DEFLATE, UNASSOCIATED_ALPHA = 8, 2
+# tags of a TIFF that belong to the pixels as they were stored
+TIFF_PIXELS = {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 317, 318}
+TIFF_PIXELS |= {319, 320, 321, 322, 323, 324, 325, 330, 338, 339, 340, 341, 347, 512, 513, 514, 529, 530, 531, 532}
+
+
+def encode_photo(photo: Photo, pixels: np.ndarray) -> bytes:
+    """``pixels``, of the shape and type of ``photo.pixels``, as the content of a file."""
+    parts = [pixels if pixels.ndim == 3 else pixels[..., None]]
+    if photo.alpha is not None:
+        parts.append(photo.alpha[..., None])
+    samples = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+    if photo.format == "PNG":
+        return _png(photo, samples)
+    if photo.format == "TIFF":
+        return _tiff(photo, samples)
+    image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
+    if photo.format == "JPEG":
+        return _jpeg(photo, image)
+    buffer = io.BytesIO()
+    image.save(buffer, format=photo.format, **_options(photo))
+    return buffer.getvalue()
+
+
+def _options(photo: Photo) -> dict[str, Any]:
+    """What Pillow is told when it writes WebP, HEIC or BMP."""
+    kept = {name: photo.info[name] for name in ("exif", "icc_profile", "xmp", "dpi") if photo.info.get(name)}
+    if photo.format == "BMP":
+        return {name: value for name, value in kept.items() if name == "dpi"}
+    kept.pop("dpi", None)
+    if photo.format == "WEBP":
+        kept["lossless"] = b"VP8L" in (name for name, _ in _riff_chunks(photo.content))
+    if photo.format == "HEIF":
+        kept["chroma"] = 444  # colours at full resolution, as in JPEG
+    return kept | {"quality": QUALITY}
+
+
+def _riff_chunks(content: bytes) -> Iterator[tuple[bytes, int]]:
+    """(name, length) of each chunk of a WebP."""
+    offset = 12
+    while offset + 8 <= len(content):
+        name, length = struct.unpack_from("<4sI", content, offset)
+        yield name, length
+        offset += 8 + length + length % 2
+
+
+def _jpeg(photo: Photo, image: Image.Image) -> bytes:
+    """With all segments of the original that are not about its pixels, after the one that Pillow begins with."""
+    buffer = io.BytesIO()
+    dpi = {"dpi": photo.info["dpi"]} if photo.info.get("dpi") else {}
+    image.save(buffer, format="JPEG", quality=QUALITY, subsampling=0, **dpi)
+    content = buffer.getvalue()
+    (length,) = struct.unpack_from(">H", content, 4)
+    begin = 4 + length
+    return content[:begin] + kept_jpeg_segments(photo.content) + content[begin:]
+
+
+def _png(photo: Photo, samples: np.ndarray) -> bytes:
+    """``samples`` (H, W, 1 to 4) as a PNG with the other chunks of the original."""
+    height, width, channels = samples.shape
+    header = struct.pack(">IIBBBBB", width, height, 8 * samples.itemsize, PNG_COLOURS[channels], 0, 0, 0)
+    before, after = kept_png_chunks(photo.content) if photo.content.startswith(PNG_SIGNATURE) else (b"", b"")
+    data = [png_chunk(b"IDAT", part) for part in _compressed_rows(samples)]
+    return b"".join([PNG_SIGNATURE, png_chunk(b"IHDR", header), before, *data, after, png_chunk(b"IEND", b"")])
+
+
+def _compressed_rows(samples: np.ndarray) -> Iterator[bytes]:
+    """The rows of a PNG, filtered and compressed, a few at a time."""
+    packer = zlib.compressobj(level=4)
+    above = np.zeros((1, samples[0].nbytes), np.uint8)
+    for top in range(0, len(samples), ROWS):
+        part = samples[top : top + ROWS].astype(samples.dtype.newbyteorder(">"))
+        rows = np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1)
+        filtered = rows - np.concatenate([above, rows[:-1]])
+        marked = np.concatenate([np.full((len(rows), 1), PNG_UP[0], np.uint8), filtered], axis=1)
+        above = rows[-1:]
+        if packed := packer.compress(marked.tobytes()):
+            yield packed
+    yield packer.flush()
+
+
+def _tiff(photo: Photo, samples: np.ndarray) -> bytes:
+    """``samples`` (H, W, 1 to 4) as a little-endian TIFF of compressed strips, with the other tags of the original."""
+    height, width, channels = samples.shape
+    strips = [
+        zlib.compress(samples[top : top + ROWS].astype(samples.dtype.newbyteorder("<")).tobytes(), 4)
+        for top in range(0, height, ROWS)
+    ]
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in _kept_tags(photo):
+        directory.tagtype[tag] = TiffTags.LONG if tag in TIFF_DIRECTORIES else photo.tags.tagtype[tag]
+        directory[tag] = value
+    lengths = [len(strip) for strip in strips]
+    directory[TiffImagePlugin.IMAGEWIDTH], directory[TiffImagePlugin.IMAGELENGTH] = width, height
+    directory[TiffImagePlugin.BITSPERSAMPLE] = (8 * samples.itemsize,) * channels
+    directory[TiffImagePlugin.COMPRESSION] = DEFLATE
+    directory[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2 if channels > 2 else 1
+    directory[TiffImagePlugin.SAMPLESPERPIXEL] = channels
+    directory[TiffImagePlugin.ROWSPERSTRIP] = ROWS
+    if channels in (2, 4):
+        directory[TiffImagePlugin.EXTRASAMPLES] = UNASSOCIATED_ALPHA
+    directory.tagtype[TiffImagePlugin.STRIPOFFSETS] = directory.tagtype[TiffImagePlugin.STRIPBYTECOUNTS] = TiffTags.LONG
+    directory[TiffImagePlugin.STRIPBYTECOUNTS] = lengths
+    # Pillow counts from the end of the directory
+    directory[TiffImagePlugin.STRIPOFFSETS] = [sum(lengths[:i]) for i in range(len(strips))]
+    return b"".join([b"II*\x00\x08\x00\x00\x00", directory.tobytes(8), *strips])
+
+
+def _kept_tags(photo: Photo) -> Iterator[tuple[int, Any]]:
+    for tag, value in (photo.tags or {}).items():
+        if tag in TIFF_DIRECTORIES:
+            value = photo.directories.get(tag)
+        if tag == TiffImagePlugin.XMP:
+            value = xmp_upright(value)
+        if tag not in TIFF_PIXELS and value:
+            yield tag, value

@@ -1,0 +1,108 @@
+"""The latent of a whole photo in bounded memory: the encoder runs on windows, whose features are pooled one by one.
+
+A window is read with a margin as wide as the encoder's features see, so they are those of the whole photo but for
+rounding, and so is the latent, for every pooling and any number of tokens.
+"""
+
+from collections.abc import Iterator
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from blurdm.models.encoder import CONTRAST_FLOOR, MULTIPLE, Encoder, cell_slices
+from blurdm.models.network import Network
+from blurdm.models.prior import PriorGenerator
+from blurdm.restore.tiling import Source, Window
+
+SIDE = 512  # px of a window without its margin
+
+
+@torch.no_grad()
+def photo_latent(network: Network, source: Source, noise: Tensor | None, side: int = SIDE) -> Tensor | None:
+    """What ``network.latent`` makes of the whole of ``source``, from windows of ``side`` px; None for a baseline."""
+    if network.prior is None:
+        return None
+    if isinstance(network.prior, PriorGenerator):
+        assert noise is not None
+        return network.prior.of_encoded(encode(network.prior.encoder, source, side), noise)
+    assert isinstance(network.prior, Encoder)
+    return encode(network.prior, source, side)
+
+
+def encode(encoder: Encoder, source: Source, side: int) -> Tensor:
+    """``encoder(image, image)`` of the whole of ``source``."""
+    mean, spread = _contrast(source, side) if encoder.normalize_input else (0.5, 1.0)
+    rows, columns = (-(-length // MULTIPLE) for length in (source.height, source.width))
+    cells = [_Cell(encoder, *place) for place in cell_slices(rows, columns, isqrt(encoder.tokens))]
+    for inner, read in _windows(source, side, encoder.reach):
+        image = (source.window(read) - mean) / spread
+        top, left = inner.top // MULTIPLE, inner.left // MULTIPLE
+        skip = (inner.top - read.top) // MULTIPLE, (inner.left - read.left) // MULTIPLE
+        features = encoder.features(image, image)[..., skip[0] :, skip[1] :]
+        features = features[..., : -(-inner.height // MULTIPLE), : -(-inner.width // MULTIPLE)]
+        for cell in cells:
+            cell.add(features, top, left)
+    pooled = torch.stack([cell.pooled() for cell in cells], dim=1)
+    return encoder.mlp(pooled[:, 0] if encoder.tokens == 1 else pooled)
+
+
+def _windows(source: Source, side: int, margin: int) -> Iterator[tuple[Window, Window]]:
+    """Windows that cover the image without overlap, starting on the encoder's grid, each with what is read for it."""
+    for top in range(0, source.height, side):
+        for left in range(0, source.width, side):
+            bottom, right = min(top + side, source.height), min(left + side, source.width)
+            above, before = max(top - margin, 0), max(left - margin, 0)
+            below, after = min(bottom + margin, source.height), min(right + margin, source.width)
+            inner = Window(top, left, bottom - top, right - left)
+            yield inner, Window(above, before, below - above, after - before)
+
+
+def _contrast(source: Source, side: int) -> tuple[float, float]:
+    """Mean and spread over all pixels and channels, as the encoder normalises its input by."""
+    count, total, squares = 0, 0.0, 0.0
+    for inner, _ in _windows(source, side, 0):
+        image = source.window(inner).double() - 0.5  # about the middle, so that the squares lose no digits
+        count += image.numel()
+        total += image.sum().item()
+        squares += image.square().sum().item()
+    mean = total / count
+    return mean + 0.5, max(squares / count - mean**2, 0.0) ** 0.5 + CONTRAST_FLOOR
+
+
+class _Cell:
+    """Pools the features of one cell, window by window; weights are exp(score), rescaled as scores grow."""
+
+    def __init__(self, encoder: Encoder, rows: slice, columns: slice) -> None:
+        self.encoder, self.rows, self.columns = encoder, rows, columns
+        self.largest: Tensor | None = None
+        self.total = self.weight = torch.zeros(1)
+        self.scale = -torch.inf
+
+    def add(self, features: Tensor, top: int, left: int) -> None:
+        """Take in what of ``features`` (1, C, h, w), which begin at (top, left), lies in this cell."""
+        rows = slice(max(self.rows.start - top, 0), max(self.rows.stop - top, 0))
+        columns = slice(max(self.columns.start - left, 0), max(self.columns.stop - left, 0))
+        x = features[..., rows, columns].flatten(2)
+        if not x.numel():
+            return
+        if self.encoder.pooling == "max":
+            found = x.amax(dim=2)
+            self.largest = found if self.largest is None else torch.maximum(self.largest, found)
+            return
+        scores = x.new_zeros(1, 1, x.shape[2])
+        if self.encoder.pooling == "attention":
+            scores = self.encoder.score(features[..., rows, columns]).flatten(2)
+        scale = max(self.scale, scores.max().item())
+        weights = (scores - scale).double().exp()
+        kept = torch.tensor(self.scale - scale).exp().item()
+        self.total = self.total.to(x.device) * kept + (x.double() * weights).sum(dim=2)
+        self.weight = self.weight.to(x.device) * kept + weights.sum(dim=2)
+        self.scale = scale
+
+    def pooled(self) -> Tensor:
+        """The vector (1, C)."""
+        if self.largest is not None:
+            return self.largest
+        pooled: Tensor = (self.total / self.weight).float()
+        return pooled

@@ -1,0 +1,203 @@
+"""Photo files as pixels: 8 or 16 bit, colour or grey, with or without alpha, upright, and what else they say, kept.
+
+Pillow reads all formats. Of 16-bit colour it gives one byte of each number at a time, so those are decoded twice.
+"""
+
+import io
+import os
+import stat
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from blurdm.data.pairs import MIN_SIZE
+from blurdm.errors import InputError
+from blurdm.restore.metadata import orientation, reset_orientation, upright, xmp_upright
+
+FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "HEIF")
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif"})
+TIFF_DIRECTORIES = (34665, 34853)  # the tags that point to EXIF and GPS
+MODES = {"L": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "I;16N": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+MOST_SCANS = 64  # of a progressive JPEG; cameras and editors write about ten
+
+
+@dataclass(frozen=True)
+class Photo:
+    """``pixels`` are uint8 or uint16, (H, W) or (H, W, 3); ``alpha`` (H, W) of the same type, or None.
+
+    ``content`` is the file as it was read; ``info`` what Pillow says of it; ``tags`` those of a TIFF, and
+    ``directories`` what those of them hold that point to more of them: EXIF and GPS.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None
+    format: str
+    content: bytes
+    info: dict[str, Any] = field(default_factory=dict)
+    tags: Any = None
+    directories: dict[int, Any] = field(default_factory=dict)
+
+
+def read_photo(path: Path, most_bytes: int | None = None) -> Photo:
+    """The photo at ``path``; InputError for what is no photo, damaged, or takes more than ``most_bytes`` of memory."""
+    return decode_photo(read_content(path, most_bytes), str(path), most_bytes)
+
+
+def decode_photo(content: bytes, name: str, most_bytes: int | None = None) -> Photo:
+    """As ``read_photo``, from the bytes of a file; ``name`` is only named in errors."""
+    register_heif()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what is refused here, or does not matter
+            with Image.open(io.BytesIO(content), formats=_known_formats()) as image:
+                _check(image, content, most_bytes)
+                return _decoded(image, content)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    except MemoryError:
+        raise InputError(f"{name}: too large for this machine's memory") from None
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
+        if content[4:8] == b"ftyp" and not register_heif():
+            raise InputError(f"{name}: HEIC needs the plugin: pip install 'blurdm[heic]'") from None
+        reason = "not a known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+        reason = reason[:160] or type(error).__name__
+        raise InputError(f"{name}: damaged or not a photo ({reason})") from None
+
+
+def photo_bytes(width: int, height: int, samples: int, size: int) -> int:
+    """What a photo takes while it is read, restored and written: as Pillow has it, as an array, and restored."""
+    return width * height * (4 + 2 * samples * size + (samples * size if size > 1 else 0)) + (32 << 20)
+
+
+def size_of(photo: Photo) -> int:
+    """``photo_bytes`` of a photo that was read, its file included."""
+    height, width = photo.pixels.shape[:2]
+    samples = (photo.pixels.size + (0 if photo.alpha is None else photo.alpha.size)) // (height * width)
+    return photo_bytes(width, height, samples, photo.pixels.itemsize) + 2 * len(photo.content)
+
+
+def register_heif() -> bool:
+    """Let Pillow read and write HEIC where its plugin pillow-heif is installed; says whether it is."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener(thumbnails=False)
+    return True
+
+
+def _known_formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def read_content(path: Path, most_bytes: int | None = None) -> bytes:
+    """The bytes of a photo's file; InputError where there is none, or if it is larger than ``most_bytes``."""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{path}: not a file")  # a pipe would keep us waiting
+        if most_bytes is not None and found.st_size > most_bytes:
+            raise InputError(f"{path}: a file of {found.st_size >> 20} MB is too large for the memory budget")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such photo") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def _check(image: ImageFile.ImageFile, content: bytes, most_bytes: int | None) -> None:
+    """InputError, before anything is decoded, for what is not one photo of a size and kind that can be restored."""
+    width, height = image.size
+    if min(width, height) < MIN_SIZE:
+        raise InputError(f"{width}x{height} px is too small; should be at least {MIN_SIZE}x{MIN_SIZE} px")
+    samples = MODES.get(image.mode, 4)
+    needed = photo_bytes(width, height, samples, 2 if _sixteen(image) else 1)
+    if most_bytes is not None and needed > most_bytes:
+        raise InputError(
+            f"{width}x{height} px takes {needed >> 20} MB beside the model, more than the memory budget leaves;"
+            " give more with --memory"
+        )
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise InputError("holds several images; should hold one (save the frames or pages one by one)")
+    if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > MOST_SCANS:
+        raise InputError(f"a JPEG of more than {MOST_SCANS} scans takes too long to decode; save it anew")
+
+
+def _decoded(image: ImageFile.ImageFile, content: bytes) -> Photo:
+    kind = "JPEG" if image.format == "MPO" else str(image.format)  # the further pictures of an MPO are previews
+    tags, directories = (None, {}) if kind != "TIFF" else _tiff_tags(image)
+    # Pillow turns a TIFF upright by itself, and pillow-heif a HEIC
+    turn = 1 if kind in ("TIFF", "HEIF") else orientation(image.info.get("exif"))
+    pixels = _pixels(image, content)
+    pixels = upright(pixels, turn)
+    info: dict[Any, Any] = dict(image.info)
+    if info.get("exif"):
+        info["exif"] = reset_orientation(info["exif"])
+    if info.get("xmp"):
+        info["xmp"] = xmp_upright(info["xmp"])
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        colour = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
+        alpha: np.ndarray | None = np.ascontiguousarray(pixels[..., -1])
+    else:
+        colour, alpha = pixels, None
+    return Photo(np.ascontiguousarray(colour), alpha, kind, content, info, tags, directories)
+
+
+def _tiff_tags(image: Any) -> tuple[Any, dict[int, Any]]:
+    exif = image.getexif()
+    return image.tag_v2, {tag: dict(exif.get_ifd(tag)) for tag in TIFF_DIRECTORIES if tag in image.tag_v2}
+
+
+def _pixels(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
+    """As stored: (H, W) or (H, W, channels) of uint8 or uint16, a palette as colours; InputError for other kinds."""
+    if "transparency" in image.info and _sixteen(image):
+        raise InputError("16 bits with a transparent colour; should be without, or have an alpha channel")
+    if image.mode == "P" or (image.mode in ("L", "RGB") and "transparency" in image.info):
+        alpha = "A" if "transparency" in image.info else ""
+        return np.asarray(image.convert(("L" if image.mode == "L" else "RGB") + alpha))
+    if image.mode not in MODES:
+        raise InputError(f"colour mode {image.mode}; should be RGB, grey or a palette (convert it with its profile)")
+    if _sixteen(image) and image.mode in ("RGB", "RGBA", "LA"):
+        return _sixteen_bits(image, content)
+    pixels = np.asarray(image)
+    return pixels.astype(np.uint16) if pixels.dtype.itemsize == 2 else pixels
+
+
+def _sixteen(image: ImageFile.ImageFile) -> bool:
+    return image.mode.startswith("I;16") or any(";16" in str(tile.args) for tile in image.tile)
+
+
+def _sixteen_bits(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
+    """Pillow's decoders for 16-bit colour keep the higher byte; told that the bytes are the other way round, the lower.
+
+    ``N`` in the name of a raw mode is the machine's own order, ``B`` big-endian and ``L`` little-endian.
+    """
+    if image.mode == "LA":  # Pillow has no second reading of these
+        raise InputError("16-bit grey with alpha; should be 8-bit, or without alpha")
+    own = "L" if sys.byteorder == "little" else "B"
+    letters = {_raw_mode(tile.args)[-1].replace("N", own) for tile in image.tile}
+    if letters not in ({"L"}, {"B"}):
+        raise InputError("16 bits per channel in an unusual order; should be 8-bit, or saved anew")
+    (high,) = letters
+    pixels = np.asarray(image).astype(np.uint16) << 8
+    with Image.open(io.BytesIO(content), formats=_known_formats()) as again:
+        assert isinstance(again, ImageFile.ImageFile)
+        again.tile = [tile._replace(args=_swapped(tile.args, "B" if high == "L" else "L")) for tile in again.tile]
+        pixels |= np.asarray(again)
+    return pixels
+
+
+def _raw_mode(args: Any) -> str:
+    return str(args if isinstance(args, str) else args[0])
+
+
+def _swapped(args: Any, letter: str) -> Any:
+    if isinstance(args, str):
+        return args[:-1] + letter
+    return (args[0][:-1] + letter, *args[1:])

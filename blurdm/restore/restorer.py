@@ -1,0 +1,227 @@
+"""The object that restores images: arrays, PIL images and tensors, of any size, within a memory budget."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from blurdm.data.pairs import MIN_SIZE
+from blurdm.errors import InputError
+from blurdm.models.fusion import latent_of_window
+from blurdm.restore.latent import photo_latent
+from blurdm.restore.memory import RESIDENT, Costs, choose_tile, parse_memory
+from blurdm.restore.models import Model, find_model
+from blurdm.restore.photo import photo_bytes
+from blurdm.restore.tiling import TensorSource, Window, check_tile, restore_tiles
+from blurdm.seeding import derive
+
+TileLatent = Literal["photo", "tile"]
+Precision = Literal["fp32", "bf16"]
+OnTile = Callable[[int, int], None]
+Picture = TypeVar("Picture", np.ndarray, Tensor, Image.Image)
+LARGEST = {"uint8": 255, "uint16": 65535, "float32": 1, "float64": 1, "float16": 1}
+
+
+def ignore_tiles(done: int, total: int) -> None:
+    """For callers that do not watch."""
+
+
+class Restorer:
+    """Restores images with one model: ``Restorer(find_model("models/joint/seed0")).deblur(image)``.
+
+    The same image, model, seed and tiles give the same bits, whatever was restored before: the noise of the prior
+    derives from the seed and the image's own pixels. Safe to use from one thread at a time.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        memory: str | int = "2GB",
+        tile: int | None = None,
+        latent: TileLatent = "photo",
+        seed: int = 0,
+        precision: Precision | None = None,
+    ) -> None:
+        self.model, self.network = model, model.network
+        self.memory = parse_memory(memory)
+        self.latent, self.seed = latent, seed
+        self.device = str(next(self.network.parameters()).device)
+        self.precision: Precision = precision or ("bf16" if self.device.startswith("cuda") else "fp32")
+        if tile is not None:
+            check_tile(tile, self.network.multiple)
+        self.tile = tile
+        self._costs = None if tile else Costs(self.network)
+
+    def deblur(self, image: Picture, on_tile: OnTile = ignore_tiles) -> Picture:
+        """``image`` restored, as the same kind of thing, of the same size and type.
+
+        A NumPy array is (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16 or float in [0, 1]; a tensor (3, H, W) or
+        (B, 3, H, W) of uint8 or float in [0, 1]; a PIL image of mode RGB, L, RGBA or LA. Alpha stays as it is, grey
+        stays grey. ``on_tile`` hears (tiles done, tiles in all). InputError for anything else.
+        """
+        if isinstance(image, Image.Image):
+            if image.mode not in ("L", "LA", "RGB", "RGBA"):
+                raise InputError(f"an image of mode {image.mode}; should be RGB, RGBA, L or LA: image.convert('RGB')")
+            pixels = np.asarray(image)
+            grey_alpha = pixels.ndim == 3 and pixels.shape[2] == 2
+            if grey_alpha:
+                restored = np.dstack([self._array(pixels[..., 0], on_tile), pixels[..., 1]])
+            else:
+                restored = self._array(pixels, on_tile)
+            return Image.fromarray(restored)
+        if isinstance(image, Tensor):
+            return self._tensor(image, on_tile)
+        if isinstance(image, np.ndarray):
+            return self._array(image, on_tile)
+        raise InputError(f"an image is a NumPy array, a PIL image or a tensor, not a {type(image).__name__}")
+
+    def describe(self) -> str:
+        """The model, the device and the precision in one line."""
+        threads = f", {torch.get_num_threads()} threads" if self.device == "cpu" else ""
+        tiles = f"tiles of {self.tile} px" if self.tile else f"tiles as {self.memory / 2**30:.3g} GB of memory allow"
+        return f"restoring with model {self.model.name} on {self.device} in {self.precision}{threads}, {tiles}"
+
+    @property
+    def settings(self) -> str:
+        """A digest of all that was chosen and changes the result."""
+        chosen = (self.model.digest, self.seed, self.latent, self.tile or self.memory, self.precision)
+        return hashlib.sha256(repr(chosen).encode()).hexdigest()
+
+    def photo_budget(self) -> int:
+        """Bytes that a photo itself may take, as pixels and as a file, so that something is left for its tiles."""
+        return max(self.memory - RESIDENT, 0)
+
+    def tile_for(self, height: int, width: int, held: int | None = None) -> int | None:
+        """The side of the tiles for an image of this size, None for the whole of it; InputError if memory is too small.
+
+        ``held``: bytes that the image takes itself; those of an 8-bit RGB image if nothing is said.
+        """
+        if self._costs is None:
+            return self.tile
+        held = photo_bytes(width, height, 3, 1) if held is None else held
+        return choose_tile(self._costs, self.network.multiple, self.memory, height, width, held)
+
+    def _array(self, pixels: np.ndarray, on_tile: OnTile) -> np.ndarray:
+        if pixels.ndim == 3 and pixels.shape[2] == 4:
+            return np.concatenate([self.restore(pixels[..., :3], on_tile), pixels[..., 3:]], axis=2)
+        return self.restore(pixels, on_tile)
+
+    def _tensor(self, image: Tensor, on_tile: OnTile) -> Tensor:
+        if image.ndim not in (3, 4) or image.shape[-3] != 3:
+            raise InputError(f"a tensor of shape {tuple(image.shape)}; should be (3, H, W) or (B, 3, H, W)")
+        if image.dtype is not torch.uint8 and not image.is_floating_point():
+            raise InputError(f"a tensor of {image.dtype}; should be uint8, or float in [0, 1]")
+        batch = image if image.ndim == 4 else image[None]
+        plain = batch.detach().cpu()
+        arrays = (plain if plain.dtype is torch.uint8 else plain.float()).permute(0, 2, 3, 1).numpy()
+        restored = np.stack([self.restore(one, on_tile) for one in arrays])
+        result = torch.from_numpy(restored).permute(0, 3, 1, 2).to(image.device, image.dtype).contiguous()
+        return result if image.ndim == 4 else result[0]
+
+    def restore(self, pixels: np.ndarray, on_tile: OnTile = ignore_tiles, held: int | None = None) -> np.ndarray:
+        """``pixels`` (H, W) or (H, W, 3) restored, of the same type; ``held`` as in ``tile_for``."""
+        _check(pixels)
+        height, width = pixels.shape[:2]
+        source = _Pixels(pixels, self.device)
+        network, restored = self.network, np.empty_like(pixels, order="C")
+        noise = network.draw_noise([self._noise_seed(pixels)])
+        whole = photo_latent(network, source, noise) if self.latent == "photo" else None
+
+        def infer(window: Tensor, place: Window) -> Tensor:
+            latent = whole
+            if whole is not None:
+                across = (place.top / height, place.left / width, place.height / height, place.width / width)
+                latent = latent_of_window(whole, *across)
+            elif network.prior is not None:
+                latent = photo_latent(network, TensorSource(window), noise)
+            with self._autocast():
+                return network(window, latent)[-1]
+
+        def emit(top: int, rows: Tensor) -> None:
+            restored[top : top + rows.shape[1]] = _as_pixels(rows, pixels)
+
+        with torch.no_grad():
+            tile = self.tile_for(height, width, held)
+            restore_tiles(source, infer, tile, network.multiple, emit, on_tile)
+        return restored
+
+    def _noise_seed(self, pixels: np.ndarray) -> int:
+        digest = hashlib.sha256(f"{pixels.dtype} {pixels.shape}".encode())
+        for row in pixels:
+            digest.update(row.tobytes())
+        return derive(self.seed, "photo noise", digest.hexdigest())
+
+    def _autocast(self) -> Any:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16)
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    device: str | None = None,
+    memory: str | int = "2GB",
+    tile: int | None = None,
+    latent: TileLatent = "photo",
+    seed: int = 0,
+    precision: Precision | None = None,
+) -> Restorer:
+    """See ``blurdm.load``."""
+    if latent not in ("photo", "tile"):
+        raise InputError(f"latent '{latent}': should be photo or tile")
+    if precision not in (None, "fp32", "bf16"):
+        raise InputError(f"precision '{precision}': should be fp32 or bf16")
+    return Restorer(find_model(model, choose_device(device)), memory, tile, latent, seed, precision)
+
+
+def choose_device(device: str | None) -> str:
+    """``device``, or for None a GPU if there is one; InputError if there is no such device."""
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{device}': {str(error).splitlines()[0]}") from None
+    return device
+
+
+class _Pixels:
+    """A Source of an array (H, W) or (H, W, 3); grey is shown to the network as three equal channels."""
+
+    def __init__(self, pixels: np.ndarray, device: str) -> None:
+        self.pixels, self.device = pixels, device
+        self.height, self.width = pixels.shape[:2]
+
+    def window(self, window: Window) -> Tensor:
+        part = self.pixels[window.slices]
+        if part.ndim == 2:
+            part = np.broadcast_to(part[..., None], (*part.shape, 3))
+        scaled = part.astype(np.float32) / np.float32(LARGEST[part.dtype.name])
+        return torch.from_numpy(scaled).to(self.device).permute(2, 0, 1)[None]  # so laid out, channels come last
+
+
+def _as_pixels(rows: Tensor, like: np.ndarray) -> np.ndarray:
+    """``rows`` (3, h, W) in [0, 1] as (h, W) or (h, W, 3) of the type of ``like``."""
+    values = rows.mean(dim=0) if like.ndim == 2 else rows.permute(1, 2, 0)
+    largest = LARGEST[like.dtype.name]
+    scaled = values if largest == 1 else (values * largest).round()
+    result: np.ndarray = scaled.cpu().numpy().astype(like.dtype)
+    return result
+
+
+def _check(pixels: np.ndarray) -> None:
+    if pixels.dtype.name not in LARGEST:
+        raise InputError(f"an array of {pixels.dtype}; should be uint8, uint16, or float in [0, 1]")
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise InputError(f"an array of shape {pixels.shape}; should be (H, W), (H, W, 3) or (H, W, 4)")
+    if min(pixels.shape[:2]) < MIN_SIZE:
+        raise InputError(f"{pixels.shape[1]}x{pixels.shape[0]} px is too small; should be at least 16x16 px")
+    if pixels.dtype.kind == "f" and not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+        raise InputError("a float array with values outside [0, 1]; should be scaled to that range")

@@ -1,0 +1,41 @@
+"""What restoring photos asks of every registered backbone: its memory can be foreseen, its tiles cut, bf16 computed."""
+
+import numpy as np
+import pytest
+import torch
+from contracts.test_backbones import small
+from photos import picture
+from sections import small_latent
+
+from blurdm.models.build import BACKBONES, arrange, initialise
+from blurdm.models.network import Network
+from blurdm.registry import load_module, module_names
+from blurdm.restore.memory import SPARE, Costs, peak_bytes
+from blurdm.restore.models import Model
+from blurdm.restore.restorer import Restorer
+
+LATENT = small_latent(gain="1+k", fusion_init_std=0.1)
+
+
+def network_of(name: str) -> Network:
+    """A small network of this backbone with a direct encoder."""
+    backbone = load_module("backbone", BACKBONES, name).PAPER
+    network = Network("direct", backbone, LATENT, None)
+    network.backbone = small(name, LATENT)
+    initialise(network, seed=0)
+    return arrange(network.requires_grad_(False).eval())
+
+
+@pytest.mark.parametrize("name", module_names(BACKBONES))
+def test_memory_is_foreseen_and_tiles_and_bf16_work(name: str) -> None:
+    network = network_of(name)
+    image, latent = torch.rand(1, 3, 320, 256, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 8)
+    needed = peak_bytes(lambda: network(image, latent)) + image.nbytes
+    foreseen = Costs(network).tile(320, 256)
+    assert needed / SPARE < foreseen < 1.3 * needed
+    model, pixels = Model(network, name, name, {}), picture(71, 150)
+    whole = Restorer(model).deblur(pixels)
+    tile = 2 * max(network.multiple, 16)
+    for restorer in (Restorer(model, tile=tile), Restorer(model, precision="bf16")):
+        restored = restorer.deblur(pixels)
+        assert restored.shape == whole.shape and np.abs(restored.astype(int) - whole).mean() < 16
