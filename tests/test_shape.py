@@ -26,7 +26,7 @@ def test_each_level_has_its_own_depth() -> None:
     network = build_backbone(small_backbone(blocks=(1, 2, 3)), None)
     assert isinstance(network.encoders, nn.ModuleList) and isinstance(network.decoders, nn.ModuleList)
     assert [len(level) for level in network.encoders] == [1, 2, 3]  # type: ignore[arg-type]
-    assert [len(level.blocks) for level in network.decoders] == [3, 2, 1]  # type: ignore[arg-type, union-attr]
+    assert [len(level.blocks) for level in network.decoders] == [3, 2, 1]  # type: ignore[arg-type]
     same = build_backbone(small_backbone(blocks=(2, 2, 2)), None).state_dict()
     assert same.keys() == build_backbone(small_backbone(blocks=2), None).state_dict().keys()
 
