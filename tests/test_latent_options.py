@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import tiny_config
 from sections import paper_diffusion, small_latent
-from torch import Tensor, nn
+from torch import Tensor
 
 from blurdm.config import Config
 from blurdm.diffusion.estimators import Estimator
@@ -85,33 +85,36 @@ def test_tokens_share_mean_and_spread() -> None:
     torch.testing.assert_close(prior.to_standard(z), prior.standardized(images(), prior.draw_noise([0, 1])))
 
 
-class Oracle(nn.Module):
-    """An estimator that answers by a rule, (t, z_t) -> estimate."""
-
-    def __init__(self, T: int, rule: Callable[[int, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.T, self.rule = T, rule
-
-    def forward(self, condition: Tensor, time: float, z: Tensor) -> Tensor:
-        return self.rule(round(time * self.T), z)
+Rule = Callable[[int, Tensor], Tensor]
+"""(t, z_t) -> the true e_t or eps_t."""
 
 
-def with_oracles(prior: PriorGenerator, z_S: Tensor, z_start: Tensor) -> PriorGenerator:
-    """True estimators for light that arrives evenly between the noise-free ``z_start`` and ``z_S``."""
+def oracles(prior: PriorGenerator, z_S: Tensor, z_start: Tensor) -> list[Rule]:
+    """What true estimators of ``prior`` say, for light that arrives evenly between noise-free ``z_start`` and ``z_S``."""
     alpha, bar, T = prior.schedule.alpha, prior.schedule.beta_bar, prior.schedule.T
     total, growth = alpha[T] * z_start - alpha[0] * z_S, alpha[T] - alpha[0]
 
     def arrived(t: int) -> Tensor:
         return total * ((alpha[t] - alpha[0]) / growth if growth else t / T)
 
+    def residual(t: int, z: Tensor) -> Tensor:
+        return arrived(t) - arrived(t - 1)
+
     def noise(t: int, z: Tensor) -> Tensor:
         return (z - (alpha[0] * z_S + arrived(t)) / alpha[t]) / bar[t]
 
-    if prior.residual is not None:
-        prior.residual = Oracle(T, lambda t, z: arrived(t) - arrived(t - 1))  # type: ignore[assignment]
-    if prior.noise is not None:
-        prior.noise = Oracle(T, noise)  # type: ignore[assignment]
-    return prior
+    made_of = TYPES[prior.diffusion.type]
+    return [rule for rule, there in ((residual, made_of.residual), (noise, made_of.noise)) if there]
+
+
+def use(rules: list[Rule], T: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimators answer by ``rules`` from now on."""
+
+    def given(condition: Tensor, estimators: list[Estimator]) -> Callable[[float, Tensor], tuple[Tensor, ...]]:
+        assert len(estimators) == len(rules)
+        return lambda time, z: tuple(rule(round(time * T), z) for rule in rules)
+
+    monkeypatch.setattr("blurdm.models.prior.given", given)
 
 
 @pytest.mark.parametrize("supervision", SUPERVISIONS)
@@ -128,7 +131,9 @@ def with_oracles(prior: PriorGenerator, z_S: Tensor, z_start: Tensor) -> PriorGe
     ],
 )
 @torch.no_grad()
-def test_every_supervision_is_zero_for_an_oracle(over: dict[str, Any], supervision: str) -> None:
+def test_every_supervision_is_zero_for_an_oracle(
+    over: dict[str, Any], supervision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also for eta > 0, where the noise that a z_t holds changes from step to step."""
     fixed: dict[str, Any] = {"supervision": supervision, "loss": "l1", "alpha_schedule": "cosine", "beta_start": 0.01}
     prior = make_prior(**(fixed | over), standardize=True)
@@ -136,7 +141,8 @@ def test_every_supervision_is_zero_for_an_oracle(over: dict[str, Any], supervisi
     noise = prior.draw_noise([3, 4])
     z_S, z_B = prior.to_standard(encoder(blur, sharp)), prior.to_standard(prior.encoder(blur, blur))
     assert latent_loss(prior, encoder, blur, sharp, noise, prior.diffusion) > 0.01
-    with_oracles(prior, z_S, torch.zeros_like(z_B) if over.get("start") == "gaussian" else z_B)
+    true = oracles(prior, z_S, torch.zeros_like(z_B) if over.get("start") == "gaussian" else z_B)
+    use(true, prior.schedule.T, monkeypatch)
     assert latent_loss(prior, encoder, blur, sharp, noise, prior.diffusion) < 1e-5
 
 
@@ -159,17 +165,9 @@ def test_gaussian_start_holds_nothing_of_the_blur(kind: str) -> None:
     """z_T is beta_bar_T eps for every photo, but the restored latent still depends on the photo."""
     prior, usual = (make_prior(type=kind, start=start) for start in ("gaussian", "blur"))
     noise = prior.draw_noise([0, 1])
-    seen: list[list[Tensor]] = []
-    for seed in (0, 5):
-        states: list[Tensor] = []
-        estimator = prior.noise
-        assert estimator is not None
-        hook = estimator.register_forward_pre_hook(lambda module, args, states=states: states.append(args[2]))
-        prior(images(seed=seed), noise)
-        hook.remove()
-        seen.append(states)
-    assert torch.equal(seen[0][0], seen[1][0])
-    torch.testing.assert_close(seen[0][0], prior.schedule.beta_bar[-1] * noise[:, 0])
+    first, other = (prior.trajectory(images(seed=seed), noise) for seed in (0, 5))
+    assert torch.equal(first[0], other[0])
+    torch.testing.assert_close(first[0], prior.schedule.beta_bar[-1] * noise[:, 0])
     assert not torch.allclose(prior(images(), noise), prior(images(seed=5), noise))
     assert not torch.allclose(prior(images(), noise), usual(images(), noise))
 
@@ -209,7 +207,10 @@ def test_resampling_with_other_steps_and_eta() -> None:
 def test_as_much_light_is_subtracted_in_any_number_of_steps(kind: str, steps: int) -> None:
     """If the estimated light does not depend on t, neither does the restored latent on the number of steps."""
     prior = make_prior(type=kind, fixed_terminal_noise=0.0)
-    prior.residual = Oracle(5, lambda t, z: torch.full((2, 8), 0.3))  # type: ignore[assignment]
+    assert prior.residual is not None
+    for layer in prior.residual.layers:
+        layer.weight.zero_()
+        layer.bias.fill_(0.3)
     trained = prior(images(), prior.draw_noise([0, 1]))
     prior.resample(steps, None)
     torch.testing.assert_close(prior(images(), prior.draw_noise([0, 1])), trained)
