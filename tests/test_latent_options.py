@@ -90,7 +90,7 @@ Rule = Callable[[int, Tensor], Tensor]
 
 
 def oracles(prior: PriorGenerator, z_S: Tensor, z_start: Tensor) -> list[Rule]:
-    """What true estimators of ``prior`` say, for light that arrives evenly between noise-free ``z_start`` and ``z_S``."""
+    """What true estimators say, for light that arrives evenly between the noise-free ``z_start`` and ``z_S``."""
     alpha, bar, T = prior.schedule.alpha, prior.schedule.beta_bar, prior.schedule.T
     total, growth = alpha[T] * z_start - alpha[0] * z_S, alpha[T] - alpha[0]
 
