@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
+from analysis.grid_tables import ELSEWHERE
 from analysis.style import PHOTO_COLORS as COLORS
 from analysis.style import PHOTO_MARKERS as MARKERS
 from analysis.style import WIDTH
@@ -37,8 +38,10 @@ def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Fi
         figure.legend(loc="outside lower center", ncols=2)
     else:
         axes.text(0.5, 0.5, "no row can be compared with the baseline row yet", ha="center", transform=axes.transAxes)
-    waiting = int((numbers.status != "done").sum())
+    elsewhere = numbers.status == ELSEWHERE
+    waiting = int((~elsewhere & (numbers.status != "done")).sum())
     left = f" ({waiting} of {len(numbers)} rows not done)" if waiting else ""
+    left += f" ({elsewhere.sum()} rows of other test sets not shown)" if elsewhere.any() else ""
     axes.set_title(textwrap.fill(_plain(ledger.question + left), 80), fontsize=9)
     return figure
 
@@ -59,7 +62,7 @@ def _differences(numbers: pd.DataFrame, ledger: Ledger, metric: str) -> pd.DataF
         shown.loc[baseline & (numbers.n_images > 0), ["mean", "low", "high"]] = 0.0
     published = pd.Series({row.name: row.published.get(metric, np.nan) for row in ledger.rows}, dtype=float)
     shown["published"] = (published - published[ledger.baseline]).to_numpy()
-    return shown
+    return shown[numbers.status != ELSEWHERE]
 
 
 def _sweep(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:

@@ -41,6 +41,7 @@ from blurdm.metrics.protocols import METRICS as MEASURES
 from blurdm.registry import lookup
 
 REFERENCE = "baseline row"
+ELSEWHERE = "other test set"
 TEXT, COUNTS = ("row", "series", "status", "keys", "data_digest"), ("n_images", "n_photos", "n_seeds")
 MOST_NAMED = 6  # rows listed by name in the note
 TOLD = {"p": "p", "effect": "d", "detectable": "Detectable"}  # columns beside a difference
@@ -52,15 +53,16 @@ def grid_numbers(results: GridResults, resamples: Resamples) -> pd.DataFrame:
 
     Per metric: mean with interval over photos and seeds, paired difference to the baseline row with interval, p (of all
     rows compared: Holm), effect size, detectable difference and verdict; published value. A new row changes no other's
-    digits but the corrected p.
+    digits but the corrected p. A row measured on another test set than the baseline row has no numbers, but a status.
     """
-    ledger = results.ledger
-    measured = blocks(results.rows, "row", results.metrics)
-    by_row = dict(iter(results.rows.groupby("row", sort=False, observed=True)))
+    ledger, rows = results.ledger, results.comparable
+    measured = blocks(rows, "row", results.metrics)
+    by_row = dict(iter(rows.groupby("row", sort=False, observed=True)))
     table = []
     for row in ledger.rows:
         numbers: dict[str, Any] = {"row": row.name, "series": row.series, "x": _number(row, ledger)}
-        numbers |= {"status": results.states[row.name].status} | _counts(by_row.get(row.name), measured.get(row.name))
+        status = ELSEWHERE if row.name in results.elsewhere else results.states[row.name].status
+        numbers |= {"status": status} | _counts(by_row.get(row.name), measured.get(row.name))
         for metric in results.metrics:
             numbers |= _mean(measured.get(row.name), metric, resamples)
             numbers |= _difference(measured, row.name, ledger.baseline, metric, resamples)
@@ -144,7 +146,7 @@ def numbers_of(sources: Sources, grid: str) -> pd.DataFrame:
 def table_of(name: str, title: str, results: GridResults, numbers: pd.DataFrame, sources: Sources) -> Table:
     """The same from ``grid_numbers``, one line per row of the ledger; n is images / photos / seeds."""
     ledger, shown = results.ledger, measured(numbers)
-    told = {metric: protocols(results.rows.dropna(subset=[metric])) for metric in shown}
+    told = {metric: protocols(results.comparable.dropna(subset=[metric])) for metric in shown}
     protocol = one_protocol(told, name)
     columns, published = [], {row.name: row.published for row in ledger.rows}
     for metric in _in_order([*shown, *(m for row in ledger.rows for m in row.published)]):
@@ -157,7 +159,7 @@ def table_of(name: str, title: str, results: GridResults, numbers: pd.DataFrame,
         n = "/".join(str(record[part]) for part in COUNTS)
         cells |= {"n": Cell(n, runs=runs) if record["n_images"] else Cell(), "status": Cell(record["status"])}
         lines.append(Row(record["row"], record["row"], cells))
-    text = note(numbers, results, origin_note(results.rows, sources, protocol))
+    text = note(numbers, results, origin_note(results.comparable, sources, protocol))
     return finish(Table(name, title, text, protocol, tuple(columns), tuple(lines)))
 
 
@@ -261,8 +263,12 @@ def _steps(numbers: pd.DataFrame) -> str:
 
 
 def _open_rows(numbers: pd.DataFrame) -> list[str]:
-    waiting = numbers[numbers.status != "done"]
-    return [f"Not done: {len(waiting)} of {count(len(numbers), 'row')}."] if len(waiting) else []
+    elsewhere = numbers[numbers.status == ELSEWHERE]
+    waiting = numbers[~numbers.status.isin(["done", ELSEWHERE])]
+    told = [f"Not done: {len(waiting)} of {count(len(numbers), 'row')}."] if len(waiting) else []
+    if len(elsewhere):
+        told.append(f"Measured on another test set than the baseline row, so not compared here: {len(elsewhere)}.")
+    return told
 
 
 def _published_note(ledger: Ledger) -> list[str]:

@@ -108,13 +108,14 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Images:
-    """What a finished evaluate run measured: ``rows`` (arm, scene, image, metrics), what holds for all of them, and the
-    cost figures by arm.
+    """What a finished evaluate run measured: ``rows`` (arm, scene, image, metrics), what holds for all of them, the
+    cost figures by arm, and the layout of the test set.
     """
 
     rows: pd.DataFrame
     origin: dict[str, Any]
     cost: dict[str, dict[str, Any]]
+    layout: str
 
 
 def read_run(entry: Mapping[str, Any], folder: Path) -> Images:
@@ -135,7 +136,13 @@ def read_run(entry: Mapping[str, Any], folder: Path) -> Images:
         "protocol": str(result.get("protocol", NOT_STATED)),
         "data_digest": str(read_json(folder / "provenance.json").get("data_digest")),
     }
-    return Images(rows, origin, result.get("cost", {}))
+    layout = layout_tested(read_json(folder / "config.json").get("sections", {}))
+    return Images(rows, origin, result.get("cost", {}), layout)
+
+
+def layout_tested(sections: Mapping[str, Any]) -> str:
+    """The layout of the test set that an evaluate run with these config sections measured on."""
+    return str((sections.get("test") or sections.get("data") or {}).get("layout", "unknown"))
 
 
 def cost_rows(read: Sequence[Images]) -> pd.DataFrame:

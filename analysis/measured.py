@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.load import layout_tested
 from analysis.published import METHODS, Published
 from analysis.sources import Sources
 from blurdm.errors import InputError
@@ -86,7 +87,7 @@ def _cost(sources: Sources, key: str, arm: str) -> dict[str, Any]:
 def _describe(sources: Sources, origin: str, method: str, rows: pd.DataFrame, costs: pd.DataFrame) -> Measured:
     key = str(rows.key.iloc[0])
     model = sources.model(key)
-    layout = str(sources.section(sources.folder(key), "data").get("layout", "unknown"))
+    layout = layout_tested(read_json(sources.folder(key) / "config.json").get("sections", {}))
     return Measured(origin, method, rows, costs, layout, sources.section(model, "backbone") if model else {})
 
 

@@ -16,7 +16,7 @@ from analysis.formats import FORMATS
 from analysis.grid import build_grid, main
 from analysis.grid_plots import grid_plot
 from analysis.grid_results import GRID_COLUMNS, collect_grid
-from analysis.grid_tables import grid_numbers, read_numbers, statistics, table_of
+from analysis.grid_tables import ELSEWHERE, grid_numbers, read_numbers, statistics, table_of
 from analysis.load import ORIGIN_COLUMNS, write_csv
 from analysis.sources import Sources
 from analysis.stats import Resamples
@@ -255,6 +255,28 @@ def test_grid_without_a_swept_number_is_drawn_row_by_row(ledger: Path) -> None:
         == 6
     )
     assert len(lines["published"].get_xdata()) == 3
+
+
+def test_a_row_of_another_test_set_is_kept_but_not_compared(ledger: Path) -> None:
+    other = json.loads(ledger.read_text())["rows"][3]["name"]
+    for seed in (0, 1):
+        run = folder(ledger, 3, seed)
+        for file, was, now in (
+            ("provenance.json", "0123456789abcdef", "f" * 16),
+            ("config.json", '"sections": {', '"sections": {"test": {"layout": "hide"}, '),
+            ("result.json", '"standard"', '"realblur"'),
+        ):
+            text = (run / file).read_text()
+            assert was in text
+            (run / file).write_text(text.replace(was, now))
+    results = collect_grid(ledger)
+    assert results.elsewhere == [other] and other in set(results.rows.row) and other not in set(results.comparable.row)
+    numbers = grid_numbers(results, RESAMPLES)
+    mine = numbers[numbers.row == other].iloc[0]
+    assert mine.status == ELSEWHERE and pd.isna(mine.psnr) and pd.isna(mine.psnr_difference)
+    assert numbers[numbers.row != other].psnr.notna().all()
+    axes, _ = drawn(ledger)
+    assert "1 rows of other test sets not shown" in axes.get_title().replace("\n", " ")
 
 
 def test_runs_on_different_data_and_bad_ledgers_are_one_line(ledger: Path, tmp_path: Path) -> None:
