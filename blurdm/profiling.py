@@ -23,12 +23,6 @@ COUNTED = (
 )
 STEPS = 3
 CHEAP = 100e9  # MACs: a second or two of one core; dearer steps are timed on a CPU only if asked for
-PUBLISHED = {  # as the paper calls them
-    "mimo_unet": "MIMO-UNet+",
-    "stripformer": "Stripformer",
-    "fftformer": "FFTformer",
-    "loformer": "LoFormer-S",
-}
 ARMS = {"baseline": "baseline", "joint": "BlurDM"}
 
 Size = tuple[int, int]
@@ -83,16 +77,16 @@ def print_all(config: Config, device: str, threads: int, size: Size, published: 
     The same rows go to the JSON file ``out``; ``published`` is a YAML file with the paper's numbers, used if it exists.
     """
     torch.set_num_threads(threads)
-    printed = read_yaml(published)["cost"] if published.is_file() else {}
+    printed = read_yaml(published) if published.is_file() else {}
     title = f"one {size[0]} x {size[1]} image on {_place(device)}; in brackets: the paper, 256 x 256 on an RTX 3090"
     table = _table(title, "backbone", "network", "parameters")
     rows = []
     for name in module_names(BACKBONES):
         paper: Backbone = load_module("backbone", BACKBONES, name).PAPER
-        for place, (kind, arm) in enumerate(ARMS.items()):
+        for (kind, arm), method in zip(ARMS.items(), ("baseline", "blurdm"), strict=True):
             network = _network(config.model_copy(update={"backbone": paper}), kind, device)
             cost = measure_cost(network, device, size)
-            told = {key: value[place] for key, value in _numbers(printed.get(PUBLISHED.get(name, ""))).items()}
+            told = _printed(printed, name, method)
             rows.append({"backbone": name, "arm": arm, **cost, **{f"published_{key}": v for key, v in told.items()}})
             table.add_row(name, arm, *_beside(_figures(cost), told))
     console = Console()
@@ -108,9 +102,11 @@ def _network(config: Config, kind: Any, device: str) -> Network:
     return network.eval().to(device)
 
 
-def _numbers(entry: Any) -> dict[str, list[float]]:
-    """The lists [baseline, BlurDM] of an entry of the paper's table."""
-    return {key: value for key, value in (entry or {}).items() if isinstance(value, list)}
+def _printed(published: dict[str, Any], backbone: str, method: str) -> dict[str, float]:
+    """The figures of the paper's cost table for a backbone, by our name; empty where it has none."""
+    called = published.get("backbones", {}).get(backbone)
+    figures: dict[str, float] = published.get("cost", {}).get("numbers", {}).get(called, {}).get(method, {})
+    return figures
 
 
 def _beside(figures: Sequence[str], told: dict[str, float]) -> list[str]:

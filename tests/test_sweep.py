@@ -153,7 +153,7 @@ def test_cancel_leaves_alone_what_got_the_number_of_a_killed_sweep(
         (["--grid", "nope"], "grid 'nope' is not known; known: ablation_"),
         (["--grid", "ablation_steps", "--preset", "nope"], "preset 'nope' is not known; known: demo"),
         (["--grid", "ablation_steps", "--set", "diffusion.stepz=3"], "diffusion.stepz"),
-        (["plan", "--grid", "ablation_steps", "--set", "data.root=/nowhere"], "/nowhere: no such data folder"),
+        (["--grid", "smoke", "--preset", "gopro_mimo_unet", "--set", "data.root=/no"], "/no: no such data folder"),
         (["status", "--grid", "ablation_type", "--runs", "/nowhere"], "no such sweep yet"),
         (["--grid", "smoke", "--scheduler", "asha"], "--scheduler: only with --executor ray"),
         (["--grid", "smoke", "--detach"], "--detach: only with --executor slurm"),
