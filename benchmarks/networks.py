@@ -6,7 +6,6 @@ for each, less what it had before the pass.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
 from benchmarks.plain_networks import plain
+from blurdm.cost import peak_mb, reset_peak
 from blurdm.models.build import BACKBONES, arrange, build_backbone
 from blurdm.models.prior import PriorGenerator
 from blurdm.models.published import DIFFUSION, LATENT
@@ -65,23 +65,25 @@ def seconds(made: nn.Module, given: tuple[Tensor, Tensor], device: str) -> float
     return clock() - started
 
 
-def peak(case: str, form: str) -> int:
+def peak(case: str, form: str) -> float:
     """MB by which a fresh process grows in one pass on the CPU."""
     code = "import sys; from benchmarks.networks import grown; print(grown(*sys.argv[1:]))"
     root = Path(__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code, case, form], capture_output=True, text=True, check=True, cwd=root
     )
-    return round(float(done.stdout))
+    return float(done.stdout)
 
 
 def grown(case: str, form: str) -> float:
     """What ``peak`` runs in its process."""
     torch.set_num_threads(1)
     made, given = network(case, form), inputs(case, "cpu")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reset_peak("cpu")
+    before = peak_mb("cpu")
     seconds(made, given, "cpu")
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    after = peak_mb("cpu")
+    return after - before if before is not None and after is not None else float("nan")
 
 
 def measure(case: str, rounds: int, device: str) -> dict[str, object]:
@@ -116,7 +118,7 @@ def main() -> int:
         assert isinstance(memory, dict)
         height, width = CASES[case]
         figures = [f"{row[name]:.2f}" for name in ("plain", "ours", "ratio")]
-        table.add_row(case.split()[0], f"{height} x {width}", *figures, *(str(memory[form]) for form in FORMS))
+        table.add_row(case.split()[0], f"{height} x {width}", *figures, *(f"{memory[form]:.0f}" for form in FORMS))
     Console().print(table)
     return 0
 

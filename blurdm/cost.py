@@ -37,7 +37,7 @@ def measure_cost(network: Network, device: str, size: tuple[int, int] = (SIDE, S
     noise = image_noise(network, 0, "cost")
     macs = count_macs(_restore, network, blur, noise)
     seconds = []
-    _reset_peak(device)
+    reset_peak(device)
     for _ in range(REPEATS):
         started = time.perf_counter()
         _restore(network, blur, noise)
@@ -48,7 +48,7 @@ def measure_cost(network: Network, device: str, size: tuple[int, int] = (SIDE, S
         "parameters": count_parameters(network),
         "macs": macs,
         "seconds_per_image": statistics.median(seconds),
-        "peak_memory_mb": _peak_mb(device),
+        "peak_memory_mb": peak_mb(device),
         "side": size[0] if size[0] == size[1] else list(size),
         "threads": torch.get_num_threads(),
     }
@@ -58,7 +58,7 @@ def _restore(network: Network, blur: Tensor, noise: Tensor | None) -> None:
     network.restore(blur, blur if network.kind == "pretrain" else None, noise)
 
 
-def _reset_peak(device: str) -> None:
+def reset_peak(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         return
@@ -67,7 +67,7 @@ def _reset_peak(device: str) -> None:
         control.write_text("5")  # Linux: sets the peak resident size back to the present one
 
 
-def _peak_mb(device: str) -> float | None:
+def peak_mb(device: str) -> float | None:
     """Peak of the process (CPU, libraries included) or of the allocator (CUDA); None where it cannot be known."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
