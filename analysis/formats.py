@@ -12,6 +12,7 @@ from analysis.latex import escape, sentence, table_environment
 from analysis.table import Cell, Column, Row, Table
 from blurdm.runs import write_bytes
 
+SPACIOUS = 8  # columns up to which heads are set in one line
 MOST_COLUMNS = 12  # of a LaTeX tabular; a wider table is set as several below each other
 COUNTS = ("n_images", "n_photos", "n_seeds")
 
@@ -123,7 +124,7 @@ def _tabular(table: Table, columns: tuple[Column, ...]) -> list[str]:
     kinds = "".join("l" if column.kind == "label" else "c" for column in columns)
     lines = [r"\resizebox{\ifdim\width>\linewidth \linewidth\else \width\fi}{!}{%"]
     lines += [rf"\begin{{tabular}}{{l{kinds}}}", r"\toprule"]
-    headings = [_stacked(list(filter(None, re.split(r" (?=\()", c.heading, maxsplit=1)))) for c in columns]
+    headings = [_stacked(_heading(column, narrow=len(columns) > SPACIOUS)) for column in columns]
     lines += [" & ".join([escape(table.heading), *headings]) + r" \\", r"\midrule"]
     before = ""
     for row in table.rows:
@@ -134,6 +135,11 @@ def _tabular(table: Table, columns: tuple[Column, ...]) -> list[str]:
         before = row.group
         lines.append(" & ".join([escape(row.label), *(_latex_cell(table.cell(row, c)) for c in columns)]) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}}"]
+
+
+def _heading(column: Column, narrow: bool) -> list[str]:
+    """The lines of a column's head: the unit below the title, which is a word per line where there are many columns."""
+    return list(filter(None, re.split(r" (?=[\w(])" if narrow else r" (?=\()", column.heading)))
 
 
 def _latex_cell(cell: Cell) -> str:
@@ -147,7 +153,8 @@ def _stacked(lines: list[str], mark: str = "%s") -> str:
     first = mark.replace("%s", first)
     if not below:
         return first
-    small = "".join(rf"\\[-2pt]{{\scriptsize {line}}}" for line in below)
+    gap = "0pt" if "underline" in mark else "-2pt"  # the rule needs room
+    small = "".join(rf"\\[{gap if place == 0 else '-2pt'}]{{\scriptsize {line}}}" for place, line in enumerate(below))
     return rf"\begin{{tabular}}[t]{{@{{}}c@{{}}}}{first}{small}\end{{tabular}}"
 
 
