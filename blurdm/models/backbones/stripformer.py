@@ -51,7 +51,11 @@ def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
 
 
 class Stripformer(nn.Module):
-    """forward(image, latent) -> [restored], in [0, 1] up to over- and undershoot."""
+    """forward(image, latent) -> [restored], in [0, 1] up to over- and undershoot.
+
+    The published prediction script pads to multiples of 32. Rows and columns attend to what is padded as well, so where
+    an image needs padding there, its restoration differs a little from that script's.
+    """
 
     def __init__(self, backbone: Backbone, latent: Latent | None) -> None:
         super().__init__()
