@@ -1,16 +1,19 @@
 """``python benchmarks/networks.py``: the networks against their plain forms: CPU seconds, ratio, peak memory.
 
-Both forms are timed in one process by turns, on random weights of the published size; memory is that of a fresh process
-for each, less what it had before the pass.
+Each form runs in a process of its own, by turns, on the same random weights of the published size. ``plain`` has the
+system's allocator, as a script has that sets nothing; ``kept`` is the plain form with the allocator that our commands
+set. Memory is what the first pass adds to the process's peak.
 """
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 
 import torch
 from rich.console import Console
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
 from benchmarks.plain_networks import plain
+from blurdm.allocator import keep_freed_memory
 from blurdm.cost import peak_mb, reset_peak
 from blurdm.models.build import BACKBONES, arrange, build_backbone
 from blurdm.models.prior import PriorGenerator
@@ -34,18 +38,18 @@ CASES = {
     "stripformer": (256, 256),
     "stripformer 720p": (720, 1280),
 }
-FORMS = ("plain", "ours")
+FORMS = ("plain", "kept", "ours")
 
 
 def network(case: str, form: str) -> nn.Module:
-    """The network of ``case`` with a prior; ``plain``: in contiguous format, as it is written down."""
+    """The network of ``case`` with a prior; the plain forms in contiguous format, as they are written down."""
     torch.manual_seed(0)
     name = case.split()[0]
     if name == "prior":
         made: nn.Module = PriorGenerator(LATENT, DIFFUSION)
     else:
         made = build_backbone(load_module("backbone", BACKBONES, name).PAPER, LATENT)
-    return (plain(made) if form == "plain" else arrange(made)).eval()
+    return (arrange(made) if form == "ours" else plain(made)).eval()
 
 
 def inputs(case: str, device: str) -> tuple[Tensor, Tensor]:
@@ -65,40 +69,50 @@ def seconds(made: nn.Module, given: tuple[Tensor, Tensor], device: str) -> float
     return clock() - started
 
 
-def peak(case: str, form: str) -> float:
-    """MB by which a fresh process grows in one pass on the CPU."""
-    code = "import sys; from benchmarks.networks import grown; print(grown(*sys.argv[1:]))"
-    root = Path(__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, "-c", code, case, form], capture_output=True, text=True, check=True, cwd=root
-    )
-    return float(done.stdout)
-
-
-def grown(case: str, form: str) -> float:
-    """What ``peak`` runs in its process."""
+def serve(case: str, form: str, device: str) -> None:
+    """What a process does: says what a first pass added to its peak, in MB, then for every line it reads, seconds."""
     torch.set_num_threads(1)
-    made, given = network(case, form), inputs(case, "cpu")
-    reset_peak("cpu")
-    before = peak_mb("cpu")
-    seconds(made, given, "cpu")
-    after = peak_mb("cpu")
-    return after - before if before is not None and after is not None else float("nan")
+    if form != "plain":
+        keep_freed_memory()
+    made, given = network(case, form).to(device), inputs(case, device)
+    reset_peak(device)
+    before = peak_mb(device) or math.nan
+    seconds(made, given, device)
+    print((peak_mb(device) or math.nan) - before, flush=True)
+    for _ in sys.stdin:
+        print(seconds(made, given, device), flush=True)
 
 
-def measure(case: str, rounds: int, device: str) -> dict[str, object]:
-    """Medians over ``rounds`` turns after one that is not counted."""
-    made, given = {form: network(case, form).to(device) for form in FORMS}, inputs(case, device)
-    taken: dict[str, list[float]] = {form: [] for form in FORMS}
-    for turn in range(rounds + 1):
-        for form in FORMS:
-            spent = seconds(made[form], given, device)
-            if turn:
-                taken[form].append(spent)
-    medians = {form: statistics.median(values) for form, values in taken.items()}
-    ratios = [one / other for one, other in zip(taken["plain"], taken["ours"], strict=True)]
-    memory = {form: peak(case, form) for form in FORMS} if device == "cpu" else dict.fromkeys(FORMS, 0)
-    return {"case": case, **medians, "ratio": statistics.median(ratios), "memory": memory}
+class Form:
+    """The process of one form of a network; ``memory`` is what a pass adds to its peak, in MB."""
+
+    def __init__(self, case: str, form: str, device: str) -> None:
+        code = "import sys; from benchmarks.networks import serve; serve(*sys.argv[1:])"
+        command = [sys.executable, "-c", code, case, form, device]
+        root = Path(__file__).parent.parent
+        self.process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=root, bufsize=1)
+        self.memory = self._told()
+
+    def seconds(self) -> float:
+        """Of one pass."""
+        assert self.process.stdin is not None
+        print(file=self.process.stdin)
+        return self._told()
+
+    def _told(self) -> float:
+        assert self.process.stdout is not None
+        return float(self.process.stdout.readline())
+
+
+def measure(case: str, rounds: int, device: str) -> dict[str, float]:
+    """Medians over ``rounds`` turns, after a pass that is not counted: seconds, ratios to ours, MB."""
+    forms = {name: Form(case, name, device) for name in FORMS}
+    turns = [{name: form.seconds() for name, form in forms.items()} for _ in range(rounds)]
+    for form in forms.values():
+        form.process.communicate()
+    row = {name: statistics.median(turn[name] for turn in turns) for name in FORMS}
+    row |= {f"{name}/ours": statistics.median(turn[name] / turn["ours"] for turn in turns) for name in FORMS[:-1]}
+    return row | {f"{name}, MB": form.memory for name, form in forms.items()}
 
 
 def main() -> int:
@@ -107,18 +121,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     table = Table(title=f"one image on {options.device}, one thread, median of {options.rounds}")
-    for column in ("network", "size", "plain, s", "ours, s", "ratio", "plain, MB", "ours, MB"):
+    columns = ("plain", "kept", "ours", "plain/ours", "kept/ours", "plain, MB", "kept, MB", "ours, MB")
+    for column in ("network", "size", *columns):
         table.add_column(column, justify="right")
     for case in options.cases:
         row = measure(case, options.rounds, options.device)
-        print(json.dumps(row), file=sys.stderr)
-        memory = row["memory"]
-        assert isinstance(memory, dict)
+        print(json.dumps({"case": case, **row}), file=sys.stderr)
         height, width = CASES[case]
-        figures = [f"{row[name]:.2f}" for name in ("plain", "ours", "ratio")]
-        table.add_row(case.split()[0], f"{height} x {width}", *figures, *(f"{memory[form]:.0f}" for form in FORMS))
+        told = [f"{row[name]:.0f}" if name.endswith("MB") else f"{row[name]:.2f}" for name in columns]
+        table.add_row(case.split()[0], f"{height} x {width}", *told)
     Console().print(table)
     return 0
 

@@ -27,21 +27,23 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", module_names(BACKBONES))
 def test_a_backbone_and_its_gradients_equal_the_plain_form(name: str) -> None:
+    """In double precision, where only the matrices that are stored in single may differ: outputs are up to 20."""
     paper = load_module("backbone", BACKBONES, name).PAPER
     ours = build_backbone(paper.model_copy(update={"width": 8, "blocks": 1, "dropout": 0.0}), small_latent())
     initialise(ours, seed=0)
     with torch.no_grad():  # what starts as all ones would hide a mistake
         for parameter in ours.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    other = plain(deepcopy(ours))
+    other = plain(deepcopy(ours).double())
     replaced = {type(module) for module in other.modules()} & set(FORMS.values())
     assert bool(replaced) or name not in MEASURED, "the plain form must be another one"
-    outputs = [network(example(2, 3, 37, 61), example(2, 8, seed=1))[-1] for network in (ours, other)]
+    image, latent = example(2, 3, 37, 61).double(), example(2, 8, seed=1).double()
+    outputs = [network(image, latent)[-1] for network in (ours.double(), other)]
     torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-5)
     for output in outputs:
         output.square().mean().backward()
     for one, two in zip(gradients(ours).values(), gradients(other).values(), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["dual", "blur", "noise", "residual", "mlp", "none"])

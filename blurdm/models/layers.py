@@ -1,6 +1,5 @@
 """Layers that several backbones are made of."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,7 +24,7 @@ class Pointwise(nn.Conv2d):
         weight = self.weight.flatten(1)
         if not x.is_contiguous():
             return F.linear(x.permute(0, 2, 3, 1), weight, self.bias).permute(0, 3, 1, 2)
-        y = torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2))
+        y = weight @ x.flatten(2)
         return (y if self.bias is None else y + self.bias[:, None]).unflatten(2, x.shape[2:])
 
 
