@@ -15,7 +15,7 @@ PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.d
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0: done; 2: wrong input, told in one line per mistake; 143: stopped on request, state saved."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     try:
         code: int = parsed.command(parsed)
         return code
@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Of every command there is."""
     parser = argparse.ArgumentParser(prog="blurdm", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
