@@ -1,4 +1,4 @@
-# make demo | test | lint | ui | weights | clean. Each does its own set-up and does nothing twice.
+# make demo | test | lint | docs | ui | weights | clean. Each does its own set-up and does nothing twice.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Compiled bytecode is worth seconds in every one of the chain's processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format ui weights clean
+.PHONY: demo test lint format docs ui weights clean
 .DELETE_ON_ERROR:
 
 # Photos to table: data, baseline, control and the three stages for three seeds, evaluation, report, MLflow.
@@ -38,6 +38,11 @@ format: $(READY)
 	ruff check --fix .
 	ruff format .
 
+# The site in site/index.html; a dead link, or a page that cannot be made, ends it. As a module, so that its hooks find
+# what is not installed.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --quiet --strict
+
 ui: $(READY)
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
 
@@ -52,4 +57,4 @@ $(READY): requirements.lock pyproject.toml
 # What the chain made; the environment and downloaded weights stay.
 clean:
 	find results -mindepth 1 -maxdepth 1 ! -name evidence -exec rm -rf {} + 2>/dev/null || true
-	rm -rf runs reports models chain data/pairs data/demo data/evidence data/.evidence.fresh data/evidence_pairs mlflow.db mlflow.db.lock mlartifacts dvc_plots .dvc/cache .dvc/tmp
+	rm -rf site runs reports models chain data/pairs data/demo data/evidence data/.evidence.fresh data/evidence_pairs mlflow.db mlflow.db.lock mlartifacts dvc_plots .dvc/cache .dvc/tmp

@@ -15,7 +15,7 @@ PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.d
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0: done; 2: wrong input, told in one line per mistake; 143: stopped on request, state saved."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     try:
         code: int = parsed.command(parsed)
         return code
@@ -30,12 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Of every command there is."""
     parser = argparse.ArgumentParser(prog="blurdm", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
     _add_models(commands)
     _add_deblur(commands)
+    _add_app(commands)
     _add_export(commands)
     _add_data(commands)
     _add_weights(commands)
@@ -103,6 +105,17 @@ def _add_deblur(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     deblur.add_argument("--precision", choices=["fp32", "bf16"], help="default: bf16 on a GPU, fp32 on a CPU")
     deblur.add_argument("--seed", type=int, default=0, help="of the prior's noise")
     deblur.set_defaults(command=_deblur)
+
+
+def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    app = commands.add_parser("app", help="a page in the browser that restores photos; nothing leaves this machine")
+    app.add_argument("--port", type=int, default=0, help="of 127.0.0.1 (default: any that is free)")
+    app.add_argument("--model", action="append", default=[], help="a further run, model file or name; may be repeated")
+    app.add_argument(
+        "--models", type=Path, default=Path("models"), metavar="FOLDER", help="of exported runs (%(default)s)"
+    )
+    app.add_argument("--memory", default="2GB", help="what restoring may take (%(default)s)")
+    app.set_defaults(command=_app)
 
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -229,6 +242,14 @@ def _deblur(parsed: argparse.Namespace) -> int:
     options = ("model", "device", "memory", "tile", "latent", "seed", "precision")
     chosen = {name: getattr(parsed, name) for name in options}
     return deblur(parsed.photos, parsed.out, chosen, parsed.jobs, parsed.threads, parsed.compare)
+
+
+def _app(parsed: argparse.Namespace) -> int:
+    try:
+        from blurdm.app.server import serve
+    except ModuleNotFoundError as error:
+        raise InputError(f"the page needs the package {error.name}: pip install 'blurdm[app]'") from None
+    return serve(parsed.port, parsed.models, parsed.model, parsed.memory)
 
 
 def _export_model(parsed: argparse.Namespace) -> int:

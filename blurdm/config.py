@@ -40,7 +40,7 @@ class Synthesis(Section):
     train_pairs: Count = Field(description="pairs per training photo")
     test_pairs: Count = Field(description="pairs per test photo")
     window: tuple[Count, Count] = Field(description="height and width of a pair, px (smaller where the photo is)")
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0)] = Field(description="of windows and camera paths")
 
 
 class Data(Section):
@@ -52,7 +52,7 @@ class Data(Section):
         description="scenes carved from train: number or names"
     )
     val_images: Count = Field(description="images of these scenes measured during training, evenly spaced")
-    batch_size: Count
+    batch_size: Count = Field(description="crops per optimisation step, over all ranks")
     crop: Annotated[int, Field(ge=16)] = Field(description="side of the square training crop, px")
     flips: bool = Field(description="random horizontal and vertical flips")
     rotations: bool = Field(description="random rotations by multiples of 90 degrees")
@@ -66,21 +66,23 @@ class Elsewhere(Section):
 
 
 class Backbone(Section):
-    name: str
+    """The network that restores, alike with and without prior."""
+
+    name: str = Field(description="a file of blurdm/models/backbones")
     width: Count = Field(description="channels at full resolution")
     blocks: Count | Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         description="depth: one number for every level, or one per level (each backbone says which those are)"
     )
-    dropout: Fraction
+    dropout: Fraction = Field(description="rate, where the backbone has it")
 
 
 class Latent(Section):
     """The latent, its encoder, and how it enters the backbone."""
 
-    size: Count
+    size: Count = Field(description="numbers per latent vector; 256 in the paper")
     tokens: Literal[1, 4, 16] = Field(description="latent vectors per image, on a square grid; 1 in the paper")
     features: Count = Field(description="channels of the encoder's residual blocks")
-    blocks: Count
+    blocks: Count = Field(description="residual blocks of the encoder")
     sharp_batch_norm: bool = Field(description="batch normalisation in the sharp encoder, as released")
     unshuffle: Literal[1, 2, 4] = Field(
         description="pixel-unshuffle of the input; 4 in the paper, the rest by strided convs"
@@ -99,22 +101,22 @@ class Latent(Section):
 class Loss(Section):
     """The image loss, shared by every stage that trains on images."""
 
-    content: Literal["charbonnier", "l1"]
+    content: Literal["charbonnier", "l1"] = Field(description="of the difference of pixels")
     fft: Literal["none", "height", "2d"] = Field(description="height: the released 1-D transform; 2d: the true one")
-    fft_weight: NonNegative
+    fft_weight: NonNegative = Field(description="weight of the L1 difference of Fourier coefficients")
     clamp: bool = Field(description="clamp the outputs to the image range before the loss, as released")
 
 
 class Optimisation(Section):
     """How one stage is optimised."""
 
-    optimizer: Literal["adam", "adamw"]
+    optimizer: Literal["adam", "adamw"] = Field(description="adamw decouples the weight decay")
     lr_min: NonNegative = Field(description="end of the cosine")
-    betas: tuple[Fraction, Fraction]
-    weight_decay: NonNegative
+    betas: tuple[Fraction, Fraction] = Field(description="decay of the means of gradient and squared gradient")
+    weight_decay: NonNegative = Field(description="of all weights")
     grad_clip: Positive | None = Field(description="largest gradient norm; null: no clipping, as released")
     ema: Fraction = Field(description="decay of the weight average that a stage ends with; 0: the plain weights")
-    validate_every: Count
+    validate_every: Count = Field(description="steps between two measurements on validation images")
 
 
 class Warmup(Section):
@@ -123,16 +125,16 @@ class Warmup(Section):
     warmup_iterations: Annotated[int, Field(ge=0)] = Field(
         description="encoder learns the known exposure length; 0: off"
     )
-    warmup_lr: Positive
-    warmup_batch_size: Count
+    warmup_lr: Positive = Field(description="learning rate of the warm-up, the start of its cosine")
+    warmup_batch_size: Count = Field(description="crops per step of the warm-up")
     encoder_lr_scale: Positive = Field(description="encoder's learning rate relative to the backbone's; 1 in the paper")
 
 
 class TwoPhases(Optimisation):
     """A control trained as long as stages 1 and 3 together: a fresh optimiser and cosine per phase, as there."""
 
-    iterations: tuple[Count, ...]
-    lr: tuple[Positive, ...]
+    iterations: tuple[Count, ...] = Field(description="optimisation steps of each phase")
+    lr: tuple[Positive, ...] = Field(description="learning rate at the start of each phase's cosine")
 
     @model_validator(mode="after")
     def _same_length(self) -> "TwoPhases":
@@ -148,8 +150,8 @@ class TwoPhases(Optimisation):
 
 
 class OnePhase(Optimisation):
-    iterations: Count
-    lr: Positive
+    iterations: Count = Field(description="optimisation steps")
+    lr: Positive = Field(description="learning rate at the start of the cosine")
 
     @property
     def phases(self) -> list[tuple[int, float]]:
@@ -179,24 +181,26 @@ class Diffusion(OnePhase):
     start: Literal["blur", "gaussian"] = Field(
         description="z_T: the blur latent plus noise, as in the paper; gaussian: the noise alone"
     )
-    alpha_schedule: str
+    alpha_schedule: str = Field(description="how the exposure grows: a name in ALPHA of blurdm/diffusion/schedules.py")
     alpha_start: Positive = Field(description="alpha_0; positive because the last reverse step divides by it")
     alpha_end: Positive = Field(description="alpha_T")
-    beta_schedule: str
-    beta_start: NonNegative
-    beta_end: NonNegative
+    beta_schedule: str = Field(description="how the noise grows: a name in BETA there")
+    beta_start: NonNegative = Field(description="beta_1")
+    beta_end: NonNegative = Field(description="beta_T")
     noise_rule: Literal["official", "paper", "variance"] = Field(description="beta-bar from alpha and beta")
     fixed_terminal_noise: NonNegative | None = Field(description="scale the noise so that beta-bar_T has this value")
-    first_step: Literal["exact", "released"]
+    first_step: Literal["exact", "released"] = Field(
+        description="last reverse step: exact: Eq. 10; released: with the factor that the released code drops"
+    )
     eta: Annotated[float, Field(ge=0, le=1)] = Field(description="0: deterministic, as in the paper; 1: ancestral")
-    estimator_layers: Annotated[int, Field(ge=2)]
+    estimator_layers: Annotated[int, Field(ge=2)] = Field(description="linear layers of each estimator")
     estimator_init_std: Positive | None = Field(description="normal init of each estimator's last layer; null: default")
     condition_init: Literal["scratch", "sharp"] = Field(
         description="sharp: blur encoder starts from the stage-1 encoder"
     )
     standardize: bool = Field(description="diffuse latents of zero mean and unit spread (not in the paper)")
     standardize_crops: Count = Field(description="training crops over which mean and spread are taken")
-    loss: Literal["charbonnier", "l1", "l2"]
+    loss: Literal["charbonnier", "l1", "l2"] = Field(description="between latents; l1 in the paper")
     supervision: Literal["final", "residual_sum", "path"] = Field(
         description="final: z_0, as in the paper; residual_sum: and the total of e_t; path: every z_t"
     )
@@ -214,7 +218,7 @@ class Joint(Optimisation):
     iterations: Annotated[int, Field(ge=0)] = Field(
         description="0: stage 1's backbone and stage 2's generator put together, not trained further"
     )
-    lr: Positive
+    lr: Positive = Field(description="learning rate at the start of the cosine")
     start: Literal["stages", "pretrain", "scratch"] = Field(
         description="what is trained on: stages 1 and 2, as in the paper; stage 1 alone (1+3); nothing (3)"
     )
@@ -238,7 +242,9 @@ class Joint(Optimisation):
 
 
 class Evaluate(Section):
-    metrics: tuple[str, ...]
+    """What is measured on test images, and how they are restored for that."""
+
+    metrics: tuple[str, ...] = Field(description="psnr, ssim, lpips, lpips_256, dists, niqe, musiq")
     protocol: str = Field(description="how each metric is computed: standard, blurdm or realblur")
     foreign: bool = Field(description="also restore with another photo's latent, to see whether the prior is used")
     steps: Count | None = Field(description="reverse steps when restoring; null: as many as in training")
@@ -254,7 +260,7 @@ class Evaluate(Section):
 class Config(Section):
     """The whole truth about a chain; ``seeds`` says which training seeds it is run with."""
 
-    seeds: tuple[Annotated[int, Field(ge=0)], ...]
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(description="training seeds, a chain of runs each")
     synthesis: Synthesis | None
     data: Data
     test: Elsewhere | None

@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ FLAGS = (
     "--no-first-run",
     "--hide-scrollbars",
 )
-TIMEOUT = 60  # s
+TIMEOUT = 20  # s
 
 
 class Browser:
@@ -58,14 +59,14 @@ class Browser:
         os.close(self._receive)
         shutil.rmtree(self._profile, ignore_errors=True)
 
-    def open(self, page: Path, width: int = 1200, height: int = 900) -> None:
-        """Load ``page`` in a window of that size in CSS pixels; a narrow one is a phone."""
+    def open(self, page: Path | str, width: int = 1200, height: int = 900) -> None:
+        """Load ``page``, a file or an address, in a window of that size in CSS pixels; a narrow one is a phone."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._call("Emulation.setDeviceMetricsOverride", **size)
         self.requests.clear()
         self.complaints.clear()
         self._loaded = False
-        self._call("Page.navigate", url=page.resolve().as_uri())
+        self._call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not self._loaded:
             self._take(self._message())
 
@@ -83,6 +84,25 @@ class Browser:
         at: dict[str, Any] = {"x": left + across * width, "y": top + height / 2, "button": "left", "clickCount": 1}
         for kind in ("mousePressed", "mouseReleased"):
             self._call("Input.dispatchMouseEvent", type=kind, **at)
+
+    def drop(self, selector: str, file: Path) -> None:
+        """A file dragged from the desktop onto the element."""
+        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        x, y = self.run(f"(() => {{ const b = {box}; return [b.left + b.width / 2, b.top + b.height / 2] }})()")
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self._call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def save_to(self, folder: Path) -> None:
+        """Put what is downloaded into ``folder`` without a question."""
+        self._call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
+    def wait(self, expression: str, seconds: float = TIMEOUT) -> None:
+        """Until the JavaScript is true."""
+        end = time.monotonic() + seconds
+        while not self.run(expression):
+            assert time.monotonic() < end, f"not so after {seconds} s: {expression}"
+            time.sleep(0.05)
 
     def press(self, key: str, times: int = 1) -> None:
         """A key, given to whatever has the focus."""

@@ -20,15 +20,16 @@ def slider(before: str, after: str, label: str, names: tuple[str, str] = ("befor
     return Template((HERE / "slider.html").read_text()).substitute({k: escape(v) for k, v in texts.items()})
 
 
-def page(title: str, body: str, style: str = "", script: str = "") -> str:
+def page(title: str, body: str, style: str = "", script: str = "", policy: str = "") -> str:
     """A whole document around ``body`` (HTML) with the sliders' style and script, and more of both on request.
 
-    Its content policy lets the browser run and draw what is in the file and ask nobody for anything.
+    Its content policy lets the browser run and draw what is in the file and ask nobody for anything, but for what the
+    directives in ``policy`` allow.
     """
     style, script = STYLE + style, SCRIPT + script
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)};"
-        " base-uri 'none'; form-action 'none'"
+        f" base-uri 'none'; form-action 'none'; {policy}"
     )
     parts = {"title": escape(title), "body": body, "style": style, "script": script, "policy": policy}
     return Template((HERE / "page.html").read_text()).substitute(parts)

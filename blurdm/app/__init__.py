@@ -1,0 +1,1 @@
+"""The local page of ``blurdm app``: drop a photo, watch, compare before and after, save. Nothing leaves the machine."""

@@ -1,0 +1,217 @@
+"""What MkDocs does to these pages: other files' text is included, links follow it, the reference is made from the code.
+
+``<!-- include FILE "HEADING" -->`` stands for the text below that heading of a Markdown file of this repository, or
+without a heading for the whole text; so every idea is written down in one place.
+"""
+
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout, suppress
+from html import unescape
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any
+from unittest.mock import patch
+
+import matplotlib
+from latex2mathml.converter import convert
+from markdown.extensions.toc import slugify
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from analysis.figures.schedules import schedules
+from analysis.style import styled
+from blurdm.cli import main, parser
+from blurdm.config import Config
+from blurdm.config_file import load_config
+from experiments import sweep
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+INCLUDE = re.compile(r'^<!-- include (\S+?)(?: "(.+)")? -->$', re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^(#+) (.+)$")
+MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+ANALYSES = ("build", "grid", "report", "trace", "verify")
+WIDTH = "100"  # of the text of --help
+
+places: dict[tuple[str, str], str] = {}
+"""(file of the repository, slug of a heading in it or "" for the whole) -> where on the site its text is."""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what is made from the code, and learn which text is on which page."""
+    canonical = load_config(REPOSITORY / "params.yaml")
+    made: dict[str, str | bytes] = {
+        "reference/commands.md": _commands_page(),
+        "reference/config.md": _config_page(canonical.model_dump()),
+        "schedules.svg": _schedules(canonical.diffusion.model_dump()),
+    }
+    for name, content in made.items():
+        files.append(File.generated(config, name, content=content))
+    places.clear()
+    for file in files.documentation_pages():
+        for source, heading in INCLUDE.findall(file.content_string):
+            text = _included(source, heading)
+            places.setdefault((source, ""), file.src_uri)
+            places.setdefault((source, slugify(heading, "-")), file.src_uri)
+            for title in _headings(text):
+                places.setdefault((source, slugify(title, "-")), f"{file.src_uri}#{slugify(title, '-')}")
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put in the included text; point links to where things are on the site."""
+
+    def put(match: re.Match[str]) -> str:
+        return _linked(_included(match[1], match[2]), match[1], page, config, files)
+
+    own = _linked(markdown, f"docs/{page.file.src_uri}", page, config, files)
+    return INCLUDE.sub(put, own)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """LaTeX as MathML, which browsers draw by themselves."""
+    return MATHS.sub(lambda m: convert(unescape(m[2]), display="inline" if m[1] == "span" else "block"), html)
+
+
+def _included(source: str, heading: str) -> str:
+    text = (REPOSITORY / source).read_text()
+    if not heading:
+        return text.partition("\n")[2]  # the page has a title of its own
+    lines = text.splitlines(keepends=True)
+    headings = [(number, len(found[1]), found[2]) for number, found in _heading_lines(text)]
+    for start, depth, title in headings:
+        if title == heading:
+            ends = [number for number, level, _ in headings if number > start and level <= depth]
+            # a document's own title stands for what comes before its first section
+            ends += [number for number, level, _ in headings if number > start and depth == 1]
+            return "".join(lines[start + 1 : min(ends, default=len(lines))])
+    raise PluginError(f"{source}: has no heading '{heading}'")
+
+
+def _heading_lines(text: str) -> Iterator[tuple[int, re.Match[str]]]:
+    """Number and match of every heading; a comment in a block of code is none."""
+    in_code = False
+    for number, line in enumerate(text.splitlines()):
+        in_code ^= line.startswith("```")
+        found = None if in_code else HEADING.match(line)
+        if found:
+            yield number, found
+
+
+def _headings(text: str) -> list[str]:
+    return [found[2] for _, found in _heading_lines(text)]
+
+
+def _linked(text: str, source: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """``text`` of the file ``source`` with links as they must be on ``page``."""
+
+    def link(match: re.Match[str]) -> str:
+        target, _, anchor = match[1].partition("#")
+        if ":" in match[1] or (source == f"docs/{page.file.src_uri}" and not target):
+            return match[0]
+        path = os.path.normpath(PurePosixPath(source).parent / target) if target else source
+        place = places.get((path, anchor))
+        if place is None and path.startswith("docs/"):
+            place = path.removeprefix("docs/") + (f"#{anchor}" if anchor else "")
+        if place is None and (REPOSITORY / path).is_file():
+            place = f"files/{path}"  # a file that is looked at, such as an example of options
+            if files.get_file_from_path(place) is None:
+                files.append(File.generated(config, place, abs_src_path=str(REPOSITORY / path)))
+        if place is None:
+            raise PluginError(f"{source}: the link {match[1]} leads nowhere on the site, nor to a file")
+        return f"]({os.path.relpath(place, PurePosixPath(page.file.src_uri).parent)})"
+
+    return LINK.sub(link, text)
+
+
+def _commands_page() -> str:
+    """Every command with the text of its ``--help``."""
+    parts = ["# Commands", "", "What `--help` prints, of every command there is."]
+    for words in _commands(parser()):
+        parts += _help(f"blurdm {' '.join(words)}", main, words)
+    parts += _help("python experiments/sweep.py", sweep.main, [])
+    for name in ANALYSES:
+        parts += _help(f"python -m analysis.{name}", import_module(f"analysis.{name}").main, [])
+    return "\n".join(parts) + "\n"
+
+
+def _commands(parser: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command of an argparse parser, from the ones with sub-commands to these."""
+    choices = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+    if words and (not choices or parser.get_default("command")):
+        yield words
+    for name, child in (item for found in choices for item in found.items()):
+        yield from _commands(child, (*words, name))
+
+
+def _help(title: str, main: Callable[[list[str]], int], words: Any) -> list[str]:
+    told = io.StringIO()
+    with redirect_stdout(told), suppress(SystemExit), patch.dict(os.environ, COLUMNS=WIDTH, NO_COLOR="1"):
+        main([*words, "--help"])
+    return ["", f"## `{title}`", "", "```text", told.getvalue().strip(), "```"]
+
+
+def _config_page(canonical: dict[str, Any]) -> str:
+    """Every key: what it may be, what it is in params.yaml, what it means."""
+    schema = Config.model_json_schema()
+    intro = (
+        "What a config says, key by key; `section.key=value` after `--set` changes one. A config states every key:"
+        " there are no defaults, and no key that is not listed here."
+    )
+    parts = ["# Configuration", "", intro]
+    for name, field in schema["properties"].items():
+        section = _section(field, schema["$defs"])
+        if section is None:
+            rows = {name: field}
+            parts += ["", f"## `{name}`", ""]
+        else:
+            rows = section["properties"]
+            parts += ["", f"## `{name}`", "", section.get("description", "").replace("\n", " "), ""]
+        values = {name: canonical[name]} if section is None else canonical[name] or {}
+        parts += ["| key | may be | in `params.yaml` | meaning |", "| --- | --- | --- | --- |"]
+        for key, about in rows.items():
+            value = f"`{_yaml(values[key])}`" if key in values else "–"
+            parts.append(f"| `{key}` | {_kind(about)} | {value} | {about['description']} |")
+    return "\n".join(parts) + "\n"
+
+
+def _section(field: dict[str, Any], defined: dict[str, Any]) -> dict[str, Any] | None:
+    """The section that a key of the config is, also one that may be null."""
+    references = [option["$ref"] for option in (field, *field.get("anyOf", ())) if "$ref" in option]
+    return defined[references[0].rpartition("/")[2]] if references else None
+
+
+def _kind(about: dict[str, Any]) -> str:
+    """A JSON schema in words."""
+    if "anyOf" in about:
+        return " or ".join(_kind(option) for option in about["anyOf"])
+    if "enum" in about:
+        return ", ".join(f"`{value}`" for value in about["enum"])
+    kind = str(about["type"])
+    if kind == "array":
+        items = about.get("prefixItems")
+        return f"list of {len(items)}: {_kind(items[0])}" if items else f"list of: {_kind(about['items'])}"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {about[name]:g}" for name, sign in signs.items() if name in about]
+    return " ".join([{"string": "text", "boolean": "`true`, `false`", "null": "`null`"}.get(kind, kind), *bounds])
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_yaml(one) for one in value)}]"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _schedules(diffusion: dict[str, Any]) -> bytes:
+    """The report's figure of the schedules as SVG."""
+    drawn = io.BytesIO()
+    with styled(), matplotlib.rc_context({"svg.hashsalt": "schedules"}):
+        schedules(diffusion).savefig(drawn, format="svg", metadata={"Date": None})
+    return drawn.getvalue()
