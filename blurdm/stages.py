@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from blurdm.config import Optimisation
+from blurdm.data.cache import Frames
 from blurdm.data.layouts import count_report, scan
 from blurdm.data.splits import build_index
 from blurdm.errors import InputError
@@ -31,7 +33,7 @@ from blurdm.runs import (
     read_json,
     write_json,
 )
-from blurdm.training.batches import TrainingData
+from blurdm.training.batches import TrainingData, tell_note
 from blurdm.training.checkpoint import save_weights
 from blurdm.training.distributed import rank
 from blurdm.training.joint import joint_network, joint_phases, steps_before
@@ -129,9 +131,13 @@ def prepare(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progre
 
     index = build_index(Path(data.root), data.layout, data.val_scenes, report)
     write_json(out / "index.json", index)
+    counts = {split: sum(pair["split"] == split for pair in index["pairs"]) for split in ("train", "val", "test")}
+    for split in ("train", "val"):
+        if resources.cache is not None and counts[split]:
+            # what every training will need; it would decode it itself
+            Frames.load(index, Path(data.root), split, resources.cache, partial(tell_note, on_progress))
     for line in count_report(scan(Path(data.root), data.layout), data.layout):
         on_progress(Progress(1, 1, unit="pair", note=line))
-    counts = {split: sum(pair["split"] == split for pair in index["pairs"]) for split in ("train", "val", "test")}
     return {"metrics": {f"{split}_pairs": count for split, count in counts.items()}, "data_digest": index["digest"]}
 
 
@@ -155,7 +161,7 @@ def _train_on_images(
 ) -> Metrics:
     sections = run.sections
     section = getattr(sections, kind)
-    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources)
+    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources, on_progress)
     network = Network(kind, sections.backbone, None if kind == "baseline" else sections.latent, None)
     module = image_module(network, sections.seed).to(data.device)
     phases: list[Phase] = []
@@ -171,7 +177,7 @@ def _train_on_images(
 def diffusion(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
     """Stage 2: blur encoder and estimators, against the frozen sharp encoder."""
     sections = run.sections
-    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources)
+    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources, on_progress)
     generator, phases = latent_task(sections, inputs["pretrain"], data)
     trained = _loop(generator, phases, sections.diffusion, run, out, resources, on_progress)
     return _trained(trained, out, 0)
@@ -180,7 +186,7 @@ def diffusion(run: Run, inputs: Inputs, out: Path, resources: Resources, on_prog
 def joint(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
     """Stage 3: backbone and prior generator together."""
     sections = run.sections
-    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources)
+    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources, on_progress)
     network = joint_network(sections, inputs, data)
     phases = joint_phases(network, sections, inputs, data)
     trained = _loop(nn.ModuleDict({"network": network}), phases, sections.joint, run, out, resources, on_progress)
