@@ -77,8 +77,9 @@ class Run:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """What the key is made of, and what ``config.json`` holds: fully resolved, nothing taken as default."""
-        sections = {name: identity(getattr(self.sections, name)) for name in self.reads}
+        """What the key is made of, and what ``config.json`` holds: fully resolved, less what is plain."""
+        read = {name: identity(getattr(self.sections, name)) for name in self.reads}
+        sections = {name: value for name, value in read.items() if value != {}}
         inputs = {name: i.key if isinstance(i, Run) else i for name, i in self.inputs.items()}
         return {"stage": self.stage, "version": self.version, "sections": sections, "inputs": inputs}
 
@@ -90,7 +91,8 @@ class Run:
     def hashed(self, text: Callable[[Any], str]) -> str:
         """The key, made from the ``text`` of each section; a plan of many runs asks for that once per section."""
         values = [(name, self.seed if name == "seed" else getattr(self.config, name)) for name in sorted(self.reads)]
-        sections = ",".join([f'"{name}":{text(value)}' for name, value in values])
+        texts = [(name, text(value)) for name, value in values]
+        sections = ",".join([f'"{name}":{made}' for name, made in texts if made != "{}"])
         needed = [(name, f'"{i.key}"' if isinstance(i, Run) else canonical_json(i)) for name, i in self.inputs.items()]
         inputs = ",".join([f'"{name}":{value}' for name, value in sorted(needed)])
         stage = f'"stage":"{self.stage}","version":{self.version}'

@@ -120,9 +120,9 @@ def validation_psnr(restore: Restore, images: list[tuple[Tensor, Tensor]]) -> fl
 
 
 def _whole(frame: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(frame).to(device).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(frame.copy()).to(device).permute(2, 0, 1)[None].float() / 255
 
 
 def tell_note(on_progress: Callable[[Progress], None], text: str) -> None:
     """Pass on what is said before the first step."""
-    on_progress(Progress(0, 1, note=text))
+    on_progress(Progress(0, 1, unit="note", note=text))

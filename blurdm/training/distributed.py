@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from blurdm.models.precision import widened
+
 Rows = TypeVar("Rows", Tensor, Tensor | None)
 
 
@@ -113,6 +115,9 @@ class _WholeBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
+        return self._normalised(widened(x)).to(x.dtype)
+
+    def _normalised(self, x: Tensor) -> Tensor:
         mean = _Mean.apply(x.mean((0, 2, 3)))
         centred = x - mean[:, None, None]
         variance = _Mean.apply(centred.square().mean((0, 2, 3)))
