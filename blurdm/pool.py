@@ -126,7 +126,9 @@ def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Con
     def tell(progress: Progress) -> None:
         nonlocal last
         now = time.monotonic()
-        if progress.step == progress.total or now - last > 0.1:
+        if progress.unit == "note":
+            connection.send(progress)
+        elif progress.step == progress.total or now - last > 0.1:
             last = now
             connection.send(progress)
 

@@ -48,6 +48,7 @@ def never() -> bool:
 class Resources:
     """Where and how a stage runs. Never part of a key: none may change a result (CPU: for a given ``threads``).
 
+    A checkpoint is written every ``checkpoint_seconds``, or less often where that would take a hundredth of the time.
     ``ranks`` processes train together, each on a GPU of its own, or on ``threads`` CPU threads of its own: the same
     steps as one takes, up to rounding (and but for dropout, whose masks each rank draws for itself).
     """

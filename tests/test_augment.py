@@ -74,7 +74,7 @@ def test_mapped_frames_equal_those_in_memory(
         assert equal(memory, Frames.load(index, root, "train", cache, told.append))
         (folder,) = cache.iterdir()
         assert [path.name for path in sorted(folder.glob("*.u8"))] == ["000.u8", "001.u8"]
-        assert told == [f"decoding images once: 0 MB in 2 files to {folder}"]
+        assert told == [f"decoding images once: 0.0 MB in 2 files to {folder}"]
     Frames.load(build_index(root, "gopro", ("s0",)), root, "train", cache)
     assert len(list(cache.iterdir())) == 2  # the same data split otherwise
 
@@ -111,7 +111,7 @@ def test_frames_that_do_not_fit_on_the_disk_are_refused(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match="0 MB needed for decoded images, 0 MB free; free some, or put the runs"):
+    with pytest.raises(InputError, match="0.0 MB needed for decoded images, 0.0 MB free; free some, or put the runs"):
         Frames.load(*data, "train", tmp_path / "cache")
 
 

@@ -50,7 +50,7 @@ def mapped(folder: Path, sizes: Sequence[int], decode: Decode, source: dict[str,
 
 
 def megabytes(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _name(number: int) -> str:

@@ -18,7 +18,7 @@ from blurdm.errors import InputError, StopRequested
 from blurdm.runs import Progress, Resources, write_bytes
 from blurdm.seeding import derive
 from blurdm.training.arithmetic import narrowed
-from blurdm.training.checkpoint import load_checkpoint, save_checkpoint
+from blurdm.training.checkpoint import Checkpoints, load_checkpoint
 from blurdm.training.distributed import (
     agreed,
     mean_over_ranks,
@@ -67,6 +67,7 @@ class Loop:
         self.module, self.phases, self.section, self.compute = module, phases, section, compute
         self.key, self.seed, self.out = key, seed, out
         self.resources, self.on_progress = resources, on_progress
+        self.checkpoints = Checkpoints(out / "checkpoint", resources.checkpoint_seconds)
         self.total = sum(phase.iterations for phase in phases)
         self.step = 0
         self.optimizer: torch.optim.Optimizer | None = None
@@ -81,27 +82,34 @@ class Loop:
 
     def run(self) -> nn.Module:
         """Train to the end and return the resulting module; StopRequested after saving if asked to stop."""
-        with torch.random.fork_rng():
-            self._continue()
-            if self.total == 0:
-                self._measure_untrained()
-            saved = time.monotonic()
-            while self.step < self.total:
-                started = time.monotonic()
-                phase, local = self._locate(self.step)
-                if local == 0:
-                    self._begin(phase)
-                loss, parts = self._update(phase, local)
-                self.step += 1
-                self._report(phase, local + 1, loss, parts, time.monotonic() - started)
-                if agreed(self.resources.stop()):
-                    self._save()
-                    raise StopRequested(f"stopped and saved at step {self.step} of {self.total}")
-                if time.monotonic() - saved > self.resources.checkpoint_seconds:
-                    self._save()
-                    saved = time.monotonic()
+        try:
+            with torch.random.fork_rng():
+                self._continue()
+                if self.total == 0:
+                    self._measure_untrained()
+                while self.step < self.total:
+                    self._advance()
+            self.checkpoints.wait()
+        finally:
+            self.checkpoints.close()
         self._write_history()
         return self.result
+
+    def _advance(self) -> None:
+        """One step, and what is due after it."""
+        started = time.monotonic()
+        phase, local = self._locate(self.step)
+        if local == 0:
+            self._begin(phase)
+        loss, parts = self._update(phase, local)
+        self.step += 1
+        self._report(phase, local + 1, loss, parts, time.monotonic() - started)
+        if agreed(self.resources.stop()):
+            self._save()
+            self.checkpoints.wait()
+            raise StopRequested(f"stopped and saved at step {self.step} of {self.total}")
+        if self.checkpoints.due():
+            self._save()
 
     def _measure_untrained(self) -> None:
         """The one row of zero steps: the loss on what the first step would see, and the validation."""
@@ -174,11 +182,11 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "history": json.dumps(self.history),
         }
-        save_checkpoint(self.out / "checkpoint", state)
+        self.checkpoints.save(state)
         self._write_history()
 
     def _continue(self) -> None:
-        state = load_checkpoint(self.out / "checkpoint", self.key)
+        state = load_checkpoint(self.out / "checkpoint", self.key, self._tell)
         if state is None:
             return
         self.step = state["step"]
@@ -193,6 +201,10 @@ class Loop:
         validated = [row["val_psnr"] for row in self.history if "val_psnr" in row]
         self.measured = {"val_psnr": validated[-1]} if validated else {}
         self.on_progress(Progress(self.step, self.total, note=f"continued at step {self.step}"))
+
+    def _tell(self, text: str) -> None:
+        if not rank():
+            self.on_progress(Progress(0, self.total, unit="note", note=text))
 
     def _write_history(self) -> None:
         """The history as of this step: rows that a killed process logged beyond its checkpoint are not kept twice."""
