@@ -257,6 +257,24 @@ class Evaluate(Section):
     images_per_scene: Annotated[int, Field(ge=0)] = Field(description="restored images kept per scene, for looking at")
 
 
+class Compute(Section):
+    """How training computes, as far as it changes a result. What is plain takes no part in keys."""
+
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        description="tf32: products and convolutions of a GPU, fp32 on a CPU; bf16: the networks, but for latents,"
+        " estimators and losses",
+        json_schema_extra={"plain": "fp32"},
+    )
+    micro_batches: Count = Field(
+        description="parts that a batch is computed in, one after another, for less memory; batch normalisation sees"
+        " a part at a time",
+        json_schema_extra={"plain": 1},
+    )
+
+
+PLAIN = Compute(precision="fp32", micro_batches=1)
+
+
 class Config(Section):
     """The whole truth about a chain; ``seeds`` says which training seeds it is run with."""
 
@@ -264,6 +282,7 @@ class Config(Section):
     synthesis: Synthesis | None
     data: Data
     test: Elsewhere | None
+    compute: Compute
     backbone: Backbone
     latent: Latent
     loss: Loss
@@ -276,11 +295,19 @@ class Config(Section):
 
 
 def identity(section: Any) -> Any:
-    """What of a config value takes part in a key: all but places (fields marked ``place``), as plain JSON data."""
+    """What of a config value takes part in a key, as plain JSON data.
+
+    All but places (fields marked ``place``), and settings that are what every run had before there was a choice (the
+    value that a field is marked ``plain`` with): so runs keep the keys that they were made under.
+    """
     if not isinstance(section, Section):
         return section
-    places = {n for n, f in type(section).model_fields.items() if (f.json_schema_extra or {}).get("place")}  # type: ignore[union-attr]
-    return section.model_dump(mode="json", exclude=places)
+    left_out = set()
+    for name, field in type(section).model_fields.items():
+        marks: Any = field.json_schema_extra or {}
+        if marks.get("place") or ("plain" in marks and marks["plain"] == getattr(section, name)):
+            left_out.add(name)
+    return section.model_dump(mode="json", exclude=left_out)
 
 
 def canonical_json(value: Any) -> str:

@@ -29,12 +29,12 @@ class Stage:
 
 STAGES = {
     "prepare": Stage(("data",), ()),
-    "baseline": Stage(("data", "backbone", "loss", "baseline", "seed"), ("prepare",)),
-    "direct": Stage(("data", "backbone", "latent", "loss", "direct", "seed"), ("prepare",), version=2),
-    "pretrain": Stage(("data", "backbone", "latent", "loss", "pretrain", "seed"), ("prepare",)),
-    "diffusion": Stage(("data", "latent", "diffusion", "seed"), ("prepare", "pretrain"), version=2),
+    "baseline": Stage(("data", "backbone", "loss", "baseline", "compute", "seed"), ("prepare",)),
+    "direct": Stage(("data", "backbone", "latent", "loss", "direct", "compute", "seed"), ("prepare",), version=2),
+    "pretrain": Stage(("data", "backbone", "latent", "loss", "pretrain", "compute", "seed"), ("prepare",)),
+    "diffusion": Stage(("data", "latent", "diffusion", "compute", "seed"), ("prepare", "pretrain"), version=2),
     "joint": Stage(
-        ("data", "backbone", "latent", "loss", "diffusion", "joint", "seed"),
+        ("data", "backbone", "latent", "loss", "diffusion", "joint", "compute", "seed"),
         ("prepare", "pretrain", "diffusion"),
         version=2,
     ),
@@ -73,6 +73,7 @@ def check(config: Config, source: str) -> None:
             )
         _check_diffusion(config.diffusion)
         _check_freeze(config)
+        _check_micro_batches(config)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
 
@@ -87,6 +88,17 @@ def _check_diffusion(diffusion: Diffusion) -> None:
             f"diffusion.supervision: 'residual_sum' needs a type with a residual estimator ({estimating}),"
             f" not '{diffusion.type}'"
         )
+
+
+def _check_micro_batches(config: Config) -> None:
+    count = config.compute.micro_batches
+    sizes = {"data.batch_size": config.data.batch_size}
+    for name in ("direct", "pretrain"):
+        section = getattr(config, name)
+        sizes |= {f"{name}.warmup_batch_size": section.warmup_batch_size} if section.warmup_iterations else {}
+    for name, size in sizes.items():
+        if size % count:
+            raise InputError(f"compute.micro_batches: {count}: {name} {size} should be a multiple of it")
 
 
 def _check_freeze(config: Config) -> None:

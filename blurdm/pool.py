@@ -1,6 +1,5 @@
 """Run several runs side by side, one local process each: a crash of one is none of another, and every core has work."""
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,9 +19,6 @@ from blurdm.runs import Progress, Resources, Run, finished, never
 # import torch._dynamo at their first step; evaluation needs pyiqa.
 PRELOAD = ["blurdm.stages", "torch._dynamo"]
 PRELOAD_FOR = {"prepare": [], "evaluate": ["blurdm.stages", "pyiqa"]}
-# glibc's mallopt parameters and values: keep freed memory for the next step instead of returning it to the system,
-# which would have the kernel clear every large activation anew (a tenth of a training step).
-MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 64 * 2**20, -3: 2**30}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
 
 
 def run_all(
@@ -105,14 +101,6 @@ class _Pool:
                 os.kill(process.pid, signal.SIGTERM)
 
 
-def keep_freed_memory() -> None:
-    """For a process that trains; Linux."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        for option, value in MALLOC_OPTIONS.items():
-            libc.mallopt(option, value)
-
-
 def use_devices(slot: int, ranks: int) -> None:
     """Before CUDA starts: have this process and its ranks see ``ranks`` of the GPUs only, in turn over the slots."""
     import torch
@@ -127,7 +115,6 @@ def use_devices(slot: int, ranks: int) -> None:
 def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Connection) -> None:
     """A worker process: runs one run and tells of it through ``connection``. ``slot`` numbers those at work at once."""
     stop_with_parent()
-    keep_freed_memory()
     from blurdm.stages import run_stage
 
     if resources.device == "cuda":
@@ -139,7 +126,9 @@ def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Con
     def tell(progress: Progress) -> None:
         nonlocal last
         now = time.monotonic()
-        if progress.step == progress.total or now - last > 0.1:
+        if progress.unit == "note":
+            connection.send(progress)
+        elif progress.step == progress.total or now - last > 0.1:
             last = now
             connection.send(progress)
 

@@ -50,7 +50,9 @@ class Display:
     def progress(self, run: Run, progress: Progress) -> None:
         """Show ``progress`` of ``run``; a note is always printed as a line in a log."""
         label = self.labels.get(run.key, run.stage)
-        if self.console.is_terminal:
+        if progress.unit == "note":
+            self.console.print(f"{label}: {progress.note}", highlight=False, markup=False, soft_wrap=True)
+        elif self.console.is_terminal:
             if run.key not in self.tasks:
                 self.tasks[run.key] = self.bars.add_task(label, total=progress.total, numbers="")
             self.bars.update(

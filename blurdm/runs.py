@@ -48,6 +48,7 @@ def never() -> bool:
 class Resources:
     """Where and how a stage runs. Never part of a key: none may change a result (CPU: for a given ``threads``).
 
+    A checkpoint is written every ``checkpoint_seconds``, or less often where that would take a hundredth of the time.
     ``ranks`` processes train together, each on a GPU of its own, or on ``threads`` CPU threads of its own: the same
     steps as one takes, up to rounding (and but for dropout, whose masks each rank draws for itself).
     """
@@ -77,8 +78,9 @@ class Run:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """What the key is made of, and what ``config.json`` holds: fully resolved, nothing taken as default."""
-        sections = {name: identity(getattr(self.sections, name)) for name in self.reads}
+        """What the key is made of, and what ``config.json`` holds: fully resolved, less what is plain."""
+        read = {name: identity(getattr(self.sections, name)) for name in self.reads}
+        sections = {name: value for name, value in read.items() if value != {}}
         inputs = {name: i.key if isinstance(i, Run) else i for name, i in self.inputs.items()}
         return {"stage": self.stage, "version": self.version, "sections": sections, "inputs": inputs}
 
@@ -90,7 +92,8 @@ class Run:
     def hashed(self, text: Callable[[Any], str]) -> str:
         """The key, made from the ``text`` of each section; a plan of many runs asks for that once per section."""
         values = [(name, self.seed if name == "seed" else getattr(self.config, name)) for name in sorted(self.reads)]
-        sections = ",".join([f'"{name}":{text(value)}' for name, value in values])
+        texts = [(name, text(value)) for name, value in values]
+        sections = ",".join([f'"{name}":{made}' for name, made in texts if made != "{}"])
         needed = [(name, f'"{i.key}"' if isinstance(i, Run) else canonical_json(i)) for name, i in self.inputs.items()]
         inputs = ",".join([f'"{name}":{value}' for name, value in sorted(needed)])
         stage = f'"stage":"{self.stage}","version":{self.version}'
@@ -159,7 +162,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write by temporary file, fsync and rename: readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -5,13 +5,16 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from blurdm.allocator import keep_freed_memory
 from blurdm.config import Optimisation
+from blurdm.data.cache import Frames
 from blurdm.data.layouts import count_report, scan
 from blurdm.data.splits import build_index
 from blurdm.errors import InputError
@@ -31,7 +34,8 @@ from blurdm.runs import (
     read_json,
     write_json,
 )
-from blurdm.training.batches import TrainingData
+from blurdm.training.arithmetic import arithmetic, describe
+from blurdm.training.batches import TrainingData, tell_note
 from blurdm.training.checkpoint import save_weights
 from blurdm.training.distributed import rank
 from blurdm.training.joint import joint_network, joint_phases, steps_before
@@ -42,6 +46,7 @@ from blurdm.training.tasks import image_module, image_phases, latent_task, warmu
 OnProgress = Callable[[Progress], None]
 Inputs = Mapping[str, Path]
 Metrics = dict[str, Any]
+Train = Callable[[Run, Inputs, Path, Resources, OnProgress], Metrics]
 HEARTBEAT_SECONDS = 1.0
 TRAINED = ("baseline", "direct", "pretrain", "diffusion", "joint")  # the stages that several ranks share
 
@@ -70,6 +75,7 @@ def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progre
     write_json(folder / "config.json", run.description)
     origin = provenance(resources)
     inputs = {name: i.folder(root) for name, i in run.inputs.items() if isinstance(i, Run)}
+    keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(resources.threads)
     started = time.monotonic()
@@ -90,12 +96,14 @@ def _metrics(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progr
     if resources.ranks == 1:
         return FUNCTIONS[run.stage](run, inputs, out, resources, on_progress)
     section = getattr(run.sections, run.stage)
+    parts = run.sections.compute.micro_batches
+    shared = f"{resources.ranks} ranks" + (f" x {parts} micro-batches" if parts > 1 else "")
     sizes = {"data.batch_size": run.sections.data.batch_size}
     if getattr(section, "warmup_iterations", 0):
         sizes[f"{run.stage}.warmup_batch_size"] = section.warmup_batch_size
     for name, size in sizes.items():
-        if size % resources.ranks:
-            raise InputError(f"{name}: {size} does not divide by {resources.ranks} ranks; should be a multiple of that")
+        if size % (resources.ranks * parts):
+            raise InputError(f"{name}: {size} does not divide by {shared}; should be a multiple of that")
     return on_ranks(FUNCTIONS[run.stage], (run, inputs, out), resources, on_progress)
 
 
@@ -120,6 +128,17 @@ def _data_digest(folder: Path, inputs: Inputs) -> str:
     return digest
 
 
+def in_arithmetic(train: Train) -> Train:
+    """``train`` with products and convolutions as its config says."""
+
+    @wraps(train)
+    def trained(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
+        with arithmetic(run.sections.compute, resources.device):
+            return train(run, inputs, out, resources, on_progress)
+
+    return trained
+
+
 def prepare(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
     """Check every pair of the data folder and split them by scene: index.json."""
     data = run.sections.data
@@ -129,33 +148,37 @@ def prepare(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progre
 
     index = build_index(Path(data.root), data.layout, data.val_scenes, report)
     write_json(out / "index.json", index)
+    counts = {split: sum(pair["split"] == split for pair in index["pairs"]) for split in ("train", "val", "test")}
+    for split in ("train", "val"):
+        if resources.cache is not None and counts[split]:
+            # what every training will need; it would decode it itself
+            Frames.load(index, Path(data.root), split, resources.cache, partial(tell_note, on_progress))
     for line in count_report(scan(Path(data.root), data.layout), data.layout):
         on_progress(Progress(1, 1, unit="pair", note=line))
-    counts = {split: sum(pair["split"] == split for pair in index["pairs"]) for split in ("train", "val", "test")}
     return {"metrics": {f"{split}_pairs": count for split, count in counts.items()}, "data_digest": index["digest"]}
 
 
 def baseline(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
     """The backbone without prior."""
-    return _train_on_images("baseline", run, inputs, out, resources, on_progress)
+    return _train_on_images(run, inputs, out, resources, on_progress)
 
 
 def direct(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
     """The control: the same encoder on the blurred image feeds the backbone."""
-    return _train_on_images("direct", run, inputs, out, resources, on_progress)
+    return _train_on_images(run, inputs, out, resources, on_progress)
 
 
 def pretrain(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
     """Stage 1: sharp encoder and backbone, with the oracle latent."""
-    return _train_on_images("pretrain", run, inputs, out, resources, on_progress)
+    return _train_on_images(run, inputs, out, resources, on_progress)
 
 
-def _train_on_images(
-    kind: Any, run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress
-) -> Metrics:
+@in_arithmetic
+def _train_on_images(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
     sections = run.sections
+    kind: Any = run.stage
     section = getattr(sections, kind)
-    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources)
+    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources, on_progress)
     network = Network(kind, sections.backbone, None if kind == "baseline" else sections.latent, None)
     module = image_module(network, sections.seed).to(data.device)
     phases: list[Phase] = []
@@ -168,19 +191,21 @@ def _train_on_images(
     return _trained(trained["network"], out, sum(iterations for iterations, _ in section.phases))
 
 
+@in_arithmetic
 def diffusion(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
     """Stage 2: blur encoder and estimators, against the frozen sharp encoder."""
     sections = run.sections
-    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources)
+    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources, on_progress)
     generator, phases = latent_task(sections, inputs["pretrain"], data)
     trained = _loop(generator, phases, sections.diffusion, run, out, resources, on_progress)
     return _trained(trained, out, 0)
 
 
+@in_arithmetic
 def joint(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
     """Stage 3: backbone and prior generator together."""
     sections = run.sections
-    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources)
+    data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources, on_progress)
     network = joint_network(sections, inputs, data)
     phases = joint_phases(network, sections, inputs, data)
     trained = _loop(nn.ModuleDict({"network": network}), phases, sections.joint, run, out, resources, on_progress)
@@ -196,6 +221,8 @@ def _loop(
     resources: Resources,
     on_progress: OnProgress,
 ) -> Any:
+    if not rank():
+        tell_note(on_progress, describe(run.sections.compute, resources))
     loop = Loop(
         arrange(module),
         phases,
@@ -205,6 +232,7 @@ def _loop(
         out=out,
         resources=resources,
         on_progress=on_progress,
+        compute=run.sections.compute,
     )
     return loop.run()
 
@@ -221,7 +249,7 @@ def _trained(module: nn.Module, out: Path, iterations: int) -> Metrics:
     return {"metrics": metrics, "iterations": iterations, "weights_sha256": digest}
 
 
-FUNCTIONS: dict[str, Callable[[Run, Inputs, Path, Resources, OnProgress], Metrics]] = {
+FUNCTIONS: dict[str, Train] = {
     "prepare": prepare,
     "baseline": baseline,
     "direct": direct,

@@ -13,9 +13,12 @@ from blurdm.models.build import initialise
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
+from blurdm.training.arithmetic import arithmetic
+from blurdm.training.distributed import own_rows
 from blurdm.training.latent_loss import latent_loss
 from blurdm.training.losses import image_loss
 from blurdm.training.optim import make_average, make_optimizer, set_learning_rate
+from blurdm.training.step import take_step
 
 TRAINED = ("baseline", "direct", "pretrain", "diffusion", "joint")
 
@@ -23,13 +26,14 @@ TRAINED = ("baseline", "direct", "pretrain", "diffusion", "joint")
 def seconds_per_step(config: Config, stage: str, device: str, steps: int) -> float:
     """Seconds of one optimisation step of ``stage`` at the config's batch and crop: mean of ``steps`` after another."""
     step = training_step(config, stage, device)
-    step()
-    _wait(device)
-    started = time.perf_counter()
-    for _ in range(steps):
+    with arithmetic(config.compute, device):
         step()
-    _wait(device)
-    return (time.perf_counter() - started) / steps
+        _wait(device)
+        started = time.perf_counter()
+        for _ in range(steps):
+            step()
+        _wait(device)
+        return (time.perf_counter() - started) / steps
 
 
 def macs_per_step(config: Config, stage: str) -> int:
@@ -53,15 +57,7 @@ def training_step(config: Config, stage: str, device: str) -> Callable[[], Tenso
     average = make_average(module, section.ema)
 
     def step() -> Tensor:
-        optimizer.zero_grad(set_to_none=True)
-        total = loss()
-        total.backward()
-        if section.grad_clip is not None:
-            nn.utils.clip_grad_norm_(module.parameters(), section.grad_clip)
-        optimizer.step()
-        if average:
-            average.update_parameters(module)
-        return total.detach()
+        return take_step(module, optimizer, average, lambda: (loss(), {}), section, config.compute)[0]
 
     return step
 
@@ -81,7 +77,8 @@ def _image_stage(config: Config, stage: Any, blur: Tensor, sharp: Tensor) -> tup
     noise = network.draw_noise(range(len(blur)))
 
     def loss() -> Tensor:
-        return image_loss(network(blur, network.latent(blur, sharp, noise)), sharp, config.loss)[0]
+        seen, wanted = own_rows(blur), own_rows(sharp)
+        return image_loss(network(seen, network.latent(seen, wanted, own_rows(noise))), wanted, config.loss)[0]
 
     return network, loss
 
@@ -93,7 +90,11 @@ def _latent_stage(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Modul
         initialise(module, 0)
         module.to(blur.device)
     noise = generator.draw_noise(range(len(blur)))
-    return generator, lambda: latent_loss(generator, teacher, blur, sharp, noise, config.diffusion)
+
+    def loss() -> Tensor:
+        return latent_loss(generator, teacher, own_rows(blur), own_rows(sharp), own_rows(noise), config.diffusion)
+
+    return generator, loss
 
 
 def _images(config: Config, seed: int) -> Tensor:

@@ -1,18 +1,39 @@
 """Batches are a function of the generator alone, keep blur and sharp aligned, and do not depend on where frames lie."""
 
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from blurdm.data.augment import draw_batch
+from blurdm.data import shards
+from blurdm.data.augment import draw_crops, exposures
 from blurdm.data.cache import Frames
-from blurdm.data.pairs import write_image
+from blurdm.data.pairs import to_float, write_image
 from blurdm.data.splits import build_index
 from blurdm.errors import InputError
+from blurdm.training.crops import Ahead, as_images, cut_crops
 
 SIZES = [(20, 24), (32, 18), (16, 16)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    blur: np.ndarray
+    sharp: np.ndarray
+    exposure: np.ndarray | None
+
+
+def draw_batch(
+    frames: Frames, rng: np.random.Generator, batch_size: int, side: int, flips: bool, rotations: bool
+) -> Batch:
+    """A batch as training gets it."""
+    crops = draw_crops(frames, rng, batch_size, side, flips, rotations)
+    blur, sharp = (as_images(p, crops).numpy() for p in cut_crops(frames, crops, side, pinned=False))
+    return Batch(blur, sharp, exposures(frames, crops))
 
 
 @pytest.fixture
@@ -38,15 +59,60 @@ def test_frames_hold_one_split_in_memory(data: tuple[dict[str, Any], Path]) -> N
     assert Frames.load(index, root, "test").exposure(0) is None
 
 
-def test_mapped_frames_equal_those_in_memory(data: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
-    index, root = data
-    memory = Frames.load(index, root, "train")
+def equal(one: Frames, other: Frames) -> bool:
+    pairs = [zip(one.frame(i), other.frame(i), strict=True) for i in range(len(one))]
+    return all((a == b).all() for pair in pairs for a, b in pair)
+
+
+def test_mapped_frames_equal_those_in_memory(
+    data: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)  # a file for each pair
+    (index, root), told = data, list[str]()
+    memory, cache = Frames.load(index, root, "train"), tmp_path / "cache"
     for _ in range(2):  # written, then reused
-        mapped = Frames.load(index, root, "train", tmp_path / "cache", limit_bytes=0)
-        assert all((a == b).all() for i in range(2) for a, b in zip(memory.frame(i), mapped.frame(i), strict=True))
-        assert len(list((tmp_path / "cache").iterdir())) == 1
-    Frames.load(build_index(root, "gopro", ("s0",)), root, "train", tmp_path / "cache", limit_bytes=0)
-    assert len(list((tmp_path / "cache").iterdir())) == 2  # the same data split otherwise is another file
+        assert equal(memory, Frames.load(index, root, "train", cache, told.append))
+        (folder,) = cache.iterdir()
+        assert [path.name for path in sorted(folder.glob("*.u8"))] == ["000.u8", "001.u8"]
+        assert told == [f"decoding images once: 0.0 MB in 2 files to {folder}"]
+    Frames.load(build_index(root, "gopro", ("s0",)), root, "train", cache)
+    assert len(list(cache.iterdir())) == 2  # the same data split otherwise
+
+
+def test_what_is_not_sound_is_decoded_again(
+    data: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    (index, root), cache = data, tmp_path / "cache"
+    whole = Frames.load(index, root, "train")
+    Frames.load(index, root, "train", cache)
+    (folder,) = cache.iterdir()
+    first, second = sorted(folder.glob("*.u8"))
+    stamp, content = first.stat().st_mtime_ns, bytearray(second.read_bytes())
+    content[3] ^= 1
+    for spoilt in (bytes(content), content[:-1], b""):
+        second.write_bytes(spoilt)
+        assert equal(whole, Frames.load(index, root, "train", cache))
+    second.unlink()
+    assert equal(whole, Frames.load(index, root, "train", cache)) and first.stat().st_mtime_ns == stamp
+
+
+def test_frames_of_data_that_has_changed_are_removed(data: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    (index, root), cache = data, tmp_path / "cache"
+    Frames.load(index, root, "train", cache)
+    (old,) = cache.iterdir()
+    write_image(root / "train/s0/blur/1.png", np.full((20, 24, 3), 7, np.uint8))
+    changed = Frames.load(build_index(root, "gopro", ("s1",)), root, "train", cache)
+    assert (changed.frame(0)[0] == 7).all() and not old.exists() and len(list(cache.iterdir())) == 1
+
+
+def test_frames_that_do_not_fit_on_the_disk_are_refused(
+    data: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match="0.0 MB needed for decoded images, 0.0 MB free; free some, or put the runs"):
+        Frames.load(*data, "train", tmp_path / "cache")
 
 
 def test_frames_errors(data: tuple[dict[str, Any], Path]) -> None:
@@ -98,3 +164,31 @@ def test_all_pairs_are_drawn_and_unknown_exposures_are_none(data: tuple[dict[str
 def test_an_image_smaller_than_the_crop_is_named(data: tuple[dict[str, Any], Path]) -> None:
     with pytest.raises(InputError, match="s2/blur/1.png: 16x16 px is smaller than data.crop = 18"):
         draw_batch(Frames.load(*data, "train"), np.random.default_rng(0), 32, 18, True, True)
+
+
+def test_crops_have_the_values_of_the_images(data: tuple[dict[str, Any], Path]) -> None:
+    """To the bit, on the device as in NumPy: cut, flip up, flip left, turn, divide."""
+    frames = Frames.load(*data, "train")
+    crops = draw_crops(frames, np.random.default_rng(5), 40, 15, flips=True, rotations=True)
+    blur, _ = cut_crops(frames, crops, 15, pinned=False)
+    for crop, made in zip(crops, as_images(blur, crops), strict=True):
+        square = frames.frame(crop.pair)[0][crop.top : crop.top + 15, crop.left : crop.left + 15]
+        flipped = square[:: -1 if crop.vertical else 1, :: -1 if crop.horizontal else 1]
+        assert (made.numpy() == to_float(np.rot90(flipped, crop.turns))).all() and made.is_contiguous()
+
+
+def test_every_level_is_converted_alike() -> None:
+    levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    assert (as_images(torch.from_numpy(levels), []).numpy()[0] == to_float(levels[0])).all()
+
+
+def test_what_is_made_ahead_is_what_was_asked_for() -> None:
+    made: list[int] = []
+
+    def square(number: int) -> int:
+        made.append(number)
+        return number**2
+
+    ahead = Ahead(square)
+    assert [ahead(n, n + 1) for n in (1, 2, 3, 7, 8)] == [1, 4, 9, 49, 64]
+    assert sorted(set(made) - {9}) == [1, 2, 3, 4, 7, 8] and len(set(made)) == len(made)

@@ -102,7 +102,11 @@ def test_several_ranks_take_the_steps_of_one(
     assert difference(run, one_rank, tmp_path) < 1e-5
     for row, single in zip(history(run, tmp_path), history(run, one_rank), strict=True):
         assert row == pytest.approx(single, rel=1e-4)
-    assert [progress.step for progress in told] == list(range(1, told[-1].total + 1))  # of one rank, once each
+    steps = [progress.step for progress in told if progress.unit == "step"]
+    assert steps == list(range(1, told[-1].total + 1))  # of one rank, once each
+    assert [p.note for p in told if p.unit == "note"] == [
+        f"training on {ranks} x cpu (1 thread, freed memory kept) in fp32, channels last, fused optimiser"
+    ]
     provenance = json.loads((run.folder(tmp_path) / "provenance.json").read_text())
     assert provenance["ranks"] == ranks and heartbeat(run.folder(tmp_path)) is None
 

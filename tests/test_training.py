@@ -21,6 +21,8 @@ from blurdm.runs import Progress, Resources, ignore_progress, read_json
 from blurdm.stages import run_stage
 from blurdm.training.batches import TrainingData
 from blurdm.training.checkpoint import load_checkpoint, load_weights
+from blurdm.training.crops import Ahead
+from blurdm.training.distributed import micro_batch
 from blurdm.training.joint import joint_network
 from blurdm.training.loop import Loop, Phase
 from blurdm.training.optim import learning_rate, make_optimizer, set_learning_rate
@@ -190,6 +192,19 @@ def test_arms_see_the_same_batches(chain: Chain, tmp_path: Path, monkeypatch: py
     assert steps["baseline"] == steps["direct"] == list(range(10)) and steps["diffusion"] == []
     assert steps["pretrain"] + steps["joint"] == steps["baseline"]
     assert len({tuple(image.flatten()[:99].tolist()) for image in drawn.values()}) == len(drawn)
+
+
+def test_batches_cut_ahead_are_those_cut_at_once(chain: Chain) -> None:
+    """What a GPU gets, here on the CPU: of each step, micro-batch by micro-batch."""
+    at_once, ahead = chain.data, replace(chain.data)
+    object.__setattr__(ahead, "ahead", Ahead(ahead._cut))
+    for step in (0, 1, 2, 7):
+        for number in range(2):
+            with micro_batch(number, 2):
+                expected, got = (data.batch("batch", step, 4) for data in (at_once, ahead))
+            assert len(got[0]) == 2 and all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))  # type: ignore[arg-type]
+    whole = at_once.batch("batch", 7, 4)[0]
+    assert torch.equal(whole[2:], got[0])
 
 
 def largest_change(before: dict[str, Tensor], after: dict[str, Tensor], part: str) -> float:

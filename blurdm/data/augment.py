@@ -1,47 +1,56 @@
-"""Training batches: random crops, flips and rotations, the same for the blurred and the sharp image."""
+"""Training crops: which are drawn, and their pixels, the same for the blurred and the sharp image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from blurdm.data.cache import Frames
-from blurdm.data.pairs import to_float
 from blurdm.errors import InputError
 
 
 @dataclass(frozen=True)
-class Batch:
-    """``blur`` and ``sharp`` float32 (B, 3, crop, crop) in [0, 1]; ``exposure`` float32 (B,) in px, None if unknown."""
+class Crop:
+    """A square of pair ``pair`` whose corner is at ``top``, ``left``; then flips, then ``turns`` by 90 degrees."""
 
-    blur: np.ndarray
-    sharp: np.ndarray
-    exposure: np.ndarray | None
+    pair: int
+    top: int
+    left: int
+    vertical: bool
+    horizontal: bool
+    turns: int
 
 
-def draw_batch(
-    frames: Frames, rng: np.random.Generator, batch_size: int, crop: int, flips: bool, rotations: bool
-) -> Batch:
-    """A batch, a function of ``rng`` alone: pairs drawn uniformly with replacement, then a crop, flips, a rotation.
+def draw_crops(
+    frames: Frames, rng: np.random.Generator, batch_size: int, side: int, flips: bool, rotations: bool
+) -> list[Crop]:
+    """The crops of a batch, a function of ``rng`` alone: pairs uniformly with replacement, then a place, flips, turns.
 
-    Crops stay the same when flips or rotations are switched on or off. InputError for an image smaller than ``crop``.
+    Crops stay the same when flips or rotations are switched on or off. InputError for an image smaller than ``side``.
     """
-    blurs: list[np.ndarray] = []
-    sharps: list[np.ndarray] = []
-    exposures: list[float | None] = []
+    crops = []
     for _ in range(batch_size):
         i = int(rng.integers(len(frames)))
-        blur, sharp = frames.frame(i)
-        height, width = blur.shape[:2]
-        if min(height, width) < crop:
+        height, width = frames.entries[i]["height"], frames.entries[i]["width"]
+        if min(height, width) < side:
             name = frames.entries[i]["blur"]
-            raise InputError(f"{name}: {height}x{width} px is smaller than data.crop = {crop}; should be at least that")
-        top, left = int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))
+            raise InputError(f"{name}: {height}x{width} px is smaller than data.crop = {side}; should be at least that")
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
         vertical, horizontal = (bool(flip) and flips for flip in rng.integers(2, size=2))
-        turns = int(rng.integers(4)) * rotations
-        for image, images in ((blur, blurs), (sharp, sharps)):
-            piece = image[top : top + crop, left : left + crop][:: -1 if vertical else 1, :: -1 if horizontal else 1]
-            images.append(to_float(np.rot90(piece, turns)))
-        exposures.append(frames.exposure(i))
-    known = [exposure for exposure in exposures if exposure is not None]
-    exposure = np.asarray(known, np.float32) if len(known) == batch_size else None
-    return Batch(np.stack(blurs), np.stack(sharps), exposure)
+        crops.append(Crop(i, top, left, vertical, horizontal, int(rng.integers(4)) * rotations))
+    return crops
+
+
+def cut(frames: Frames, crops: Sequence[Crop], blur: np.ndarray, sharp: np.ndarray) -> None:
+    """Copy the pixels of ``crops``, not flipped or turned yet, to ``blur`` and ``sharp``, uint8 (B, side, side, 3)."""
+    side = blur.shape[1]
+    for row, crop in enumerate(crops):
+        square = slice(crop.top, crop.top + side), slice(crop.left, crop.left + side)
+        for target, image in zip((blur, sharp), frames.frame(crop.pair), strict=True):
+            target[row] = image[square]
+
+
+def exposures(frames: Frames, crops: Sequence[Crop]) -> np.ndarray | None:
+    """float32 (B,), the exposure lengths in px; None unless all are known."""
+    known = [length for crop in crops if (length := frames.exposure(crop.pair)) is not None]
+    return np.asarray(known, np.float32) if len(known) == len(crops) else None

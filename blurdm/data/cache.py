@@ -1,8 +1,6 @@
-"""Decoded image pairs of one split, in memory or, when large, in a file that is mapped into memory."""
+"""Decoded image pairs of one split, in memory or in files that are mapped into memory."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,37 +9,45 @@ import numpy as np
 
 from blurdm.config import canonical_json
 from blurdm.data.pairs import read_image
+from blurdm.data.shards import Tell, mapped
 from blurdm.errors import InputError
 
-LIMIT_BYTES = 2 * 2**30
+
+def say_nothing(text: str) -> None:
+    """For callers that do not watch."""
 
 
 class Frames:
     """The pairs of one split as uint8 RGB: ``frame(i)`` -> (blur, sharp), each (H, W, 3), sizes may differ by pair."""
 
-    def __init__(self, entries: Sequence[dict[str, Any]], pixels: np.ndarray) -> None:
+    def __init__(self, entries: Sequence[dict[str, Any]], pixels: Sequence[np.ndarray]) -> None:
         self.entries = entries
-        self._pixels = pixels  # all images one after another, flat
-        self._starts = np.cumsum([0] + [_pair_bytes(entry) for entry in entries])
+        self._pixels = pixels  # of each pair, both images one after the other, flat
 
     @classmethod
     def load(
-        cls, index: dict[str, Any], root: Path, split: str, cache: Path | None = None, limit_bytes: int = LIMIT_BYTES
+        cls, index: dict[str, Any], root: Path, split: str, cache: Path | None = None, tell: Tell = say_nothing
     ) -> "Frames":
-        """Decode the pairs of ``split``; above ``limit_bytes`` into a file below ``cache`` that later calls reuse.
+        """The decoded pairs of ``split``: in files below ``cache`` that all later calls share, or (None) in memory.
 
-        InputError for a split without pairs, or for a file that no longer has the size that the index says.
+        InputError for a split without pairs, or for an image that no longer has the size that the index says.
         """
         entries = [entry for entry in index["pairs"] if entry["split"] == split]
         if not entries:
             found = sorted({entry["split"] for entry in index["pairs"]})
             raise InputError(f"{root}: no {split} pairs; the data set has only: {', '.join(found) or 'none'}")
-        size = sum(_pair_bytes(entry) for entry in entries)
-        if cache is None or size <= limit_bytes:
-            pixels = np.empty(size, np.uint8)
-            _decode(entries, root, pixels)
-            return cls(entries, pixels)
-        return cls(entries, _mapped(entries, root, size, cache / f"{_cache_key(index, entries)}.u8"))
+        sizes = [_pair_bytes(entry) for entry in entries]
+
+        def decode(i: int, pixels: np.ndarray) -> None:
+            _decode(entries[i], root, pixels)
+
+        if cache is not None:
+            source = {"root": str(root.absolute()), "digest": index["digest"]}
+            return cls(entries, mapped(cache / _cache_key(index, entries), sizes, decode, source, tell))
+        pixels = [np.empty(size, np.uint8) for size in sizes]
+        for i, pair in enumerate(pixels):
+            decode(i, pair)
+        return cls(entries, pixels)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -49,8 +55,7 @@ class Frames:
     def frame(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Blurred and sharp image of pair ``i``, uint8 (H, W, 3), as views that must not be written to."""
         entry = self.entries[i]
-        pair = self._pixels[self._starts[i] : self._starts[i] + _pair_bytes(entry)]
-        blur, sharp = pair.reshape(2, entry["height"], entry["width"], 3)
+        blur, sharp = self._pixels[i].reshape(2, entry["height"], entry["width"], 3)
         return blur, sharp
 
     def exposure(self, i: int) -> float | None:
@@ -69,32 +74,14 @@ def _cache_key(index: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
     return hashlib.sha256(canonical_json([index["digest"], chosen]).encode()).hexdigest()[:24]
 
 
-def _decode(entries: Sequence[dict[str, Any]], root: Path, pixels: np.ndarray) -> None:
+def _decode(entry: dict[str, Any], root: Path, pixels: np.ndarray) -> None:
     start = 0
-    for entry in entries:
-        for name in (entry["blur"], entry["sharp"]):
-            image = read_image(root / name)
-            if image.shape != (entry["height"], entry["width"], 3):
-                was = f"{entry['height']}x{entry['width']}"
-                raise InputError(
-                    f"{root / name}: {image.shape[0]}x{image.shape[1]} px, was {was} when indexed; prepare again"
-                )
-            pixels[start : start + image.size] = image.reshape(-1)
-            start += image.size
-
-
-def _mapped(entries: Sequence[dict[str, Any]], root: Path, size: int, path: Path) -> np.ndarray:
-    """The pixels as a read-only map of the file at ``path``, written first where it is missing; complete by rename."""
-    if not path.is_file() or path.stat().st_size != size:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
-            pixels = np.memmap(temporary, np.uint8, "w+", shape=(size,))
-            _decode(entries, root, pixels)
-            pixels.flush()
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    return np.memmap(path, np.uint8, "r", shape=(size,))
+    for name in (entry["blur"], entry["sharp"]):
+        image = read_image(root / name)
+        if image.shape != (entry["height"], entry["width"], 3):
+            was = f"{entry['height']}x{entry['width']}"
+            raise InputError(
+                f"{root / name}: {image.shape[0]}x{image.shape[1]} px, was {was} when indexed; prepare again"
+            )
+        pixels[start : start + image.size] = image.reshape(-1)
+        start += image.size

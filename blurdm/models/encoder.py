@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blurdm.config import Latent
+from blurdm.models.precision import full_precision, widened
 from blurdm.models.shape import pad_to_multiple
 
 SLOPE = 0.1
@@ -48,10 +49,11 @@ class Encoder(nn.Module):
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        x = self.features(*self._input_range(first, second))
-        if self.tokens == 1:
-            return self.mlp(self._pooled(x))
-        return self.mlp(torch.stack([self._pooled(cell) for cell in cells(x, isqrt(self.tokens))], dim=1))
+        x = widened(self.features(*self._input_range(first, second)))
+        with full_precision(x):
+            if self.tokens == 1:
+                return self.mlp(self._pooled(x))
+            return self.mlp(torch.stack([self._pooled(cell) for cell in cells(x, isqrt(self.tokens))], dim=1))
 
     def features(self, first: Tensor, second: Tensor) -> Tensor:
         """What is pooled: (B, size, h, w) at a quarter of the resolution, of two images in the range it works in."""

@@ -10,6 +10,7 @@ from blurdm.diffusion.estimators import Estimator, given
 from blurdm.diffusion.process import Estimates, Step, add_noise, reverse_steps, separately
 from blurdm.diffusion.schedules import TYPES, make_schedule, resampled
 from blurdm.models.encoder import Encoder
+from blurdm.models.precision import full_precision
 
 
 class PriorGenerator(nn.Module):
@@ -97,7 +98,8 @@ class PriorGenerator(nn.Module):
     def reverse(self, condition: Tensor, noise: Tensor) -> list[Step]:
         """``steps`` for blurred images whose ``condition`` is known."""
         z_T, draws = self.start(condition, noise), self._per_draw(noise, len(condition))
-        return list(reverse_steps(z_T, self.schedule, self._estimates(condition), fresh=draws[1:]))
+        with full_precision(condition):
+            return list(reverse_steps(z_T, self.schedule, self._estimates(condition), fresh=draws[1:]))
 
     def draw_noise(self, sources: Sequence[int | torch.Generator]) -> Tensor:
         """Noise (B, draws, *latent_shape), one source per image: a seed, or a generator (B times the same goes on).

@@ -1,20 +1,41 @@
 """Training batches and noise as tensors on the device; each is a pure function of (seed, purpose, step)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from blurdm.config import Data
-from blurdm.data.augment import draw_batch
+from blurdm.data.augment import Crop, draw_crops, exposures
 from blurdm.data.cache import Frames
 from blurdm.metrics.psnr import psnr
-from blurdm.runs import Resources, read_json
+from blurdm.runs import Progress, Resources, ignore_progress, read_json
 from blurdm.seeding import derive, generator
-from blurdm.training.distributed import own_rows
+from blurdm.training.crops import Ahead, as_images, cut_crops
+from blurdm.training.distributed import own_range
+
+
+class Request(NamedTuple):
+    """Rows ``first`` to ``last`` (without it) of the batch of ``size`` that (purpose, step) stands for."""
+
+    purpose: str
+    step: int
+    size: int
+    first: int
+    last: int
+
+
+class Pixels(NamedTuple):
+    """uint8 (B, side, side, 3) in the memory of the host, and what is still to be done to them."""
+
+    blur: Tensor
+    sharp: Tensor
+    crops: list[Crop]
 
 
 @dataclass(frozen=True)
@@ -26,11 +47,23 @@ class TrainingData:
     data: Data
     seed: int
     device: torch.device
+    ahead: Ahead[Request, Pixels] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        # A GPU works while the next batch is cut; on a CPU, both would want the same cores.
+        object.__setattr__(self, "ahead", Ahead(self._cut) if self.device.type == "cuda" else None)
 
     @classmethod
-    def open(cls, prepared: Path, data: Data, seed: int, resources: Resources) -> "TrainingData":
-        index = read_json(prepared / "index.json")
-        train, val = (Frames.load(index, Path(data.root), split, resources.cache) for split in ("train", "val"))
+    def open(
+        cls,
+        prepared: Path,
+        data: Data,
+        seed: int,
+        resources: Resources,
+        on_progress: Callable[[Progress], None] = ignore_progress,
+    ) -> "TrainingData":
+        index, tell = read_json(prepared / "index.json"), partial(tell_note, on_progress)
+        train, val = (Frames.load(index, Path(data.root), split, resources.cache, tell) for split in ("train", "val"))
         return cls(train, val, data, seed, torch.device(resources.device))
 
     def batch(
@@ -38,18 +71,30 @@ class TrainingData:
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """blur and sharp (B, 3, crop, crop) in [0, 1], and the exposure length in px (B,) if the data set knows it.
 
-        Of several ranks, each draws the batch of ``size`` and, unless it asks for the ``whole``, gets its own rows.
+        Of several ranks or micro-batches, each gets its own rows of the batch of ``size``, unless it asks for the
+        ``whole``.
         """
-        data = self.data
-        rng = generator(self.seed, purpose, step)
-        drawn = draw_batch(self.train, rng, size or data.batch_size, data.crop, data.flips, data.rotations)
+        rows = size or self.data.batch_size
+        (own, _), (later, steps) = (own_range(rows, further) for further in (0, 1))
+        if whole:
+            own, later, steps = range(rows), range(rows), 1
+        request = Request(purpose, step, rows, own.start, own.stop)
+        if self.ahead is None:
+            pixels = self._cut(request)
+        else:
+            pixels = self.ahead(request, Request(purpose, step + steps, rows, later.start, later.stop))
+        blur, sharp = (as_images(self._moved(part), pixels.crops) for part in (pixels.blur, pixels.sharp))
+        known = exposures(self.train, pixels.crops)
+        return blur, sharp, None if known is None else self._moved(torch.from_numpy(known))
 
-        def placed(array: np.ndarray) -> Tensor:
-            rows = torch.from_numpy(array)
-            return (rows if whole else own_rows(rows)).to(self.device)
+    def _cut(self, request: Request) -> Pixels:
+        data, size = self.data, request.size
+        rng = generator(self.seed, request.purpose, request.step)
+        crops = draw_crops(self.train, rng, size, data.crop, data.flips, data.rotations)[request.first : request.last]
+        return Pixels(*cut_crops(self.train, crops, data.crop, self.device.type == "cuda"), crops)
 
-        exposure = None if drawn.exposure is None else placed(drawn.exposure)
-        return placed(drawn.blur), placed(drawn.sharp), exposure
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
 
     def noise_source(self, purpose: str, step: int) -> torch.Generator:
         """The generator that a step's noise is drawn from."""
@@ -75,4 +120,9 @@ def validation_psnr(restore: Restore, images: list[tuple[Tensor, Tensor]]) -> fl
 
 
 def _whole(frame: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(frame).to(device).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(frame.copy()).to(device).permute(2, 0, 1)[None].float() / 255
+
+
+def tell_note(on_progress: Callable[[Progress], None], text: str) -> None:
+    """Pass on what is said before the first step."""
+    on_progress(Progress(0, 1, unit="note", note=text))

@@ -1,8 +1,11 @@
-"""Checkpoints that are whole or refused: checksummed, written by rename, bound to the key of their run."""
+"""Checkpoints that are whole or not used: checksummed, written by rename and in the background, bound to their run."""
 
 import hashlib
 import io
 import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +17,99 @@ from blurdm.errors import InputError
 from blurdm.runs import file_digest, read_json, write_bytes
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
+# A kill between the two renames of save_checkpoint leaves only fresh.pt and previous.pt.
+_NEWEST_FIRST = ("last.pt", "fresh.pt", "previous.pt")
+Tell = Callable[[str], None]
+
+
+def say_nothing(text: str) -> None:
+    """For callers that do not watch."""
+
+
+class Checkpoints:
+    """Saves states of one run in ``folder`` at most every ``seconds`` (0: whenever asked), in a thread of its own.
+
+    Large states are saved less often, so that saving takes at most a hundredth of the time.
+    """
+
+    SHARE = 0.01
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder, self.seconds = folder, seconds
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[float] | None = None
+        self._cost = 0.0  # s, of the last one
+        self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time for another one."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+        pause = max(self.seconds, self._cost / self.SHARE) if self.seconds else 0.0
+        return time.monotonic() - self._saved > pause
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Have a copy of ``state`` written, after the one before; InputError if that could not be."""
+        self.wait()
+        started = time.monotonic()
+        kept = _copied(state)
+        self._saved = time.monotonic()
+        self._cost = self._saved - started
+        self._writing = self._thread.submit(_timed_save, self.folder, kept)
+
+    def wait(self) -> None:
+        """Until what was asked for is on the disk; InputError if it could not be."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            self._cost += writing.result()
+
+    def close(self) -> None:
+        """Let the thread end; what it was still writing gets written."""
+        self._thread.shutdown()
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors and plain values; must hold "key") as last.pt, keeping the one before as previous.pt."""
     buffer = io.BytesIO()
+    buffer.write(bytes(_DIGEST_BYTES))
     torch.save(state, buffer)
-    payload = buffer.getvalue()
+    content = buffer.getbuffer()
+    content[:_DIGEST_BYTES] = hashlib.sha256(content[_DIGEST_BYTES:]).digest()
     last, previous = folder / "last.pt", folder / "previous.pt"
     fresh = folder / "fresh.pt"
-    write_bytes(fresh, hashlib.sha256(payload).digest() + payload)
+    write_bytes(fresh, content)
     if last.is_file():
         os.replace(last, previous)
     os.replace(fresh, last)
 
 
-def load_checkpoint(folder: Path, key: str) -> dict[str, Any] | None:
-    """The newest checkpoint in ``folder``, or None; InputError if it is damaged or belongs to another run."""
-    # A kill between the two renames of save_checkpoint leaves only fresh.pt and previous.pt.
-    path = next((p for name in ("last.pt", "fresh.pt", "previous.pt") if (p := folder / name).is_file()), None)
-    if path is None:
-        return None
-    content = path.read_bytes()
-    digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(payload).digest() != digest:
-        raise InputError(
-            f"{path}: corrupt checkpoint (checksum differs); delete this file to continue from {_before(path)}"
-        )
-    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    if state["key"] != key:
-        raise InputError(
-            f"{path}: belongs to run {state['key']}, not {key}; delete it, a different config is never continued"
-        )
-    return state
+def load_checkpoint(folder: Path, key: str, tell: Tell = say_nothing) -> dict[str, Any] | None:
+    """The newest sound checkpoint in ``folder``, None if there is none; ``tell`` hears of those that are damaged.
+
+    A damaged one is removed if there is a sound one. InputError if all are damaged, or it belongs to another run.
+    """
+    damaged: list[Path] = []
+    for path in (folder / name for name in _NEWEST_FIRST):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(payload).digest() != digest:
+            damaged.append(path)
+            continue
+        state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        if state["key"] != key:
+            raise InputError(
+                f"{path}: belongs to run {state['key']}, not {key}; delete it, a different config is never continued"
+            )
+        for spoilt in damaged:  # or the next save would keep it and not this one
+            tell(f"{spoilt}: corrupt checkpoint (checksum differs), continuing from {path.name}")
+            spoilt.unlink(missing_ok=True)
+        return state
+    if damaged:
+        raise InputError(f"{damaged[0]}: corrupt checkpoint (checksum differs); delete this file to start over")
+    return None
 
 
 def save_weights(folder: Path, module: nn.Module) -> str:
@@ -68,6 +131,19 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     return load_file(path)
 
 
-def _before(path: Path) -> str:
-    previous = path.with_name("previous.pt")
-    return previous.name if previous.is_file() and previous != path else "the start"
+def _timed_save(folder: Path, state: dict[str, Any]) -> float:
+    """Save, and return the CPU seconds that it took of this thread."""
+    started = time.thread_time()
+    save_checkpoint(folder, state)
+    return time.thread_time() - started
+
+
+def _copied(value: Any) -> Any:
+    """``value`` with all its tensors copied to the CPU, so that training may go on with them."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {name: _copied(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(part) for part in value]
+    return value

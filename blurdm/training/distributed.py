@@ -2,14 +2,18 @@
 
 Every rank draws the whole batch and its noise, computes its own rows of them, and gets the mean of all gradients, so
 that any number of ranks takes the same steps up to rounding. Dropout alone differs: each rank has masks of its own.
+Micro-batches divide a batch in the same way in time, so that N ranks with one do as one rank with N of them does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from blurdm.models.precision import widened
 
 Rows = TypeVar("Rows", Tensor, Tensor | None)
 
@@ -23,12 +27,38 @@ def rank() -> int:
     return dist.get_rank() if ranks() > 1 else 0
 
 
+_part = (0, 1)  # the micro-batch that is being computed, and of how many
+
+
+@contextmanager
+def micro_batch(number: int, count: int) -> Iterator[None]:
+    """Within it, the rows of this rank are those of one of ``count`` parts of the batch."""
+    global _part
+    before, _part = _part, (number, count)
+    try:
+        yield
+    finally:
+        _part = before
+
+
+def own_range(rows: int, further: int = 0) -> tuple[range, int]:
+    """Which of the ``rows`` of a batch this rank computes now, or ``further`` micro-batches on; and how many steps on.
+
+    ``rows`` must divide by ranks times micro-batches.
+    """
+    number, count = _part
+    steps, number = divmod(number + further, count)
+    share = rows // (count * ranks())
+    first = (number * ranks() + rank()) * share
+    return range(first, first + share), steps
+
+
 def own_rows(batch: Rows) -> Rows:
-    """The rows of this rank: (B, ...) -> (B / ranks, ...); B must divide."""
-    if batch is None or ranks() == 1:
+    """The rows of this rank, and of the micro-batch: (B, ...) -> (B / ranks / micro-batches, ...)."""
+    if batch is None:
         return batch
-    rows = len(batch) // ranks()
-    return batch[rank() * rows : (rank() + 1) * rows]
+    rows, _ = own_range(len(batch))
+    return batch[rows.start : rows.stop]
 
 
 def agreed(flag: bool) -> bool:
@@ -85,6 +115,9 @@ class _WholeBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
+        return self._normalised(widened(x)).to(x.dtype)
+
+    def _normalised(self, x: Tensor) -> Tensor:
         mean = _Mean.apply(x.mean((0, 2, 3)))
         centred = x - mean[:, None, None]
         variance = _Mean.apply(centred.square().mean((0, 2, 3)))

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from blurdm.allocator import keep_freed_memory
 from blurdm.errors import InputError, RankEnded, StopRequested
 from blurdm.interrupt import SIGNALS, StopFlag
 from blurdm.runs import Progress, Resources, ignore_progress, never
@@ -164,6 +165,7 @@ def _rank(work: Work, arguments: tuple[Any, ...], resources: Resources, lines: S
 
 
 def _work(work: Work, arguments: tuple[Any, ...], resources: Resources, number: int, line: Connection) -> Any:
+    keep_freed_memory()
     torch.set_num_threads(resources.threads)
     backend = "gloo"
     if resources.device.startswith("cuda"):

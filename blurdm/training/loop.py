@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from blurdm.config import Optimisation
+from blurdm.config import PLAIN, Compute, Optimisation
 from blurdm.errors import InputError, StopRequested
 from blurdm.runs import Progress, Resources, write_bytes
 from blurdm.seeding import derive
-from blurdm.training.checkpoint import load_checkpoint, save_checkpoint
+from blurdm.training.arithmetic import narrowed
+from blurdm.training.checkpoint import Checkpoints, load_checkpoint
 from blurdm.training.distributed import (
     agreed,
-    average_gradients,
     mean_over_ranks,
     rank,
     share_batch_statistics,
 )
 from blurdm.training.optim import ParameterGroups, learning_rate, make_average, make_optimizer, set_learning_rate
+from blurdm.training.step import Parts, take_step
 
 LOG_EVERY = 10
 
@@ -38,7 +40,7 @@ class Phase:
     lr: float
     batch_size: int
     groups: Callable[[], ParameterGroups]
-    loss: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]
+    loss: Callable[[int], Parts]
     validate: Callable[[nn.Module], float] | None = None
 
 
@@ -59,11 +61,13 @@ class Loop:
         out: Path,
         resources: Resources,
         on_progress: Callable[[Progress], None],
+        compute: Compute = PLAIN,
     ) -> None:
         share_batch_statistics(module)
-        self.module, self.phases, self.section = module, phases, section
+        self.module, self.phases, self.section, self.compute = module, phases, section, compute
         self.key, self.seed, self.out = key, seed, out
         self.resources, self.on_progress = resources, on_progress
+        self.checkpoints = Checkpoints(out / "checkpoint", resources.checkpoint_seconds)
         self.total = sum(phase.iterations for phase in phases)
         self.step = 0
         self.optimizer: torch.optim.Optimizer | None = None
@@ -78,33 +82,40 @@ class Loop:
 
     def run(self) -> nn.Module:
         """Train to the end and return the resulting module; StopRequested after saving if asked to stop."""
-        with torch.random.fork_rng():
-            self._continue()
-            if self.total == 0:
-                self._measure_untrained()
-            saved = time.monotonic()
-            while self.step < self.total:
-                started = time.monotonic()
-                phase, local = self._locate(self.step)
-                if local == 0:
-                    self._begin(phase)
-                loss, parts = self._update(phase, local)
-                self.step += 1
-                self._report(phase, local + 1, loss, parts, time.monotonic() - started)
-                if agreed(self.resources.stop()):
-                    self._save()
-                    raise StopRequested(f"stopped and saved at step {self.step} of {self.total}")
-                if time.monotonic() - saved > self.resources.checkpoint_seconds:
-                    self._save()
-                    saved = time.monotonic()
+        try:
+            with torch.random.fork_rng():
+                self._continue()
+                if self.total == 0:
+                    self._measure_untrained()
+                while self.step < self.total:
+                    self._advance()
+            self.checkpoints.wait()
+        finally:
+            self.checkpoints.close()
         self._write_history()
         return self.result
+
+    def _advance(self) -> None:
+        """One step, and what is due after it."""
+        started = time.monotonic()
+        phase, local = self._locate(self.step)
+        if local == 0:
+            self._begin(phase)
+        loss, parts = self._update(phase, local)
+        self.step += 1
+        self._report(phase, local + 1, loss, parts, time.monotonic() - started)
+        if agreed(self.resources.stop()):
+            self._save()
+            self.checkpoints.wait()
+            raise StopRequested(f"stopped and saved at step {self.step} of {self.total}")
+        if self.checkpoints.due():
+            self._save()
 
     def _measure_untrained(self) -> None:
         """The one row of zero steps: the loss on what the first step would see, and the validation."""
         phase = self.phases[-1]
         self.module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), narrowed(self.compute, torch.device(self.resources.device)):
             loss, parts = mean_over_ranks(*phase.loss(0))
         value = self._validate(phase, 0)
         numbers = {"loss": loss.item()} | ({} if value is None else {"val_psnr": value})
@@ -130,23 +141,14 @@ class Loop:
         # Dropout draws from the global generator, so that one is set anew for every step; each rank has its own stream.
         torch.manual_seed(derive(self.seed, "dropout", phase.name, local, *([rank()] if rank() else [])))
         set_learning_rate(self.optimizer, learning_rate(local, phase.iterations, phase.lr, self.section.lr_min))
-        self.module.zero_grad(set_to_none=True)  # not only the optimiser's: an earlier phase may have trained more
-        total, parts = phase.loss(local)
-        mean, parts = mean_over_ranks(total, parts)
+        step = partial(phase.loss, local)
+        mean, parts = take_step(self.module, self.optimizer, self.average, step, self.section, self.compute)
         value = mean.item()
         if not math.isfinite(value):
             raise InputError(
                 f"{self.out}: the loss is {value} at step {self.step + 1} of {self.total} ({phase.name}); "
                 f"lower the learning rate of this phase ({phase.lr:g}) or set grad_clip"
             )
-        total.backward()
-        average_gradients(self.module)
-        if self.section.grad_clip is not None:
-            # Over what the optimiser trains: a parameter that this phase leaves alone has no gradient.
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.section.grad_clip)
-        self.optimizer.step()
-        if self.average:
-            self.average.update_parameters(self.module)
         return value, parts
 
     def _report(self, phase: Phase, local: int, loss: float, parts: Mapping[str, Tensor], seconds: float) -> None:
@@ -180,11 +182,11 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "history": json.dumps(self.history),
         }
-        save_checkpoint(self.out / "checkpoint", state)
+        self.checkpoints.save(state)
         self._write_history()
 
     def _continue(self) -> None:
-        state = load_checkpoint(self.out / "checkpoint", self.key)
+        state = load_checkpoint(self.out / "checkpoint", self.key, self._tell)
         if state is None:
             return
         self.step = state["step"]
@@ -199,6 +201,10 @@ class Loop:
         validated = [row["val_psnr"] for row in self.history if "val_psnr" in row]
         self.measured = {"val_psnr": validated[-1]} if validated else {}
         self.on_progress(Progress(self.step, self.total, note=f"continued at step {self.step}"))
+
+    def _tell(self, text: str) -> None:
+        if not rank():
+            self.on_progress(Progress(0, self.total, unit="note", note=text))
 
     def _write_history(self) -> None:
         """The history as of this step: rows that a killed process logged beyond its checkpoint are not kept twice."""

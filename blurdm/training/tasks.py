@@ -12,6 +12,7 @@ from blurdm.errors import InputError
 from blurdm.models.build import build_backbone, initialise
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
+from blurdm.models.precision import full_precision
 from blurdm.models.prior import PriorGenerator
 from blurdm.runs import stored_section
 from blurdm.training.batches import TrainingData, validation_psnr
@@ -21,8 +22,8 @@ from blurdm.training.latent_loss import latent_loss
 from blurdm.training.loop import Phase
 from blurdm.training.losses import image_loss
 from blurdm.training.optim import ParameterGroups
+from blurdm.training.step import Parts
 
-Parts = tuple[Tensor, Mapping[str, Tensor]]
 PriorLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(blur, sharp, noise of the latent) -> a scalar, added to the image loss."""
 
@@ -107,7 +108,8 @@ def warmup_phases(encoder: nn.Module, head: nn.Linear, kind: str, data: Training
         blur, sharp, exposure = data.batch("warm-up batch", step, section.warmup_batch_size)
         assert exposure is not None
         latent = encoder(blur, sharp if kind == "pretrain" else blur)
-        predicted = head(latent).flatten(1).mean(1)  # over the tokens
+        with full_precision(latent):
+            predicted = head(latent).flatten(1).mean(1)  # over the tokens
         return (predicted - (exposure - mean) / spread).square().mean(), {}
 
     def groups() -> ParameterGroups:

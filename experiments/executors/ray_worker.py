@@ -11,7 +11,6 @@ from ray import tune  # noqa: TID253
 
 from blurdm.errors import RankEnded, StopRequested
 from blurdm.graph import Failure
-from blurdm.pool import keep_freed_memory
 from blurdm.runs import Progress, Resources, Run, ignore_progress
 
 JUDGED = "joint"  # the stage whose runs a scheduler may stop
@@ -34,7 +33,6 @@ def train(config: Mapping[str, str], runs: Mapping[str, Run], place: Place) -> d
     from blurdm.stages import run_stage
 
     os.chdir(place.directory)  # relative paths in configs mean the driver's, as everywhere
-    keep_freed_memory()
     run, stop = runs[config["key"]], _StopFile(place.stop_file)
     report = _report_validations() if place.scheduler and run.stage == JUDGED else ignore_progress
     try:

@@ -51,10 +51,8 @@ class RunJob:
         return "finished"
 
     def _compute(self, flag: StopFlag) -> None:
-        from blurdm.pool import keep_freed_memory
         from blurdm.stages import run_stage
 
-        keep_freed_memory()
         run_stage(self.run, self.root, replace(self.resources, stop=flag))
 
     def _requeue(self, submitits: Any) -> None:

@@ -7,12 +7,14 @@ from contracts.test_backbones import small
 from photos import picture
 from sections import small_latent
 
+from blurdm.config import Compute
 from blurdm.models.build import BACKBONES, arrange, initialise
 from blurdm.models.network import Network
 from blurdm.registry import load_module, module_names
 from blurdm.restore.memory import SPARE, Costs, peak_bytes
 from blurdm.restore.models import Model
 from blurdm.restore.restorer import Restorer
+from blurdm.training.arithmetic import narrowed
 
 LATENT = small_latent(gain="1+k", fusion_init_std=0.1)
 
@@ -39,3 +41,19 @@ def test_memory_is_foreseen_and_tiles_and_bf16_work(name: str) -> None:
     for restorer in (Restorer(model, tile=tile), Restorer(model, precision="bf16")):
         restored = restorer.deblur(pixels)
         assert restored.shape == whole.shape and np.abs(restored.astype(int) - whole).mean() < 16
+
+
+@pytest.mark.parametrize("name", module_names(BACKBONES))
+def test_gradients_in_bf16_are_those_of_fp32_but_for_digits(name: str) -> None:
+    network = network_of(name).requires_grad_(True)
+    image, latent = torch.rand(2, 3, 37, 50, generator=torch.Generator().manual_seed(0)), torch.full((2, 8), 0.1)
+    grads = []
+    for precision in ("fp32", "bf16"):
+        network.zero_grad()
+        with narrowed(Compute(precision=precision, micro_batches=1), image.device):
+            restored = network(image, latent)[-1].float()
+        restored.square().mean().backward()
+        made = [p.grad.flatten() for p in network.backbone.parameters() if p.grad is not None]
+        grads.append(torch.cat(made))
+    assert grads[1].dtype == torch.float32
+    assert torch.cosine_similarity(grads[0], grads[1], dim=0) > 0.99

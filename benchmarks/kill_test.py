@@ -1,0 +1,149 @@
+"""``python benchmarks/kill_test.py``: training, killed at random moments, ends with the bits of one that was not.
+
+Every stage of a small chain, on every executor that this machine has: the process at work in a run folder, which its
+heartbeat names, gets SIGKILL, again and again, and what is missing is started again.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from conftest import TEST, TRAIN, WINDOW, tiny_config, write_crop
+
+from benchmarks.turns import REPOSITORY
+from blurdm.config import Config, Synthesis
+from blurdm.config_file import load_config
+from blurdm.data.blur_formation import make_pairs
+from blurdm.plan import plan
+from blurdm.runs import Resources, Run, finished, heartbeat, never
+from blurdm.stages import TRAINED, run_stage
+from experiments.where import make_executor
+
+STEPS = 400
+LONG = {
+    "backbone.dropout": 0.2,
+    "diffusion.eta": 0.5,
+    "data.rotations": True,
+    "baseline.iterations": [STEPS // 2, STEPS // 2],
+    "direct.iterations": [STEPS // 2, STEPS // 2],
+    "pretrain.iterations": STEPS,
+    "diffusion.iterations": STEPS,
+    "joint.iterations": STEPS,
+}
+EXECUTORS = ("inline", "processes", "ray")
+
+
+class Silent:
+    """A listener that does not listen."""
+
+    def started(self, run: Run) -> None: ...
+
+    def progress(self, run: Run, progress: object) -> None: ...
+
+    def ended(self, run: Run, failure: object) -> None: ...
+
+
+def config_for(data: Path) -> Config:
+    return tiny_config(data, **LONG)
+
+
+def make_data(folder: Path) -> Path:
+    for stem in (*TRAIN, *TEST):
+        write_crop(stem, folder / "photos")
+    synthesis = load_config(REPOSITORY / "experiments" / "presets" / "smoke.yaml").synthesis
+    assert synthesis is not None
+    changes = {"photos": str(folder / "photos"), "test_photos": TEST, "exclude": (), "window": WINDOW}
+    make_pairs(Synthesis.model_validate(synthesis.model_dump() | changes), folder / "pairs")
+    return folder / "pairs"
+
+
+def ends(config: Config) -> list[Run]:
+    """One run of each trained stage."""
+    return [plan(config, stage, 0) for stage in TRAINED]
+
+
+def drive(executor: str, data: Path, root: Path) -> int:
+    """What is killed, or starts what is killed: all runs on ``executor``, until they are there."""
+    options = {"executor": executor, "max_concurrent": 1, "ray_address": None, "threads": 1, "gpus_per_run": 0}
+    parsed = argparse.Namespace(**options, ranks=1, retries=1000, scheduler=None, slurm_options=None)
+    wanted = [run for end in ends(config_for(data)) for run in end.chain()]
+    while any(finished(run.folder(root)) is None for run in wanted):
+        make_executor(parsed, root, []).execute(wanted, root, Resources(checkpoint_seconds=0.3), never, Silent())
+    return 0
+
+
+def at_work(runs: list[Run], root: Path) -> tuple[Run, int] | None:
+    """The run that said something last, and the process that did."""
+    said = [(beat["time"], run, beat["pid"]) for run in runs if (beat := heartbeat(run.folder(root)))]
+    said = [told for told in said if finished(told[1].folder(root)) is None and Path(f"/proc/{told[2]}").exists()]
+    return max(said, key=lambda told: told[0])[1:] if said else None
+
+
+def kill_often(executor: str, data: Path, root: Path, kills: int, moments: random.Random) -> dict[str, int]:
+    """How often each stage was killed, at most ``kills`` times in all, until everything has finished."""
+    runs, killed = ends(config_for(data)), dict.fromkeys(TRAINED, 0)
+    command = [sys.executable, __file__, "--drive", executor, str(data), str(root)]
+    driver = None
+    while any(finished(run.folder(root)) is None for run in runs):
+        if driver is None or driver.poll() is not None:
+            driver = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.05, 1.5))
+        found = at_work(runs, root)
+        # each stage its share, so that none is killed for ever before it gets anywhere
+        if found and sum(killed.values()) < kills and killed[found[0].stage] < -(-kills // len(TRAINED)):
+            with suppress(ProcessLookupError):
+                os.kill(found[1], signal.SIGKILL)
+                killed[found[0].stage] += 1
+    assert driver is not None
+    driver.wait()
+    return killed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, help="in all (%(default)s)")
+    parser.add_argument("--executors", nargs="+", default=list(EXECUTORS), help="also slurm, where there is one")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--drive", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.drive:
+        executor, data, root = options.drive
+        return drive(executor, Path(data), Path(root))
+    table = Table(title="SIGKILL at random moments of training")
+    for column in ("executor", "kills", *TRAINED, "s", "runs of other bits"):
+        table.add_column(column, justify="right")
+    moments, wrong, done = random.Random(options.seed), 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        data = make_data(Path(folder))
+        runs = ends(config_for(data))
+        for run in runs:
+            run_stage(run, Path(folder) / "whole", Resources())
+        for number, executor in enumerate(options.executors):
+            share = (options.kills - done) // (len(options.executors) - number)
+            started, root = time.monotonic(), Path(folder) / executor
+            killed = kill_often(executor, data, root, share, moments)
+            results = [[finished(run.folder(place)) for place in (root, Path(folder) / "whole")] for run in runs]
+            differ = sum(ours["weights_sha256"] != whole["weights_sha256"] for ours, whole in results)  # type: ignore[index]
+            wrong, done = wrong + differ, done + sum(killed.values())
+            row = [sum(killed.values()), *killed.values(), round(time.monotonic() - started), differ]
+            table.add_row(executor, *map(str, row))
+    Console().print(table)
+    print(f"{done} kills; {wrong} of {len(runs) * len(options.executors)} runs ended with other bits")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""``python benchmarks/loader.py``: training pairs a second from the cache of decoded images, against decoding PNGs.
+
+Pairs of 720 x 1280 px, made of packaged photos in a temporary folder. By turns in one process: both images of a pair
+are decoded and a crop of each is converted and turned; or batches are drawn as training draws them.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
+
+from blurdm.allocator import keep_freed_memory
+from blurdm.config import Data
+from blurdm.data.augment import draw_crops
+from blurdm.data.cache import Frames
+from blurdm.data.demo import demo_set
+from blurdm.data.pairs import read_image, to_float, write_image
+from blurdm.data.splits import build_index
+from blurdm.seeding import generator
+from blurdm.training.batches import TrainingData
+
+HEIGHT, WIDTH = 720, 1280
+
+
+def make_pairs(root: Path, count: int) -> None:
+    """``count`` training pairs, and one for validation, in the GoPro layout."""
+    demo_set().fill(root.parent / "photos")
+    photos = [path for path in sorted((root.parent / "photos").iterdir()) if path.suffix in (".png", ".jpg")]
+    for number in range(count + 1):
+        picture = Image.fromarray(read_image(photos[number % len(photos)], grey_ok=True))
+        sharp = picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+        folder = root / "train" / ("held" if number == count else "scene")
+        for kind, image in (("sharp", sharp), ("blur", sharp.filter(ImageFilter.BoxBlur(3)))):
+            write_image(folder / kind / f"{number:03}.png", np.asarray(image))
+
+
+def decoded_batch(root: Path, frames: Frames, data: Data, step: int) -> torch.Tensor:
+    """The batch of ``step`` as a loader without a cache makes it."""
+    rng, side = generator(0, "batch", step), data.crop
+    images = []
+    for crop in draw_crops(frames, rng, data.batch_size, side, data.flips, data.rotations):
+        for name in ("blur", "sharp"):
+            whole = read_image(root / frames.entries[crop.pair][name])
+            piece = whole[crop.top : crop.top + side, crop.left : crop.left + side]
+            piece = piece[:: -1 if crop.vertical else 1, :: -1 if crop.horizontal else 1]
+            images.append(to_float(np.rot90(piece, crop.turns)))
+    return torch.from_numpy(np.stack(images))
+
+
+def rate(make: Callable[[int], object], pairs: int, batches: int) -> tuple[float, float]:
+    """Pairs of ``batches`` batches per second, and per second of CPU."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    for step in range(batches):
+        make(step)
+    return pairs * batches / (time.perf_counter() - wall), pairs * batches / (time.process_time() - cpu)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=24)
+    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as every process that trains
+    with tempfile.TemporaryDirectory() as folder:
+        root, cache = Path(folder) / "pairs", Path(folder) / "frames"
+        make_pairs(root, options.pairs)
+        index = build_index(root, "gopro", ("held",))
+        chosen = {"batch_size": options.batch, "crop": options.crop, "flips": True, "rotations": True}
+        data = Data(root=str(root), layout="gopro", val_scenes=("held",), val_images=1, **chosen)
+        started = time.perf_counter()
+        train, val = (Frames.load(index, root, split, cache) for split in ("train", "val"))
+        seconds = time.perf_counter() - started
+        ours = TrainingData(train, val, data, 0, torch.device("cpu"))
+        rates: dict[str, list[tuple[float, float]]] = {"decoding": [], "cache": []}
+        for _ in range(options.rounds):
+            rates["decoding"].append(rate(lambda step: decoded_batch(root, train, data, step), options.batch, 1))
+            rates["cache"].append(rate(lambda step: ours.batch("batch", step), options.batch, 30))
+        size = sum(path.stat().st_size for path in cache.rglob("*.u8"))
+    table = Table(title=f"pairs of {HEIGHT} x {WIDTH}, batches of {options.batch} crops of {options.crop}")
+    for column in ("loader", "pairs/s", "pairs/s of CPU", "ratio", "ratio of CPU"):
+        table.add_column(column, justify="right")
+    medians = {
+        name: [statistics.median(column) for column in zip(*values, strict=True)] for name, values in rates.items()
+    }
+    for name, (wall, cpu) in medians.items():
+        base = medians["decoding"]
+        table.add_row(name, f"{wall:.0f}", f"{cpu:.0f}", f"{wall / base[0]:.0f}", f"{cpu / base[1]:.0f}")
+    Console().print(table)
+    print(f"the cache was written in {seconds:.1f} s, {size / 1e6 / seconds:.0f} MB/s, with its digests")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

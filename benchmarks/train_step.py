@@ -1,0 +1,102 @@
+"""``python benchmarks/train_step.py``: a step of each stage, plain and ours: MIMO-UNet+, 2 x 128 x 128, one core.
+
+Plain is the recipe as it is stated: fp32, eager, in contiguous format, PyTorch's default optimiser, the C library's
+default allocator, and in stage 2 gradients for the frozen sharp encoder too. Ours is what training does.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
+
+from benchmarks.plain_networks import plain
+from benchmarks.turns import REPOSITORY, by_turns, serve
+from blurdm.allocator import keep_freed_memory
+from blurdm.config import Config
+from blurdm.config_file import load_config
+from blurdm.models.build import initialise
+from blurdm.models.encoder import Encoder
+from blurdm.models.network import Network
+from blurdm.models.prior import PriorGenerator
+from blurdm.throughput import training_step
+from blurdm.training.losses import charbonnier, image_loss
+
+PRESET = REPOSITORY / "experiments" / "presets" / "gopro_mimo_unet.yaml"
+STAGES = ("pretrain", "diffusion", "joint")
+AIMS = {"pretrain": 2.5, "diffusion": 2.3, "joint": 2.5}
+FORMS = ("plain", "fp32", "bf16")
+
+
+def config_of(precision: str) -> Config:
+    return load_config(PRESET, ["data.batch_size=2", "data.crop=128", f"compute.precision={precision}"])
+
+
+def plain_step(config: Config, stage: str) -> Callable[[], object]:
+    """A step as the recipe is stated."""
+    generator = torch.Generator().manual_seed(0)
+    blur, sharp = (torch.rand(2, 3, 128, 128, generator=generator) for _ in range(2))
+    module, loss = _plain_prior(config, blur, sharp) if stage == "diffusion" else _plain(config, stage, blur, sharp)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        total = loss()
+        total.backward()
+        optimizer.step()
+        return total.item()
+
+    return step
+
+
+def _plain(config: Config, stage: str, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+    network = plain(Network(stage, config.backbone, config.latent, config.diffusion))  # type: ignore[arg-type]
+    initialise(network, 0)
+    noise = network.draw_noise([0, 1])
+    return network, lambda: image_loss(network(blur, network.latent(blur, sharp, noise)), sharp, config.loss)[0]
+
+
+def _plain_prior(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+    generator, teacher = PriorGenerator(config.latent, config.diffusion), Encoder(config.latent, batch_norm=True)
+    for module in (plain(generator), plain(teacher).eval()):
+        initialise(module, 0)
+    noise = generator.draw_noise([0, 1])
+    return generator, lambda: charbonnier(generator(blur, noise), teacher(blur, sharp))
+
+
+def work(form: str, stage: str) -> int:
+    torch.set_num_threads(1)
+    if form == "plain":
+        return serve(plain_step(config_of("fp32"), stage))
+    keep_freed_memory()
+    return serve(training_step(config_of(form), stage, "cpu"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stages", nargs="*", default=list(STAGES), help=", ".join(STAGES))
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--form", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.form:
+        return work(options.form, options.stages[0])
+    table = Table(title=f"a training step, batch 2 x 128 x 128, one core, median of {options.rounds} turns")
+    for column in ("stage", "form", "CPU s", "wall s", "peak, MB", "ratio", "aim"):
+        table.add_column(column, justify="right")
+    for stage in options.stages:
+        figures = by_turns(__file__, {form: (form, stage) for form in FORMS}, options.rounds)
+        for form, found in figures.items():
+            numbers = (f"{found['cpu']:.3f}", f"{found['wall']:.3f}", f"{found['peak']:.0f}", f"{found['ratio']:.2f}")
+            table.add_row(stage, form, *numbers, f"{AIMS[stage]}" if form == "bf16" else "")
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""How a device computes: exactly, with TF32 products, or in bf16 but for what ``models.precision`` keeps in fp32."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from blurdm.config import Compute
+from blurdm.errors import InputError
+from blurdm.runs import Resources
+
+
+@contextmanager
+def arithmetic(compute: Compute, device: str) -> Iterator[None]:
+    """Within it, fp32 products and convolutions on CUDA are TF32 or, for other precisions, exact; InputError for a GPU
+    without bf16 units.
+
+    Left to itself PyTorch has TF32 for convolutions and not for products. A CPU has no TF32: there it is fp32.
+    """
+    narrow = compute.precision == "bf16" and device.startswith("cuda")
+    if narrow and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name()
+        raise InputError(f"compute.precision: bf16, which {name} does not have; should be fp32 or tf32")
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, products.allow_tf32
+    cudnn.allow_tf32 = products.allow_tf32 = compute.precision == "tf32"
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, products.allow_tf32 = before
+
+
+def describe(compute: Compute, resources: Resources) -> str:
+    """What a training has chosen, in one line."""
+    places = f"{resources.ranks} x {resources.device}" if resources.ranks > 1 else resources.device
+    if not resources.device.startswith("cuda"):
+        threads = "1 thread" if resources.threads == 1 else f"{resources.threads} threads"
+        places += f" ({threads}, freed memory kept)"
+    batches = f", batches in {compute.micro_batches} parts" if compute.micro_batches > 1 else ""
+    return f"training on {places} in {compute.precision}{batches}, channels last, fused optimiser"
+
+
+def narrowed(compute: Compute, device: torch.device) -> torch.autocast:
+    """The context of a forward pass."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=compute.precision == "bf16")
