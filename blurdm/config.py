@@ -275,12 +275,16 @@ class Config(Section):
     evaluate: Evaluate
 
 
+def places(section: type[Section]) -> set[str]:
+    """The fields that say where something is (marked ``place``), which take part in no key."""
+    return {n for n, f in section.model_fields.items() if (f.json_schema_extra or {}).get("place")}  # type: ignore[union-attr]
+
+
 def identity(section: Any) -> Any:
-    """What of a config value takes part in a key: all but places (fields marked ``place``), as plain JSON data."""
+    """What of a config value takes part in a key: all but its ``places``, as plain JSON data."""
     if not isinstance(section, Section):
         return section
-    places = {n for n, f in type(section).model_fields.items() if (f.json_schema_extra or {}).get("place")}  # type: ignore[union-attr]
-    return section.model_dump(mode="json", exclude=places)
+    return section.model_dump(mode="json", exclude=places(type(section)))
 
 
 def canonical_json(value: Any) -> str:
