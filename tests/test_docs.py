@@ -128,18 +128,18 @@ def test_every_command_runs(tmp_path: Path, blurdm: Command, monkeypatch: pytest
             continue
         seen.add(command)
         substitute, _ = SUBSTITUTES.get(command, (command, ""))
+        parts = [] if substitute is PARSED else substitute.split("; ") if command in SUBSTITUTES else [command]
         try:
-            if command in SUBSTITUTES and words(command)[0] in ("blurdm", "python", "dvc", "ray"):
+            if command not in parts and command != "source .venv/bin/activate":
                 parsed(command)
-            parts = [] if substitute is PARSED else [command] if command not in SUBSTITUTES else substitute.split(";")
-            wrong = "".join(run(part.strip(), tmp_path, blurdm) for part in parts)
+            wrong = "".join(run(part, tmp_path, blurdm) for part in parts)
         except (Exception, SystemExit) as error:
             wrong = f"{type(error).__name__}: {error}"
         if wrong:
             failures.append(f"{place}: {command}\n    {wrong}")
     assert not failures, "\n".join(failures)
     assert set(SUBSTITUTES) <= seen, "what is no longer said needs no substitute"
-    assert (tmp_path / "restored" / "photo.jpg").is_file() and (tmp_path / "results" / "my_noise.csv").is_file()
+    assert (tmp_path / "restored" / "photo.jpg").is_file() and list(tmp_path.glob("results/my_noise*.csv"))
 
 
 def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
