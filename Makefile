@@ -38,10 +38,10 @@ format: $(READY)
 	ruff check --fix .
 	ruff format .
 
-# The site in site/index.html; a dead link, or a page that cannot be made, ends it. As a module, so that its hooks find
+# The site in site/index.html; a dead link, or a page that cannot be made, ends it (not with --quiet). As a module, so that its hooks find
 # what is not installed.
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
 ui: $(READY)
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000

@@ -54,7 +54,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     run = commands.add_parser("run", help="run one stage, for every seed, and whatever it still needs")
-    run.add_argument("stage")
+    run.add_argument("stage", help="prepare, baseline, direct, pretrain, diffusion, joint or evaluate")
     _add_config(run)
     run.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     run.add_argument("--seeds", type=seeds, help="0,1,2 instead of the config's")
@@ -62,7 +62,7 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.add_argument("--device", default="cpu", help="cpu or cuda")
     run.add_argument("--threads", type=int, default=1, help="CPU threads of each process; part of bit-exactness")
     run.add_argument("--ranks", type=count, default=1, help="processes that train a run, on cuda with a GPU each")
-    run.add_argument("--checkpoint-seconds", type=float, default=15.0)
+    run.add_argument("--checkpoint-seconds", type=float, default=15.0, help="between two checkpoints (%(default)s)")
     run.add_argument("--pointer", type=Path, help="write where the runs are, and their figures, to this JSON file")
     run.add_argument("--export", type=Path, help="copy weights and config here, one folder per seed")
     run.set_defaults(command=_run)

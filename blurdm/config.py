@@ -294,19 +294,22 @@ class Config(Section):
     evaluate: Evaluate
 
 
-def identity(section: Any) -> Any:
-    """What of a config value takes part in a key, as plain JSON data.
+def unsaid(section: type[Section]) -> dict[str, Any]:
+    """The fields that may be missing from a key, with the value that they then have.
 
-    All but places (fields marked ``place``), and settings that are what every run had before there was a choice (the
-    value that a field is marked ``plain`` with): so runs keep the keys that they were made under.
+    Places (marked ``place``), which are then unknown: ""; and settings that are what every run had before there was a
+    choice (the value that a field is marked ``plain`` with), so that runs keep the keys that they were made under.
     """
+    marks: dict[str, Any] = {name: field.json_schema_extra or {} for name, field in section.model_fields.items()}
+    plain = {name: mark["plain"] for name, mark in marks.items() if "plain" in mark}
+    return {name: "" for name, mark in marks.items() if mark.get("place")} | plain
+
+
+def identity(section: Any) -> Any:
+    """What of a config value takes part in a key, as plain JSON data: all but what is ``unsaid``."""
     if not isinstance(section, Section):
         return section
-    left_out = set()
-    for name, field in type(section).model_fields.items():
-        marks: Any = field.json_schema_extra or {}
-        if marks.get("place") or ("plain" in marks and marks["plain"] == getattr(section, name)):
-            left_out.add(name)
+    left_out = {name for name, value in unsaid(type(section)).items() if value in ("", getattr(section, name))}
     return section.model_dump(mode="json", exclude=left_out)
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from blurdm.config import Config, Section, canonical_json, identity
+from blurdm.config import Config, Section, canonical_json, identity, unsaid
 from blurdm.errors import InputError, StopRequested
 
 KEY_LENGTH = 16
@@ -132,11 +132,14 @@ def section_text(section: Any) -> str:
 
 
 def stored_section(folder: Path, name: str) -> Any:
-    """Section ``name`` of the run in ``folder``, typed, from its own ``config.json``: an artefact explains itself."""
+    """Section ``name`` of the run in ``folder``, typed, from its own ``config.json``: an artefact explains itself.
+
+    Places are not stored, and empty.
+    """
     model: Any = Config.model_fields[name].annotation
     value = read_json(folder / "config.json")["sections"][name]
     is_section = isinstance(model, type) and issubclass(model, Section)
-    return model.model_validate_json(json.dumps(value)) if is_section else value
+    return model.model_validate_json(json.dumps(unsaid(model) | value)) if is_section else value
 
 
 def finished(folder: Path) -> dict[str, Any] | None:

@@ -38,7 +38,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^(#+) (.+)$")
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 ANALYSES = ("build", "grid", "report", "trace", "verify")
-WIDTH = "100"  # of the text of --help
+WIDTH = "84"  # of the text of --help
 
 places: dict[tuple[str, str], str] = {}
 """(file of the repository, slug of a heading in it or "" for the whole) -> where on the site its text is."""

@@ -22,7 +22,7 @@ FLAGS = (
     "--no-first-run",
     "--hide-scrollbars",
 )
-TIMEOUT = 20  # s
+TIMEOUT = 60  # s
 
 
 class Browser:
@@ -69,6 +69,8 @@ class Browser:
         self._call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not self._loaded:
             self._take(self._message())
+        # the event may have been that of the empty page before
+        self.wait("location.href != 'about:blank' && document.readyState == 'complete'")
 
     def run(self, expression: str) -> Any:
         """The value of JavaScript, a promise's once it is kept."""

@@ -1,5 +1,6 @@
 """``blurdm app``: the page in a real browser, with a photo and with hostile files; who may ask; what is left behind."""
 
+import base64
 import http.client
 import io
 import json
@@ -212,6 +213,13 @@ def test_all_damaged_and_hostile_photos_through_the_page(served: Served) -> None
     status_of = Path(f"/proc/{served.process.pid}/status").read_text()
     (peak,) = (int(line.split()[1]) / 1024 for line in status_of.splitlines() if line.startswith("VmHWM"))
     assert peak < BUDGET_MB
+
+
+def test_of_a_large_photo_the_middle_is_shown_as_large_as_it_is(served: Served) -> None:
+    _, events = served.post(encoded(picture(90, 1700), "JPEG"), model="baseline/seed0")
+    (html,) = (event["result"] for event in events if "result" in event)
+    shown = [Image.open(io.BytesIO(base64.b64decode(part))).size for part in re.findall(r'base64,([^"]+)"', html)]
+    assert shown == [(1600, 85)] * 2 + [(700, 90)] * 2
 
 
 def test_other_pages_and_names_are_refused(served: Served) -> None:

@@ -175,6 +175,8 @@ def test_a_folder_explains_itself(tiny_data: Path, tmp_path: Path) -> None:
     for name in ("backbone", "latent", "diffusion", "joint"):
         section = stored_section(tmp_path, name)
         assert isinstance(section, Section) and section == getattr(run.config, name)
+    places = {"root": ""}  # not stored
+    assert stored_section(tmp_path, "data") == run.config.data.model_copy(update=places)
 
 
 def test_finished_is_having_a_result_and_nothing_else(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from blurdm.errors import InputError, StopRequested
 from blurdm.pages import data_uri, slider
 from blurdm.registry import require
-from blurdm.restore.compare import make_pair
+from blurdm.restore.compare import SIDE, make_pair
 from blurdm.restore.encoding import encode_photo
 from blurdm.restore.files import shown
 from blurdm.restore.models import SECTIONS, installed
@@ -23,6 +23,7 @@ from blurdm.runs import read_json
 
 KEPT = 12  # results; the oldest goes when a further one comes
 LONGEST_NAME = 80
+DETAIL = 700  # px: what is also shown of a large photo, as large as it is
 ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "HEIF": ".heic"}
 
 Event = dict[str, Any]  # {progress, text}, {result}, or {error}
@@ -110,12 +111,14 @@ class Desk:
 
     def _show(self, photo: Photo, pixels: np.ndarray, name: str, model: str) -> str:
         """The result stored, and as HTML: a slider and a link that saves it."""
-        pair = make_pair(name, photo, pixels)
-        before, after = (data_uri(part, "image/jpeg") for part in (pair.before, pair.after))
-        address = self._keep(encode_photo(photo, pixels), _saved_name(name, photo.format, model))
         height, width = pixels.shape[:2]
+        sliders = _slider(photo, pixels, f"{name}, {model}")
+        if max(height, width) > SIDE:  # which is shown smaller, so that small blur is not seen
+            middle = replace(photo, pixels=_middle(photo.pixels))
+            sliders += f"<p>The middle, not made smaller:</p>{_slider(middle, _middle(pixels), f'{name}, middle')}"
+        address = self._keep(encode_photo(photo, pixels), _saved_name(name, photo.format, model))
         return (
-            f"<section><h2>{escape(model)}</h2>{slider(before, after, f'{name}, {model}', ('photo', 'restored'))}"
+            f"<section><h2>{escape(model)}</h2>{sliders}"
             f'<p><a class="save" href="results/{address}" download>Save the result</a> {width} × {height} px,'
             f" {photo.format}</p></section>"
         )
@@ -128,6 +131,18 @@ class Desk:
         file.write_bytes(content)
         self.results[address] = Result(file, name)
         return address
+
+
+def _slider(photo: Photo, restored: np.ndarray, label: str) -> str:
+    pair = make_pair(label, photo, restored)
+    before, after = (data_uri(part, "image/jpeg") for part in (pair.before, pair.after))
+    return slider(before, after, label, ("photo", "restored"))
+
+
+def _middle(pixels: np.ndarray) -> np.ndarray:
+    """The middle of (H, W) or (H, W, 3), at most DETAIL px high and wide."""
+    top, left = (max((side - DETAIL) // 2, 0) for side in pixels.shape[:2])
+    return np.ascontiguousarray(pixels[top : top + DETAIL, left : left + DETAIL])
 
 
 def _saved_name(name: str, format: str, model: str) -> str:
