@@ -46,12 +46,13 @@ docs: $(READY)
 ui: $(READY)
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
 
+# The environment is named to uv, which else takes one that is active in the shell.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet "$$(grep -o '^uv==[0-9.]*' requirements.lock)"
-	$(UV) pip install --quiet --require-hashes -r requirements.lock
-	$(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	$(UV) pip install --python $(VENV) --quiet --require-hashes -r requirements.lock
+	$(UV) pip install --python $(VENV) --quiet --no-deps --no-build-isolation -e .
 	touch $(READY)
 
 # What the chain made; the environment and downloaded weights stay.

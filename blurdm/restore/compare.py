@@ -16,6 +16,8 @@ from blurdm.runs import write_bytes
 PAGE = "compare.html"
 SIDE = 1600  # px; larger photos are shown smaller
 MOST_PAIRS = 200  # on a page, which holds its pictures itself
+STYLE = """body { max-width: 60rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.4rem; } h2 { margin: 1.5rem 0 0.4rem; font-size: 1rem; overflow-wrap: anywhere; }"""
 
 
 @dataclass(frozen=True)
@@ -50,5 +52,5 @@ def write_page(out: Path, pairs: list[Pair]) -> Path:
         before, after = (data_uri(part, "image/jpeg") for part in (pair.before, pair.after))
         parts.append(f"<h2>{escape(name)}</h2>\n{slider(before, after, name, ('photo', 'restored'))}")
     path = out / PAGE
-    write_bytes(path, page("Before and after", "\n".join(["<h1>Before and after</h1>", *parts])).encode())
+    write_bytes(path, page("Before and after", "\n".join(["<h1>Before and after</h1>", *parts]), STYLE).encode())
     return path
