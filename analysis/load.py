@@ -136,13 +136,12 @@ def read_run(entry: Mapping[str, Any], folder: Path) -> Images:
         "protocol": str(result.get("protocol", NOT_STATED)),
         "data_digest": str(read_json(folder / "provenance.json").get("data_digest")),
     }
-    layout = layout_tested(read_json(folder / "config.json").get("sections", {}))
-    return Images(rows, origin, result.get("cost", {}), layout)
+    return Images(rows, origin, result.get("cost", {}), layout_tested(folder))
 
 
-def layout_tested(sections: Mapping[str, Any]) -> str:
-    """The layout of the test set that an evaluate run with these config sections measured on."""
-    return str((sections.get("test") or sections.get("data") or {}).get("layout", "unknown"))
+def layout_tested(folder: Path) -> str:
+    """The layout of the data set whose test pairs the evaluate run in ``folder`` measured."""
+    return str(read_json(folder / "config.json").get("sections", {}).get("data", {}).get("layout", "unknown"))
 
 
 def cost_rows(read: Sequence[Images]) -> pd.DataFrame:

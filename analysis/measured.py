@@ -87,7 +87,7 @@ def _cost(sources: Sources, key: str, arm: str) -> dict[str, Any]:
 def _describe(sources: Sources, origin: str, method: str, rows: pd.DataFrame, costs: pd.DataFrame) -> Measured:
     key = str(rows.key.iloc[0])
     model = sources.model(key)
-    layout = layout_tested(read_json(sources.folder(key) / "config.json").get("sections", {}))
+    layout = layout_tested(sources.folder(key))
     return Measured(origin, method, rows, costs, layout, sources.section(model, "backbone") if model else {})
 
 

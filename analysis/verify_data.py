@@ -1,6 +1,7 @@
 """The data that the chain and every sweep were made from: is it still what lies in its folder?"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from analysis.load import evaluate_runs
@@ -17,9 +18,9 @@ PRESETS = Path("experiments") / "presets"
 def data_problems(sources: Sources, config: Path) -> tuple[list[str], list[str]]:
     """A line per data set that has changed since it was prepared, and one per data set that could not be looked at."""
     changed, unchecked, told = [], [], set()
-    for prepared, source, path, overrides in _prepared(sources, config):
+    for prepared, source, place in _prepared(sources, config):
         try:
-            root = Path(load_config(path, overrides).data.root)
+            root = place()
             if (prepared, root) in told:
                 continue
             told.add((prepared, root))
@@ -37,18 +38,25 @@ def data_problems(sources: Sources, config: Path) -> tuple[list[str], list[str]]
     return changed, unchecked
 
 
-def _prepared(sources: Sources, config: Path) -> Iterator[tuple[Path, str, Path, tuple[str, ...]]]:
-    """(folder of a prepare run, whose data that is, config and overrides that say where the data lies)."""
+def _prepared(sources: Sources, config: Path) -> Iterator[tuple[Path, str, Callable[[], Path]]]:
+    """(folder of a prepare run, whose data that is, where the data lies, which may not be found out: InputError)."""
     if sources.pointer.is_file():
         for folder in {_prepare(folder) for _, folder in evaluate_runs(sources.pointer)} - {None}:
-            yield folder, "the chain", config, ()  # type: ignore[misc]
+            yield folder, "the chain", partial(_configured, config)  # type: ignore[misc]
     for name, path in sources.ledgers.items():
         ledger = read_ledger(path)
         preset = config if ledger.preset == "demo" else PRESETS / f"{ledger.preset}.yaml"
         preset = Path(ledger.preset) if ledger.preset.endswith(".yaml") else preset
         folders = {_prepare(sources.runs / r.stage / r.key) for row in ledger.rows for r in row.runs} - {None}
         for folder in sorted(folders):  # type: ignore[type-var]
-            yield folder, f"sweep {name}", preset, ledger.overrides  # type: ignore[misc]
+            told = ledger.data.get(folder.name)  # type: ignore[union-attr]
+            place = partial(Path, told) if told else partial(_configured, preset, ledger.overrides)
+            yield folder, f"sweep {name}", place  # type: ignore[misc]
+
+
+def _configured(config: Path, overrides: tuple[str, ...] = ()) -> Path:
+    """Where a config says that its data lies."""
+    return Path(load_config(config, overrides).data.root)
 
 
 def _prepare(folder: Path) -> Path | None:

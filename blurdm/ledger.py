@@ -65,7 +65,9 @@ class Failed(Record):
 
 
 class Ledger(Record):
-    """``baseline`` names the row that the others are compared with, ``x`` the swept value of the plot."""
+    """``baseline`` names the row that the others are compared with, ``x`` the swept value of the plot; ``data`` says
+    where the data of each prepare run lies, by key (empty in the ledgers of older sweeps).
+    """
 
     grid: str
     question: str
@@ -75,6 +77,7 @@ class Ledger(Record):
     baseline: str
     x: str | None
     published_source: str | None
+    data: dict[str, str] = {}
     rows: tuple[Row, ...]
     stopped: tuple[Stopped, ...]
     failed: tuple[Failed, ...] = ()

@@ -270,7 +270,8 @@ class Sweep:
         ]
         about = {"grid": grid.name, "question": grid.question, "preset": grid.preset, "baseline": grid.baseline}
         lists = {"overrides": list(grid.overrides), "seeds": list(grid.seeds), "rows": rows, "stopped": []}
-        return {**about, **lists, "x": grid.x, "published_source": grid.published_source}
+        data = {run.key: run.config.data.root for run in self.runs if run.stage == "prepare"}
+        return {**about, **lists, "x": grid.x, "published_source": grid.published_source, "data": data}
 
 
 def expand(grid: Grid, cache: Path | None = None, provisional: bool = False) -> Sweep:

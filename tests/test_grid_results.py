@@ -263,7 +263,7 @@ def test_a_row_of_another_test_set_is_kept_but_not_compared(ledger: Path) -> Non
         run = folder(ledger, 3, seed)
         for file, was, now in (
             ("provenance.json", "0123456789abcdef", "f" * 16),
-            ("config.json", '"sections": {', '"sections": {"test": {"layout": "hide"}, '),
+            ("config.json", '"sections": {', '"sections": {"data": {"layout": "hide"}, '),
             ("result.json", '"standard"', '"realblur"'),
         ):
             text = (run / file).read_text()

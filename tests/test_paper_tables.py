@@ -25,10 +25,10 @@ def full_size(
     images: int = 1111,
     backbone: str = "mimo_unet",
     sizes: Mapping[str, int] = SIZES,
-    test: Mapping[str, str] | None = None,
+    layout: str = "gopro",
 ) -> Sources:
-    """A chain whose baseline and BlurDM have the published size and were measured on so many images; ``test`` names
-    another test set than that of the training data.
+    """A chain whose baseline and BlurDM have the published size and were measured on so many images of a
+    data set of this ``layout``.
     """
     make_chain(root, images=False)
     for result in (root / "runs" / "evaluate").glob("*/result.json"):
@@ -36,7 +36,7 @@ def full_size(
         parts = [rows.assign(image=rows.image + f"_{n}") for n in range(-(-images // 20))]
         kept = pd.concat(parts).groupby("arm").head(images)
         kept.assign(lpips_256=kept.lpips / 10).to_csv(result.parent / "per_image.csv", index=False)
-        edit_json(result.parent / "config.json", sections={"data": {"layout": "gopro"}, "test": test})
+        edit_json(result.parent / "config.json", sections={"data": {"layout": layout}})
     for stage, size in sizes.items():
         arm = {"baseline": "baseline", "joint": "blurdm"}[stage]
         for seed in (0, 1):
@@ -70,7 +70,7 @@ def test_ours_stand_beside_the_published_numbers_of_the_same_network_and_data(tm
 
 
 def test_another_test_set_than_that_of_the_training_data_fills_its_own_cells(tmp_path: Path) -> None:
-    found = full_size(tmp_path, images=2025, test={"layout": "hide"})
+    found = full_size(tmp_path, images=2025, layout="hide")
     cells = rows(paper_table("paper", "The paper", found, ()))["mimo_unetplus-blurdm"].cells
     assert cells["hide_psnr"].n_images == 2025 and cells["gopro_psnr"].text == "–"
 

@@ -222,6 +222,23 @@ def test_data_that_changed_is_named(root: Path, capsys: pytest.CaptureFixture[st
     assert has(said(root, capsys), "run eval_joint_0", "is of another version")
 
 
+def test_a_sweep_says_where_its_data_lies(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that a grid which measures on another data set than its preset's can be checked."""
+    data = root / "others"
+    data.mkdir()
+    (data / "image.png").write_bytes(b"as it was")
+    config = {"sections": {}, "inputs": {"raw": folder_digest(data)}}
+    prepared = make_run(root, "prepare", "p1", config, [], {"metrics": {}})
+    (prepared / "index.json").write_text('{"digest": "0123456789abcdef0123456789abcdef.dir", "pairs": []}')
+    for run in (root / "runs" / "evaluate").glob("e_*/config.json"):
+        edit_json(run, inputs={**json.loads(run.read_text()).get("inputs", {}), "prepare": "p1"})
+    for ledger in (root / "runs" / "sweeps").glob("*.json"):
+        edit_json(ledger, data={"p1": str(data)})
+    assert len(said(root, capsys, 0)) == 1
+    (data / "image.png").write_bytes(b"changed")
+    assert has(said(root, capsys), "the data of sweep", "changed", str(data))
+
+
 def test_a_changed_config_does_not_fit_its_key(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Real keys are hashes of config.json; those of made-up runs are names, so one gets a hash here."""
     key, folder = "0123456789abcdef", evaluated(root, "eval_none_None")
