@@ -1,7 +1,7 @@
 """``python benchmarks/kill_test.py``: training, killed at random moments, ends with the bits of one that was not.
 
-Every stage of a small chain, on every executor that this machine has: the process at work in a run folder, which its
-heartbeat names, gets SIGKILL, again and again, and what is missing is started again.
+Every stage of a small chain, on every executor (a Slurm of this machine is started for it): the process at work in a
+run folder, which its heartbeat names, gets SIGKILL, again and again, and what is missing is started again.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from conftest import TEST, TRAIN, WINDOW, tiny_config, write_crop
+from slurm.cluster import one_node
 
 from benchmarks.turns import REPOSITORY
 from blurdm.config import Config, Synthesis
@@ -43,7 +44,7 @@ LONG = {
     "diffusion.iterations": STEPS,
     "joint.iterations": STEPS,
 }
-EXECUTORS = ("inline", "processes", "ray")
+EXECUTORS = ("inline", "processes", "ray", "slurm")
 
 
 class Silent:
@@ -115,7 +116,7 @@ def kill_often(executor: str, data: Path, root: Path, kills: int, moments: rando
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="in all (%(default)s)")
-    parser.add_argument("--executors", nargs="+", default=list(EXECUTORS), help="also slurm, where there is one")
+    parser.add_argument("--executors", nargs="+", default=list(EXECUTORS), help="%(default)s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drive", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -134,7 +135,8 @@ def main() -> int:
         for number, executor in enumerate(options.executors):
             share = (options.kills - done) // (len(options.executors) - number)
             started, root = time.monotonic(), Path(folder) / executor
-            killed = kill_often(executor, data, root, share, moments)
+            with one_node() if executor == "slurm" else nullcontext():
+                killed = kill_often(executor, data, root, share, moments)
             results = [[finished(run.folder(place)) for place in (root, Path(folder) / "whole")] for run in runs]
             differ = sum(ours["weights_sha256"] != whole["weights_sha256"] for ours, whole in results)  # type: ignore[index]
             wrong, done = wrong + differ, done + sum(killed.values())

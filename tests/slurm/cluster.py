@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from getpass import getuser
 from pathlib import Path
 
@@ -146,10 +147,9 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.fixture(scope="session")
-def slurm_cluster() -> Iterator[Cluster]:
-    """Started once, and found by every command. In /tmp: a longer path of munge's socket may exceed its limit."""
-    require("slurmctld", "slurmd", "munged", "sbatch")
+@contextmanager
+def one_node() -> Iterator[Cluster]:
+    """A cluster that every command finds. In /tmp: a longer path of munge's socket may exceed its limit."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     folder.chmod(0o755)
     cluster = Cluster(folder)
@@ -161,6 +161,14 @@ def slurm_cluster() -> Iterator[Cluster]:
     finally:
         cluster.stop()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[Cluster]:
+    """Started once."""
+    require("slurmctld", "slurmd", "munged", "sbatch")
+    with one_node() as cluster:
+        yield cluster
 
 
 @pytest.fixture
