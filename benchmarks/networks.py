@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import PIPE
 
@@ -104,29 +105,33 @@ class Form:
         return float(self.process.stdout.readline())
 
 
-def measure(case: str, rounds: int, device: str) -> dict[str, float]:
-    """Medians over ``rounds`` turns, after a pass that is not counted: seconds, ratios to ours, MB."""
-    forms = {name: Form(case, name, device) for name in FORMS}
+def measure(case: str, names: Sequence[str], rounds: int, device: str) -> dict[str, float]:
+    """Medians over ``rounds`` turns, after a pass that is not counted: seconds, ratios to ours, MB, of each form."""
+    forms = {name: Form(case, name, device) for name in names}
     turns = [{name: form.seconds() for name, form in forms.items()} for _ in range(rounds)]
     for form in forms.values():
         form.process.communicate()
-    row = {name: statistics.median(turn[name] for turn in turns) for name in FORMS}
-    row |= {f"{name}/ours": statistics.median(turn[name] / turn["ours"] for turn in turns) for name in FORMS[:-1]}
+    row = {name: statistics.median(turn[name] for turn in turns) for name in names}
+    row |= {f"{name}/ours": statistics.median(turn[name] / turn["ours"] for turn in turns) for name in names}
     return row | {f"{name}, MB": form.memory for name, form in forms.items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
+    parser.add_argument(
+        "--forms", nargs="+", choices=FORMS, default=list(FORMS), help="each needs the memory of its peak"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     table = Table(title=f"one image on {options.device}, one thread, median of {options.rounds}")
-    columns = ("plain", "kept", "ours", "plain/ours", "kept/ours", "plain, MB", "kept, MB", "ours, MB")
+    names = [name for name in FORMS if name in {*options.forms, "ours"}]
+    columns = [*names, *(f"{name}/ours" for name in names[:-1]), *(f"{name}, MB" for name in names)]
     for column in ("network", "size", *columns):
         table.add_column(column, justify="right")
     for case in options.cases:
-        row = measure(case, options.rounds, options.device)
+        row = measure(case, names, options.rounds, options.device)
         print(json.dumps({"case": case, **row}), file=sys.stderr)
         height, width = CASES[case]
         told = [f"{row[name]:.0f}" if name.endswith("MB") else f"{row[name]:.2f}" for name in columns]
