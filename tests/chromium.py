@@ -22,7 +22,7 @@ FLAGS = (
     "--no-first-run",
     "--hide-scrollbars",
 )
-TIMEOUT = 60  # s
+TIMEOUT = 120  # s; a busy machine starts a browser slowly
 
 
 class Browser:
