@@ -17,7 +17,7 @@ from analysis.style import PHOTO_COLORS as COLORS
 from analysis.style import PHOTO_MARKERS as MARKERS
 from analysis.style import WIDTH
 from analysis.style import plain as _plain
-from analysis.tables import METRICS, SIGNIFICANT
+from analysis.tables import METRICS, SIGNIFICANT, count
 from blurdm.ledger import Ledger
 
 LINES = ("-", "--", ":", "-.")  # with COLORS and MARKERS: series differ in grey as well
@@ -41,7 +41,7 @@ def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Fi
     elsewhere = numbers.status == ELSEWHERE
     waiting = int((~elsewhere & (numbers.status != "done")).sum())
     left = f" ({waiting} of {len(numbers)} rows not done)" if waiting else ""
-    left += f" ({elsewhere.sum()} rows of other test sets not shown)" if elsewhere.any() else ""
+    left += f" ({count(int(elsewhere.sum()), 'row')} of another test set not shown)" if elsewhere.any() else ""
     axes.set_title(textwrap.fill(_plain(ledger.question + left), 80), fontsize=9)
     return figure
 

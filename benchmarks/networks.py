@@ -6,15 +6,9 @@ set. Memory is what the first pass adds to the process's peak.
 """
 
 import argparse
-import json
-import math
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from subprocess import PIPE
 
 import torch
 from rich.console import Console
@@ -24,8 +18,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
 from benchmarks.plain_networks import plain
+from benchmarks.turns import by_turns, serve
 from blurdm.allocator import keep_freed_memory
-from blurdm.cost import peak_mb, reset_peak
 from blurdm.models.build import BACKBONES, arrange, build_backbone
 from blurdm.models.prior import PriorGenerator
 from blurdm.models.published import DIFFUSION, LATENT
@@ -59,83 +53,43 @@ def inputs(case: str, device: str) -> tuple[Tensor, Tensor]:
     return image.to(device), latent.to(device)
 
 
-@torch.inference_mode()
-def seconds(made: nn.Module, given: tuple[Tensor, Tensor], device: str) -> float:
-    """CPU seconds of one pass; on a GPU, wall seconds until it is done."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    started = clock()
-    made(*given)
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return clock() - started
-
-
-def serve(case: str, form: str, device: str) -> None:
-    """What a process does: says what a first pass added to its peak, in MB, then for every line it reads, seconds."""
+def step(case: str, form: str, device: str) -> Callable[[], None]:
+    """One pass of a form, in a process of its own; on a GPU, until it is done."""
     torch.set_num_threads(1)
     if form != "plain":
         keep_freed_memory()
     made, given = network(case, form).to(device), inputs(case, device)
-    reset_peak(device)
-    before = peak_mb(device) or math.nan
-    seconds(made, given, device)
-    print((peak_mb(device) or math.nan) - before, flush=True)
-    for _ in sys.stdin:
-        print(seconds(made, given, device), flush=True)
 
+    def run() -> None:
+        with torch.inference_mode():
+            made(*given)
+        if device != "cpu":
+            torch.cuda.synchronize()
 
-class Form:
-    """The process of one form of a network; ``memory`` is what a pass adds to its peak, in MB."""
-
-    def __init__(self, case: str, form: str, device: str) -> None:
-        code = "import sys; from benchmarks.networks import serve; serve(*sys.argv[1:])"
-        command = [sys.executable, "-c", code, case, form, device]
-        root = Path(__file__).parent.parent
-        self.process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=root, bufsize=1)
-        self.memory = self._told()
-
-    def seconds(self) -> float:
-        """Of one pass."""
-        assert self.process.stdin is not None
-        print(file=self.process.stdin)
-        return self._told()
-
-    def _told(self) -> float:
-        assert self.process.stdout is not None
-        return float(self.process.stdout.readline())
-
-
-def measure(case: str, names: Sequence[str], rounds: int, device: str) -> dict[str, float]:
-    """Medians over ``rounds`` turns, after a pass that is not counted: seconds, ratios to ours, MB, of each form."""
-    forms = {name: Form(case, name, device) for name in names}
-    turns = [{name: form.seconds() for name, form in forms.items()} for _ in range(rounds)]
-    for form in forms.values():
-        form.process.communicate()
-    row = {name: statistics.median(turn[name] for turn in turns) for name in names}
-    row |= {f"{name}/ours": statistics.median(turn[name] / turn["ours"] for turn in turns) for name in names}
-    return row | {f"{name}, MB": form.memory for name, form in forms.items()}
+    return run
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
-    parser.add_argument(
-        "--forms", nargs="+", choices=FORMS, default=list(FORMS), help="each needs the memory of its peak"
-    )
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="each needs its peak of memory")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--form", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.form:
+        form, case, device = options.form
+        return serve(step(case, form, device))
+    clock = "cpu" if options.device == "cpu" else "wall"
     table = Table(title=f"one image on {options.device}, one thread, median of {options.rounds}")
-    names = [name for name in FORMS if name in {*options.forms, "ours"}]
-    columns = [*names, *(f"{name}/ours" for name in names[:-1]), *(f"{name}, MB" for name in names)]
-    for column in ("network", "size", *columns):
+    for column in ("network", "size", "form", "s", f"{options.forms[0]} / this (CPU)", "MB"):
         table.add_column(column, justify="right")
     for case in options.cases:
-        row = measure(case, names, options.rounds, options.device)
-        print(json.dumps({"case": case, **row}), file=sys.stderr)
-        height, width = CASES[case]
-        told = [f"{row[name]:.0f}" if name.endswith("MB") else f"{row[name]:.2f}" for name in columns]
-        table.add_row(case.split()[0], f"{height} x {width}", *told)
+        forms = {form: (form, case, options.device) for form in options.forms}
+        for form, found in by_turns(__file__, forms, options.rounds).items():
+            height, width = CASES[case]
+            figures = f"{found[clock]:.3f}", f"{found['ratio']:.2f}", f"{found['peak']:.0f}"
+            table.add_row(case.split()[0], f"{height} x {width}", form, *figures)
     Console().print(table)
     return 0
 

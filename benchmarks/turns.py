@@ -4,7 +4,7 @@ On a machine that is shared, what disturbs one form then disturbs the others too
 """
 
 import json
-import resource
+import math
 import statistics
 import subprocess
 import sys
@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from blurdm.cost import peak_mb, reset_peak
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 Figures = dict[str, float]
@@ -45,18 +47,15 @@ def by_turns(script: str, forms: Mapping[str, Sequence[str]], rounds: int) -> di
 
 def serve(step: Callable[[], object]) -> int:
     """In a process that ``by_turns`` started: one ``step`` for every line that comes in."""
-    before = _resident()
+    reset_peak("cpu")
+    before = peak_mb("cpu") or math.nan
     for _ in sys.stdin:
         cpu, wall = time.process_time(), time.perf_counter()
         step()
-        figures = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "peak": _resident() - before}
+        figures = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "peak": 0.0}
+        figures["peak"] = (peak_mb("cpu") or math.nan) - before
         print(json.dumps(figures), flush=True)
     return 0
-
-
-def _resident() -> float:
-    """The most memory that this process has had, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _start(script: str, arguments: Sequence[str]) -> "subprocess.Popen[str]":

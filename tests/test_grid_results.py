@@ -276,7 +276,7 @@ def test_a_row_of_another_test_set_is_kept_but_not_compared(ledger: Path) -> Non
     assert mine.status == ELSEWHERE and pd.isna(mine.psnr) and pd.isna(mine.psnr_difference)
     assert numbers[numbers.row != other].psnr.notna().all()
     axes, _ = drawn(ledger)
-    assert "1 rows of other test sets not shown" in axes.get_title().replace("\n", " ")
+    assert "1 row of another test set not shown" in axes.get_title().replace("\n", " ")
 
 
 def test_runs_on_different_data_and_bad_ledgers_are_one_line(ledger: Path, tmp_path: Path) -> None:

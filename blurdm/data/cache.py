@@ -9,12 +9,9 @@ import numpy as np
 
 from blurdm.config import canonical_json
 from blurdm.data.pairs import read_image
-from blurdm.data.shards import Tell, mapped
+from blurdm.data.shards import mapped
 from blurdm.errors import InputError
-
-
-def say_nothing(text: str) -> None:
-    """For callers that do not watch."""
+from blurdm.runs import Tell, say_nothing
 
 
 class Frames:

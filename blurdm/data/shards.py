@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from blurdm.errors import InputError
-from blurdm.runs import locked, read_json, write_bytes, write_json
+from blurdm.runs import Tell, locked, read_json, write_bytes, write_json
 
 SHARD_BYTES = 64 * 2**20
 SHARDS = 256  # no more of them, for each keeps a file open
 SOURCE = "source.json"
 DIGEST_BYTES = hashlib.sha256().digest_size
 
-Tell = Callable[[str], None]
 Decode = Callable[[int, np.ndarray], None]
 """(number of a pair, the flat uint8 array of its size to write it to)"""
 

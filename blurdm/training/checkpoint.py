@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from blurdm.errors import InputError
-from blurdm.runs import file_digest, read_json, write_bytes
+from blurdm.runs import Tell, file_digest, read_json, say_nothing, write_bytes
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 # A kill between the two renames of save_checkpoint leaves only fresh.pt and previous.pt.
 _NEWEST_FIRST = ("last.pt", "fresh.pt", "previous.pt")
-Tell = Callable[[str], None]
-
-
-def say_nothing(text: str) -> None:
-    """For callers that do not watch."""
 
 
 class Checkpoints:
