@@ -1,5 +1,6 @@
 """``blurdm app``: the page in a real browser, with a photo and with hostile files; who may ask; what is left behind."""
 
+import asyncio
 import base64
 import http.client
 import io
@@ -29,7 +30,8 @@ from sections import paper_diffusion
 from test_photo_fuzz import BUDGET_MB, HOSTILE, NUMBER, SLOWEST, damaged, huge_text
 from tools import require
 
-from blurdm.app.desk import KEPT
+from blurdm.app.desk import KEPT, Desk
+from blurdm.app.server import _start
 from blurdm.restore.models import find_model
 from blurdm.restore.photo import decode_photo
 from blurdm.restore.restorer import Restorer
@@ -279,3 +281,17 @@ def test_a_port_that_is_taken_and_a_missing_model_are_one_line(blurdm: Any, serv
     assert told.code == 2 and "'nane' is not known" in told.complaints[0]
     told = blurdm("app", "--memory", "much")
     assert told.code == 2 and "should be a size such as 2GB" in told.complaints[0]
+
+
+def test_a_browser_that_reads_nothing_does_not_keep_the_desk(tmp_path: Path) -> None:
+    async def leave_at_once() -> None:
+        desk = Desk({"demo": "demo"}, "2GB", tmp_path)
+        desk.busy = True
+        photo = io.BytesIO()
+        Image.new("RGB", (40, 40), "grey").save(photo, format="PNG")
+        _start(desk, photo.getvalue(), "photo.png", ["demo"])
+        while desk.busy:
+            await asyncio.sleep(0.05)
+        desk.close()
+
+    asyncio.run(asyncio.wait_for(leave_at_once(), 60))

@@ -89,10 +89,12 @@ def make_app(desk: Desk, address: str) -> Starlette:
         desk.busy = True  # no other request can come between here and the question
         try:
             content = await _body(request)
-        except (InputError, ClientDisconnect) as error:
+        except BaseException as error:
             desk.busy = False
-            return _refused(413, str(error))
-        events = _events(desk, content, request.query_params.get("name", "photo"), models)
+            if isinstance(error, InputError | ClientDisconnect):
+                return _refused(413, str(error))
+            raise
+        events = _start(desk, content, request.query_params.get("name", "photo"), models)
         return StreamingResponse(events, media_type="application/x-ndjson")
 
     async def result(request: Request) -> Response:
@@ -123,8 +125,12 @@ async def _body(request: Request) -> bytes:
     return b"".join(parts)
 
 
-async def _events(desk: Desk, content: bytes, name: str, models: list[str]) -> AsyncIterator[str]:
-    """What happens to the photo, a line of JSON each; a browser that leaves stops it at the next tile."""
+def _start(desk: Desk, content: bytes, name: str, models: list[str]) -> AsyncIterator[str]:
+    """Start restoring; returns what happens to the photo, a line of JSON each.
+
+    A browser that leaves stops it at the next tile. One that left before it read anything never comes to that: then the
+    photo is restored to its end, and the desk is free again all the same.
+    """
     loop, queue, left = asyncio.get_running_loop(), asyncio.Queue[Event | None](), False
 
     def tell(event: Event | None) -> None:
@@ -135,12 +141,16 @@ async def _events(desk: Desk, content: bytes, name: str, models: list[str]) -> A
         desk.busy = False
         tell(None)
 
+    async def events() -> AsyncIterator[str]:
+        nonlocal left
+        try:
+            while (event := await queue.get()) is not None:
+                yield json.dumps(event) + "\n"
+        finally:
+            left = True
+
     desk.start(content, name, models, tell, lambda: left).add_done_callback(ended)
-    try:
-        while (event := await queue.get()) is not None:
-            yield json.dumps(event) + "\n"
-    finally:
-        left = True
+    return events()
 
 
 def _refused(status: int, reason: str) -> Response:
