@@ -5,6 +5,7 @@ for speed. Kept here alone; ``tests/test_plain_networks.py`` shows that the two 
 """
 
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blurdm.diffusion.process import Estimates, separately
-from blurdm.models.backbones import fftformer, stripformer
+from blurdm.models.backbones import fftformer, mimo_unet, stripformer
 from blurdm.models.dct import Dct, dct_matrix
 from blurdm.models.encoder import Encoder
 from blurdm.models.layers import Pointwise
@@ -47,6 +48,14 @@ class PlainPriorGenerator(PriorGenerator):
             None if residual is None else lambda z, t: self.light * residual(condition, t / T, z),
             None if noise is None else lambda z, t: noise(condition, t / T, z),
         )
+
+
+class PlainMixedScales(mimo_unet.MixedScales):
+    """All scales side by side at the resolution of the first."""
+
+    def forward(self, scales: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        size = scales[0].shape[-2:]
+        return nn.Conv2d.forward(self, torch.cat([F.interpolate(x, size, mode="nearest") for x in scales], dim=1))
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -100,6 +109,7 @@ class PlainPointwise(Pointwise):
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
     Encoder: PlainEncoder,
     PriorGenerator: PlainPriorGenerator,
+    mimo_unet.MixedScales: PlainMixedScales,
     stripformer.Block: PlainStripBlock,
     fftformer.FilteredFeedForward: PlainFilteredFeedForward,
     PatchConvolution: PlainPatchConvolution,

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -23,7 +23,24 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Synthesis(Section):
+class CameraMotion(Section):
+    """How the camera moves during an exposure (blurdm/data/camera_path.py)."""
+
+    motion: Literal["pan", "shake"] = Field(description="pan: nearly horizontal; shake: 6 degrees of freedom")
+    length: tuple[Positive, Positive] = Field(description="range of the longest path of a scene point, px")
+    angle: NonNegative = Field(description="pan: largest angle to the horizontal, degrees")
+    speed_variation: Fraction = Field(description="pan: relative change of speed along the exposure")
+    tremor: NonNegative = Field(description="pan: tremor across the path, relative to the length")
+
+    @field_validator("length")
+    @classmethod
+    def _in_order(cls, length: tuple[float, float]) -> tuple[float, float]:
+        if length[0] > length[1]:
+            raise ValueError("should be [shortest, longest] in px")
+        return length
+
+
+class Synthesis(CameraMotion):
     """How pairs are made from sharp photos (blurdm/data/blur_formation.py); not used for a data set that has pairs."""
 
     photos: str = Field(description="folder of sharp photos")
@@ -31,11 +48,6 @@ class Synthesis(Section):
     exclude: tuple[str, ...] = Field(
         default=(), description="photos used nowhere, such as the other eye of a test photo"
     )
-    motion: Literal["pan", "shake"] = Field(description="pan: nearly horizontal; shake: 6 degrees of freedom")
-    length: tuple[Positive, Positive] = Field(description="range of the longest path of a scene point, px")
-    angle: NonNegative = Field(description="pan: largest angle to the horizontal, degrees")
-    speed_variation: Fraction = Field(description="pan: relative change of speed along the exposure")
-    tremor: NonNegative = Field(description="pan: tremor across the path, relative to the length")
     foreground: Annotated[float, Field(ge=0, le=1)] = Field(description="probability of a moving foreground layer")
     train_pairs: Count = Field(description="pairs per training photo")
     test_pairs: Count = Field(description="pairs per test photo")
@@ -56,6 +68,11 @@ class Data(Section):
     crop: Annotated[int, Field(ge=16)] = Field(description="side of the square training crop, px")
     flips: bool = Field(description="random horizontal and vertical flips")
     rotations: bool = Field(description="random rotations by multiples of 90 degrees")
+    fresh_blur: CameraMotion | None = Field(
+        description="how training crops of the sharp images are blurred, anew for every step; null: as the data set has"
+        " them. Validation and test images always are as the data set has them",
+        json_schema_extra={"plain": None},
+    )
 
 
 class Elsewhere(Section):
@@ -270,9 +287,20 @@ class Compute(Section):
         " a part at a time",
         json_schema_extra={"plain": 1},
     )
+    execution: Literal["eager", "compiled", "graphs"] = Field(
+        description="compiled: by torch.compile, which takes a minute or more first; graphs: and on CUDA replayed as"
+        " graphs, for steps of many small kernels",
+        json_schema_extra={"plain": "eager"},
+    )
+
+    @model_validator(mode="after")
+    def _graphs_are_whole(self) -> "Compute":
+        if self.execution == "graphs" and self.micro_batches > 1:
+            raise ValueError(f"micro_batches must be 1 with execution graphs, not {self.micro_batches}")
+        return self
 
 
-PLAIN = Compute(precision="fp32", micro_batches=1)
+PLAIN = Compute(precision="fp32", micro_batches=1, execution="eager")
 
 
 class Config(Section):

@@ -29,16 +29,16 @@ class Stage:
 
 STAGES = {
     "prepare": Stage(("data",), ()),
-    "baseline": Stage(("data", "backbone", "loss", "baseline", "compute", "seed"), ("prepare",)),
-    "direct": Stage(("data", "backbone", "latent", "loss", "direct", "compute", "seed"), ("prepare",), version=2),
-    "pretrain": Stage(("data", "backbone", "latent", "loss", "pretrain", "compute", "seed"), ("prepare",)),
+    "baseline": Stage(("data", "backbone", "loss", "baseline", "compute", "seed"), ("prepare",), version=2),
+    "direct": Stage(("data", "backbone", "latent", "loss", "direct", "compute", "seed"), ("prepare",), version=3),
+    "pretrain": Stage(("data", "backbone", "latent", "loss", "pretrain", "compute", "seed"), ("prepare",), version=2),
     "diffusion": Stage(("data", "latent", "diffusion", "compute", "seed"), ("prepare", "pretrain"), version=2),
     "joint": Stage(
         ("data", "backbone", "latent", "loss", "diffusion", "joint", "compute", "seed"),
         ("prepare", "pretrain", "diffusion"),
-        version=2,
+        version=3,
     ),
-    "evaluate": Stage(("data", "evaluate"), ("prepare",), version=2),
+    "evaluate": Stage(("data", "evaluate"), ("prepare",), version=3),
 }
 
 

@@ -186,7 +186,7 @@ def _train_on_images(run: Run, inputs: Inputs, out: Path, resources: Resources, 
         assert network.prior is not None and isinstance(module["head"], nn.Linear)
         phases = warmup_phases(network.prior, module["head"], kind, data, section)
     scale = 1.0 if kind == "baseline" else section.encoder_lr_scale
-    phases += image_phases(network, data, sections.loss, section.phases, scale)
+    phases += image_phases(network, data, sections.loss, sections.compute, section.phases, scale)
     trained = _loop(module, phases, section, run, out, resources, on_progress)
     return _trained(trained["network"], out, sum(iterations for iterations, _ in section.phases))
 

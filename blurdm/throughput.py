@@ -2,23 +2,25 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blurdm.config import Config
+from blurdm.config import PLAIN, Config
 from blurdm.cost import count_macs
 from blurdm.models.build import initialise
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
-from blurdm.training.arithmetic import arithmetic
+from blurdm.training.arithmetic import arithmetic, executed
 from blurdm.training.distributed import own_rows
 from blurdm.training.latent_loss import latent_loss
 from blurdm.training.losses import image_loss
 from blurdm.training.optim import make_average, make_optimizer, set_learning_rate
 from blurdm.training.step import take_step
+from blurdm.training.tasks import restoring_pass
 
 TRAINED = ("baseline", "direct", "pretrain", "diffusion", "joint")
 
@@ -38,6 +40,7 @@ def seconds_per_step(config: Config, stage: str, device: str, steps: int) -> flo
 
 def macs_per_step(config: Config, stage: str) -> int:
     """Multiply-accumulates of the forward and backward pass of a step, counted without computing anything."""
+    config = config.model_copy(update={"compute": PLAIN})
     with torch.device("meta"):
         _, loss = _stage(config, stage, "meta")
 
@@ -75,10 +78,11 @@ def _image_stage(config: Config, stage: Any, blur: Tensor, sharp: Tensor) -> tup
     initialise(network, 0)
     network.to(blur.device)
     noise = network.draw_noise(range(len(blur)))
+    restore = executed(partial(restoring_pass, network), config.compute)
 
     def loss() -> Tensor:
-        seen, wanted = own_rows(blur), own_rows(sharp)
-        return image_loss(network(seen, network.latent(seen, wanted, own_rows(noise))), wanted, config.loss)[0]
+        wanted = own_rows(sharp)
+        return image_loss(restore(own_rows(blur), wanted, own_rows(noise)), wanted, config.loss)[0]
 
     return network, loss
 
@@ -90,9 +94,10 @@ def _latent_stage(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Modul
         initialise(module, 0)
         module.to(blur.device)
     noise = generator.draw_noise(range(len(blur)))
+    run_pass = executed(partial(latent_loss, generator, teacher, section=config.diffusion), config.compute)
 
     def loss() -> Tensor:
-        return latent_loss(generator, teacher, own_rows(blur), own_rows(sharp), own_rows(noise), config.diffusion)
+        return run_pass(own_rows(blur), own_rows(sharp), own_rows(noise))
 
     return generator, loss
 

@@ -20,7 +20,7 @@ from blurdm.stages import TRAINED, run_stage
 from blurdm.training.arithmetic import arithmetic, describe, narrowed
 from blurdm.training.losses import image_loss
 
-BF16 = Compute(precision="bf16", micro_batches=1)
+BF16 = Compute(precision="bf16", micro_batches=1, execution="eager")
 LOSS = Loss(content="charbonnier", fft="2d", fft_weight=0.1, clamp=True)
 CHAIN = ("pretrain", "diffusion", "joint")
 # Whatever a batch is divided for. Few steps: Adam turns a gradient that is nearly zero into a step of its full size.
@@ -152,7 +152,7 @@ def test_tf32_is_switched_for_as_long_as_training_lasts() -> None:
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, products.allow_tf32
     for precision, allowed in (("fp32", False), ("tf32", True), ("bf16", False)):
-        with arithmetic(Compute(precision=precision, micro_batches=1), "cpu"):  # type: ignore[arg-type]
+        with arithmetic(Compute(precision=precision, micro_batches=1, execution="eager"), "cpu"):  # type: ignore[arg-type]
             assert cudnn.allow_tf32 is products.allow_tf32 is allowed
         assert (cudnn.allow_tf32, products.allow_tf32) == before
 

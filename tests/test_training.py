@@ -3,7 +3,7 @@
 import inspect
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from conftest import tiny_config
 from torch import Tensor, nn
 
-from blurdm.config import Config
+from blurdm.config import PLAIN, Config
 from blurdm.errors import InputError
 from blurdm.models.network import Network
 from blurdm.plan import plan
@@ -26,6 +26,7 @@ from blurdm.training.distributed import micro_batch
 from blurdm.training.joint import joint_network
 from blurdm.training.loop import Loop, Phase
 from blurdm.training.optim import learning_rate, make_optimizer, set_learning_rate
+from blurdm.training.step import Parts
 from blurdm.training.tasks import (
     image_module,
     image_phases,
@@ -84,11 +85,17 @@ def train(
     """The trained module and the loss of every step."""
     losses: list[float] = []
 
-    def note(progress: Progress) -> None:
-        losses.extend([progress.numbers["loss"]] if "loss" in progress.numbers else [])
+    def noted(loss: Callable[[int], Parts]) -> Callable[[int], Parts]:
+        def call(step: int) -> Parts:
+            total, parts = loss(step)
+            losses.append(total.item())
+            return total, parts
 
+        return call
+
+    phases = [replace(phase, loss=noted(phase.loss)) for phase in phases]
     resources = Resources(checkpoint_seconds=seconds)
-    loop = Loop(module, phases, section, key="k", seed=0, out=out, resources=resources, on_progress=note)
+    loop = Loop(module, phases, section, key="k", seed=0, out=out, resources=resources, on_progress=ignore_progress)
     return loop.run(), losses
 
 
@@ -99,7 +106,7 @@ def on_one_batch(phase: Phase, lr: float = 3e-3) -> Phase:
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_on_images_lowers_the_loss_on_a_fixed_batch(chain: Chain, tmp_path: Path, kind: str) -> None:
     network = chain.network(kind)
-    (phase,) = image_phases(network, chain.data, chain.config.loss, [(1, 1.0)], 1.0)
+    (phase,) = image_phases(network, chain.data, chain.config.loss, PLAIN, [(1, 1.0)], 1.0)
     section = chain.config.joint.model_copy(update={"validate_every": 1000})
     _, losses = train(nn.ModuleDict({"network": network}), [on_one_batch(phase)], section, tmp_path)
     assert len(losses) == 20 and losses[-1] < 0.9 * losses[0]
@@ -146,7 +153,7 @@ def test_the_sharp_encoder_stays_frozen_in_stage_2(chain: Chain, tmp_path: Path)
 
 def test_joint_training_reaches_every_parameter(chain: Chain) -> None:
     network = chain.network("joint").train()
-    (phase,) = image_phases(network, chain.data, chain.config.loss, [(1, 1.0)], 1.0)
+    (phase,) = image_phases(network, chain.data, chain.config.loss, PLAIN, [(1, 1.0)], 1.0)
     phase.loss(0)[0].backward()
     unreached = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert unreached == []
@@ -197,7 +204,7 @@ def test_arms_see_the_same_batches(chain: Chain, tmp_path: Path, monkeypatch: py
 def test_batches_cut_ahead_are_those_cut_at_once(chain: Chain) -> None:
     """What a GPU gets, here on the CPU: of each step, micro-batch by micro-batch."""
     at_once, ahead = chain.data, replace(chain.data)
-    object.__setattr__(ahead, "ahead", Ahead(ahead._cut))
+    object.__setattr__(ahead, "ahead", Ahead(ahead.crops.cut))
     for step in (0, 1, 2, 7):
         for number in range(2):
             with micro_batch(number, 2):

@@ -22,20 +22,31 @@ class Crop:
 
 
 def draw_crops(
-    frames: Frames, rng: np.random.Generator, batch_size: int, side: int, flips: bool, rotations: bool
+    frames: Frames,
+    rng: np.random.Generator,
+    batch_size: int,
+    side: int,
+    flips: bool,
+    rotations: bool,
+    margin: int = 0,
 ) -> list[Crop]:
     """The crops of a batch, a function of ``rng`` alone: pairs uniformly with replacement, then a place, flips, turns.
 
-    Crops stay the same when flips or rotations are switched on or off. InputError for an image smaller than ``side``.
+    Around each there are ``margin`` px of image. Crops stay the same when flips or rotations are switched on or off.
+    InputError for an image that is too small.
     """
     crops = []
     for _ in range(batch_size):
         i = int(rng.integers(len(frames)))
         height, width = frames.entries[i]["height"], frames.entries[i]["width"]
-        if min(height, width) < side:
+        least = side + 2 * margin
+        if min(height, width) < least:
             name = frames.entries[i]["blur"]
-            raise InputError(f"{name}: {height}x{width} px is smaller than data.crop = {side}; should be at least that")
-        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+            around = f" with {margin} px around it for the blur" if margin else ""
+            raise InputError(
+                f"{name}: {height}x{width} px is smaller than data.crop = {side}{around}; should be at least {least}"
+            )
+        top, left = (margin + int(rng.integers(length - least + 1)) for length in (height, width))
         vertical, horizontal = (bool(flip) and flips for flip in rng.integers(2, size=2))
         crops.append(Crop(i, top, left, vertical, horizontal, int(rng.integers(4)) * rotations))
     return crops

@@ -19,15 +19,23 @@ from typing import Any
 import numpy as np
 
 from blurdm.config import Synthesis
-from blurdm.data.camera_path import CameraPath, Motion, draw_path, point_paths, subframe_count
-from blurdm.data.camera_view import Layer, blob, decode, encode, subframes
+from blurdm.data.camera_path import (
+    SPACING,
+    CameraPath,
+    Motion,
+    draw_path,
+    margin_of,
+    point_paths,
+    probe_points,
+    subframe_count,
+)
+from blurdm.data.camera_view import Layer, blob, subframes
 from blurdm.data.evidence import licence_of
+from blurdm.data.light import decode, encode
 from blurdm.data.pairs import MIN_SIZE, SUFFIXES, decode_image, read_bytes, write_image
 from blurdm.data.splits import MANIFEST, Progress
 from blurdm.errors import InputError
 
-SPACING = 0.6  # px between sub-frames: no ghost stripes
-TAPS = 2  # reach of cubic interpolation, px
 VERSION = 1  # raised when the same settings make other pixels
 SETTINGS = "synthesis.json"
 COLUMNS = ("split", "scene", "name", "photo", "photo_sha256", "licence", "length_px", "angle_deg", "psnr_db")
@@ -94,12 +102,9 @@ def expose(
     soft blob on a path of its own. InputError for a photo that is too small for the length.
     """
     motion = motion or Motion()
-    margin = _margin(length)
+    margin = margin_of(length)
     size, corner = _place(photo, window, margin, length, rng)
-    probes = np.array(
-        [(x, y) for y in (0, size[0] - 1) for x in (0, size[1] - 1)] + [((size[1] - 1) / 2, (size[0] - 1) / 2)]
-    )
-    probes += corner[::-1]
+    probes = probe_points(size, corner)
     path = draw_path(motion, length, photo.shape[:2], probes, rng)
     count = subframe_count(path, probes, SPACING)
     layer = None
@@ -123,11 +128,6 @@ def expose(
         path=path,
         corner=corner,
     )
-
-
-def _margin(length: float) -> int:
-    """No point of a window goes further than this, so nothing beyond the photo is ever needed."""
-    return math.ceil(length) + TAPS
 
 
 def _place(
@@ -216,8 +216,6 @@ def _read_photos(synthesis: Synthesis) -> list[Photo]:
         )
     if set(stems) <= {*synthesis.test_photos, *synthesis.exclude}:
         raise InputError(f"{folder}: no photos left to train on; should hold some outside test_photos and exclude")
-    if synthesis.length[0] > synthesis.length[1]:
-        raise InputError(f"synthesis.length: {list(synthesis.length)}; should be [shortest, longest] in px")
     used = [file for file, stem in zip(files, stems, strict=True) if stem not in synthesis.exclude]
     return [_read_photo(folder / file, synthesis) for file in used]
 
@@ -225,7 +223,7 @@ def _read_photos(synthesis: Synthesis) -> list[Photo]:
 def _read_photo(path: Path, synthesis: Synthesis) -> Photo:
     content = read_bytes(path)
     pixels = decode_image(content, path, grey_ok=True)
-    room = min(pixels.shape[:2]) - 2 * _margin(synthesis.length[1])
+    room = min(pixels.shape[:2]) - 2 * margin_of(synthesis.length[1])
     if room < MIN_SIZE:
         told = f"{pixels.shape[0]}x{pixels.shape[1]} px"
         raise InputError(
@@ -279,12 +277,11 @@ def _expose_photo(synthesis: Synthesis, photo: Photo, index: int, others: Sequen
     length = float(rng.uniform(*synthesis.length))
     layered, chosen = rng.random() < synthesis.foreground, rng.random()
     foreground = others[int(chosen * len(others))].pixels if layered and others else None
-    motion = Motion(synthesis.motion, synthesis.angle, synthesis.speed_variation, synthesis.tremor)
     room = [
-        side - 2 * _margin(synthesis.length[1]) for side in photo.pixels.shape[:2]
+        side - 2 * margin_of(synthesis.length[1]) for side in photo.pixels.shape[:2]
     ]  # the same for all pairs of a photo
     window = (min(synthesis.window[0], room[0]), min(synthesis.window[1], room[1]))
-    return expose(photo.pixels, rng, length, motion, window, foreground=foreground)
+    return expose(photo.pixels, rng, length, Motion.of(synthesis), window, foreground=foreground)
 
 
 def _row(photo: Photo, name: str, exposure: Exposure) -> dict[str, Any]:

@@ -6,6 +6,10 @@ from typing import Literal
 
 import numpy as np
 
+from blurdm.config import CameraMotion
+
+SPACING = 0.6  # px between sub-frames: no ghost stripes
+TAPS = 2  # reach of cubic interpolation, px
 FOCAL = 1.2  # focal length relative to the longer side of the photo
 DENSE = np.linspace(-0.5, 0.5, 129)  # where lengths are measured
 WAVES = np.arange(1, 4)  # periods per exposure of the low-frequency part
@@ -23,6 +27,10 @@ class Motion:
     angle: float = 8.0
     speed_variation: float = 0.3
     tremor: float = 0.04
+
+    @classmethod
+    def of(cls, section: CameraMotion) -> "Motion":
+        return cls(section.motion, section.angle, section.speed_variation, section.tremor)
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,35 @@ def draw_path(
         waves = WAVINESS * amplitude * (SHAKE / pixels)[:, None]
         path = CameraPath(focal, centre, velocity, np.zeros(6), waves, phase)
     return _scaled(path, probes, length)
+
+
+def margin_of(length: float) -> int:
+    """px around a window that no point of it leaves, so that nothing beyond them is ever needed."""
+    return math.ceil(length) + TAPS
+
+
+def probe_points(size: tuple[int, int], corner: tuple[int, int]) -> np.ndarray:
+    """Corners and centre, (5, 2) as x, y, of the window of ``size`` (height, width) whose (top, left) is ``corner``."""
+    bottom, right = size[0] - 1, size[1] - 1
+    points = np.array([(x, y) for y in (0, bottom) for x in (0, right)] + [(right / 2, bottom / 2)])
+    return points + corner[::-1]
+
+
+def moments(count: int) -> np.ndarray:
+    """The middles of ``count`` (odd) equal parts of an exposure, in [-1/2, 1/2]; the central one is 0."""
+    s: np.ndarray = (np.arange(count) + 0.5) / count - 0.5
+    s[count // 2] = 0
+    return s
+
+
+def window_view(view: np.ndarray, corner: tuple[int, int], margin: int) -> np.ndarray:
+    """Homographies (..., 3, 3) of a photo as from a part of it to the window inside, both by their own pixels (x, y).
+
+    ``corner`` is the (top, left) of the part, which has ``margin`` px more on every side than the window.
+    """
+    to_photo = np.array([[1, 0, corner[1]], [0, 1, corner[0]], [0, 0, 1.0]])
+    to_window = np.array([[1, 0, -corner[1] - margin], [0, 1, -corner[0] - margin], [0, 0, 1.0]])
+    return to_window @ view @ to_photo
 
 
 def point_paths(path: CameraPath, probes: np.ndarray, s: np.ndarray) -> np.ndarray:

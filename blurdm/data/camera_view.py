@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from blurdm.data.camera_path import CameraPath
+from blurdm.data.camera_path import CameraPath, moments, window_view
+from blurdm.data.light import decode
 
 
 @dataclass(frozen=True)
@@ -19,26 +20,11 @@ class Layer:
     path: CameraPath
 
 
-def decode(pixels: np.ndarray) -> np.ndarray:
-    """8-bit sRGB as linear light in [0, 1], float32 (IEC 61966-2-1)."""
-    code = np.arange(256) / 255
-    curve = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
-    return curve.astype(np.float32)[pixels]
-
-
-def encode(light: np.ndarray) -> np.ndarray:
-    """Linear light as 8-bit sRGB: clipped to [0, 1] (the sensor saturates), coded, rounded to the nearest level."""
-    light = np.clip(light, 0, 1)
-    code = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(255 * code).astype(np.uint8)
-
-
 def subframes(
     around: np.ndarray, corner: tuple[int, int], margin: int, path: CameraPath, layer: Layer | None, count: int
 ) -> Iterator[np.ndarray]:
     """What the camera sees in the middle of each of ``count`` equal parts of the exposure; the central one unmoved."""
-    s = (np.arange(count) + 0.5) / count - 0.5
-    s[count // 2] = 0
+    s = moments(count)
     behind = path.homographies(s)
     if layer is None:
         for view in behind:
@@ -54,11 +40,9 @@ def subframes(
 def _warp(around: np.ndarray, view: np.ndarray, corner: tuple[int, int], margin: int) -> np.ndarray:
     """The window inside ``around``, whose top left pixel is ``corner`` of the photo, seen through ``view`` (3, 3)."""
     height, width = around.shape[0] - 2 * margin, around.shape[1] - 2 * margin
-    to_photo = np.array([[1, 0, corner[1]], [0, 1, corner[0]], [0, 0, 1.0]])
-    to_window = np.array([[1, 0, -corner[1] - margin], [0, 1, -corner[0] - margin], [0, 0, 1.0]])
     if np.allclose(view, np.eye(3), rtol=0, atol=1e-12):  # not moved: keep every bit
         return around[margin : margin + height, margin : margin + width]
-    whole = to_window @ view @ to_photo
+    whole = window_view(view, corner, margin)
     return cv2.warpPerspective(around, whole, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
 
 

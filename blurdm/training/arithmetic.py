@@ -1,13 +1,18 @@
-"""How a device computes: exactly, with TF32 products, or in bf16 but for what ``models.precision`` keeps in fp32."""
+"""How a device computes: exactly, with TF32 products, or in bf16 but for what ``models.precision`` keeps in fp32; and
+whether op by op, compiled, or replayed as a graph."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from blurdm.config import Compute
 from blurdm.errors import InputError
 from blurdm.runs import Resources
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @contextmanager
@@ -37,9 +42,20 @@ def describe(compute: Compute, resources: Resources) -> str:
         threads = "1 thread" if resources.threads == 1 else f"{resources.threads} threads"
         places += f" ({threads}, freed memory kept)"
     batches = f", batches in {compute.micro_batches} parts" if compute.micro_batches > 1 else ""
-    return f"training on {places} in {compute.precision}{batches}, channels last, fused optimiser"
+    execution = {"eager": "", "compiled": ", compiled", "graphs": ", compiled to graphs"}[compute.execution]
+    return f"training on {places} in {compute.precision}{batches}{execution}, channels last, fused optimiser"
 
 
 def narrowed(compute: Compute, device: torch.device) -> torch.autocast:
     """The context of a forward pass."""
     return torch.autocast(device.type, torch.bfloat16, enabled=compute.precision == "bf16")
+
+
+def executed(function: Callable[P, R], compute: Compute) -> Callable[P, R]:
+    """``function``, a pass over tensors whose shapes never change, as ``compute.execution`` says; in one piece."""
+    if compute.execution == "eager":
+        return function
+    torch.compiler.reset()  # what earlier trainings of this process compiled, for it keeps a limited number
+    mode = "reduce-overhead" if compute.execution == "graphs" else None
+    made: Callable[P, R] = torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
+    return made

@@ -4,38 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from blurdm.config import Data
-from blurdm.data.augment import Crop, draw_crops, exposures
 from blurdm.data.cache import Frames
 from blurdm.metrics.psnr import psnr
 from blurdm.runs import Progress, Resources, ignore_progress, read_json
-from blurdm.seeding import derive, generator
-from blurdm.training.crops import Ahead, as_images, cut_crops
+from blurdm.seeding import derive
+from blurdm.training.crops import Ahead, Crops, Cut, Request, StoredBlur, as_images
 from blurdm.training.distributed import own_range
-
-
-class Request(NamedTuple):
-    """Rows ``first`` to ``last`` (without it) of the batch of ``size`` that (purpose, step) stands for."""
-
-    purpose: str
-    step: int
-    size: int
-    first: int
-    last: int
-
-
-class Pixels(NamedTuple):
-    """uint8 (B, side, side, 3) in the memory of the host, and what is still to be done to them."""
-
-    blur: Tensor
-    sharp: Tensor
-    crops: list[Crop]
+from blurdm.training.fresh_blur import FreshBlur
 
 
 @dataclass(frozen=True)
@@ -47,11 +28,16 @@ class TrainingData:
     data: Data
     seed: int
     device: torch.device
-    ahead: Ahead[Request, Pixels] | None = field(init=False)
+    crops: Crops = field(init=False)
+    ahead: Ahead[Request, Cut] | None = field(init=False)
 
     def __post_init__(self) -> None:
+        on_gpu = self.device.type == "cuda"
+        kind = StoredBlur if self.data.fresh_blur is None else FreshBlur
+        crops = kind(self.train, self.data, self.seed, pinned=on_gpu)
+        object.__setattr__(self, "crops", crops)
         # A GPU works while the next batch is cut; on a CPU, both would want the same cores.
-        object.__setattr__(self, "ahead", Ahead(self._cut) if self.device.type == "cuda" else None)
+        object.__setattr__(self, "ahead", Ahead(crops.cut) if on_gpu else None)
 
     @classmethod
     def open(
@@ -80,18 +66,12 @@ class TrainingData:
             own, later, steps = range(rows), range(rows), 1
         request = Request(purpose, step, rows, own.start, own.stop)
         if self.ahead is None:
-            pixels = self._cut(request)
+            cut = self.crops.cut(request)
         else:
-            pixels = self.ahead(request, Request(purpose, step + steps, rows, later.start, later.stop))
-        blur, sharp = (as_images(self._moved(part), pixels.crops) for part in (pixels.blur, pixels.sharp))
-        known = exposures(self.train, pixels.crops)
-        return blur, sharp, None if known is None else self._moved(torch.from_numpy(known))
-
-    def _cut(self, request: Request) -> Pixels:
-        data, size = self.data, request.size
-        rng = generator(self.seed, request.purpose, request.step)
-        crops = draw_crops(self.train, rng, size, data.crop, data.flips, data.rotations)[request.first : request.last]
-        return Pixels(*cut_crops(self.train, crops, data.crop, self.device.type == "cuda"), crops)
+            cut = self.ahead(request, Request(purpose, step + steps, rows, later.start, later.stop))
+        pixels = self.crops.images([self._moved(part) for part in cut.pixels])
+        blur, sharp = (as_images(part, cut.crops) for part in pixels)
+        return blur, sharp, None if cut.lengths is None else self._moved(cut.lengths)
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)

@@ -51,7 +51,9 @@ def joint_phases(network: Network, sections: Any, inputs: Inputs, data: Training
     section = sections.joint
     prior_loss = _kept_prior_loss(network, sections, inputs, data) if section.prior_loss_weight else None
     before = steps_before(inputs)
-    return image_phases(network, data, sections.loss, section.phases, section.prior_lr_scale, before, prior_loss)
+    return image_phases(
+        network, data, sections.loss, sections.compute, section.phases, section.prior_lr_scale, before, prior_loss
+    )
 
 
 def steps_before(inputs: Inputs) -> int:

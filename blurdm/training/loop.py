@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ from blurdm.training.distributed import (
 )
 from blurdm.training.optim import ParameterGroups, learning_rate, make_average, make_optimizer, set_learning_rate
 from blurdm.training.step import Parts, take_step
+from blurdm.training.unread import Losses
 
 LOG_EVERY = 10
 
@@ -73,7 +73,8 @@ class Loop:
         self.optimizer: torch.optim.Optimizer | None = None
         self.average: AveragedModel | None = None
         self.history: list[dict[str, Any]] = []
-        self.measured: dict[str, float] = {}  # the latest validation, for the display
+        self.losses = Losses()
+        self.shown: dict[str, float] = {}  # the latest that was read and measured, for the display
 
     @property
     def result(self) -> nn.Module:
@@ -97,13 +98,13 @@ class Loop:
 
     def _advance(self) -> None:
         """One step, and what is due after it."""
-        started = time.monotonic()
         phase, local = self._locate(self.step)
         if local == 0:
             self._begin(phase)
         loss, parts = self._update(phase, local)
+        self.losses.add(loss)
         self.step += 1
-        self._report(phase, local + 1, loss, parts, time.monotonic() - started)
+        self._report(phase, local + 1, parts)
         if agreed(self.resources.stop()):
             self._save()
             self.checkpoints.wait()
@@ -135,42 +136,58 @@ class Loop:
         self.optimizer = make_optimizer(phase.groups(), self.section)
         self.average = make_average(self.module, self.section.ema)
 
-    def _update(self, phase: Phase, local: int) -> tuple[float, Mapping[str, Tensor]]:
+    def _update(self, phase: Phase, local: int) -> Parts:
         assert self.optimizer is not None
         self.module.train()
         # Dropout draws from the global generator, so that one is set anew for every step; each rank has its own stream.
         torch.manual_seed(derive(self.seed, "dropout", phase.name, local, *([rank()] if rank() else [])))
         set_learning_rate(self.optimizer, learning_rate(local, phase.iterations, phase.lr, self.section.lr_min))
         step = partial(phase.loss, local)
-        mean, parts = take_step(self.module, self.optimizer, self.average, step, self.section, self.compute)
-        value = mean.item()
-        if not math.isfinite(value):
-            raise InputError(
-                f"{self.out}: the loss is {value} at step {self.step + 1} of {self.total} ({phase.name}); "
-                f"lower the learning rate of this phase ({phase.lr:g}) or set grad_clip"
-            )
-        return value, parts
+        return take_step(self.module, self.optimizer, self.average, step, self.section, self.compute)
 
-    def _report(self, phase: Phase, local: int, loss: float, parts: Mapping[str, Tensor], seconds: float) -> None:
-        numbers = {"loss": loss, "images_per_s": phase.batch_size / seconds}
-        value = self._validate(phase, local)
-        measured = {} if value is None else {"val_psnr": value}
-        self.measured |= measured
-        if measured or self.step % LOG_EVERY == 0:
+    def _report(self, phase: Phase, local: int, parts: Mapping[str, Tensor]) -> None:
+        logged = self.step % LOG_EVERY == 0 or self._validates(phase, local)
+        if logged or local == phase.iterations:
+            numbers = self._read_losses(phase)
+            value = self._validate(phase, local)
+            measured = {} if value is None else {"val_psnr": value}
+            self.shown |= numbers | measured
+        if logged:
             lr = learning_rate(local - 1, phase.iterations, phase.lr, self.section.lr_min)
             # The parts are read from the device here only, not at every step.
             read = {name: part.item() for name, part in parts.items()}
             self.history.append({"step": self.step, "phase": phase.name, **numbers, **read, "lr": lr, **measured})
-        self.on_progress(Progress(self.step, self.total, numbers=numbers | self.measured, note=phase.name))
+        self.on_progress(Progress(self.step, self.total, numbers=self.shown, note=phase.name))
+
+    def _read_losses(self, phase: Phase) -> dict[str, float]:
+        """The loss of the latest step, and the pace of all that were not read before; InputError if one is not finite.
+
+        Nothing that comes after such a step is ever logged, measured or saved.
+        """
+        values, seconds = self.losses.read()
+        for step, value in enumerate(values, start=self.step - len(values) + 1):
+            if not math.isfinite(value):
+                raise InputError(
+                    f"{self.out}: the loss is {value} at step {step} of {self.total} ({phase.name}); "
+                    f"lower the learning rate of this phase ({phase.lr:g}) or set grad_clip"
+                )
+        return {"loss": values[-1], "images_per_s": len(values) * phase.batch_size / seconds}
+
+    def _validates(self, phase: Phase, local: int) -> bool:
+        due = local % self.section.validate_every == 0 or local == phase.iterations
+        return rank() == 0 and phase.validate is not None and due
 
     def _validate(self, phase: Phase, local: int) -> float | None:
-        if rank() or phase.validate is None or (local % self.section.validate_every and local != phase.iterations):
+        if not self._validates(phase, local):
             return None
+        assert phase.validate is not None
         self.result.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.losses.paused():
             return phase.validate(self.result)
 
     def _save(self) -> None:
+        if self.losses.unread:
+            self._read_losses(self._locate(self.step - 1)[0])
         if rank():
             return
         assert self.optimizer is not None
@@ -199,7 +216,7 @@ class Loop:
             self.average.load_state_dict(state["average"])
         self.history = json.loads(state["history"])
         validated = [row["val_psnr"] for row in self.history if "val_psnr" in row]
-        self.measured = {"val_psnr": validated[-1]} if validated else {}
+        self.shown = {"val_psnr": validated[-1]} if validated else {}
         self.on_progress(Progress(self.step, self.total, note=f"continued at step {self.step}"))
 
     def _tell(self, text: str) -> None:

@@ -1,13 +1,14 @@
 """What each stage trains: its module and its phases. The loop (loop.py) is the same for all of them."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from blurdm.config import Diffusion, Latent, Loss, Warmup
+from blurdm.config import Compute, Diffusion, Latent, Loss, Warmup
 from blurdm.errors import InputError
 from blurdm.models.build import build_backbone, initialise
 from blurdm.models.encoder import Encoder
@@ -15,6 +16,7 @@ from blurdm.models.network import Network
 from blurdm.models.precision import full_precision
 from blurdm.models.prior import PriorGenerator
 from blurdm.runs import stored_section
+from blurdm.training.arithmetic import executed
 from blurdm.training.batches import TrainingData, validation_psnr
 from blurdm.training.checkpoint import load_weights
 from blurdm.training.distributed import own_rows
@@ -26,12 +28,15 @@ from blurdm.training.step import Parts
 
 PriorLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(blur, sharp, noise of the latent) -> a scalar, added to the image loss."""
+RestoringPass = Callable[[Tensor, Tensor, Tensor | None], list[Tensor]]
+"""(blur, sharp, noise of the latent) -> the restored images, coarse to fine."""
 
 
 def image_phases(
     network: Network,
     data: TrainingData,
     loss: Loss,
+    compute: Compute,
     phases: list[tuple[int, float]],
     prior_scale: float,
     first_step: int = 0,
@@ -39,6 +44,7 @@ def image_phases(
 ) -> list[Phase]:
     """Training on images. ``first_step`` counts on from an earlier stage, so that every arm sees the same batches."""
     images = data.validation_images()
+    restore = executed(partial(restoring_pass, network), compute)
 
     def make(iterations: int, lr: float, offset: int) -> Phase:
         return Phase(
@@ -47,7 +53,7 @@ def image_phases(
             lr=lr,
             batch_size=data.data.batch_size,
             groups=lambda: _groups(network, prior_scale),
-            loss=lambda step: _image_step(network, data, loss, offset + step, prior_loss),
+            loss=lambda step: _image_step(network, data, restore, loss, offset + step, prior_loss),
             validate=lambda module: _image_validation(module, images),
         )
 
@@ -58,15 +64,23 @@ def image_phases(
     return made
 
 
-def _image_step(network: Network, data: TrainingData, loss: Loss, step: int, prior_loss: PriorLoss | None) -> Parts:
+def restoring_pass(network: Network, blur: Tensor, sharp: Tensor, noise: Tensor | None) -> list[Tensor]:
+    """What is compiled of a step: prior and backbone. (The compiler does not take the FFT loss, of complex numbers.)"""
+    outputs: list[Tensor] = network(blur, network.latent(blur, sharp, noise))
+    return outputs
+
+
+def _image_step(
+    network: Network, data: TrainingData, restore: RestoringPass, loss: Loss, step: int, prior_loss: PriorLoss | None
+) -> Parts:
     """The loss of a step, whose batch and noise follow from its number."""
     blur, sharp, _ = data.batch("batch", step)
     noise = own_rows(network.draw_noise([data.noise_source("noise", step)] * data.data.batch_size))
-    total, parts = image_loss(network(blur, network.latent(blur, sharp, noise)), sharp, loss)
+    total, parts = image_loss(restore(blur, sharp, noise), sharp, loss)
     if prior_loss is None:
         return total, parts
     more = prior_loss(blur, sharp, noise)
-    return total + more, parts | {"prior": more.detach()}
+    return total + more, {**parts, "prior": more.detach()}
 
 
 def _image_validation(module: nn.Module, images: list[tuple[Tensor, Tensor]]) -> float:
@@ -98,11 +112,10 @@ def warmup_phases(encoder: nn.Module, head: nn.Linear, kind: str, data: Training
     """
     if section.warmup_iterations == 0:
         return []
-    known = [data.train.exposure(i) for i in range(len(data.train))]
-    if any(length is None for length in known):
+    known = data.crops.lengths()
+    if known is None:
         raise InputError("warmup_iterations: this data set states no exposure length for its pairs; set it to 0")
-    lengths = torch.tensor(known, dtype=torch.float32)
-    mean, spread = lengths.mean().item(), max(lengths.std().item(), 1e-6)
+    mean, spread = known[0], max(known[1], 1e-6)
 
     def loss(step: int) -> Parts:
         blur, sharp, exposure = data.batch("warm-up batch", step, section.warmup_batch_size)
@@ -133,11 +146,12 @@ def latent_task(sections: Any, pretrained: Path, data: TrainingData) -> tuple[Pr
     section: Diffusion = sections.diffusion
     sharp_encoder = load_sharp_encoder(pretrained).to(data.device)
     generator = new_generator(sections, sharp_encoder, data)
+    run_pass = executed(partial(latent_loss, generator, sharp_encoder, section=section), sections.compute)
 
     def loss(step: int) -> Parts:
         blur, sharp, _ = data.batch("latent batch", step)
         noise = own_rows(generator.draw_noise([data.noise_source("latent noise", step)] * data.data.batch_size))
-        return latent_loss(generator, sharp_encoder, blur, sharp, noise, section), {}
+        return run_pass(blur, sharp, noise), {}
 
     def groups() -> ParameterGroups:
         return [(generator.parameters(), 1.0)]

@@ -1,5 +1,7 @@
 """MIMO-UNet+ (Cho et al., ICCV 2021): three scales in, three scales out; the prior enters each decoder stage."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,7 +66,7 @@ class MimoUNet(nn.Module):
         )
         self.narrow = nn.ModuleList([_conv(coarse, middle, kernel=1), _conv(middle, fine, kernel=1)])
         self.coarse_out = nn.ModuleList([nn.Conv2d(c, 3, 3, padding=1) for c in (coarse, middle)])
-        self.across = nn.ModuleList(_across_scales(fine + middle + coarse, c) for c in (fine, middle))
+        self.across = nn.ModuleList(_across_scales((fine, middle, coarse), c) for c in (fine, middle))
         self.merge_coarse = nn.Conv2d(coarse, coarse, 3, padding=1)
         self.shallow_coarse = _Shallow(coarse)
         self.merge_middle = nn.Conv2d(middle, middle, 3, padding=1)
@@ -77,31 +79,28 @@ class MimoUNet(nn.Module):
         height, width = image.shape[-2:]
         x = pad_to_multiple(image - 0.5, MULTIPLE)
         x_2, x_4 = x[..., ::2, ::2], x[..., ::4, ::4]
-        residuals = self._decode(*self._encode(x, x_2, x_4), latent)
+        residuals = self._decode(self._encode(x, x_2, x_4), latent)
         restored = [r + below + 0.5 for r, below in zip(residuals, (x_4, x_2, x), strict=True)]
         return [y[..., : -(-height // s), : -(-width // s)] for y, s in zip(restored, SCALES, strict=True)]
 
-    def _encode(self, x: Tensor, x_2: Tensor, x_4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features at full, half and quarter resolution."""
+    def _encode(self, x: Tensor, x_2: Tensor, x_4: Tensor) -> list[Tensor]:
+        """What the decoder takes: features of all scales at full, then at half resolution, and those at a quarter."""
         fine = self.encoders[0](self.into[0](x))
         middle = self.into[1](fine)
         middle = self.encoders[1](middle + self.merge_middle(middle * self.shallow_middle(x_2)))
         coarse = self.into[2](middle)
         coarse = self.encoders[2](coarse + self.merge_coarse(coarse * self.shallow_coarse(x_4)))
-        return fine, middle, coarse
+        skip_middle = self.dropout(self.across[1]((fine[..., ::2, ::2], middle, coarse)))
+        return [self.dropout(self.across[0]((fine, middle, coarse))), skip_middle, coarse]
 
-    def _decode(
-        self, fine: Tensor, middle: Tensor, coarse: Tensor, latent: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What is added to the blurred image at quarter, half and full resolution."""
-        coarse_2 = _double(coarse)
-        skip_middle = self.dropout(self.across[1](torch.cat([fine[..., ::2, ::2], middle, coarse_2], dim=1)))
-        skip_fine = self.dropout(self.across[0](torch.cat([fine, _double(middle), _double(coarse_2)], dim=1)))
-        d = self.decoders[0](coarse, latent)
+    def _decode(self, features: list[Tensor], latent: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What is added to the blurred image at quarter, half and full resolution. Uses ``features`` up: those of full
+        resolution are a third of what a restoration takes of memory, and are not kept beside the last blocks."""
+        d = self.decoders[0](features.pop(), latent)
         out_4 = self.coarse_out[0](d)
-        d = self.decoders[1](self.narrow[0](torch.cat([self.up[0](d), skip_middle], dim=1)), latent)
+        d = self.decoders[1](self.narrow[0](torch.cat([self.up[0](d), features.pop()], dim=1)), latent)
         out_2 = self.coarse_out[1](d)
-        d = self.decoders[2](self.narrow[1](torch.cat([self.up[1](d), skip_fine], dim=1)), latent)
+        d = self.decoders[2](self.narrow[1](torch.cat([self.up[1](d), features.pop()], dim=1)), latent)
         return out_4, out_2, self.out(d)
 
 
@@ -112,6 +111,25 @@ class _ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
+
+
+class MixedScales(nn.Conv2d):
+    """A 1x1 convolution of features of all scales at once, at the resolution of the first.
+
+    It sees single pixels, so it comes before the enlarging: each scale is convolved as it is, with its own columns of
+    the weight. All enlarged and side by side would be most of what a restoration takes of memory.
+    """
+
+    def __init__(self, channels: tuple[int, int, int], outputs: int) -> None:
+        super().__init__(sum(channels), outputs, 1)
+        self.channels = channels
+
+    def forward(self, scales: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        """Three (B, C_i, H_i, W_i), each as large as the one before or half that -> (B, outputs, H, W) as the first."""
+        fine, middle, coarse = scales
+        by_fine, by_middle, by_coarse = self.weight.split(self.channels, dim=1)
+        mixed = _enlarged(F.conv2d(coarse, by_coarse), middle) + F.conv2d(middle, by_middle)
+        return _enlarged(mixed, fine) + F.conv2d(fine, by_fine, self.bias)
 
 
 class _Shallow(nn.Module):
@@ -141,10 +159,12 @@ def _up(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU(inplace=True))
 
 
-def _across_scales(inputs: int, outputs: int) -> nn.Sequential:
+def _across_scales(channels: tuple[int, int, int], outputs: int) -> nn.Sequential:
     """Features of all three scales into one (the original's AFF)."""
-    return nn.Sequential(_conv(inputs, outputs, kernel=1), nn.Conv2d(outputs, outputs, 3, padding=1))
+    mix = nn.Sequential(MixedScales(channels, outputs), nn.ReLU(inplace=True))
+    return nn.Sequential(mix, nn.Conv2d(outputs, outputs, 3, padding=1))
 
 
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+def _enlarged(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` at the height and width of ``like``."""
+    return x if x.shape[-2:] == like.shape[-2:] else F.interpolate(x, like.shape[-2:], mode="nearest")

@@ -1,0 +1,112 @@
+"""Blur made anew for every step: each sharp crop is exposed along a random camera path, on the device that trains.
+
+The same exposure as ``data.blur_formation`` makes for a data set, but for the layer in front: linear light, integrated
+along the path, coded as 8-bit sRGB.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blurdm.config import Data
+from blurdm.data.cache import Frames
+from blurdm.data.camera_path import (
+    SPACING,
+    CameraPath,
+    Motion,
+    draw_path,
+    margin_of,
+    moments,
+    probe_points,
+    subframe_count,
+    window_view,
+)
+from blurdm.data.light import LIGHT
+from blurdm.seeding import generator
+from blurdm.training.crops import Cut, Request, empty_pixels, requested_crops
+
+
+class FreshBlur:
+    """Crops of the sharp images, with ``margin`` px around each, and the paths that they are exposed along."""
+
+    def __init__(self, frames: Frames, data: Data, seed: int, pinned: bool) -> None:
+        assert data.fresh_blur is not None
+        self.frames, self.data, self.seed, self.pinned = frames, data, seed, pinned
+        self.camera = data.fresh_blur
+        self.margin = margin_of(self.camera.length[1])
+
+    def cut(self, request: Request) -> Cut:
+        margin, side = self.margin, self.data.crop
+        crops = requested_crops(self.frames, self.data, self.seed, request, margin)
+        around = empty_pixels(len(crops), side + 2 * margin, self.pinned)
+        views, lengths = [], []
+        for row, crop in enumerate(crops):
+            _, sharp = self.frames.frame(crop.pair)
+            top, left = crop.top - margin, crop.left - margin
+            around[row] = torch.tensor(sharp[top : top + side + 2 * margin, left : left + side + 2 * margin])
+            rng = generator(self.seed, request.purpose, request.step, "blur", request.first + row)
+            length = float(rng.uniform(*self.camera.length))
+            probes = probe_points((side, side), (crop.top, crop.left))
+            path = draw_path(Motion.of(self.camera), length, sharp.shape[:2], probes, rng)
+            views.append(sampling_views(path, subframe_count(path, probes, SPACING), (top, left), margin, side))
+            lengths.append(length)
+        return Cut((around, *(self._pin(part) for part in side_by_side(views))), crops, torch.tensor(lengths))
+
+    def _pin(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory() if self.pinned else tensor
+
+    def images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        around, views, shares = pixels
+        inner = slice(self.margin, -self.margin)
+        return exposed(around, views, shares, self.data.crop), around[:, inner, inner]
+
+    def lengths(self) -> tuple[float, float]:
+        """Of the uniform distribution that they are drawn from."""
+        shortest, longest = self.camera.length
+        return (shortest + longest) / 2, (longest - shortest) / 12**0.5
+
+
+def sampling_views(path: CameraPath, count: int, corner: tuple[int, int], margin: int, side: int) -> np.ndarray:
+    """For ``count`` sub-frames, homographies (count, 3, 3) from pixels (x, y) of the window to where it is seen in the
+    part of the photo around it, there in ``grid_sample``'s coordinates, [-1, 1] from its first to its last pixel."""
+    seen = np.linalg.inv(window_view(path.homographies(moments(count)), corner, margin))
+    half = (side + 2 * margin - 1) / 2
+    views: np.ndarray = np.array([[1 / half, 0, -1], [0, 1 / half, -1], [0, 0, 1]]) @ seen
+    return views
+
+
+def side_by_side(views: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Views (N_b, 3, 3) of each image as float32 (N, B, 3, 3), N the most, and each sub-frame's share of the light
+    (N, B), which is 0 beyond an image's own."""
+    most = max(len(own) for own in views)
+    all_views = np.stack([np.concatenate([own, np.repeat(own[:1], most - len(own), axis=0)]) for own in views], axis=1)
+    shares = np.array([[1 / len(own) if n < len(own) else 0.0 for own in views] for n in range(most)])
+    return torch.from_numpy(all_views.astype(np.float32)), torch.from_numpy(shares.astype(np.float32))
+
+
+def exposed(around: Tensor, views: Tensor, shares: Tensor, side: int) -> Tensor:
+    """uint8 (B, side, side, 3): the light of all sub-frames of ``around`` uint8 (B, S, S, 3), by their ``shares``.
+
+    ``views`` (N, B, 3, 3) as from ``sampling_views``. Of an image, the same bits in any batch.
+    """
+    light = torch.from_numpy(LIGHT).to(around.device)[around.long()].permute(0, 3, 1, 2).contiguous()
+    axis = torch.arange(side, device=around.device, dtype=torch.float32)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    total = light.new_zeros((len(around), 3, side, side))
+    for view, share in zip(views, shares, strict=True):
+        points = (pixels[None, :, :, None] * view[:, None, None]).sum(-1)
+        grid = points[..., :2] / points[..., 2:]
+        frame = F.grid_sample(light, grid, mode="bicubic", padding_mode="reflection", align_corners=True)
+        total += share[:, None, None, None] * frame
+    return encoded(total).permute(0, 2, 3, 1)
+
+
+def encoded(light: Tensor) -> Tensor:
+    """``data.light.encode`` for tensors."""
+    light = light.clamp(0, 1)
+    code = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return (255 * code).round().to(torch.uint8)
