@@ -1,7 +1,8 @@
 """``python benchmarks/kill_test.py``: training, killed at random moments, ends with the bits of one that was not.
 
 Every stage of a small chain, on every executor (a Slurm of this machine is started for it): the process at work in a
-run folder, which its heartbeat names, gets SIGKILL, again and again, and what is missing is started again.
+run folder, which its heartbeat names, gets SIGKILL, again and again, and what is missing is started again. ``ranks`` is
+``inline`` with 2 ranks: the victim is the process that leads, or one of them, and 2 ranks are compared with 2 ranks.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import tempfile
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from conftest import TEST, TRAIN, WINDOW, tiny_config, write_crop
+from processes import children
 from slurm.cluster import one_node
 
 from benchmarks.turns import REPOSITORY
@@ -29,7 +32,7 @@ from blurdm.config import Config, Synthesis
 from blurdm.config_file import load_config
 from blurdm.data.blur_formation import make_pairs
 from blurdm.plan import plan
-from blurdm.runs import Resources, Run, finished, heartbeat, never
+from blurdm.runs import Resources, Run, finished, heartbeat, never, read_json
 from blurdm.stages import TRAINED, run_stage
 from experiments.where import make_executor
 
@@ -44,7 +47,7 @@ LONG = {
     "diffusion.iterations": STEPS,
     "joint.iterations": STEPS,
 }
-EXECUTORS = ("inline", "processes", "ray", "slurm")
+EXECUTORS = ("inline", "processes", "ray", "slurm", "ranks")
 
 
 class Silent:
@@ -76,13 +79,19 @@ def ends(config: Config) -> list[Run]:
     return [plan(config, stage, 0) for stage in TRAINED]
 
 
+def ranks_of(executor: str) -> int:
+    return 2 if executor == "ranks" else 1
+
+
 def drive(executor: str, data: Path, root: Path) -> int:
     """What is killed, or starts what is killed: all runs on ``executor``, until they are there."""
+    ranks, executor = ranks_of(executor), "inline" if executor == "ranks" else executor
     options = {"executor": executor, "max_concurrent": 1, "ray_address": None, "threads": 1, "gpus_per_run": 0}
-    parsed = argparse.Namespace(**options, ranks=1, retries=1000, scheduler=None, slurm_options=None)
+    parsed = argparse.Namespace(**options, ranks=ranks, retries=1000, scheduler=None, slurm_options=None)
+    resources = Resources(checkpoint_seconds=0.3, ranks=ranks)
     wanted = [run for end in ends(config_for(data)) for run in end.chain()]
     while any(finished(run.folder(root)) is None for run in wanted):
-        make_executor(parsed, root, []).execute(wanted, root, Resources(checkpoint_seconds=0.3), never, Silent())
+        make_executor(parsed, root, []).execute(wanted, root, resources, never, Silent())
     return 0
 
 
@@ -93,9 +102,29 @@ def at_work(runs: list[Run], root: Path) -> tuple[Run, int] | None:
     return max(said, key=lambda told: told[0])[1:] if said else None
 
 
-def kill_often(executor: str, data: Path, root: Path, kills: int, moments: random.Random) -> dict[str, int]:
-    """How often each stage was killed, at most ``kills`` times in all, until everything has finished."""
-    runs, killed = ends(config_for(data)), dict.fromkeys(TRAINED, 0)
+def ranks_led_by(leader: int) -> list[int]:
+    """The ranks of a run on several: they are forked from a server that its process has started."""
+    known = children()
+    return sorted(rank for server in known.get(leader, []) for rank in known.get(server, []))
+
+
+def victims(executor: str, leader: int) -> list[int]:
+    """Whom to choose from: of several ranks, none while they start, or end because one of them was killed."""
+    if executor != "ranks":
+        return [leader]
+    ranks = ranks_led_by(leader)
+    return [leader, *ranks] if len(ranks) == ranks_of(executor) else []
+
+
+class Kill(NamedTuple):
+    stage: str
+    pid: int
+    leads: bool  # not one of several ranks
+
+
+def kill_often(executor: str, data: Path, root: Path, kills: int, moments: random.Random) -> list[Kill]:
+    """Kill the training, at most ``kills`` times in all, until everything has finished."""
+    runs, killed = ends(config_for(data)), list[Kill]()
     command = [sys.executable, __file__, "--drive", executor, str(data), str(root)]
     driver = None
     while any(finished(run.folder(root)) is None for run in runs):
@@ -104,13 +133,34 @@ def kill_often(executor: str, data: Path, root: Path, kills: int, moments: rando
         time.sleep(moments.uniform(0.05, 1.5))
         found = at_work(runs, root)
         # each stage its share, so that none is killed for ever before it gets anywhere
-        if found and sum(killed.values()) < kills and killed[found[0].stage] < -(-kills // len(TRAINED)):
+        if not found or len(killed) == kills or count(killed, found[0].stage) == -(-kills // len(TRAINED)):
+            continue
+        run, leader = found
+        gone = {kill.pid for kill in killed}  # if not from /proc yet
+        if alive := [pid for pid in victims(executor, leader) if pid not in gone]:
+            victim = moments.choice(alive)
             with suppress(ProcessLookupError):
-                os.kill(found[1], signal.SIGKILL)
-                killed[found[0].stage] += 1
+                os.kill(victim, signal.SIGKILL)
+                killed.append(Kill(run.stage, victim, victim == leader))
     assert driver is not None
     driver.wait()
     return killed
+
+
+def count(killed: list[Kill], stage: str) -> int:
+    return sum(kill.stage == stage for kill in killed)
+
+
+def digests(runs: list[Run], root: Path) -> list[str]:
+    """Of the weights of finished runs."""
+    return [read_json(run.folder(root) / "result.json")["weights_sha256"] for run in runs]
+
+
+def undisturbed(runs: list[Run], root: Path, ranks: int) -> list[str]:
+    """The digests that ``runs`` end with on ``ranks`` ranks when nothing is killed; made once."""
+    for run in runs:
+        run_stage(run, root / f"whole-{ranks}", Resources(ranks=ranks))
+    return digests(runs, root / f"whole-{ranks}")
 
 
 def main() -> int:
@@ -124,23 +174,23 @@ def main() -> int:
         executor, data, root = options.drive
         return drive(executor, Path(data), Path(root))
     table = Table(title="SIGKILL at random moments of training")
-    for column in ("executor", "kills", *TRAINED, "s", "runs of other bits"):
+    for column in ("executor", "kills", *TRAINED, "of ranks", "s", "other bits"):
         table.add_column(column, justify="right")
     moments, wrong, done = random.Random(options.seed), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         data = make_data(Path(folder))
         runs = ends(config_for(data))
-        for run in runs:
-            run_stage(run, Path(folder) / "whole", Resources())
         for number, executor in enumerate(options.executors):
+            whole = undisturbed(runs, Path(folder), ranks_of(executor))
             share = (options.kills - done) // (len(options.executors) - number)
             started, root = time.monotonic(), Path(folder) / executor
             with one_node() if executor == "slurm" else nullcontext():
                 killed = kill_often(executor, data, root, share, moments)
-            results = [[finished(run.folder(place)) for place in (root, Path(folder) / "whole")] for run in runs]
-            differ = sum(ours["weights_sha256"] != whole["weights_sha256"] for ours, whole in results)  # type: ignore[index]
-            wrong, done = wrong + differ, done + sum(killed.values())
-            row = [sum(killed.values()), *killed.values(), round(time.monotonic() - started), differ]
+            seconds = round(time.monotonic() - started)
+            differ = sum(ours != theirs for ours, theirs in zip(digests(runs, root), whole, strict=True))
+            wrong, done = wrong + differ, done + len(killed)
+            stages = [count(killed, stage) for stage in TRAINED]
+            row = [len(killed), *stages, sum(not kill.leads for kill in killed), seconds, differ]
             table.add_row(executor, *map(str, row))
     Console().print(table)
     print(f"{done} kills; {wrong} of {len(runs) * len(options.executors)} runs ended with other bits")

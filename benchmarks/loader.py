@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,19 @@ def make_pairs(root: Path, count: int) -> None:
         folder = root / "train" / ("held" if number == count else "scene")
         for kind, image in (("sharp", sharp), ("blur", sharp.filter(ImageFilter.BoxBlur(3)))):
             write_image(folder / kind / f"{number:03}.png", np.asarray(image))
+
+
+def describe(root: Path, batch: int, crop: int) -> tuple[dict[str, Any], Data]:
+    """The index of the pairs that ``make_pairs`` made, and the section of a config that has them."""
+    chosen: dict[str, Any] = {"batch_size": batch, "crop": crop, "flips": True, "rotations": True}
+    data = Data(root=str(root), layout="gopro", val_scenes=("held",), val_images=1, **chosen)
+    return build_index(root, "gopro", ("held",)), data
+
+
+def from_cache(index: dict[str, Any], data: Data, cache: Path, device: str) -> TrainingData:
+    """What a training draws its batches from; decodes the pairs to ``cache`` first if they are not there."""
+    train, val = (Frames.load(index, Path(data.root), split, cache) for split in ("train", "val"))
+    return TrainingData(train, val, data, 0, torch.device(device))
 
 
 def decoded_batch(root: Path, frames: Frames, data: Data, step: int) -> torch.Tensor:
@@ -78,16 +92,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root, cache = Path(folder) / "pairs", Path(folder) / "frames"
         make_pairs(root, options.pairs)
-        index = build_index(root, "gopro", ("held",))
-        chosen = {"batch_size": options.batch, "crop": options.crop, "flips": True, "rotations": True}
-        data = Data(root=str(root), layout="gopro", val_scenes=("held",), val_images=1, **chosen)
+        index, data = describe(root, options.batch, options.crop)
         started = time.perf_counter()
-        train, val = (Frames.load(index, root, split, cache) for split in ("train", "val"))
+        ours = from_cache(index, data, cache, "cpu")
         seconds = time.perf_counter() - started
-        ours = TrainingData(train, val, data, 0, torch.device("cpu"))
         rates: dict[str, list[tuple[float, float]]] = {"decoding": [], "cache": []}
         for _ in range(options.rounds):
-            rates["decoding"].append(rate(lambda step: decoded_batch(root, train, data, step), options.batch, 1))
+            rates["decoding"].append(rate(lambda step: decoded_batch(root, ours.train, data, step), options.batch, 1))
             rates["cache"].append(rate(lambda step: ours.batch("batch", step), options.batch, 30))
         size = sum(path.stat().st_size for path in cache.rglob("*.u8"))
     table = Table(title=f"pairs of {HEIGHT} x {WIDTH}, batches of {options.batch} crops of {options.crop}")

@@ -34,14 +34,15 @@ AIMS = {"pretrain": 2.5, "diffusion": 2.3, "joint": 2.5}
 FORMS = ("plain", "fp32", "bf16")
 
 
-def config_of(precision: str) -> Config:
-    return load_config(PRESET, ["data.batch_size=2", "data.crop=128", f"compute.precision={precision}"])
+def config_of(precision: str, batch: int = 2, crop: int = 128) -> Config:
+    return load_config(PRESET, [f"data.batch_size={batch}", f"data.crop={crop}", f"compute.precision={precision}"])
 
 
-def plain_step(config: Config, stage: str) -> Callable[[], object]:
-    """A step as the recipe is stated."""
-    generator = torch.Generator().manual_seed(0)
-    blur, sharp = (torch.rand(2, 3, 128, 128, generator=generator) for _ in range(2))
+def plain_step(config: Config, stage: str, device: str = "cpu") -> Callable[[], float]:
+    """A step as the recipe is stated, which returns the loss that it has lowered."""
+    generator, side = torch.Generator().manual_seed(0), config.data.crop
+    shape = (config.data.batch_size, 3, side, side)
+    blur, sharp = (torch.rand(shape, generator=generator).to(device) for _ in range(2))
     module, loss = _plain_prior(config, blur, sharp) if stage == "diffusion" else _plain(config, stage, blur, sharp)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
 
@@ -58,7 +59,7 @@ def plain_step(config: Config, stage: str) -> Callable[[], object]:
 def _plain(config: Config, stage: str, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
     network = plain(Network(stage, config.backbone, config.latent, config.diffusion))  # type: ignore[arg-type]
     initialise(network, 0)
-    noise = network.draw_noise([0, 1])
+    noise = network.to(blur.device).draw_noise(range(len(blur)))
     return network, lambda: image_loss(network(blur, network.latent(blur, sharp, noise)), sharp, config.loss)[0]
 
 
@@ -66,7 +67,8 @@ def _plain_prior(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module
     generator, teacher = PriorGenerator(config.latent, config.diffusion), Encoder(config.latent, batch_norm=True)
     for module in (plain(generator), plain(teacher).eval()):
         initialise(module, 0)
-    noise = generator.draw_noise([0, 1])
+        module.to(blur.device)
+    noise = generator.draw_noise(range(len(blur)))
     return generator, lambda: charbonnier(generator(blur, noise), teacher(blur, sharp))
 
 

@@ -1,6 +1,8 @@
 """Batches are a function of the generator alone, keep blur and sharp aligned, and do not depend on where frames lie."""
 
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,42 @@ def test_what_is_not_sound_is_decoded_again(
         assert equal(whole, Frames.load(index, root, "train", cache))
     second.unlink()
     assert equal(whole, Frames.load(index, root, "train", cache)) and first.stat().st_mtime_ns == stamp
+
+
+def test_each_file_is_hashed_once_a_day_by_whoever_starts_first(
+    data: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    cache, hashed, sound = tmp_path / "cache", list[str](), shards._sound
+
+    def noted(path: Path, size: int) -> bool:
+        hashed.append(path.name)
+        return sound(path, size)
+
+    def start(count: int) -> list[str]:
+        """The files that ``count`` processes hash which start at once."""
+        hashed.clear()
+        with ThreadPoolExecutor(count) as pool:
+            loaded = list(pool.map(lambda _: Frames.load(*data, "train", cache), range(count)))
+        assert all(equal(frames, whole) for frames in loaded)
+        return sorted(hashed)
+
+    monkeypatch.setattr(shards, "_sound", noted)
+    today, whole = 20_000.5 * shards.DAY_SECONDS, Frames.load(*data, "train")
+    monkeypatch.setattr("time.time", lambda: today)
+    assert start(1) == []  # written
+    assert start(4) == ["000.u8", "001.u8"] and start(4) == []
+    (folder,) = cache.iterdir()
+    second, content = folder / "001.u8", bytearray((folder / "001.u8").read_bytes())
+    times = second.stat().st_atime_ns, second.stat().st_mtime_ns
+    content[3] ^= 1
+    second.write_bytes(content)
+    os.utime(second, ns=times)  # as a copy that keeps the time would have it
+    assert start(1) == ["001.u8"] and start(2) == ["001.u8"] and start(2) == []  # written anew, then read
+    (folder / shards.SOUND).write_text("{")
+    assert start(1) == ["000.u8", "001.u8"]
+    today += 0.6 * shards.DAY_SECONDS
+    assert start(3) == ["000.u8", "001.u8"] and start(1) == []
 
 
 def test_frames_of_data_that_has_changed_are_removed(data: tuple[dict[str, Any], Path], tmp_path: Path) -> None:

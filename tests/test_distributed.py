@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import REPOSITORY, tiny_config, write_tiny_config
+from processes import descendants
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -221,18 +221,6 @@ def test_what_breaks_in_the_parent_ends_the_ranks(tiny_data: Path, tmp_path: Pat
     with pytest.raises(BrokenPipeError):
         run_stage(run, tmp_path, Resources(ranks=2), At(3, broken))
     assert rank_processes() == []
-
-
-def descendants(pid: int) -> set[int]:
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            children.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
-    found, ahead = set(), [pid]
-    while ahead:
-        found |= (more := set(children.get(ahead.pop(), [])))
-        ahead += more
-    return found
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

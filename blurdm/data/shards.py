@@ -1,11 +1,16 @@
 """Decoded pairs in a folder of files (shards) mapped into memory; each ends in the sha256 of what is before it.
 
 Written in parallel, each by rename, so that a folder that a killed process leaves is completed by the next one.
+
+A shard is read and hashed when it is first wanted on a day (UTC), but for the process that has just written it, and
+again when its inode, size or time of change is another one; ranks, runs side by side and restarts rely on that. So
+whatever is written to a shard is noticed at the next start, and what rots on the disk at the first of the next day.
 """
 
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +23,8 @@ from blurdm.runs import Tell, locked, read_json, write_bytes, write_json
 SHARD_BYTES = 64 * 2**20
 SHARDS = 256  # no more of them, for each keeps a file open
 SOURCE = "source.json"
+SOUND = "sound.json"
+DAY_SECONDS = 86_400
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 Decode = Callable[[int, np.ndarray], None]
@@ -31,20 +38,19 @@ def mapped(folder: Path, sizes: Sequence[int], decode: Decode, source: dict[str,
     for their data is gone. ``tell`` hears what is going to be written. InputError if the disk has no room for it.
     """
     shards = _shards(sizes)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-
-        def unsound() -> list[int]:
-            checked = pool.map(lambda n: _sound(folder / _name(n), _bytes(sizes, shards[n])), range(len(shards)))
-            return [number for number, sound in enumerate(checked) if not sound]
-
-        if unsound():
-            with locked(folder, lambda owner: tell(f"waiting for {owner}, which decodes the data")):
-                wanted = unsound()  # another process may have written them meanwhile
-                if wanted:
-                    _announce(folder, sum(_bytes(sizes, shards[n]) for n in wanted), len(wanted), tell)
-                    write_json(folder / SOURCE, source)
-                    _remove_outdated(folder, source)
-                    list(pool.map(lambda n: _write(folder / _name(n), sizes, shards[n], decode), wanted))
+    lengths = [_bytes(sizes, pairs) for pairs in shards]
+    if None in _remembered(folder, lengths):
+        # One process checks, and writes, what all that start at the same time would.
+        with (
+            locked(folder, lambda owner: tell(f"waiting for {owner}, which checks or decodes the data")),
+            ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        ):
+            wanted = _unsound(folder, lengths, pool)
+            if wanted:
+                _announce(folder, sum(lengths[n] for n in wanted), len(wanted), tell)
+                write_json(folder / SOURCE, source)
+                _remove_outdated(folder, source)
+                list(pool.map(lambda n: _write(folder / _name(n), sizes, shards[n], decode), wanted))
     return [pair for number, pairs in enumerate(shards) for pair in _map(folder / _name(number), sizes, pairs)]
 
 
@@ -72,10 +78,41 @@ def _bytes(sizes: Sequence[int], pairs: range) -> int:
     return sum(sizes[number] for number in pairs)
 
 
+def _remembered(folder: Path, lengths: Sequence[int]) -> list[list[int] | None]:
+    """The states of those shards that were found sound today, and have not changed since; None for the others."""
+    try:
+        found = read_json(folder / SOUND)
+    except InputError:
+        found = {}
+    states = [_state(folder / _name(number), length) for number, length in enumerate(lengths)]
+    return [state if found.get(_name(number)) == state else None for number, state in enumerate(states)]
+
+
+def _unsound(folder: Path, lengths: Sequence[int], pool: ThreadPoolExecutor) -> list[int]:
+    """The shards that are not there or not as they were written; the others are remembered as sound."""
+
+    def checked(number: int, known: list[int] | None) -> list[int] | None:
+        path = folder / _name(number)
+        state = known or _state(path, lengths[number])
+        return state if known or (state and _sound(path, lengths[number])) else None
+
+    states = list(pool.map(checked, range(len(lengths)), _remembered(folder, lengths)))
+    write_json(folder / SOUND, {_name(number): state for number, state in enumerate(states) if state})
+    return [number for number, state in enumerate(states) if state is None]
+
+
+def _state(path: Path, size: int) -> list[int] | None:
+    """What changes with each write to a shard of ``size``, and the day it is (UTC); None without such a file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    state = [found.st_ino, found.st_size, found.st_ctime_ns, int(time.time() // DAY_SECONDS)]
+    return state if found.st_size == size + DIGEST_BYTES else None
+
+
 def _sound(path: Path, size: int) -> bool:
-    """Whether the shard at ``path`` is there, of the right size, and holds what was written."""
-    if not path.is_file() or path.stat().st_size != size + DIGEST_BYTES:
-        return False
+    """Whether the shard at ``path``, of the right size, holds what was written."""
     content = np.memmap(path, np.uint8, "r")
     return hashlib.sha256(content[:size].data).digest() == content[size:].tobytes()
 
