@@ -1,10 +1,11 @@
 """``python benchmarks/gpu.py``: training MIMO-UNet+ by the paper's recipe on a GPU, plain and ours, by turns.
 
 Plain is the recipe as it is stated, by a script that sets nothing: eager, in contiguous format, with PyTorch's default
-optimiser and arithmetic (TF32 for convolutions, not for products). Ours is what training does, at each precision. A
-step ends when its loss has been read; then the next batch is waited for, from a cache of decoded images, which is told
-apart. "of peak": multiply-accumulates of our step, as a share of what a large product does in that precision (plain:
-tf32) on this device in this run. A CPU only shows that all this works: ``train_step.py`` measures there.
+optimiser and arithmetic (TF32 for convolutions, not for products). Ours is what training does, in each form. A
+plain step ends when its loss has been read; ours are read at every tenth, as in training. The next batch comes from a
+cache of decoded images; what the host waits for it is told apart. "of peak": multiply-accumulates of our step, as a
+share of what a large product does in that precision (plain: tf32) on this device in this run. A CPU only shows that all
+this works: ``train_step.py`` measures there.
 """
 
 import argparse
@@ -33,10 +34,19 @@ from blurdm.errors import InputError
 from blurdm.throughput import macs_per_step, training_step
 from blurdm.training.arithmetic import arithmetic
 from blurdm.training.batches import TrainingData
+from blurdm.training.loop import LOG_EVERY
+from blurdm.training.unread import Losses
 
-PRECISIONS = ("fp32", "tf32", "bf16")
 PLAIN = "plain"
-Step = Callable[[], float]
+# Ours: compute.precision and compute.execution.
+FORMS = {
+    "fp32": ("fp32", "eager"),
+    "tf32": ("tf32", "eager"),
+    "bf16": ("bf16", "eager"),
+    "bf16-compiled": ("bf16", "compiled"),
+    "bf16-graphs": ("bf16", "graphs"),
+}
+Step = Callable[[], object]
 
 
 class Turn(NamedTuple):
@@ -69,24 +79,33 @@ def turn(form: str, stage: str, options: argparse.Namespace, data: TrainingData)
 
 
 def config_for(form: str, options: argparse.Namespace) -> Config:
-    return config_of("tf32" if form == PLAIN else form, options.batch, options.crop)
+    precision, execution = FORMS["tf32" if form == PLAIN else form]
+    return config_of(precision, options.batch, options.crop, execution)
 
 
 def our_step(config: Config, stage: str, device: str) -> Step:
-    step = training_step(config, stage, device)
-    return lambda: step().item()
+    step, unread = training_step(config, stage, device), Losses()
+
+    def taken() -> None:
+        unread.add(step())
+        if len(unread.unread) == LOG_EVERY:
+            unread.read()
+
+    return taken
 
 
 def timed(step: Step, data: TrainingData, steps: int) -> tuple[float, float]:
     """Seconds of a step, and the share of the time that waits for the next batch; steps have images of their own."""
     step()
     data.batch("batch", 0)
+    _wait(data.device)
     waited, started = 0.0, time.perf_counter()
     for number in range(1, steps + 1):
         step()
         asked = time.perf_counter()
         data.batch("batch", number)
         waited += time.perf_counter() - asked
+    _wait(data.device)
     whole = time.perf_counter() - started
     return (whole - waited) / steps, waited / whole
 
@@ -94,7 +113,7 @@ def timed(step: Step, data: TrainingData, steps: int) -> tuple[float, float]:
 def products_per_second(form: str, options: argparse.Namespace) -> float:
     """Multiply-accumulates a second of square matrices, large enough to fill the device."""
     side, config = (8192 if options.device == "cuda" else 512), config_for(form, options)
-    kind = torch.bfloat16 if form == "bf16" else torch.float32
+    kind = torch.bfloat16 if config.compute.precision == "bf16" else torch.float32
     a, b = (torch.rand(side, side, device=options.device, dtype=kind) for _ in range(2))
     times = []
     with arithmetic(config.compute, options.device):
@@ -105,6 +124,11 @@ def products_per_second(form: str, options: argparse.Namespace) -> float:
     return side**3 / min(times)
 
 
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def _free(device: str) -> None:
     gc.collect()
     if device == "cuda":
@@ -113,7 +137,7 @@ def _free(device: str) -> None:
 
 def measure(stage: str, options: argparse.Namespace, data: TrainingData) -> dict[str, tuple[Turn, float]]:
     """Medians of each form over the turns, and of how many times as fast as plain it is."""
-    forms = (PLAIN, *options.precisions)
+    forms = (PLAIN, *options.forms)
     said = [{form: turn(form, stage, options, data) for form in forms} for _ in range(options.rounds)]
     found = {}
     for form in forms:
@@ -128,7 +152,7 @@ def report(options: argparse.Namespace, data: TrainingData) -> None:
     table = Table(title=f"batches of {options.batch} x {options.crop} x {options.crop} on {name}")
     for column in ("stage", "form", "s/step", "images/s", "ratio", "peak MB", "of peak", "waits"):
         table.add_column(column, justify="right")
-    speed = {form: products_per_second(form, options) for form in (PLAIN, *options.precisions)}
+    speed = {form: products_per_second(form, options) for form in (PLAIN, *options.forms)}
     hours, steps = dict.fromkeys(speed, 0.0), 0
     for stage in STAGES:
         config = config_for(PLAIN, options)
@@ -141,7 +165,7 @@ def report(options: argparse.Namespace, data: TrainingData) -> None:
             figures = (f"{found.seconds:.4f}", f"{options.batch / found.seconds:.1f}", f"{ratio:.2f}")
             table.add_row(stage, form, *figures, f"{found.peak:.0f}", f"{share:.0%}", f"{found.waits:.1%}")
     console.print(table)
-    told = ", ".join(f"{form} {2 * speed[form] / 1e12:.3g}" for form in options.precisions)
+    told = ", ".join(f"{form} {2 * speed[form] / 1e12:.3g}" for form in options.forms)
     console.print(f"a large product, TFLOP/s: {told}", highlight=False)
     told = ", ".join(f"{form} {taken:.4g}" for form, taken in hours.items())
     console.print(f"hours of the recipe, {steps:,} steps like these, without validation: {told}", soft_wrap=True)
@@ -154,7 +178,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--crop", type=count, default=256, help="px (%(default)s)")
     parser.add_argument("--steps", type=count, default=30, help="of each form and turn (%(default)s)")
     parser.add_argument("--rounds", type=count, default=3, help="turns of each form (%(default)s)")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="of ours (all)")
+    parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS), help="of ours (all)")
     parser.add_argument("--pairs", type=count, default=24, help="of 720 x 1280 px that batches are cut from")
     return parser
 

@@ -48,7 +48,7 @@ def make_pairs(root: Path, count: int) -> None:
 
 def describe(root: Path, batch: int, crop: int) -> tuple[dict[str, Any], Data]:
     """The index of the pairs that ``make_pairs`` made, and the section of a config that has them."""
-    chosen: dict[str, Any] = {"batch_size": batch, "crop": crop, "flips": True, "rotations": True}
+    chosen: dict[str, Any] = {"batch_size": batch, "crop": crop, "flips": True, "rotations": True, "fresh_blur": None}
     data = Data(root=str(root), layout="gopro", val_scenes=("held",), val_images=1, **chosen)
     return build_index(root, "gopro", ("held",)), data
 

@@ -34,8 +34,9 @@ AIMS = {"pretrain": 2.5, "diffusion": 2.3, "joint": 2.5}
 FORMS = ("plain", "fp32", "bf16")
 
 
-def config_of(precision: str, batch: int = 2, crop: int = 128) -> Config:
-    return load_config(PRESET, [f"data.batch_size={batch}", f"data.crop={crop}", f"compute.precision={precision}"])
+def config_of(precision: str, batch: int = 2, crop: int = 128, execution: str = "eager") -> Config:
+    computed = [f"compute.precision={precision}", f"compute.execution={execution}"]
+    return load_config(PRESET, [f"data.batch_size={batch}", f"data.crop={crop}", *computed])
 
 
 def plain_step(config: Config, stage: str, device: str = "cpu") -> Callable[[], float]:

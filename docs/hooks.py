@@ -178,7 +178,7 @@ def _config_page(canonical: dict[str, Any]) -> str:
         parts += ["| key | may be | in `params.yaml` | meaning |", "| --- | --- | --- | --- |"]
         for key, about in rows.items():
             value = f"`{_yaml(values[key])}`" if key in values else "–"
-            parts.append(f"| `{key}` | {_kind(about)} | {value} | {about['description']} |")
+            parts.append(f"| `{key}` | {_kind(about, schema['$defs'])} | {value} | {about['description']} |")
     return "\n".join(parts) + "\n"
 
 
@@ -188,16 +188,23 @@ def _section(field: dict[str, Any], defined: dict[str, Any]) -> dict[str, Any] |
     return defined[references[0].rpartition("/")[2]] if references else None
 
 
-def _kind(about: dict[str, Any]) -> str:
+def _kind(about: dict[str, Any], defined: dict[str, Any]) -> str:
     """A JSON schema in words."""
     if "anyOf" in about:
-        return " or ".join(_kind(option) for option in about["anyOf"])
+        return " or ".join(_kind(option, defined) for option in about["anyOf"])
+    if "$ref" in about:
+        keys = defined[about["$ref"].rpartition("/")[2]]["properties"]
+        return f"keys {', '.join(f'`{key}`' for key in keys)}"
     if "enum" in about:
         return ", ".join(f"`{value}`" for value in about["enum"])
     kind = str(about["type"])
     if kind == "array":
         items = about.get("prefixItems")
-        return f"list of {len(items)}: {_kind(items[0])}" if items else f"list of: {_kind(about['items'])}"
+        return (
+            f"list of {len(items)}: {_kind(items[0], defined)}"
+            if items
+            else f"list of: {_kind(about['items'], defined)}"
+        )
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {about[name]:g}" for name, sign in signs.items() if name in about]
     return " ".join([{"string": "text", "boolean": "`true`, `false`", "null": "`null`"}.get(kind, kind), *bounds])

@@ -115,7 +115,8 @@ def test_wrong_input_is_told_in_one_line(
     case = CASES[name]
     config = write_tiny_config(tmp_path / "tiny.yaml", own_data)
     places = {"root": tmp_path, "data": own_data, "config": config, "runs": finished_runs, "out": tmp_path / "out"}
-    places |= {stage: next((finished_runs / stage).iterdir()) for stage in ("baseline", "pretrain", "diffusion")}
+    for stage in ("baseline", "pretrain", "diffusion"):  # other cases leave unfinished ones beside them
+        places[stage] = next(folder for folder in (finished_runs / stage).iterdir() if finished(folder))
     if case.spoil:
         case.spoil(own_data)
     before = runs_of(finished_runs)

@@ -1,39 +1,101 @@
 """Training compiled: the same numbers as eager up to rounding, its own keys, and the same bits whenever it is done."""
 
 import json
+import os
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tiny_config
+import torch
+from conftest import tiny_config, write_tiny_config
+from sections import paper_diffusion, small_latent
+from torch import Tensor
 
+from blurdm.config import PLAIN, Compute, Config
 from blurdm.errors import InputError
+from blurdm.models.build import BACKBONES, initialise
+from blurdm.models.encoder import Encoder
+from blurdm.models.network import Network
+from blurdm.models.prior import PriorGenerator
 from blurdm.plan import plan
-from blurdm.runs import Progress, Resources, Run
-from blurdm.stages import run_stage
+from blurdm.registry import load_module, module_names
+from blurdm.runs import read_json
+from blurdm.training.arithmetic import executed, narrowed
+from blurdm.training.latent_loss import latent_loss
+from blurdm.training.tasks import restoring_pass
 
-SETTINGS: dict[str, Any] = {"backbone.name": "tiny", "latent.blocks": 1, "diffusion.steps": 2, "backbone.dropout": 0.0}
-
-
-def losses(run: Run, root: Path) -> list[float]:
-    lines = (run.folder(root) / "history.jsonl").read_text().splitlines()
-    return [row["loss"] for line in lines if (row := json.loads(line))["phase"] != "warmup"]
+SETTINGS: dict[str, Any] = {"backbone.name": "tiny", "backbone.dropout": 0.0, "seeds": [0]}
 
 
-@pytest.mark.parametrize("stage", ["baseline", "diffusion"])
-def test_compiled_training_is_that_of_eager_up_to_rounding(tiny_data: Path, tmp_path: Path, stage: str) -> None:
-    """In one piece, without a break of the graph: ``executed`` refuses anything else."""
-    told: list[Progress] = []
-    eager = plan(tiny_config(tiny_data, **SETTINGS), stage, 0)
-    compiled = plan(tiny_config(tiny_data, **SETTINGS | {"compute.execution": "compiled"}), stage, 0)
-    assert eager.key != compiled.key
-    results = [
-        run_stage(run, tmp_path / name, Resources(), told.append)
-        for name, run in (("a", eager), ("b", compiled), ("c", compiled))
-    ]
-    assert losses(compiled, tmp_path / "b") == pytest.approx(losses(eager, tmp_path / "a"), rel=1e-4)
-    assert results[1]["weights_sha256"] == results[2]["weights_sha256"]
-    assert any("in fp32, compiled, channels last" in progress.note for progress in told)
+def train(data: Path, folder: Path, execution: str) -> tuple[Config, str]:
+    """By a process of its own, for the compiler imports much that stays; returns what it told."""
+    settings = SETTINGS | {"compute.execution": execution}
+    config = write_tiny_config(folder / "config.yaml", data, **settings)
+    command = [sys.executable, "-m", "blurdm", "run", "baseline", "--config", str(config), "--runs", str(folder)]
+    cache = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder.parent / execution)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=cache)
+    assert "Warning" not in done.stderr
+    return tiny_config(data, **settings), done.stderr
+
+
+def test_compiled_training_is_that_of_eager_up_to_rounding(tiny_data: Path, tmp_path: Path) -> None:
+    losses, keys, weights = [], [], []
+    for name, execution in (("a", "eager"), ("b", "compiled"), ("c", "compiled")):
+        config, told = train(tiny_data, tmp_path / name, execution)
+        assert (", compiled, channels last" in told) is (execution == "compiled")
+        run = plan(config, "baseline", 0)
+        lines = (run.folder(tmp_path / name) / "history.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+        weights.append(read_json(run.folder(tmp_path / name) / "result.json")["weights_sha256"])
+        keys.append(run.key)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[1]
+    assert weights[1] == weights[2] and keys[0] != keys[1] == keys[2]
+    made = {name: len(list((tmp_path / name).rglob("*.cpp"))) for name in ("eager", "compiled")}
+    assert made["eager"] == 0 < made["compiled"]
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes are traced as for the compiler, in one piece or not at all; what computes them is PyTorch itself."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+
+
+def example(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", module_names(BACKBONES))
+def test_every_network_compiles_in_one_piece(name: str, precision: Any) -> None:
+    compute = Compute(precision=precision, micro_batches=1, execution="compiled")
+    backbone = load_module("backbone", BACKBONES, name).PAPER.model_copy(update={"width": 8, "blocks": 1})
+    network = Network("joint", backbone, small_latent(), paper_diffusion(steps=2)).train()
+    initialise(network, 0)
+    blur, noise = example(2, 3, 37, 31), network.draw_noise([0, 1])
+    outputs = []
+    for execution in ("eager", "compiled"):
+        restore = executed(partial(restoring_pass, network), compute.model_copy(update={"execution": execution}))
+        torch.manual_seed(0)
+        with narrowed(compute, blur.device):
+            outputs.append(restore(blur, blur, noise)[-1])
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("supervision", ["final", "residual_sum", "path"])
+def test_the_loss_of_stage_2_compiles_in_one_piece(supervision: Any) -> None:
+    section = paper_diffusion(steps=3, eta=0.5, supervision=supervision)
+    generator, teacher = PriorGenerator(small_latent(), section), Encoder(small_latent(), batch_norm=True)
+    for module in (generator, teacher.requires_grad_(False).eval()):
+        initialise(module, 0)
+    blur, noise = example(2, 3, 37, 31), generator.draw_noise([0, 1])
+    loss = partial(latent_loss, generator, teacher, section=section)
+    compiled = executed(loss, PLAIN.model_copy(update={"execution": "compiled"}))
+    assert compiled(blur, blur.flip(3), noise).item() == pytest.approx(loss(blur, blur.flip(3), noise).item(), rel=1e-6)
 
 
 def test_graphs_replay_whole_batches(tiny_data: Path) -> None:

@@ -11,7 +11,7 @@ from benchmarks.train_step import STAGES
 
 def test_it_measures_every_form_of_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--batch", "2", "--crop", "32", "--steps", "1", "--rounds", "1", "--pairs", "1"]
-    assert main(["--device", "cpu", *small, "--precisions", "fp32", "bf16"]) == 0
+    assert main(["--device", "cpu", *small, "--forms", "fp32", "bf16"]) == 0
     told = capsys.readouterr().out
     assert "batches of 2 x 32 x 32 on cpu" in told
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in told.splitlines() if line.startswith("│")]

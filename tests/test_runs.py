@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 from conftest import REPOSITORY, tiny_config
 
-from blurdm.config import Config, Section
+from blurdm.config import CameraMotion, Config, Section
 from blurdm.data.pairs import read_image, write_image
 from blurdm.errors import InputError
 from blurdm.plan import MODELS, STAGES, plan, plan_all
@@ -60,6 +60,8 @@ def another(annotation: Any, value: Any) -> Any:
         return next(o for o in options if o != value)
     if value == ():
         return get_args(get_args(annotation)[0])[:1]
+    if value is None and CameraMotion in get_args(annotation):
+        return CameraMotion(motion="pan", length=(1.0, 2.0), angle=1.0, speed_variation=0.1, tremor=0.0)
     if value is None:
         return 64 if int in get_args(get_args(annotation)[0]) else 0.5
     if isinstance(value, bool):

@@ -139,7 +139,7 @@ def test_warm_up_trains_the_encoder_alone(chain: Chain, tmp_path: Path, kind: st
 def test_the_sharp_encoder_stays_frozen_in_stage_2(chain: Chain, tmp_path: Path) -> None:
     stored = load_sharp_encoder(chain.folder("pretrain")).state_dict()
     generator, (phase,) = latent_task(chain.sections(), chain.folder("pretrain"), chain.data)
-    teacher = inspect.getclosurevars(phase.loss).nonlocals["sharp_encoder"]
+    teacher = inspect.getclosurevars(phase.loss).nonlocals["run_pass"].args[1]
     phase.loss(0)[0].backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     grads = [parameter.grad for parameter in generator.parameters()]
