@@ -25,6 +25,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from blurdm.allocator import keep_freed_memory
 from blurdm.app.desk import Desk, Event, find_models
 from blurdm.errors import InputError
 from blurdm.pages import page
@@ -173,6 +174,7 @@ def _box(name: str, chosen: bool) -> str:
 def serve(port: int, folder: Path, given: list[str], memory: str, tell: Callable[[str], object] = print) -> int:
     """Serve until Ctrl-C; exit code 0. InputError for a port that is taken, or where there is no model."""
     parse_memory(memory)
+    keep_freed_memory()
     models = find_models(folder, given)
     with _listen(port) as listening, tempfile.TemporaryDirectory(prefix="blurdm-app-") as results:
         address = f"http://{HOST}:{listening.getsockname()[1]}"

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from blurdm.allocator import keep_freed_memory
 from blurdm.errors import InputError
 from blurdm.restore.compare import MOST_PAIRS, Pair, make_pair, write_page
 from blurdm.restore.encoding import encode_photo
@@ -45,6 +46,7 @@ def deblur(
     """Restore every photo of ``inputs`` with ``load(**options)``; exit code 0, or 2 if any photo failed."""
     if threads:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     tasks = find_tasks(inputs, out)
     restorer = load(**options)
     print(restorer.describe(), file=sys.stderr)
@@ -104,6 +106,7 @@ _restorer: Restorer | None = None  # of a worker process
 
 def _start_worker(options: Mapping[str, Any], threads: int) -> None:
     global _restorer
+    keep_freed_memory()
     torch.set_num_threads(threads)
     _restorer = load(**options)
 
