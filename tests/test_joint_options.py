@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from conftest import tiny_config
-from test_resume import After
+from stopping import After
 from torch import Tensor
 
 from blurdm.config import Config, Part

@@ -3,7 +3,7 @@
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny_config
+from loops import train
 from torch import Tensor, nn
 
 from blurdm.config import PLAIN, Config
@@ -20,13 +21,11 @@ from blurdm.plan import plan
 from blurdm.runs import Progress, Resources, ignore_progress, read_json
 from blurdm.stages import run_stage
 from blurdm.training.batches import TrainingData
-from blurdm.training.checkpoint import load_checkpoint, load_weights
+from blurdm.training.checkpoint import load_weights
 from blurdm.training.crops import Ahead
 from blurdm.training.distributed import micro_batch
 from blurdm.training.joint import joint_network
-from blurdm.training.loop import Loop, Phase
-from blurdm.training.optim import learning_rate, make_optimizer, set_learning_rate
-from blurdm.training.step import Parts
+from blurdm.training.loop import Phase
 from blurdm.training.tasks import (
     image_module,
     image_phases,
@@ -77,26 +76,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def train(
-    module: nn.Module, phases: list[Phase], section: Any, out: Path, seconds: float = 1e9
-) -> tuple[nn.Module, list[float]]:
-    """The trained module and the loss of every step."""
-    losses: list[float] = []
-
-    def noted(loss: Callable[[int], Parts]) -> Callable[[int], Parts]:
-        def call(step: int) -> Parts:
-            total, parts = loss(step)
-            losses.append(total.item())
-            return total, parts
-
-        return call
-
-    phases = [replace(phase, loss=noted(phase.loss)) for phase in phases]
-    resources = Resources(checkpoint_seconds=seconds)
-    loop = Loop(module, phases, section, key="k", seed=0, out=out, resources=resources, on_progress=ignore_progress)
-    return loop.run(), losses
 
 
 def on_one_batch(phase: Phase, lr: float = 3e-3) -> Phase:
@@ -238,62 +217,6 @@ def test_learning_rate_scales_act_on_the_prior_alone(chain: Chain, stage: str, k
     assert changes[1e-9][1] < 1e-7
 
 
-def toy(iterations: int, ends: list[Tensor], name: str = "toy") -> tuple[nn.Linear, Phase]:
-    """A linear layer to be trained towards zero; ``ends`` collects its weight as each step finds it."""
-    layer = nn.Linear(3, 2)
-    torch.nn.init.constant_(layer.weight, 1.0)
-
-    def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        ends.append(layer.weight.detach().clone())
-        return layer.weight.square().sum() * (1 + step), {}
-
-    return layer, Phase(name, iterations, 0.1, 1, lambda: [(layer.parameters(), 1.0)], loss)
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
-def test_the_result_is_the_moving_average_of_the_weights(chain: Chain, tmp_path: Path, decay: float) -> None:
-    section = chain.config.joint.model_copy(update={"ema": decay, "weight_decay": 0.0})
-    starts: list[Tensor] = []
-    layer, phase = toy(5, starts)
-    second = replace(phase, iterations=4)
-    result, _ = train(layer, [phase, second], section, tmp_path)
-    first_phase = starts[1:5]  # the weights after steps 1 to 4; the second phase starts from the average
-    average = first_phase[0]
-    for weight in first_phase[1:]:
-        average = decay * average + (1 - decay) * weight
-    after_fifth = (starts[5] - decay * average) / (1 - decay)
-    assert (after_fifth - first_phase[-1]).abs().max() < 0.2 and not torch.equal(after_fifth, first_phase[-1])
-    average = starts[6]
-    for weight in [*starts[7:], layer.weight.detach()]:
-        average = decay * average + (1 - decay) * weight
-    torch.testing.assert_close(result.weight.detach(), average)  # type: ignore[operator]
-    assert torch.equal(result.weight, layer.weight) is (decay == 0)  # type: ignore[arg-type]
-
-
-def test_a_loss_that_is_no_number_is_refused_and_the_checkpoint_stays(chain: Chain, tmp_path: Path) -> None:
-    layer, phase = toy(6, [])
-    spoilt = replace(phase, loss=lambda step: (phase.loss(step)[0] * (math.nan if step == 3 else 1), {}))
-    section = chain.config.joint
-    with pytest.raises(InputError) as error:
-        train(layer, [spoilt], section, tmp_path, seconds=0)
-    assert "the loss is nan at step 4 of 6 (toy)" in str(error.value) and "(0.1)" in str(error.value)
-    state = load_checkpoint(tmp_path / "checkpoint", "k")
-    assert state is not None and state["step"] == 3
-    assert all(torch.isfinite(value).all() for value in state["module"].values())
-    _, losses = train(layer, [phase], section, tmp_path)
-    assert len(losses) == 3, "continues at step 4 of 6"
-
-
-def test_a_learning_rate_that_is_too_high_is_told(chain: Chain, tmp_path: Path) -> None:
-    wild = {"baseline.lr": [1e30, 1e30], "baseline.grad_clip": None}
-    run = plan(tiny_config(Path(chain.config.data.root), **wild), "baseline", 0)
-    with pytest.raises(
-        InputError, match=r"the loss is (nan|inf) at step \d+ of 10 \(baseline\); lower the learning rate"
-    ):
-        run_stage(run, tmp_path, Resources())
-    assert not (run.folder(tmp_path) / "result.json").exists()
-
-
 @pytest.mark.parametrize("stage", ["pretrain", "direct"])
 def test_a_warm_up_without_known_lengths_is_refused(own_data: Path, tmp_path: Path, stage: str) -> None:
     (own_data / "manifest.csv").unlink()
@@ -301,32 +224,6 @@ def test_a_warm_up_without_known_lengths_is_refused(own_data: Path, tmp_path: Pa
         run_stage(plan(tiny_config(own_data), stage, 0), tmp_path, Resources())
     run = plan(tiny_config(own_data, **{f"{stage}.warmup_iterations": 0}), stage, 0)
     assert run_stage(run, tmp_path, Resources())["iterations"] == (6 if stage == "pretrain" else 10)
-
-
-def test_learning_rate_is_a_cosine_between_its_ends() -> None:
-    assert learning_rate(0, 10, 1e-3, 1e-6) == pytest.approx(1e-3)
-    assert learning_rate(10, 10, 1e-3, 1e-6) == pytest.approx(1e-6)
-    assert learning_rate(5, 10, 1e-3, 1e-6) == pytest.approx((1e-3 + 1e-6) / 2)
-    rates = [learning_rate(step, 10, 1e-3, 1e-6) for step in range(11)]
-    assert rates == sorted(rates, reverse=True) and len(set(rates)) == 11
-    assert {learning_rate(step, 10, 1e-7, 1e-6) for step in range(11)} == {1e-7}, "never above the peak"
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_the_optimiser_is_the_one_asked_for(chain: Chain, name: str) -> None:
-    layers = nn.Linear(2, 2), nn.Linear(2, 2)
-    section = chain.config.joint.model_copy(update={"optimizer": name, "weight_decay": 0.25})
-    optimizer = make_optimizer([(layers[0].parameters(), 1.0), (layers[1].parameters(), 0.1)], section)
-    set_learning_rate(optimizer, 0.5)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.05])
-    for parameter in layers[0].parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    before = layers[0].weight.detach().clone()
-    optimizer.step()
-    if name == "adamw":  # decay apart from the gradient: w <- (1 - lr x decay) w
-        torch.testing.assert_close(layers[0].weight.detach(), before * (1 - 0.5 * 0.25))
-    else:  # decay through the gradient, of which Adam takes the sign at its first step
-        torch.testing.assert_close(layers[0].weight.detach(), before - 0.5 * before.sign(), rtol=1e-4, atol=1e-4)
 
 
 def test_standardised_latents_have_zero_mean_and_unit_spread(chain: Chain) -> None:

@@ -151,7 +151,7 @@ class Loop:
             numbers = self._read_losses(phase)
             value = self._validate(phase, local)
             measured = {} if value is None else {"val_psnr": value}
-            self.shown |= numbers | measured
+            self.shown = self.shown | numbers | measured
         if logged:
             lr = learning_rate(local - 1, phase.iterations, phase.lr, self.section.lr_min)
             # The parts are read from the device here only, not at every step.
