@@ -13,8 +13,8 @@ import pandas as pd
 from analysis.load import NOT_STATED
 from analysis.sources import SHORT, Sources
 from analysis.table import Table
-from blurdm.config import canonical_json
 from blurdm.errors import InputError
+from blurdm.identity import canonical_json
 from blurdm.runs import KEY_LENGTH, file_digest, finished, read_json
 
 NEAR = 1e-9

@@ -16,8 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from blurdm.config import Config, Section, canonical_json, identity, unsaid
+from blurdm.config import Config, Section
 from blurdm.errors import InputError, StopRequested
+from blurdm.identity import canonical_json, identity, unsaid
 
 KEY_LENGTH = 16
 HEARTBEAT = "progress.json"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurdm.config import flatten
+from blurdm.identity import flatten
 from blurdm.ledger import Ledger, Row, State, state
 from blurdm.runs import finished
 from blurdm.tracking_send import Point, curves, milliseconds, read_object, send_numbers, thin

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blurdm.config import flatten
 from blurdm.errors import InputError
+from blurdm.identity import flatten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

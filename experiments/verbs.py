@@ -15,10 +15,11 @@ from typing import Any
 
 from rich.console import Console
 
-from blurdm.config import Config, canonical_json, identity
+from blurdm.config import Config
 from blurdm.config_file import section_keys
 from blurdm.errors import InputError, StopRequested
 from blurdm.graph import Failure, missing
+from blurdm.identity import canonical_json, identity
 from blurdm.interrupt import StopFlag
 from blurdm.ledger import read_ledger, runs_root, state
 from blurdm.runs import Resources, Run, heartbeat, locked, read_json, write_json

@@ -9,9 +9,10 @@ from conftest import REPOSITORY, SMOKE, tiny_config, tiny_tree
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from blurdm.config import Config, canonical_json, flatten, identity
+from blurdm.config import Config
 from blurdm.config_file import load_config, read_yaml, validate
 from blurdm.errors import InputError
+from blurdm.identity import canonical_json, flatten, identity
 from blurdm.plan import check
 
 CONFIGS = [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "experiments" / "presets").glob("*.yaml"))]

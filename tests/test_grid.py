@@ -10,10 +10,11 @@ import pytest
 from conftest import REPOSITORY, SMOKE
 from grids import OWN_PRESETS, row, stages, sweep, write_grid
 
-from blurdm.config import Config, canonical_json
+from blurdm.config import Config
 from blurdm.config_file import load_config, read_yaml
 from blurdm.errors import InputError
 from blurdm.evaluation import ARMS
+from blurdm.identity import canonical_json
 from blurdm.ledger import Ledger
 from blurdm.plan import Planner, plan
 from blurdm.runs import Run

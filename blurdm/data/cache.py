@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from blurdm.config import canonical_json
 from blurdm.data.pairs import read_image
 from blurdm.data.shards import mapped
 from blurdm.errors import InputError
+from blurdm.identity import canonical_json
 from blurdm.runs import Tell, say_nothing
 
 

@@ -10,8 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from blurdm.config import Config, Section, canonical_json
+from blurdm.config import Config, Section
 from blurdm.errors import InputError
+from blurdm.identity import canonical_json
 from blurdm.models.build import arrange
 from blurdm.models.network import Network
 from blurdm.registry import require
