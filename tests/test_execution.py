@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import tiny_config, write_tiny_config
 from sections import paper_diffusion, small_latent
+from tools import require
 from torch import Tensor
 
 from blurdm.config import PLAIN, Compute, Config
@@ -42,6 +43,7 @@ def train(data: Path, folder: Path, execution: str) -> tuple[Config, str]:
 
 
 def test_compiled_training_is_that_of_eager_up_to_rounding(tiny_data: Path, tmp_path: Path) -> None:
+    require("g++")
     losses, keys, weights = [], [], []
     for name, execution in (("a", "eager"), ("b", "compiled"), ("c", "compiled")):
         config, told = train(tiny_data, tmp_path / name, execution)
@@ -60,6 +62,7 @@ def test_compiled_training_is_that_of_eager_up_to_rounding(tiny_data: Path, tmp_
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes are traced as for the compiler, in one piece or not at all; what computes them is PyTorch itself."""
+    require("g++")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
 
 
@@ -96,6 +99,17 @@ def test_the_loss_of_stage_2_compiles_in_one_piece(supervision: Any) -> None:
     loss = partial(latent_loss, generator, teacher, section=section)
     compiled = executed(loss, PLAIN.model_copy(update={"execution": "compiled"}))
     assert compiled(blur, blur.flip(3), noise).item() == pytest.approx(loss(blur, blur.flip(3), noise).item(), rel=1e-6)
+
+
+def test_without_a_compiler_it_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = PLAIN.model_copy(update={"execution": "graphs"})
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"execution: graphs needs .* there is no no-such-compiler; install g\+\+ and"):
+        executed(torch.sin, compute)
+    monkeypatch.setenv("CXX", "sh")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: "/nowhere")
+    with pytest.raises(InputError, match=r"there is no /nowhere/Python.h; install g\+\+ and python3-dev, or set eager"):
+        executed(torch.sin, compute)
 
 
 def test_graphs_replay_whole_batches(tiny_data: Path) -> None:

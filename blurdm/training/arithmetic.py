@@ -1,8 +1,12 @@
 """How a device computes: exactly, with TF32 products, or in bf16 but for what ``models.precision`` keeps in fp32; and
 whether op by op, compiled, or replayed as a graph."""
 
+import os
+import shutil
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -52,10 +56,24 @@ def narrowed(compute: Compute, device: torch.device) -> torch.autocast:
 
 
 def executed(function: Callable[P, R], compute: Compute) -> Callable[P, R]:
-    """``function``, a pass over tensors whose shapes never change, as ``compute.execution`` says; in one piece."""
+    """``function``, a pass over tensors whose shapes never change, as ``compute.execution`` says; in one piece.
+
+    InputError where nothing can be compiled.
+    """
     if compute.execution == "eager":
         return function
+    _require_compiler(compute)
     torch.compiler.reset()  # what earlier trainings of this process compiled, for it keeps a limited number
     mode = "reduce-overhead" if compute.execution == "graphs" else None
     made: Callable[P, R] = torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
     return made
+
+
+def _require_compiler(compute: Compute) -> None:
+    compiler, headers = os.environ.get("CXX", "g++"), Path(sysconfig.get_path("include"), "Python.h")
+    if shutil.which(compiler) is None or not headers.is_file():
+        missing = f"no {compiler}" if shutil.which(compiler) is None else f"no {headers}"
+        raise InputError(
+            f"compute.execution: {compute.execution} needs a C++ compiler and Python's headers, and there is {missing};"
+            " install g++ and python3-dev, or set eager"
+        )
