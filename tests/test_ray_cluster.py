@@ -88,7 +88,8 @@ def test_a_killed_driver_loses_nothing(ray_nodes: "Nodes", tiny_data: Path, tmp_
     with subprocess.Popen(command, cwd=tmp_path, env=environment) as driver:
         wait_for_checkpoints(runs, root)
         driver.kill()
-    assert driver.returncode == -signal.SIGKILL and not any(finished(run.folder(root)) for run in runs)
+    # The first may have ended before the other, which has just begun, had a checkpoint.
+    assert driver.returncode == -signal.SIGKILL and not all(finished(run.folder(root)) for run in runs)
     again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0 and again.stdout == "", again.stderr
     assert same_bits(runs, root, direct)
