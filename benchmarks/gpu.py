@@ -26,10 +26,10 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
 from benchmarks.loader import describe, from_cache, make_pairs
-from benchmarks.train_step import STAGES, config_of, plain_step
+from benchmarks.train_step import PLAIN, STAGES, config_of, plain_step
 from blurdm.cli import EXIT_INPUT, count
 from blurdm.config import Config
-from blurdm.cost import peak_mb, reset_peak
+from blurdm.cost import peak_mb, reset_peak, wait_for
 from blurdm.errors import InputError
 from blurdm.throughput import macs_per_step, training_step
 from blurdm.training.arithmetic import arithmetic
@@ -37,15 +37,7 @@ from blurdm.training.batches import TrainingData
 from blurdm.training.loop import LOG_EVERY
 from blurdm.training.unread import Losses
 
-PLAIN = "plain"
-# Ours: compute.precision and compute.execution.
-FORMS = {
-    "fp32": ("fp32", "eager"),
-    "tf32": ("tf32", "eager"),
-    "bf16": ("bf16", "eager"),
-    "bf16-compiled": ("bf16", "compiled"),
-    "bf16-graphs": ("bf16", "graphs"),
-}
+FORMS = ("fp32", "tf32", "bf16", "bf16-compiled", "bf16-graphs")  # ours
 Step = Callable[[], object]
 
 
@@ -79,8 +71,7 @@ def turn(form: str, stage: str, options: argparse.Namespace, data: TrainingData)
 
 
 def config_for(form: str, options: argparse.Namespace) -> Config:
-    precision, execution = FORMS["tf32" if form == PLAIN else form]
-    return config_of(precision, options.batch, options.crop, execution)
+    return config_of("tf32" if form == PLAIN else form, options.batch, options.crop)
 
 
 def our_step(config: Config, stage: str, device: str) -> Step:
@@ -98,14 +89,14 @@ def timed(step: Step, data: TrainingData, steps: int) -> tuple[float, float]:
     """Seconds of a step, and the share of the time that waits for the next batch; steps have images of their own."""
     step()
     data.batch("batch", 0)
-    _wait(data.device)
+    wait_for(data.device.type)
     waited, started = 0.0, time.perf_counter()
     for number in range(1, steps + 1):
         step()
         asked = time.perf_counter()
         data.batch("batch", number)
         waited += time.perf_counter() - asked
-    _wait(data.device)
+    wait_for(data.device.type)
     whole = time.perf_counter() - started
     return (whole - waited) / steps, waited / whole
 
@@ -122,11 +113,6 @@ def products_per_second(form: str, options: argparse.Namespace) -> float:
             (a @ b)[0, 0].item()  # waits for all of it
             times.append(time.perf_counter() - started)
     return side**3 / min(times)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _free(device: str) -> None:
@@ -178,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--crop", type=count, default=256, help="px (%(default)s)")
     parser.add_argument("--steps", type=count, default=30, help="of each form and turn (%(default)s)")
     parser.add_argument("--rounds", type=count, default=3, help="turns of each form (%(default)s)")
-    parser.add_argument("--forms", nargs="+", choices=list(FORMS), default=list(FORMS), help="of ours (all)")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="of ours (all)")
     parser.add_argument("--pairs", type=count, default=24, help="of 720 x 1280 px that batches are cut from")
     return parser
 

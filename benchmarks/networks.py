@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from benchmarks.plain_networks import plain
 from benchmarks.turns import by_turns, serve
 from blurdm.allocator import keep_freed_memory
+from blurdm.cost import wait_for
 from blurdm.models.build import BACKBONES, arrange, build_backbone
 from blurdm.models.prior import PriorGenerator
 from blurdm.models.published import DIFFUSION, LATENT
@@ -63,8 +64,7 @@ def step(case: str, form: str, device: str) -> Callable[[], None]:
     def run() -> None:
         with torch.inference_mode():
             made(*given)
-        if device != "cpu":
-            torch.cuda.synchronize()
+        wait_for(device)
 
     return run
 

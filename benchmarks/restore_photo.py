@@ -1,6 +1,6 @@
 """What restoring a 24-megapixel JPEG takes: seconds and peak memory; and whether EXIF and profile are intact.
 
-python benchmarks/restore_photo.py --model models/joint/seed0 [--memory 2GB]
+python benchmarks/restore_photo.py --model models/joint/seed0 [--memory 2GB] [--returned]
 """
 
 import argparse
@@ -21,6 +21,9 @@ HEIGHT, WIDTH = 4000, 6000
 COMMAND = """
 import json, sys
 from blurdm.cli import main
+if sys.argv.pop(1) == "returned":
+    from blurdm.restore import batch
+    batch.keep_freed_memory = lambda: None
 code = main(sys.argv[1:])
 lines = open("/proc/self/status").read().splitlines()
 peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
@@ -48,13 +51,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--memory", default="2GB")
+    parser.add_argument("--returned", action="store_true", help="freed memory goes back to the system, as by default")
     parsed = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "photo.jpg"), Path(folder, "restored", "photo.jpg")
         source.write_bytes(photo())
         arguments = ["deblur", source, "--model", parsed.model, "--memory", parsed.memory]
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", COMMAND, *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND, "returned" if parsed.returned else "kept", *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         seconds = time.perf_counter() - started
         told = json.loads(done.stdout.splitlines()[-1])
         with Image.open(source) as before, Image.open(target) as after:

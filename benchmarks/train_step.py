@@ -31,11 +31,15 @@ from blurdm.training.losses import charbonnier, image_loss
 PRESET = REPOSITORY / "experiments" / "presets" / "gopro_mimo_unet.yaml"
 STAGES = ("pretrain", "diffusion", "joint")
 AIMS = {"pretrain": 2.5, "diffusion": 2.3, "joint": 2.5}
-FORMS = ("plain", "fp32", "bf16")
+PLAIN, KEPT = "plain", "kept"
+DEFAULT = (PLAIN, "fp32", "bf16")
+FORMS = (*DEFAULT, KEPT, "fp32-compiled", "bf16-compiled")
 
 
-def config_of(precision: str, batch: int = 2, crop: int = 128, execution: str = "eager") -> Config:
-    computed = [f"compute.precision={precision}", f"compute.execution={execution}"]
+def config_of(form: str, batch: int = 2, crop: int = 128) -> Config:
+    """The paper's recipe in a form of ours: a precision, with ``-compiled`` or ``-graphs`` to be executed so."""
+    precision, _, execution = form.partition("-")
+    computed = [f"compute.precision={precision}", f"compute.execution={execution or 'eager'}"]
     return load_config(PRESET, [f"data.batch_size={batch}", f"data.crop={crop}", *computed])
 
 
@@ -75,9 +79,10 @@ def _plain_prior(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module
 
 def work(form: str, stage: str) -> int:
     torch.set_num_threads(1)
-    if form == "plain":
+    if form != PLAIN:
+        keep_freed_memory()
+    if form in (PLAIN, KEPT):
         return serve(plain_step(config_of("fp32"), stage))
-    keep_freed_memory()
     return serve(training_step(config_of(form), stage, "cpu"))
 
 
@@ -85,6 +90,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", default=list(STAGES), help=", ".join(STAGES))
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=DEFAULT, help="kept: plain with freed memory kept")
     parser.add_argument("--form", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.form:
@@ -93,7 +99,7 @@ def main() -> int:
     for column in ("stage", "form", "CPU s", "wall s", "peak, MB", "ratio", "aim"):
         table.add_column(column, justify="right")
     for stage in options.stages:
-        figures = by_turns(__file__, {form: (form, stage) for form in FORMS}, options.rounds)
+        figures = by_turns(__file__, {form: (form, stage) for form in options.forms}, options.rounds)
         for form, found in figures.items():
             numbers = (f"{found['cpu']:.3f}", f"{found['wall']:.3f}", f"{found['peak']:.0f}", f"{found['ratio']:.2f}")
             table.add_row(stage, form, *numbers, f"{AIMS[stage]}" if form == "bf16" else "")

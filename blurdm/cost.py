@@ -41,8 +41,7 @@ def measure_cost(network: Network, device: str, size: tuple[int, int] = (SIDE, S
     for _ in range(REPEATS):
         started = time.perf_counter()
         _restore(network, blur, noise)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()  # otherwise only the launch would be timed
+        wait_for(device)  # otherwise only the launch would be timed
         seconds.append(time.perf_counter() - started)
     return {
         "parameters": count_parameters(network),
@@ -56,6 +55,12 @@ def measure_cost(network: Network, device: str, size: tuple[int, int] = (SIDE, S
 
 def _restore(network: Network, blur: Tensor, noise: Tensor | None) -> None:
     network.restore(blur, blur if network.kind == "pretrain" else None, noise)
+
+
+def wait_for(device: str) -> None:
+    """Until a GPU has done what it was given; a CPU has."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
 
 
 def reset_peak(device: str) -> None:

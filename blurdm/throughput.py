@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blurdm.config import PLAIN, Config
-from blurdm.cost import count_macs
+from blurdm.cost import count_macs, wait_for
 from blurdm.models.build import initialise
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
@@ -30,11 +30,11 @@ def seconds_per_step(config: Config, stage: str, device: str, steps: int) -> flo
     step = training_step(config, stage, device)
     with arithmetic(config.compute, device):
         step()
-        _wait(device)
+        wait_for(device)
         started = time.perf_counter()
         for _ in range(steps):
             step()
-        _wait(device)
+        wait_for(device)
         return (time.perf_counter() - started) / steps
 
 
@@ -105,8 +105,3 @@ def _latent_stage(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Modul
 def _images(config: Config, seed: int) -> Tensor:
     side = config.data.crop
     return torch.rand(config.data.batch_size, 3, side, side, generator=torch.Generator().manual_seed(seed))
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()

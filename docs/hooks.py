@@ -200,11 +200,8 @@ def _kind(about: dict[str, Any], defined: dict[str, Any]) -> str:
     kind = str(about["type"])
     if kind == "array":
         items = about.get("prefixItems")
-        return (
-            f"list of {len(items)}: {_kind(items[0], defined)}"
-            if items
-            else f"list of: {_kind(about['items'], defined)}"
-        )
+        count, item = (f" {len(items)}", items[0]) if items else ("", about["items"])
+        return f"list of{count}: {_kind(item, defined)}"
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {about[name]:g}" for name, sign in signs.items() if name in about]
     return " ".join([{"string": "text", "boolean": "`true`, `false`", "null": "`null`"}.get(kind, kind), *bounds])

@@ -33,6 +33,7 @@ REFUSED: list[tuple[str, Any, list[str]]] = [
     ("diffusion.stepz", 5, ["diffusion.stepz: unknown key", "known here: ", "alpha_start", "steps"]),
     ("colour", {}, ["colour: unknown key", "backbone, baseline", "synthesis"]),
     ("synthesis.motoin", "pan", ["synthesis.motoin: unknown key", "motion"]),
+    ("synthesis.length", [8.0, 3.0], ["synthesis.length: [8.0, 3.0]: should be [shortest, longest]"]),
     ("diffusion.steps", "5", ['diffusion.steps: "5"', "valid integer"]),
     ("diffusion.steps", 5.5, ["diffusion.steps: 5.5", "integer"]),
     ("diffusion.steps", 0, ["diffusion.steps: 0", "greater than or equal to 1"]),

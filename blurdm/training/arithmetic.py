@@ -71,9 +71,9 @@ def executed(function: Callable[P, R], compute: Compute) -> Callable[P, R]:
 
 def _require_compiler(compute: Compute) -> None:
     compiler, headers = os.environ.get("CXX", "g++"), Path(sysconfig.get_path("include"), "Python.h")
-    if shutil.which(compiler) is None or not headers.is_file():
-        missing = f"no {compiler}" if shutil.which(compiler) is None else f"no {headers}"
+    missing = compiler if shutil.which(compiler) is None else None if headers.is_file() else headers
+    if missing:
         raise InputError(
-            f"compute.execution: {compute.execution} needs a C++ compiler and Python's headers, and there is {missing};"
-            " install g++ and python3-dev, or set eager"
+            f"compute.execution: {compute.execution} needs a C++ compiler and Python's headers, and there is no"
+            f" {missing}; install g++ and python3-dev, or set eager"
         )

@@ -46,7 +46,7 @@ class FreshBlur:
         for row, crop in enumerate(crops):
             _, sharp = self.frames.frame(crop.pair)
             top, left = crop.top - margin, crop.left - margin
-            around[row] = torch.tensor(sharp[top : top + side + 2 * margin, left : left + side + 2 * margin])
+            around.numpy()[row] = sharp[top : top + side + 2 * margin, left : left + side + 2 * margin]
             rng = generator(self.seed, request.purpose, request.step, "blur", request.first + row)
             length = float(rng.uniform(*self.camera.length))
             probes = probe_points((side, side), (crop.top, crop.left))
