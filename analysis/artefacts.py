@@ -13,9 +13,9 @@ from analysis.sources import Sources
 from analysis.strict import read_strict
 from analysis.table import Table
 from analysis.tables import differences_table, main_table
-from blurdm.config import Section
-from blurdm.errors import InputError
-from blurdm.ledger import Ledger, read_ledger
+from blurdm.core.config import Section
+from blurdm.core.errors import InputError
+from blurdm.core.ledger import Ledger, read_ledger
 
 ARTEFACTS = Path(__file__).with_name("artefacts.yaml")
 Kind = Literal["chain", "differences", "paper", "cost", "training_budget", "other_diffusion", "grids"]

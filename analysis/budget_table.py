@@ -19,7 +19,7 @@ from analysis.table import (
     value_cell,
 )
 from analysis.tables import ARMS, INTERVALS, digits_of
-from blurdm.runs import finished
+from blurdm.core.store import finished
 
 PUBLISHED, OURS = "published: MIMO-UNet+ on GoPro", "measured: the canonical chain"
 COLUMNS = (

@@ -18,7 +18,7 @@ from analysis.sources import Sources
 from analysis.table import Table
 from analysis.tables import difference_numbers
 from analysis.terminal import add_sources, command, show
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 
 SHOWN = ("main", "differences")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from analysis.draw import INDEX
 from analysis.table import Table, read_table
-from blurdm.errors import InputError
-from blurdm.runs import read_json
+from blurdm.core.errors import InputError
+from blurdm.core.store import read_json
 
 # Tables in the order of the report; all others are ablations.
 CHAIN, PAPER = ("main", "differences"), ("paper", "cost", "training_budget", "other_diffusion")

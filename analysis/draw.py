@@ -6,8 +6,8 @@ from pathlib import Path
 
 from analysis.inputs import Inputs, Missing
 from analysis.style import save, styled
-from blurdm.registry import load_module
-from blurdm.runs import write_bytes
+from blurdm.core.registry import load_module
+from blurdm.core.store import write_bytes
 
 PACKAGE = "analysis.figures"
 INDEX = "figures.json"  # beside the figures: name, title, caption, and why one is missing

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from analysis.latex import escape, sentence, table_environment
 from analysis.table import Cell, Column, Row, Table
-from blurdm.runs import write_bytes
+from blurdm.core.store import write_bytes
 
 SPACIOUS = 8  # columns up to which heads are set in one line
 MOST_COLUMNS = 12  # of a LaTeX tabular; a wider table is set as several below each other

@@ -16,8 +16,8 @@ from analysis.load import write_csv
 from analysis.sources import Sources
 from analysis.table import Table, read_table
 from analysis.terminal import command, show
-from blurdm.ledger import State, read_ledger, runs_root
-from blurdm.runs import write_bytes
+from blurdm.core.ledger import State, read_ledger, runs_root
+from blurdm.core.store import write_bytes
 
 SUFFIXES = ("csv", "json", "md", "tex")
 STAMP = ".made_from"  # in the report's folder: what table and plot were made from

@@ -18,7 +18,7 @@ from analysis.style import PHOTO_MARKERS as MARKERS
 from analysis.style import WIDTH
 from analysis.style import plain as _plain
 from analysis.tables import METRICS, SIGNIFICANT, count
-from blurdm.ledger import Ledger
+from blurdm.core.ledger import Ledger
 
 LINES = ("-", "--", ":", "-.")  # with COLORS and MARKERS: series differ in grey as well
 DODGE = 3.5  # points between the series at one swept value, so that no interval hides another

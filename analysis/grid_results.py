@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.load import ORIGIN_COLUMNS, Images, metric_names, read_run, with_origins, write_csv
-from blurdm.errors import InputError
-from blurdm.ledger import Ledger, State, read_ledger, runs_root, state
-from blurdm.runs import write_bytes
+from blurdm.core.errors import InputError
+from blurdm.core.ledger import Ledger, State, read_ledger, runs_root, state
+from blurdm.core.store import write_bytes
 
 GRID_COLUMNS = ["grid", "row", "series", "arm", "seed", "scene", "image"]
 

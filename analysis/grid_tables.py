@@ -35,10 +35,10 @@ from analysis.tables import (
     p_cell,
     verdict,
 )
-from blurdm.ledger import Ledger
-from blurdm.ledger import Row as LedgerRow
+from blurdm.core.ledger import Ledger
+from blurdm.core.ledger import Row as LedgerRow
+from blurdm.core.registry import lookup
 from blurdm.metrics.protocols import METRICS as MEASURES
-from blurdm.registry import lookup
 
 REFERENCE = "baseline row"
 ELSEWHERE = "other test set"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.load import evaluate_runs
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 
 
 class Missing(InputError):

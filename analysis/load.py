@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from blurdm.errors import InputError
-from blurdm.runs import finished, read_json, write_bytes
+from blurdm.core.errors import InputError
+from blurdm.core.store import finished, read_json, write_bytes
 
 ID_COLUMNS = ["arm", "seed", "scene", "image"]
 ORIGIN_COLUMNS = ["key", "iterations", "protocol", "data_digest"]

@@ -10,8 +10,8 @@ import pandas as pd
 from analysis.load import layout_tested
 from analysis.published import METHODS, Published
 from analysis.sources import Sources
-from blurdm.errors import InputError
-from blurdm.runs import finished, read_json
+from blurdm.core.errors import InputError
+from blurdm.core.store import finished, read_json
 
 SAME_SIZE = 0.01  # relative difference of parameter counts up to which a network is of the published size
 ARMS = (*METHODS, "direct")

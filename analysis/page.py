@@ -15,8 +15,8 @@ from analysis.published import Published
 from analysis.table import Cell, Column, Row, Table
 from analysis.tables import count
 from analysis.tags import NAMES, Known, attributes, column_tags, offered, row_tags
+from blurdm.core.store import write_bytes
 from blurdm.pages import data_uri, page
-from blurdm.runs import write_bytes
 
 TEMPLATES = Path(__file__).parent / "page"
 LABELS = {"dataset": "Data set", "backbone": "Backbone", "metric": "Metric"}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from analysis.tables import ARMS
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 
 COLUMNS = ("blurred", "baseline", "blurdm", "sharp")
 FRAME = "#F0E442"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from analysis.strict import read_strict
-from blurdm.config import Count, Positive, Section
+from blurdm.core.config import Count, Positive, Section
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 METHODS = ("baseline", "blurdm")

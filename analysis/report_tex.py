@@ -13,8 +13,8 @@ from analysis.contents import CHAIN, PAPER, Contents, Figure
 from analysis.formats import MOST_COLUMNS
 from analysis.latex import escape
 from analysis.table import Table
-from blurdm.errors import InputError
-from blurdm.runs import write_bytes
+from blurdm.core.errors import InputError
+from blurdm.core.store import write_bytes
 
 TEMPLATES = Path(__file__).parent / "page"
 PACKAGES = "texlive-latex-base texlive-latex-recommended"

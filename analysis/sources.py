@@ -12,8 +12,8 @@ from analysis.grid_results import GridResults, collect_grid
 from analysis.load import collect, evaluate_runs
 from analysis.published import Published, read_published
 from analysis.stats import NO_SCENE, Resamples
-from blurdm.errors import InputError
-from blurdm.runs import read_json
+from blurdm.core.errors import InputError
+from blurdm.core.store import read_json
 
 BOOTSTRAP_SEED = 0  # the intervals are part of the report, so the same results give the same digits
 SHORT = 12  # characters of a digest or revision in a note

@@ -8,7 +8,7 @@ covered the truth in 81 % of our simulations where 95 % was claimed: no resample
 
 What the hierarchical bootstrap (whole photos and seeds, resampled) adds is the shape: the interval is its percentiles,
 their distances from the mean stretched so that together they are as long as Student's t asks for. p-values come from
-the same half width. tests/test_stats.py holds both to what they claim. Every draw comes from an explicit Generator.
+the same half width. tests/analysis/test_stats.py holds both to it. Every draw comes from an explicit Generator.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
+from blurdm.core.registry import lookup
+from blurdm.core.seeding import generator
 from blurdm.metrics.protocols import METRICS
-from blurdm.registry import lookup
-from blurdm.seeding import generator
 
 LEVEL, POWER = 0.05, 0.8
 UNSEEDED = -1  # label of the one row of an arm without training, the same for every seed

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from blurdm.config import Section
-from blurdm.config_file import read_yaml
-from blurdm.errors import InputError
+from blurdm.core.config import Section
+from blurdm.core.config_io import read_yaml
+from blurdm.core.errors import InputError
 
 Model = TypeVar("Model", bound=Section)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from blurdm.runs import write_bytes
+from blurdm.core.store import write_bytes
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 WIDTH = 6.8  # inches: the text of a page

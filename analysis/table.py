@@ -10,8 +10,8 @@ import pandas as pd
 
 from analysis.load import NOT_STATED
 from analysis.stats import Interval
-from blurdm.errors import InputError
-from blurdm.runs import read_json
+from blurdm.core.errors import InputError
+from blurdm.core.store import read_json
 
 MISSING = "–"
 PUBLISHED_PROTOCOL = "blurdm"  # what the paper's numbers were measured with

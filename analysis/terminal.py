@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as View
 
 from analysis.table import Column, Table
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 
 UNBOUNDED = 10_000  # columns: how wide a table would be if nothing had to wrap
 

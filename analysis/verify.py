@@ -17,7 +17,7 @@ from analysis.table import Table, read_table
 from analysis.terminal import add_sources
 from analysis.verify_data import data_problems
 from analysis.verify_runs import run_problems
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 
 NEAR = 1e-9  # relative: another processor may add up in another order
 COMPARED = ("text", "value", "low", "high", "n_images", "n_photos", "n_seeds", "best", "second", "published", "runs")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from analysis.load import evaluate_runs
 from analysis.sources import SHORT, Sources
-from blurdm.config_file import load_config
+from blurdm.core.config_io import load_config
+from blurdm.core.errors import InputError
+from blurdm.core.ledger import read_ledger
+from blurdm.core.store import read_json
 from blurdm.data.splits import folder_digest
-from blurdm.errors import InputError
-from blurdm.ledger import read_ledger
-from blurdm.runs import read_json
 
 PRESETS = Path("experiments") / "presets"
 

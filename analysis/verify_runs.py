@@ -13,9 +13,10 @@ import pandas as pd
 from analysis.load import NOT_STATED
 from analysis.sources import SHORT, Sources
 from analysis.table import Table
-from blurdm.errors import InputError
-from blurdm.identity import canonical_json
-from blurdm.runs import KEY_LENGTH, file_digest, finished, read_json
+from blurdm.core.errors import InputError
+from blurdm.core.key import canonical_json
+from blurdm.core.runs import KEY_LENGTH
+from blurdm.core.store import file_digest, finished, read_json
 
 NEAR = 1e-9
 REAL_KEY = re.compile(f"[0-9a-f]{{{KEY_LENGTH}}}")

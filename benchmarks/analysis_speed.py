@@ -31,7 +31,7 @@ from analysis.sources import Sources
 from analysis.style import save, styled
 from analysis.tables import difference_numbers
 from analysis.verify import verify
-from blurdm.runs import file_digest
+from blurdm.core.store import file_digest
 
 SEEDS = (0, 1, 2)
 MODELS = {"baseline": "baseline", "direct": "direct", "pretrain": "oracle", "joint": "blurdm"}

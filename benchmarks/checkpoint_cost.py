@@ -12,10 +12,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
+from blurdm.core.runs import Resources
 from blurdm.models.backbones.mimo_unet import PAPER
 from blurdm.models.network import Network
 from blurdm.models.published import DIFFUSION, LATENT
-from blurdm.runs import Resources
 from blurdm.training.checkpoint import Checkpoints
 
 SAVES = 5

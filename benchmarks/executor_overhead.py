@@ -15,9 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
-from blurdm.config_file import load_config
-from blurdm.plan import plan
-from blurdm.runs import Progress, Resources, Run, never
+from blurdm.core.config_io import load_config
+from blurdm.core.progress import Progress
+from blurdm.core.runs import Resources, Run, never
+from blurdm.stages.plan import plan
 from experiments.executors import Executor
 from experiments.grid import preset_path
 
@@ -60,7 +61,7 @@ def trainings(count: int, data: Path) -> list[Run]:
 
 def seconds(work: Callable[[list[Run], Path], object], count: int, data: Path) -> float:
     """How long ``work`` takes for ``count`` trainings in a fresh folder whose data are prepared."""
-    from blurdm.stages import run_stage
+    from blurdm.stages.run import run_stage
 
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         runs, root = trainings(count, data), Path(folder)
@@ -73,7 +74,7 @@ def seconds(work: Callable[[list[Run], Path], object], count: int, data: Path) -
 
 
 def direct(runs: list[Run], root: Path) -> None:
-    from blurdm.stages import run_stage
+    from blurdm.stages.run import run_stage
 
     for run in runs:
         run_stage(run, root, Resources())

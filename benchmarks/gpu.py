@@ -27,14 +27,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from benchmarks.loader import describe, from_cache, make_pairs
 from benchmarks.train_step import PLAIN, STAGES, config_of, plain_step
-from blurdm.cli import EXIT_INPUT, count
-from blurdm.config import Config
-from blurdm.cost import peak_mb, reset_peak, wait_for
-from blurdm.errors import InputError
-from blurdm.throughput import macs_per_step, training_step
+from blurdm.cli.main import EXIT_INPUT, count
+from blurdm.core.config import Config
+from blurdm.core.errors import InputError
+from blurdm.models.cost import peak_mb, reset_peak, wait_for
 from blurdm.training.arithmetic import arithmetic
 from blurdm.training.batches import TrainingData
 from blurdm.training.loop import LOG_EVERY
+from blurdm.training.throughput import macs_per_step, training_step
 from blurdm.training.unread import Losses
 
 FORMS = ("fp32", "tf32", "bf16", "bf16-compiled", "bf16-graphs")  # ours

@@ -21,20 +21,19 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
-sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests"))
-
-from conftest import TEST, TRAIN, WINDOW, tiny_config, write_crop
-from processes import children
-from slurm.cluster import one_node
 
 from benchmarks.turns import REPOSITORY
-from blurdm.config import Config, Synthesis
-from blurdm.config_file import load_config
-from blurdm.data.blur_formation import make_pairs
-from blurdm.plan import plan
-from blurdm.runs import Resources, Run, finished, heartbeat, never, read_json
-from blurdm.stages import TRAINED, run_stage
+from blurdm.core.config import Config, Synthesis
+from blurdm.core.config_io import load_config
+from blurdm.core.runs import Resources, Run, never
+from blurdm.core.store import finished, heartbeat, read_json
+from blurdm.data.blur.formation import make_pairs
+from blurdm.stages.plan import plan
+from blurdm.stages.run import TRAINED, run_stage
 from experiments.where import make_executor
+from tests.support.processes import children
+from tests.support.slurm.cluster import one_node
+from tests.support.tiny import TEST, TRAIN, WINDOW, tiny_config, write_crop
 
 STEPS = 400
 LONG = {

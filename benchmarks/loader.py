@@ -23,14 +23,14 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
-from blurdm.allocator import keep_freed_memory
-from blurdm.config import CameraMotion, Data
+from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.config import CameraMotion, Data
+from blurdm.core.seeding import generator
 from blurdm.data.augment import draw_crops
 from blurdm.data.cache import Frames
-from blurdm.data.demo import demo_set
 from blurdm.data.pairs import read_image, to_float, write_image
+from blurdm.data.photos.demo import demo_set
 from blurdm.data.splits import build_index
-from blurdm.seeding import generator
 from blurdm.training.batches import TrainingData
 
 HEIGHT, WIDTH = 720, 1280

@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from benchmarks.plain_networks import plain
 from benchmarks.turns import by_turns, serve
-from blurdm.allocator import keep_freed_memory
-from blurdm.cost import wait_for
+from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.registry import load_module
 from blurdm.models.build import BACKBONES, arrange, build_backbone
+from blurdm.models.cost import wait_for
 from blurdm.models.prior import PriorGenerator
 from blurdm.models.published import DIFFUSION, LATENT
-from blurdm.registry import load_module
 
 CASES = {
     "prior": (256, 256),

@@ -1,7 +1,7 @@
 """The networks written the plain way, as the official code has them: what ``networks.py`` times ours against.
 
 ``plain`` turns a network of ours into one that computes the same function with the same weights, without what was done
-for speed. Kept here alone; ``tests/test_plain_networks.py`` shows that the two agree.
+for speed. Kept here alone; ``tests/models/test_plain_networks.py`` shows that the two agree.
 """
 
 import math

@@ -14,7 +14,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # run as a script
 
-from blurdm.graph import missing  # noqa: E402
+from blurdm.core.graph import missing  # noqa: E402
 from experiments.estimate import estimate  # noqa: E402
 from experiments.grid import Sweep, expand, load_grid  # noqa: E402
 

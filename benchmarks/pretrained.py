@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 
 from analysis.stats import paired_difference
-from blurdm.cli import main as blurdm
-from blurdm.config import Config
-from blurdm.config_file import load_config
+from blurdm.cli.main import main as blurdm
+from blurdm.core.config import Config
+from blurdm.core.config_io import load_config
+from blurdm.core.store import file_digest, read_json, write_json
 from blurdm.data.pairs import read_image, to_float
 from blurdm.metrics.measure import make_measure
 from blurdm.restore.models import DEFAULT, INSTALLED, export_model
 from blurdm.restore.restorer import Restorer, load
-from blurdm.runs import file_digest, read_json, write_json
 
 PRESET = Path("experiments/presets/pretrained.yaml")
 METRICS = ("psnr", "ssim", "lpips")

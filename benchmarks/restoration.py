@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from benchmarks.plain_networks import plain
 from benchmarks.turns import by_turns, serve
-from blurdm.allocator import keep_freed_memory
+from blurdm.core.allocator import keep_freed_memory
 from blurdm.models.backbones.mimo_unet import PAPER
 from blurdm.models.build import arrange, initialise
 from blurdm.models.network import Network

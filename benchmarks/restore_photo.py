@@ -20,7 +20,7 @@ from blurdm.restore.memory import parse_memory
 HEIGHT, WIDTH = 4000, 6000
 COMMAND = """
 import json, sys
-from blurdm.cli import main
+from blurdm.cli.main import main
 if sys.argv.pop(1) == "returned":
     from blurdm.restore import batch
     batch.keep_freed_memory = lambda: None

@@ -20,8 +20,8 @@ from torch.profiler import ProfilerActivity, profile
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
 from benchmarks.train_step import config_of
-from blurdm.allocator import keep_freed_memory
-from blurdm.throughput import macs_per_step, training_step
+from blurdm.core.allocator import keep_freed_memory
+from blurdm.training.throughput import macs_per_step, training_step
 
 LAYERS = ((32, 128), (64, 64), (128, 32))  # channels, side: the residual blocks of a crop of 128 px
 BATCH, KERNEL = 2, 9

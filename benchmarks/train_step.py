@@ -18,15 +18,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from benchmarks.plain_networks import plain
 from benchmarks.turns import REPOSITORY, by_turns, serve
-from blurdm.allocator import keep_freed_memory
-from blurdm.config import Config
-from blurdm.config_file import load_config
+from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.config import Config
+from blurdm.core.config_io import load_config
 from blurdm.models.build import initialise
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
-from blurdm.throughput import training_step
 from blurdm.training.losses import charbonnier, image_loss
+from blurdm.training.throughput import training_step
 
 PRESET = REPOSITORY / "experiments" / "presets" / "gopro_mimo_unet.yaml"
 STAGES = ("pretrain", "diffusion", "joint")

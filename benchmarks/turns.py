@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blurdm.cost import peak_mb, reset_peak
+from blurdm.models.cost import peak_mb, reset_peak
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 Figures = dict[str, float]

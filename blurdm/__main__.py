@@ -1,6 +1,6 @@
 import sys
 
-from blurdm.cli import main
+from blurdm.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -26,9 +26,9 @@ from mkdocs.structure.pages import Page
 
 from analysis.figures.schedules import schedules
 from analysis.style import styled
-from blurdm.cli import main, parser
-from blurdm.config import Config
-from blurdm.config_file import load_config
+from blurdm.cli.main import main, parser
+from blurdm.core.config import Config
+from blurdm.core.config_io import load_config
 from experiments import sweep
 
 REPOSITORY = Path(__file__).resolve().parent.parent

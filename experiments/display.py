@@ -8,9 +8,10 @@ from statistics import fmean
 
 from rich.progress import TaskID
 
-from blurdm.graph import Failure
-from blurdm.progress import LINE_EVERY_SECONDS, Display
-from blurdm.runs import Progress, Run
+from blurdm.cli.display import LINE_EVERY_SECONDS, Display
+from blurdm.core.graph import Failure
+from blurdm.core.progress import Progress
+from blurdm.core.runs import Run
 
 
 class SweepDisplay(Display):

@@ -8,9 +8,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from blurdm.errors import InputError
-from blurdm.plan import MODELS, STAGES
-from blurdm.runs import Run, read_json
+from blurdm.core.errors import InputError
+from blurdm.core.runs import Run
+from blurdm.core.store import read_json
+from blurdm.stages.plan import MODELS, STAGES
 from experiments.grid import Sweep, finished_keys
 from experiments.projection import projected_seconds
 

@@ -10,14 +10,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from blurdm.config import Config
-from blurdm.config_file import apply_override, read_yaml, validate, validate_as
-from blurdm.errors import InputError
-from blurdm.graph import distinct
+from blurdm.core.config import Config
+from blurdm.core.config_io import apply_override, read_yaml, validate, validate_as
+from blurdm.core.errors import InputError
+from blurdm.core.graph import distinct
+from blurdm.core.registry import require
+from blurdm.core.runs import Run
 from blurdm.metrics.protocols import METRICS
-from blurdm.plan import Planner, sections_read, stages_of
-from blurdm.registry import require
-from blurdm.runs import Run
+from blurdm.stages.plan import Planner, sections_read, stages_of
 from experiments.grid_file import MEASURE, MEASURES, PRESET, Choice, GridFile, check_keys, choices, require_read
 from experiments.variants import Shared, Variants
 

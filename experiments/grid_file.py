@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field
 
-from blurdm.config import Config, Count, Section
-from blurdm.config_file import section_keys
-from blurdm.errors import InputError
-from blurdm.registry import require
+from blurdm.core.config import Config, Count, Section
+from blurdm.core.config_io import section_keys
+from blurdm.core.errors import InputError
+from blurdm.core.registry import require
 
 MEASURE = "measure"
 PRESET = "preset"

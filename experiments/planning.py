@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from blurdm.plan import unmeasurable
+from blurdm.stages.plan import unmeasurable
 from experiments.display import minutes
 from experiments.estimate import CPU, Estimate, estimate, expected_seconds, measured
 from experiments.grid import Sweep, finished_keys

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import Field
 
-from blurdm.config import Count, Positive, Section
-from blurdm.config_file import read_yaml, validate_as
+from blurdm.core.config import Count, Positive, Section
+from blurdm.core.config_io import read_yaml, validate_as
+from blurdm.core.runs import Run
 from blurdm.data.layouts import LAYOUTS
-from blurdm.runs import Run
 
 FILE = Path(__file__).parent / "projection.yaml"
 SIDE = 256  # px, of the image whose MACs the file states

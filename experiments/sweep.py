@@ -6,9 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script, from anywhere
 
-from blurdm.cli import EXIT_INPUT, count, seeds
-from blurdm.errors import InputError, StopRequested
-from blurdm.interrupt import EXIT_STOPPED
+from blurdm.cli.main import EXIT_INPUT, count, seeds
+from blurdm.core.errors import InputError, StopRequested
+from blurdm.core.signals import EXIT_STOPPED
 from experiments import verbs
 
 EPILOG = """verbs: plan shows rows, shared work and the time to expect; run (the default) does it and prints the table;

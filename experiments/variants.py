@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from blurdm.config import Config, Section
-from blurdm.config_file import changed_section, section_keys
-from blurdm.plan import check
+from blurdm.core.config import Config, Section
+from blurdm.core.config_io import changed_section, section_keys
+from blurdm.stages.plan import check
 
 Keys = tuple[tuple[str, str], ...]
 Shared = dict[tuple[str, Any], Any]  # (section, value) -> the one object with that value

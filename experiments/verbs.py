@@ -15,14 +15,15 @@ from typing import Any
 
 from rich.console import Console
 
-from blurdm.config import Config
-from blurdm.config_file import section_keys
-from blurdm.errors import InputError, StopRequested
-from blurdm.graph import Failure, missing
-from blurdm.identity import canonical_json, identity
-from blurdm.interrupt import StopFlag
-from blurdm.ledger import read_ledger, runs_root, state
-from blurdm.runs import Resources, Run, heartbeat, locked, read_json, write_json
+from blurdm.core.config import Config
+from blurdm.core.config_io import section_keys
+from blurdm.core.errors import InputError, StopRequested
+from blurdm.core.graph import Failure, missing
+from blurdm.core.key import canonical_json, identity
+from blurdm.core.ledger import read_ledger, runs_root, state
+from blurdm.core.runs import Resources, Run
+from blurdm.core.signals import StopFlag
+from blurdm.core.store import heartbeat, locked, read_json, write_json
 from experiments.display import SweepDisplay
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
 from experiments.planning import print_plan, seconds_of
@@ -152,7 +153,7 @@ def _make_data(config: Config) -> None:
             f"{config.synthesis.photos}: no such folder of photos; fetch the demo's with `blurdm data photos`,"
             " those of the grid evidence with `blurdm data photos --set evidence`"
         )
-    from blurdm.data.blur_formation import make_pairs
+    from blurdm.data.blur.formation import make_pairs
 
     print(f"making pairs in {config.data.root} from {config.synthesis.photos}", file=sys.stderr)
     make_pairs(config.synthesis, Path(config.data.root), lambda done, total: None)

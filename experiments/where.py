@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 
 SLURM_JOBS = 8  # at a time, unless the user says otherwise: what the cluster has is for Slurm to know
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from analysis.inputs import Inputs, Missing
 from analysis.style import PHOTO_COLORS, PHOTO_MARKERS, WIDTH
+from blurdm.core.store import read_json
 from blurdm.diffusion.schedules import ALPHA, BETA, BETA_BAR
-from blurdm.runs import read_json
 
 TITLE = "Schedules"
 CAPTION = (

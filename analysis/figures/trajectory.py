@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from analysis.inputs import Inputs, Missing
 from analysis.style import WIDTH, photo_style, plain
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 
 TITLE = "Reverse trajectory"
 CAPTION = (

@@ -25,11 +25,11 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from blurdm.allocator import keep_freed_memory
-from blurdm.app.desk import Desk, Event, find_models
-from blurdm.errors import InputError
+from blurdm.app.worker import Desk, Event, find_models
+from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.errors import InputError
+from blurdm.core.registry import require
 from blurdm.pages import page
-from blurdm.registry import require
 from blurdm.restore.memory import parse_memory
 from blurdm.restore.photo import ENDINGS
 

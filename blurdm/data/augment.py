@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from blurdm.core.errors import InputError
 from blurdm.data.cache import Frames
-from blurdm.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from blurdm.core.errors import InputError
+from blurdm.core.key import canonical_json
+from blurdm.core.progress import Tell, say_nothing
 from blurdm.data.pairs import read_image
 from blurdm.data.shards import mapped
-from blurdm.errors import InputError
-from blurdm.identity import canonical_json
-from blurdm.runs import Tell, say_nothing
 
 
 class Frames:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blurdm.core.errors import InputError
+from blurdm.core.registry import lookup
 from blurdm.data.pairs import SUFFIXES
-from blurdm.errors import InputError
-from blurdm.registry import lookup
 
 BLUR_KINDS = ("blur", "input")
 NAMED = 3  # how many odd files an error names

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from blurdm.errors import InputError
-from blurdm.runs import write_bytes
+from blurdm.core.errors import InputError
+from blurdm.core.store import write_bytes
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 MIN_SIZE = 16  # px: what every backbone accepts

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from blurdm.errors import InputError
-from blurdm.runs import Tell, locked, read_json, write_bytes, write_json
+from blurdm.core.errors import InputError
+from blurdm.core.progress import Tell
+from blurdm.core.store import locked, read_json, write_bytes, write_json
 
 SHARD_BYTES = 64 * 2**20
 SHARDS = 256  # no more of them, for each keeps a file open

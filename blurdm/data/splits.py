@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from blurdm.core.errors import InputError
+from blurdm.core.store import write_bytes
 from blurdm.data.layouts import Pair, scan
 from blurdm.data.pairs import check_pair, decode_image, read_bytes
-from blurdm.errors import InputError
-from blurdm.runs import write_bytes
 
 MANIFEST = "manifest.csv"
 RACY_NS = 2_000_000_000  # a file changed this shortly before the cache was written may have changed again unseen

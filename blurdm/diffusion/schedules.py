@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from blurdm.config import Diffusion
-from blurdm.registry import lookup
+from blurdm.core.config import Diffusion
+from blurdm.core.registry import lookup
 
 Range = Callable[[int, float, float], np.ndarray]
 Shape = Callable[[np.ndarray], np.ndarray]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 
 ITERATIONS, SMOOTHING = 100, 5  # of ECC; the size of its Gaussian filter, px
 NO_MASK: Any = None  # OpenCV's types do not say that this is allowed

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
+from blurdm.core.registry import lookup
 from blurdm.metrics.alignment import align, psnr_masked, ssim_masked
 from blurdm.metrics.protocols import METRICS, PROTOCOLS, Metric, require_weights
 from blurdm.metrics.psnr import psnr, quantize
 from blurdm.metrics.similarity import ssim_3d, ssim_per_channel
 from blurdm.metrics.weights import place, read
-from blurdm.registry import lookup
 
 Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]
 

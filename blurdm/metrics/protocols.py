@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
+from blurdm.core.registry import lookup
 from blurdm.metrics.weights import WEIGHTS, place
-from blurdm.registry import lookup
 
 
 @dataclass(frozen=True)

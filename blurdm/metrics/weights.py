@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from blurdm.errors import InputError
-from blurdm.registry import lookup
+from blurdm.core.errors import InputError
+from blurdm.core.registry import lookup
 
 State = Mapping[str, np.ndarray]
 

@@ -20,10 +20,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
+from blurdm.core.registry import lookup
+from blurdm.core.store import file_digest, write_bytes
 from blurdm.metrics.weights import WEIGHTS, State, checked, place, status
-from blurdm.registry import lookup
-from blurdm.runs import file_digest, write_bytes
 
 TIMEOUT_SECONDS = 10
 PACKAGES = {  # requirement: sha256, which pip checks before it opens the file

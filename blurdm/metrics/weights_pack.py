@@ -6,9 +6,9 @@ import json
 import tarfile
 from pathlib import Path
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
+from blurdm.core.store import write_bytes
 from blurdm.metrics.weights import WEIGHTS, place, read, unpacked
-from blurdm.runs import write_bytes
 
 MANIFEST = "manifest.json"
 

@@ -5,9 +5,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from blurdm.config import Backbone, Latent
-from blurdm.registry import load_module
-from blurdm.seeding import derive
+from blurdm.core.config import Backbone, Latent
+from blurdm.core.registry import load_module
+from blurdm.core.seeding import derive
 
 M = TypeVar("M", bound=nn.Module)
 

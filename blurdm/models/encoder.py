@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blurdm.config import Latent
+from blurdm.core.config import Latent
 from blurdm.models.precision import full_precision, widened
 from blurdm.models.shape import pad_to_multiple
 

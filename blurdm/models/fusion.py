@@ -6,9 +6,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blurdm.config import Latent, Level
+from blurdm.core.config import Latent, Level
+from blurdm.core.errors import InputError
 from blurdm.diffusion.estimators import NormalLinear
-from blurdm.errors import InputError
 
 
 class Fusion(nn.Module):

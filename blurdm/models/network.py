@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from blurdm.config import Backbone, Diffusion, Latent
-from blurdm.errors import InputError
+from blurdm.core.config import Backbone, Diffusion, Latent
+from blurdm.core.errors import InputError
 from blurdm.models.build import build_backbone, padding_multiple
 from blurdm.models.encoder import Encoder
 from blurdm.models.prior import PriorGenerator

@@ -16,13 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from blurdm.config import Diffusion, Latent
-from blurdm.errors import InputError
+from blurdm.core.config import Diffusion, Latent
+from blurdm.core.errors import InputError
+from blurdm.core.registry import load_module, module_names
 from blurdm.models.build import BACKBONES, build_backbone
 from blurdm.models.encoder import Encoder
 from blurdm.models.prior import PriorGenerator
 from blurdm.models.published import DIFFUSION, LATENT
-from blurdm.registry import load_module, module_names
 
 Rules = Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]
 State = Mapping[str, Tensor]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from blurdm.config import Diffusion, Latent
+from blurdm.core.config import Diffusion, Latent
 from blurdm.diffusion.estimators import Estimator, given
 from blurdm.diffusion.process import Estimates, Step, add_noise, reverse_steps, separately
 from blurdm.diffusion.schedules import TYPES, make_schedule, resampled

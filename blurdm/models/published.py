@@ -1,6 +1,6 @@
 """The published settings of the latent and of the diffusion, as released: what official weights were trained with."""
 
-from blurdm.config import Diffusion, Latent
+from blurdm.core.config import Diffusion, Latent
 
 LATENT = Latent(
     size=256,

@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from blurdm.config import Backbone
-from blurdm.errors import InputError
+from blurdm.core.config import Backbone
+from blurdm.core.errors import InputError
 
 
 def depths(backbone: Backbone, levels: tuple[str, ...]) -> tuple[int, ...]:

@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from blurdm.allocator import keep_freed_memory
-from blurdm.errors import InputError
+from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.errors import InputError
 from blurdm.restore.compare import MOST_PAIRS, Pair, make_pair, write_page
 from blurdm.restore.encoding import encode_photo
 from blurdm.restore.files import Entry, Task, find_tasks, is_done, read_manifest, shown, store

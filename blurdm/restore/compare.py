@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from blurdm.core.store import write_bytes
 from blurdm.pages import data_uri, page, slider
 from blurdm.restore.files import shown
 from blurdm.restore.photo import Photo
-from blurdm.runs import write_bytes
 
 PAGE = "compare.html"
 SIDE = 1600  # px; larger photos are shown smaller

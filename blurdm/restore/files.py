@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
+from blurdm.core.store import file_digest, write_bytes
 from blurdm.restore.photo import ENDINGS
-from blurdm.runs import file_digest, write_bytes
 
 FOLDER, MANIFEST = "restored", ".blurdm.jsonl"
 

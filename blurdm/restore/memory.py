@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.profiler import profile
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator

@@ -10,13 +10,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from blurdm.config import Config, Section
-from blurdm.errors import InputError
-from blurdm.identity import canonical_json
+from blurdm.core.config import Config, Section
+from blurdm.core.errors import InputError
+from blurdm.core.key import canonical_json
+from blurdm.core.registry import require
+from blurdm.core.store import read_json, write_bytes
 from blurdm.models.build import arrange
 from blurdm.models.network import Network
-from blurdm.registry import require
-from blurdm.runs import read_json, write_bytes
 from blurdm.training.checkpoint import load_weights
 
 INSTALLED = Path(__file__).parent.parent / "pretrained"

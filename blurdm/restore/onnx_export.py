@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
+from blurdm.core.store import write_bytes
 from blurdm.models.network import Network
 from blurdm.restore.models import find_model
-from blurdm.runs import write_bytes
 
 TOLERANCE = 1e-4
 GRID = 32  # px: sides of a model of any size are multiples of this, or of what the backbone pads to if that is more

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from blurdm.core.errors import InputError
 from blurdm.data.pairs import MIN_SIZE
-from blurdm.errors import InputError
 from blurdm.restore.metadata import orientation, reset_orientation, upright, xmp_upright
 
 FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "HEIF")

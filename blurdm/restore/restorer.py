@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blurdm.core.errors import InputError
+from blurdm.core.seeding import derive
 from blurdm.data.pairs import MIN_SIZE
-from blurdm.errors import InputError
 from blurdm.models.fusion import latent_of_window
 from blurdm.restore.latent import photo_latent
 from blurdm.restore.memory import RESIDENT, Costs, choose_tile, parse_memory
 from blurdm.restore.models import Model, find_model
 from blurdm.restore.photo import photo_bytes
 from blurdm.restore.tiling import TensorSource, Window, check_tile, restore_tiles
-from blurdm.seeding import derive
 
 TileLatent = Literal["photo", "tile"]
 Precision = Literal["fp32", "bf16"]

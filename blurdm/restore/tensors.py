@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from blurdm.core.seeding import derive
 from blurdm.data.pairs import read_image, to_uint8, write_image
 from blurdm.models.fusion import latent_of_window
 from blurdm.models.network import Network
 from blurdm.restore.tiling import TensorSource, Window, check_tile, restore_tiles
-from blurdm.seeding import derive
 
 
 def read_tensor(path: Path, device: str = "cpu") -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 
 SMALLEST_OVERLAP, LARGEST_OVERLAP = 8, 128
 

@@ -11,9 +11,9 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from blurdm.config import Compute
-from blurdm.errors import InputError
-from blurdm.runs import Resources
+from blurdm.core.config import Compute
+from blurdm.core.errors import InputError
+from blurdm.core.runs import Resources
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blurdm.config import Data
+from blurdm.core.config import Data
+from blurdm.core.progress import Progress, ignore_progress
+from blurdm.core.runs import Resources
+from blurdm.core.seeding import derive
+from blurdm.core.store import read_json
 from blurdm.data.cache import Frames
 from blurdm.metrics.psnr import psnr
-from blurdm.runs import Progress, Resources, ignore_progress, read_json
-from blurdm.seeding import derive
 from blurdm.training.crops import Ahead, Crops, Cut, Request, StoredBlur, as_images
 from blurdm.training.distributed import own_range
 from blurdm.training.fresh_blur import FreshBlur

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from blurdm.errors import InputError
-from blurdm.runs import Tell, file_digest, read_json, say_nothing, write_bytes
+from blurdm.core.errors import InputError
+from blurdm.core.progress import Tell, say_nothing
+from blurdm.core.store import file_digest, read_json, write_bytes
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 # A kill between the two renames of save_checkpoint leaves only fresh.pt and previous.pt.

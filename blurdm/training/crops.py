@@ -7,10 +7,10 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from blurdm.config import Data
+from blurdm.core.config import Data
+from blurdm.core.seeding import generator
 from blurdm.data.augment import Crop, cut, draw_crops, exposures
 from blurdm.data.cache import Frames
-from blurdm.seeding import generator
 
 Key = TypeVar("Key", bound=Hashable)
 Made = TypeVar("Made")

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blurdm.config import Data
-from blurdm.data.cache import Frames
-from blurdm.data.camera_path import (
+from blurdm.core.config import Data
+from blurdm.core.seeding import generator
+from blurdm.data.blur.camera_path import (
     SPACING,
     CameraPath,
     Motion,
@@ -24,8 +24,8 @@ from blurdm.data.camera_path import (
     subframe_count,
     window_view,
 )
-from blurdm.data.light import LIGHT
-from blurdm.seeding import generator
+from blurdm.data.blur.srgb import LIGHT
+from blurdm.data.cache import Frames
 from blurdm.training.crops import Cut, Request, empty_pixels, requested_crops
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from blurdm.config import Part
+from blurdm.core.config import Part
+from blurdm.core.store import read_json
 from blurdm.models.fusion import Fusion
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
-from blurdm.runs import read_json
 from blurdm.training.batches import TrainingData
 from blurdm.training.checkpoint import load_weights
 from blurdm.training.latent_loss import latent_loss

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from blurdm.config import Diffusion
+from blurdm.core.config import Diffusion
 from blurdm.diffusion.process import even_residuals, forward, held_noise
 from blurdm.diffusion.schedules import TYPES
 from blurdm.models.prior import PriorGenerator

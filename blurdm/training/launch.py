@@ -19,10 +19,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from blurdm.allocator import keep_freed_memory
-from blurdm.errors import InputError, RankEnded, StopRequested
-from blurdm.interrupt import SIGNALS, StopFlag
-from blurdm.runs import Progress, Resources, ignore_progress, never
+from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.errors import InputError, RankEnded, StopRequested
+from blurdm.core.progress import Progress, ignore_progress
+from blurdm.core.runs import Resources, never
+from blurdm.core.signals import SIGNALS, StopFlag
 
 Work = Callable[..., Any]
 OnProgress = Callable[[Progress], None]

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from blurdm.config import PLAIN, Compute, Optimisation
-from blurdm.errors import InputError, StopRequested
-from blurdm.runs import Progress, Resources, write_bytes
-from blurdm.seeding import derive
+from blurdm.core.config import PLAIN, Compute, Optimisation
+from blurdm.core.errors import InputError, StopRequested
+from blurdm.core.progress import Progress
+from blurdm.core.runs import Resources
+from blurdm.core.seeding import derive
+from blurdm.core.store import write_bytes
 from blurdm.training.arithmetic import narrowed
 from blurdm.training.checkpoint import Checkpoints, load_checkpoint
 from blurdm.training.distributed import (

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blurdm.config import Loss
+from blurdm.core.config import Loss
 from blurdm.models.precision import full_precision, widened
 
 CHARBONNIER_EPS = 1e-3

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from blurdm.config import Optimisation
+from blurdm.core.config import Optimisation
 
 ParameterGroups = list[tuple[Iterable[nn.Parameter], float]]
 

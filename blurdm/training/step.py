@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from blurdm.config import Compute, Optimisation
+from blurdm.core.config import Compute, Optimisation
 from blurdm.training.arithmetic import narrowed
 from blurdm.training.distributed import average_gradients, mean_over_ranks, micro_batch
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blurdm.config import Compute, Diffusion, Latent, Loss, Warmup
-from blurdm.errors import InputError
+from blurdm.core.config import Compute, Diffusion, Latent, Loss, Warmup
+from blurdm.core.errors import InputError
+from blurdm.core.runs import stored_section
 from blurdm.models.build import build_backbone, initialise
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
 from blurdm.models.precision import full_precision
 from blurdm.models.prior import PriorGenerator
-from blurdm.runs import stored_section
 from blurdm.training.arithmetic import executed
 from blurdm.training.batches import TrainingData, validation_psnr
 from blurdm.training.checkpoint import load_weights

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from blurdm.graph import Failure, Listener
-from blurdm.runs import Resources, Run
+from blurdm.core.graph import Failure, Listener
+from blurdm.core.runs import Resources, Run
 
 __all__ = ["Executor", "Failure", "Listener"]
 

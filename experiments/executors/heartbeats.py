@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
-from blurdm.graph import Listener
-from blurdm.runs import Progress, Run, heartbeat
+from blurdm.core.graph import Listener
+from blurdm.core.progress import Progress
+from blurdm.core.runs import Run
+from blurdm.core.store import heartbeat
 
 POLL_SECONDS = 1.0
 SAID = [field.name for field in fields(Progress)]

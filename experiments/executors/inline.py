@@ -5,9 +5,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from blurdm.errors import StopRequested
-from blurdm.graph import Failure, Frontier, Listener, missing
-from blurdm.runs import Resources, Run
+from blurdm.core.errors import StopRequested
+from blurdm.core.graph import Failure, Frontier, Listener, missing
+from blurdm.core.runs import Resources, Run
 
 
 class Inline:
@@ -32,7 +32,7 @@ class Inline:
         return failures
 
     def _run(self, run: Run, root: Path, resources: Resources, listener: Listener) -> Failure | None:
-        from blurdm.stages import run_stage
+        from blurdm.stages.run import run_stage
 
         try:
             run_stage(run, root, resources, partial(listener.progress, run))

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blurdm.graph import Failure, Listener, missing
-from blurdm.pool import run_all
-from blurdm.runs import Resources, Run
+from blurdm.core.graph import Failure, Listener, missing
+from blurdm.core.runs import Resources, Run
+from blurdm.stages.pool import run_all
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray  # noqa: TID253
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 
 # Ray installs handlers of its own for these; a stop is ours to handle.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

@@ -19,9 +19,10 @@ from ray.exceptions import RayActorError  # noqa: TID253
 from ray.tune.schedulers import ASHAScheduler  # noqa: TID253
 from ray.tune.search import Searcher  # noqa: TID253
 
-from blurdm.errors import InputError, RankEnded, StopRequested
-from blurdm.graph import Failure, Frontier, Listener, missing
-from blurdm.runs import Resources, Run, never, write_bytes
+from blurdm.core.errors import InputError, RankEnded, StopRequested
+from blurdm.core.graph import Failure, Frontier, Listener, missing
+from blurdm.core.runs import Resources, Run, never
+from blurdm.core.store import write_bytes
 from experiments.executors.heartbeats import Heartbeats
 from experiments.executors.ray_cluster import capacity, connected
 from experiments.executors.ray_worker import JUDGED, Place, train

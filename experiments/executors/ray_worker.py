@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ray import tune  # noqa: TID253
 
-from blurdm.errors import RankEnded, StopRequested
-from blurdm.graph import Failure
-from blurdm.runs import Progress, Resources, Run, ignore_progress
+from blurdm.core.errors import RankEnded, StopRequested
+from blurdm.core.graph import Failure
+from blurdm.core.progress import Progress, ignore_progress
+from blurdm.core.runs import Resources, Run
 
 JUDGED = "joint"  # the stage whose runs a scheduler may stop
 STOP_POLL_SECONDS = 1.0
@@ -30,7 +31,7 @@ class Place:
 
 def train(config: Mapping[str, str], runs: Mapping[str, Run], place: Place) -> dict[str, str]:
     """A trial, in a worker: the run named by ``config``. What would fail again is told and not raised."""
-    from blurdm.stages import run_stage
+    from blurdm.stages.run import run_stage
 
     os.chdir(place.directory)  # relative paths in configs mean the driver's, as everywhere
     run, stop = runs[config["key"]], _StopFile(place.stop_file)

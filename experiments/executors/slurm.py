@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blurdm.errors import InputError, StopRequested
-from blurdm.graph import Failure, Listener, inputs, missing
-from blurdm.runs import Resources, Run, finished
+from blurdm.core.errors import InputError, StopRequested
+from blurdm.core.graph import Failure, Listener, inputs, missing
+from blurdm.core.runs import Resources, Run
+from blurdm.core.store import finished
 from experiments.executors import slurm_queue
 from experiments.executors.heartbeats import Heartbeats
 from experiments.executors.slurm_job import ending, log_path

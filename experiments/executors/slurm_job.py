@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blurdm.errors import InputError, RankEnded, StopRequested
-from blurdm.graph import Failure, inputs
-from blurdm.interrupt import StopFlag
-from blurdm.runs import Resources, Run, finished, read_json, write_json
+from blurdm.core.errors import InputError, RankEnded, StopRequested
+from blurdm.core.graph import Failure, inputs
+from blurdm.core.runs import Resources, Run
+from blurdm.core.signals import StopFlag
+from blurdm.core.store import finished, read_json, write_json
 from experiments.executors.slurm_queue import controller_state
 
 
@@ -51,7 +52,7 @@ class RunJob:
         return "finished"
 
     def _compute(self, flag: StopFlag) -> None:
-        from blurdm.stages import run_stage
+        from blurdm.stages.run import run_stage
 
         run_stage(self.run, self.root, replace(self.resources, stop=flag))
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from blurdm.config_file import read_yaml
-from blurdm.errors import InputError
-from blurdm.runs import Resources
+from blurdm.core.config_io import read_yaml
+from blurdm.core.errors import InputError
+from blurdm.core.runs import Resources
 
 # A run that is cut off continues, so the limit need not cover it; submitit's own default would be 5 minutes.
 MINUTES = 60

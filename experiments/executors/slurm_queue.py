@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from blurdm.errors import InputError
+from blurdm.core.errors import InputError
 
 T = TypeVar("T")
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blurdm.errors import InputError
-from blurdm.graph import inputs, levels
-from blurdm.runs import Resources, Run, never, read_json, write_json
+from blurdm.core.errors import InputError
+from blurdm.core.graph import inputs, levels
+from blurdm.core.runs import Resources, Run, never
+from blurdm.core.store import read_json, write_json
 from experiments.executors.slurm_job import RunJob
 from experiments.executors.slurm_options import parameters
 from experiments.executors.slurm_queue import batches, cancel, queued

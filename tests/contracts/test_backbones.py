@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from sections import paper_latent, small_latent
 from torch import Tensor, nn
 
-from blurdm.config import Latent
+from blurdm.core.config import Latent
+from blurdm.core.registry import load_module, module_names
 from blurdm.models.build import BACKBONES, build_backbone, initialise
 from blurdm.models.shape import pad_to_multiple
-from blurdm.registry import load_module, module_names
 from blurdm.training.optim import make_average
+from tests.support.sections import paper_latent, small_latent
 
 NAMES = module_names(BACKBONES)
 

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import state_of, tiny_config
 
-from blurdm.errors import StopRequested
-from blurdm.graph import Failure, distinct
-from blurdm.plan import plan
-from blurdm.runs import Progress, Resources, Run, finished, never
-from blurdm.stages import run_stage
+from blurdm.core.errors import StopRequested
+from blurdm.core.graph import Failure, distinct
+from blurdm.core.progress import Progress
+from blurdm.core.runs import Resources, Run, never
+from blurdm.core.store import finished
+from blurdm.stages.plan import plan
+from blurdm.stages.run import run_stage
 from experiments.executors import Executor
+from tests.support.tiny import state_of, tiny_config
 
 LONG = {"baseline.iterations": [150, 150], "baseline.validate_every": 150}
 

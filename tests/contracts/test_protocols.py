@@ -5,13 +5,13 @@ from functools import cache
 
 import pytest
 import torch
-from metric_photos import blurred, middle, noisy
-from tools import require_weights
 from torch import Tensor
 
 from blurdm.metrics.measure import make_measure
 from blurdm.metrics.protocols import METRICS, PROTOCOLS
 from blurdm.metrics.weights import WEIGHTS
+from tests.support.metric_photos import blurred, middle, noisy
+from tests.support.tools import require_weights
 
 # All but those whose weights no package holds (MUSIQ, see test_weights.py). CASES: one for each way of computing.
 PACKAGED = [name for name, metric in METRICS.items() if metric.weights is None or WEIGHTS[metric.weights].content]

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from contracts.test_backbones import small
-from photos import picture
-from sections import small_latent
 
-from blurdm.config import Compute
+from blurdm.core.config import Compute
+from blurdm.core.registry import load_module, module_names
 from blurdm.models.build import BACKBONES, arrange, initialise
 from blurdm.models.network import Network
-from blurdm.registry import load_module, module_names
 from blurdm.restore.memory import SPARE, Costs, peak_bytes
 from blurdm.restore.models import Model
 from blurdm.restore.restorer import Restorer
 from blurdm.training.arithmetic import narrowed
+from tests.contracts.test_backbones import small
+from tests.support.photos import picture
+from tests.support.sections import small_latent
 
 LATENT = small_latent(gain="1+k", fusion_init_std=0.1)
 

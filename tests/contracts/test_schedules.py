@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from sections import paper_diffusion
 from torch import Tensor
 
 from blurdm.diffusion.process import forward, reverse, separately
 from blurdm.diffusion.schedules import ALPHA, BETA, BETA_BAR, TYPES, Schedule, make_schedule
+from tests.support.sections import paper_diffusion
 
 STEPS = (1, 2, 5, 50)
 PAIRS = [(alpha, beta) for alpha, beta in itertools.product(ALPHA, BETA) if "linear" in (alpha, beta)]

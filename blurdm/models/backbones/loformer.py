@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blurdm.config import Backbone, Latent, Level
+from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.dct import Dct
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import ChannelNorm, GatedFeedForward, Pointwise, depthwise

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blurdm.config import Backbone, Latent, Level
+from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import DecoderLevel
 from blurdm.models.shape import depths, pad_to_multiple, require_multiple

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from blurdm.config import Backbone, Latent, Level
+from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import ChannelNorm, DecoderLevel, depthwise
 from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple

@@ -8,7 +8,7 @@ the blocks at 1/8, between encoder and decoder, have no prior.
 import torch
 from torch import Tensor, nn
 
-from blurdm.config import Backbone, Latent, Level
+from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import ChannelNorm, GatedFeedForward, depthwise
 from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple, require_multiple

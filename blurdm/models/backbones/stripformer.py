@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blurdm.config import Backbone, Latent, Level
+from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.fusion import Fusion, make_fusion, require_latent, require_levels
 from blurdm.models.layers import ChannelNorm, Pointwise, depthwise
 from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple, require_multiple

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from blurdm.config import Backbone, Latent, Level
+from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import DecoderLevel
 from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple

@@ -1,0 +1,161 @@
+"""What each command does with its parsed arguments; returns the exit code. Each imports what it alone needs."""
+
+import argparse
+from pathlib import Path
+
+from blurdm.core.errors import InputError
+from blurdm.core.signals import StopFlag
+
+PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.dvc")}
+
+
+def run(parsed: argparse.Namespace) -> int:
+    from blurdm.cli.chain import run_canonical
+
+    return run_canonical(parsed, StopFlag().install())
+
+
+def import_official(parsed: argparse.Namespace) -> int:
+    from blurdm.cli.models import import_checkpoints
+
+    return import_checkpoints(parsed)
+
+
+def evaluate(parsed: argparse.Namespace) -> int:
+    from blurdm.cli.models import evaluate_model
+
+    return evaluate_model(parsed, StopFlag().install())
+
+
+def deblur(parsed: argparse.Namespace) -> int:
+    from blurdm.restore.batch import deblur
+
+    options = ("model", "device", "memory", "tile", "latent", "seed", "precision")
+    chosen = {name: getattr(parsed, name) for name in options}
+    return deblur(parsed.photos, parsed.out, chosen, parsed.jobs, parsed.threads, parsed.compare)
+
+
+def app(parsed: argparse.Namespace) -> int:
+    try:
+        from blurdm.app.server import serve
+    except ModuleNotFoundError as error:
+        raise InputError(f"the page needs the package {error.name}: pip install 'blurdm[app]'") from None
+    return serve(parsed.port, parsed.models, parsed.model, parsed.memory)
+
+
+def export_model(parsed: argparse.Namespace) -> int:
+    from blurdm.restore.models import export_model
+
+    export_model(parsed.run, parsed.file)
+    print(f"{parsed.file}: {parsed.file.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+def export_onnx(parsed: argparse.Namespace) -> int:
+    from blurdm.restore.onnx_export import export_onnx
+
+    difference = export_onnx(parsed.run, parsed.file, parsed.size)
+    print(f"{parsed.file}: as PyTorch to {difference:.1e} in ONNX Runtime")
+    return 0
+
+
+def photos(parsed: argparse.Namespace) -> int:
+    from blurdm.data.photos.demo import demo_set, provide_photos
+    from blurdm.data.photos.evidence import evidence_set
+
+    photos = demo_set() if parsed.set == "demo" else evidence_set(parsed.archives, tell=print)
+    target = parsed.target or Path("data", parsed.set)
+    pin = parsed.pin or PHOTO_SETS[parsed.set]
+    count = provide_photos(target, pin, photos)
+    print(f"{target}: {count} files, as pinned by {pin}")
+    return 0
+
+
+def pairs(parsed: argparse.Namespace) -> int:
+    from blurdm.core.config_io import load_config
+    from blurdm.data.blur.formation import make_pairs
+
+    config = load_config(parsed.config, parsed.set)
+    if config.synthesis is None:
+        raise InputError(f"{parsed.config}: synthesis is null; this config's data set comes with its own pairs")
+    make_pairs(config.synthesis, Path(config.data.root), lambda done, total: None)
+    print(f"{config.data.root}: pairs made from {config.synthesis.photos}")
+    return 0
+
+
+def check(parsed: argparse.Namespace) -> int:
+    from blurdm.core.config_io import load_config
+    from blurdm.data.layouts import count_report, scan
+    from blurdm.data.splits import build_index
+
+    data = load_config(parsed.config, parsed.set).data
+    index = build_index(Path(data.root), data.layout, data.val_scenes, lambda done, total: None)
+    for line in count_report(scan(Path(data.root), data.layout), data.layout):
+        print(line)
+    print(f"{data.root}: {len(index['pairs'])} pairs are sound; digest {index['digest']}")
+    return 0
+
+
+def weights_fetch(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights import WEIGHTS
+    from blurdm.metrics.weights_fetch import fetch
+
+    # A content that is known beforehand is that of a package.
+    names = parsed.metric or [name for name, weights in WEIGHTS.items() if weights.content]
+    fetch(names, parsed.source, print)
+    return 0
+
+
+def weights_list(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights import WEIGHTS, place, status
+
+    for name, weights in WEIGHTS.items():
+        found = status(name)
+        told = f"{place(name)} ({weights.licence})" if found == "sound" else weights.advice
+        print(f"{name:6} {found:8} {weights.megabytes:5.1f} MB  {told}")
+    return 0
+
+
+def weights_pack(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights_pack import pack
+
+    print(f"{parsed.file}: {', '.join(pack(parsed.file))}")
+    return 0
+
+
+def weights_install(parsed: argparse.Namespace) -> int:
+    from blurdm.metrics.weights_pack import install
+
+    print(f"{parsed.file}: {', '.join(install(parsed.file))} installed")
+    return 0
+
+
+def profile(parsed: argparse.Namespace) -> int:
+    from blurdm.cli.profile import print_all, print_profile
+    from blurdm.core.config_io import load_config
+    from blurdm.stages.plan import check
+
+    config = load_config(parsed.config, parsed.set)
+    check(config, str(parsed.config))
+    sizes = parsed.size or [(256, 256)]
+    if parsed.all:
+        print_all(config, parsed.device, parsed.threads, sizes[0], parsed.published, parsed.out)
+    else:
+        print_profile(config, parsed.device, parsed.threads, sizes, parsed.steps)
+    return 0
+
+
+def track(parsed: argparse.Namespace) -> int:
+    from blurdm.cli.chain import track
+
+    return track(parsed.runs, parsed.experiment, parsed.reports, parsed.chain, parsed.out)
+
+
+def register(parsed: argparse.Namespace) -> int:
+    from blurdm.tracking.register import register
+    from blurdm.tracking.sync import default_uri
+
+    uri = default_uri(Path.cwd())
+    address = register(parsed.run, uri, parsed.name, parsed.experiment, Path.cwd())
+    print(f"{address} in MLflow {uri}; serve it with: mlflow models serve -m {address} --env-manager local")
+    return 0

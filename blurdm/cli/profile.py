@@ -1,0 +1,148 @@
+"""``blurdm profile``: what a config's networks cost and how fast they train; with --all, the paper's table of costs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from blurdm.core.config import Backbone, Config
+from blurdm.core.config_io import read_yaml
+from blurdm.core.registry import load_module, module_names
+from blurdm.core.store import write_json
+from blurdm.models.build import BACKBONES, initialise
+from blurdm.models.cost import measure_cost
+from blurdm.models.network import Network
+from blurdm.stages.plan import MODELS
+from blurdm.training.throughput import TRAINED, macs_per_step, seconds_per_step
+
+COUNTED = (
+    "GMAC: multiply-accumulates of convolutions, linear layers and matrix products; not FFTs, nothing element-wise."
+)
+STEPS = 3
+CHEAP = 100e9  # MACs: a second or two of one core; dearer steps are timed on a CPU only if asked for
+ARMS = {"baseline": "baseline", "joint": "BlurDM"}
+
+Size = tuple[int, int]
+
+
+def print_profile(config: Config, device: str, threads: int, sizes: Sequence[Size], steps: int | None) -> None:
+    """The cost of every network of ``config`` at each of ``sizes``, and the throughput of every training stage."""
+    torch.set_num_threads(threads)
+    console = Console()
+    for size in sizes:
+        _print_costs(config, device, size, console)
+    console.print(COUNTED, highlight=False)
+    if steps != 0:
+        _print_throughput(config, device, steps, console)
+
+
+def _print_costs(config: Config, device: str, size: Size, console: Console) -> None:
+    table = _table(
+        f"{config.backbone.name}, one {size[0]} x {size[1]} image on {_place(device)}", "network", "parameters"
+    )
+    costs = {kind: measure_cost(_network(config, kind, device), device, size) for kind in MODELS}
+    for kind, cost in costs.items():
+        table.add_row(kind, *_figures(cost))
+    added = {key: _less(costs["joint"][key], costs["baseline"][key]) for key in costs["joint"]}
+    table.add_row("prior adds", *_figures(added, "+"))
+    console.print(table)
+
+
+def _print_throughput(config: Config, device: str, steps: int | None, console: Console) -> None:
+    data = config.data
+    title = f"training, batches of {data.batch_size} crops of {data.crop} px on {_place(device)}"
+    table = _table(title, "stage", "GMAC/step", "steps/s", "images/s", figures=())
+    left_out = []
+    for stage in TRAINED:
+        macs = macs_per_step(config, stage)
+        if steps is None and device == "cpu" and macs > CHEAP:
+            left_out.append(stage)
+            continue
+        seconds = seconds_per_step(config, stage, device, steps or STEPS)
+        table.add_row(stage, f"{macs / 1e9:.1f}", f"{1 / seconds:.3g}", f"{data.batch_size / seconds:.3g}")
+    if table.rows:
+        console.print(table)
+        console.print("steps/s: optimisation steps, without loading data and without validation.", highlight=False)
+    if left_out:
+        dear = f"a step has more than {CHEAP / 1e9:.0f} GMAC, which takes a CPU long; --steps N times them all the same"
+        console.print(f"not timed: {', '.join(left_out)}: {dear}", highlight=False)
+
+
+def print_all(config: Config, device: str, threads: int, size: Size, published: Path, out: Path) -> None:
+    """Every backbone at its published size without and with the prior of ``config``: measured, and as published.
+
+    The same rows go to the JSON file ``out``; ``published`` is a YAML file with the paper's numbers, used if it exists.
+    """
+    torch.set_num_threads(threads)
+    printed = read_yaml(published) if published.is_file() else {}
+    title = f"one {size[0]} x {size[1]} image on {_place(device)}; in brackets: the paper, 256 x 256 on an RTX 3090"
+    table = _table(title, "backbone", "network", "parameters")
+    rows = []
+    for name in module_names(BACKBONES):
+        paper: Backbone = load_module("backbone", BACKBONES, name).PAPER
+        for (kind, arm), method in zip(ARMS.items(), ("baseline", "blurdm"), strict=True):
+            network = _network(config.model_copy(update={"backbone": paper}), kind, device)
+            cost = measure_cost(network, device, size)
+            told = _printed(printed, name, method)
+            rows.append({"backbone": name, "arm": arm, **cost, **{f"published_{key}": v for key, v in told.items()}})
+            table.add_row(name, arm, *_beside(_figures(cost), told))
+    console = Console()
+    console.print(table)
+    console.print(COUNTED, highlight=False)
+    write_json(out, {"size": list(size), "device": _place(device), "rows": rows})
+    console.print(f"{out}: the same as JSON", highlight=False)
+
+
+def _network(config: Config, kind: Any, device: str) -> Network:
+    network = Network(kind, config.backbone, config.latent, config.diffusion)
+    initialise(network, 0)
+    return network.eval().to(device)
+
+
+def _printed(published: dict[str, Any], backbone: str, method: str) -> dict[str, float]:
+    """The figures of the paper's cost table for a backbone, by our name; empty where it has none."""
+    called = published.get("backbones", {}).get(backbone)
+    figures: dict[str, float] = published.get("cost", {}).get("numbers", {}).get(called, {}).get(method, {})
+    return figures
+
+
+def _beside(figures: Sequence[str], told: dict[str, float]) -> list[str]:
+    """Measured figures with the published ones in brackets."""
+    published = (
+        f"{told['parameters_m']:.2f} M" if "parameters_m" in told else None,
+        f"{told['macs_g']:.2f}" if "macs_g" in told else None,
+        f"{told['milliseconds'] / 1e3:.3f}" if "milliseconds" in told else None,
+        None,
+    )
+    return [f"{mine} ({theirs})" if theirs else mine for mine, theirs in zip(figures, published, strict=True)]
+
+
+def _table(title: str, *columns: str, figures: Sequence[str] = ("GMAC", "s", "peak MB")) -> Table:
+    table = Table(title=title)
+    for column in (*columns, *figures):
+        table.add_column(column, justify="right")
+    return table
+
+
+def _figures(cost: dict[str, Any], sign: str = "") -> tuple[str, str, str, str]:
+    peak = cost["peak_memory_mb"]
+    return (
+        f"{cost['parameters']:{sign},}",
+        f"{cost['macs'] / 1e9:{sign}.3f}",
+        f"{cost['seconds_per_image']:{sign}.3f}",
+        "-" if peak is None else f"{peak:{sign}.0f}",
+    )
+
+
+def _less(a: Any, b: Any) -> Any:
+    return a - b if isinstance(a, int | float) and isinstance(b, int | float) else None
+
+
+def _place(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread{'s' if threads > 1 else ''}"

@@ -1,0 +1,118 @@
+"""Reading configs: YAML 1.2 with ruamel.yaml, like DVC, dotted overrides, and validation that names the wrong key."""
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from blurdm.core.config import Config, Section
+from blurdm.core.errors import InputError
+
+SomeSection = TypeVar("SomeSection", bound=Section)
+
+
+def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
+    """Read and validate a YAML config; ``overrides`` are ``section.key=value`` in YAML. InputError names the key."""
+    tree = read_yaml(path)
+    for override in overrides:
+        apply_override(tree, override)
+    return validate(tree, str(path))
+
+
+def validate(tree: Mapping[str, Any], source: str) -> Config:
+    """``tree`` as a Config; InputError names ``source``, the key, and what would be right."""
+    return validate_as(Config, tree, source)
+
+
+def validate_as(model: type[SomeSection], tree: Mapping[str, Any], source: str) -> SomeSection:
+    """``tree`` as a ``model``; InputError as by ``validate``."""
+    try:
+        return model.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise InputError(f"{source}: {_explain(error, model)}") from None
+    except TypeError as error:  # YAML knows dates
+        raise InputError(f"{source}: {error}; should be numbers, text, true, false, null or lists of them") from None
+
+
+def changed_section(config: Config, section: str, changes: Mapping[str, Any], source: str) -> Any:
+    """The ``section`` of ``config`` with ``changes`` to its fields, validated; InputError as by ``validate``.
+
+    As good as validating the whole, since no rule of Config joins sections; ``blurdm.stages.plan.check`` has those.
+    """
+    old = getattr(config, section)
+    tree = (old.model_dump(mode="json") if isinstance(old, Section) else {}) | dict(changes)
+    try:
+        return _sections()[section].validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise InputError(f"{source}: {_explain(error, Config, section)}") from None
+
+
+@cache
+def _sections() -> dict[str, TypeAdapter[Any]]:
+    types: dict[str, Any] = {name: field.annotation for name, field in Config.model_fields.items()}
+    return {name: TypeAdapter(type_) for name, type_ in types.items()}
+
+
+def section_keys() -> dict[str, list[str]]:
+    """The names of the sections of a config, and of the keys in each."""
+    return {name: _known_keys(Config, (name,)) for name in Config.model_fields if name != "seeds"}
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """A YAML 1.2 mapping; InputError names the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such config file")
+    try:
+        tree = YAML(typ="safe").load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: holds {type(tree).__name__}, should be sections of key: value")
+    return tree
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one ``section.key=value`` in ``tree``; InputError names the override."""
+    name, equals, text = override.partition("=")
+    parts = name.split(".")
+    if not equals or not all(parts):
+        raise InputError(f"override '{override}': should be section.key=value")
+    node = tree
+    for part in parts[:-1]:
+        if part in node and node[part] is None:
+            node[part] = {}  # a section that is null until something of it is set
+        if not isinstance(node.get(part), dict):
+            raise InputError(f"override '{override}': no section '{part}'; known: {', '.join(map(str, node))}")
+        node = node[part]
+    try:
+        node[parts[-1]] = YAML(typ="safe").load(text)
+    except YAMLError:
+        raise InputError(f"override '{override}': '{text}' is not a YAML value") from None
+
+
+def _explain(error: ValidationError, model: type[BaseModel], *within: str) -> str:
+    first = error.errors(include_url=False)[0]
+    location = (*within, *first["loc"])
+    where = ".".join(str(part) for part in location)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown key; known here: {', '.join(_known_keys(model, location[:-1]))}{more}"
+    if first["type"] == "missing":
+        return f"{where}: missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(first["input"], dict) else f": {json.dumps(first['input'])}"
+    return f"{where}{value}: {message[0].lower()}{message[1:]}{more}"
+
+
+def _known_keys(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        options = getattr(annotation, "__args__", (annotation,))
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, Section))
+    return sorted(model.model_fields)

@@ -1,0 +1,134 @@
+"""What a sweep wrote about its grid: rows, and which runs answer each. All that tables, plots and MLflow need of it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from blurdm.core.errors import InputError
+
+Address = tuple[str, str]  # stage and key of a run: its folder below the root
+
+
+class Record(BaseModel):
+    """Frozen and strict; what a newer sweep adds is ignored."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class Measured(Record):
+    """One evaluate run of a row, and every training run behind it, inputs first."""
+
+    seed: int | None
+    stage: str
+    key: str
+    needs: tuple[Address, ...]
+
+    @property
+    def address(self) -> Address:
+        return self.stage, self.key
+
+
+class Row(Record):
+    """One line of the result table; ``values`` says what makes it differ from the others."""
+
+    name: str
+    series: str
+    values: dict[str, Any]
+    arm: str
+    published: dict[str, float]
+    runs: tuple[Measured, ...]
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Every training and evaluate run of the row, inputs first, each once."""
+        return list(dict.fromkeys(a for run in self.runs for a in (*run.needs, run.address)))
+
+
+class Stopped(Record):
+    """A run that a scheduler ended early, on purpose."""
+
+    stage: str
+    key: str
+    by: str
+    step: int
+
+
+class Failed(Record):
+    """A run that ended with an error."""
+
+    stage: str
+    key: str
+    message: str
+
+
+class Ledger(Record):
+    """``baseline`` names the row that the others are compared with, ``x`` the swept value of the plot; ``data`` says
+    where the data of each prepare run lies, by key (empty in the ledgers of older sweeps).
+    """
+
+    grid: str
+    question: str
+    preset: str
+    overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
+    baseline: str
+    x: str | None
+    published_source: str | None
+    data: dict[str, str] = {}
+    rows: tuple[Row, ...]
+    stopped: tuple[Stopped, ...]
+    failed: tuple[Failed, ...] = ()
+
+    @cached_property
+    def causes(self) -> dict[Address, str]:
+        """Why a run has no result, where that is known."""
+        failed = {(run.stage, run.key): "failed" for run in self.failed}
+        return failed | {(run.stage, run.key): f"stopped by {run.by} at step {run.step}" for run in self.stopped}
+
+
+@dataclass(frozen=True)
+class State:
+    """The runs of a row that are finished, and in words what holds for the row: "done" or what is amiss."""
+
+    finished: tuple[Measured, ...]
+    status: str
+
+
+def read_ledger(path: Path) -> Ledger:
+    """InputError names the file and the entry that is missing or wrong."""
+    try:
+        ledger = Ledger.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such ledger; a sweep of the grid writes it") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"{path}: {where}: {first['msg']}; plan the sweep again to have it written anew") from None
+    names = [row.name for row in ledger.rows]
+    if ledger.baseline not in names or len(set(names)) < len(names):
+        raise InputError(f"{path}: its rows should have different names, one of them the baseline '{ledger.baseline}'")
+    return ledger
+
+
+def runs_root(path: Path) -> Path:
+    """The folder of all runs that the ledger at ``path`` (``<root>/sweeps/<grid>.json``) speaks of."""
+    return path.resolve().parent.parent
+
+
+def state(ledger: Ledger, row: Row, root: Path) -> State:
+    """What of ``row`` is finished below ``root``."""
+    done = tuple(run for run in row.runs if (root / run.stage / run.key / "result.json").is_file())
+    if len(done) == len(row.runs):
+        return State(done, "done")
+    waiting = [run for run in row.runs if run not in done]
+    causes = dict.fromkeys(_cause(ledger, run) for run in waiting)
+    counted = f" ({len(done)} of {len(row.runs)} seeds done)" if done else ""
+    return State(done, "; ".join(causes) + counted)
+
+
+def _cause(ledger: Ledger, run: Measured) -> str:
+    known = (ledger.causes[a] for a in (*run.needs, run.address) if a in ledger.causes)
+    return next(known, "missing")

@@ -1,0 +1,300 @@
+"""How a camera makes a blurred image: linear light, integrated along the camera's path, then coded as 8-bit sRGB.
+
+``expose`` makes one exposure of a sharp photo; ``make_pairs`` makes a data set of them.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blurdm.core.config import Synthesis
+from blurdm.core.errors import InputError
+from blurdm.data.blur.camera_path import (
+    SPACING,
+    CameraPath,
+    Motion,
+    draw_path,
+    margin_of,
+    point_paths,
+    probe_points,
+    subframe_count,
+)
+from blurdm.data.blur.camera_view import Layer, blob, subframes
+from blurdm.data.blur.srgb import decode, encode
+from blurdm.data.pairs import MIN_SIZE, SUFFIXES, decode_image, read_bytes, write_image
+from blurdm.data.photos.evidence import licence_of
+from blurdm.data.splits import MANIFEST, Progress
+
+VERSION = 1  # raised when the same settings make other pixels
+SETTINGS = "synthesis.json"
+COLUMNS = ("split", "scene", "name", "photo", "photo_sha256", "licence", "length_px", "angle_deg", "psnr_db")
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One exposure: ``sharp`` and ``blur`` uint8 (H, W, 3), and what lies between them.
+
+    ``sequence`` (T+1, H, W, 3) float32 linear light, not clipped: I_0 (the middle sub-frame) to I_T, at exposure times
+    ``alpha`` (T+1,) relative to alpha_T = 1. ``corner`` is (top, left) of the window in the photo.
+    """
+
+    sharp: np.ndarray
+    blur: np.ndarray
+    sequence: np.ndarray
+    alpha: np.ndarray
+    length_px: float
+    angle_deg: float
+    path: CameraPath
+    corner: tuple[int, int]
+
+    @property
+    def sequence_u8(self) -> np.ndarray:
+        """The sequence as 8-bit sRGB: (T+1, H, W, 3)."""
+        return encode(self.sequence)
+
+
+def exposure_weights(count: int, alpha: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Share of each of ``count`` sub-frames in the light of I_0..I_T (Eq. 1-2): (T+1, count), rows sum to 1.
+
+    Each sub-frame stands for 1/count of the exposure; that of I_t is the middle alpha_t / alpha_T of it.
+    """
+    times = np.asarray(alpha, np.float64)
+    if times.ndim != 1 or len(times) < 2 or times[0] <= 0 or (np.diff(times) <= 0).any():
+        raise InputError(f"exposure times alpha {list(alpha)}: should be positive and increasing, two or more")
+    edges = np.linspace(-0.5, 0.5, count + 1)
+    half = times[:, None] / times[-1] / 2
+    shared = np.minimum(edges[1:], half) - np.maximum(edges[:-1], -half)
+    weights: np.ndarray = np.clip(shared, 0, None) / (2 * half)
+    return weights
+
+
+def exposure_sequence(subframes: Sequence[np.ndarray], alpha: Sequence[float] | np.ndarray) -> np.ndarray:
+    """I_0..I_T (T+1, H, W, C) from sub-frames in linear light, so that with e_t the light gained in step t (Eq. 3)
+
+    I_t = (alpha_{t-1} / alpha_t) I_{t-1} + (1 / alpha_t) e_t.
+    """
+    return _integrate(subframes, exposure_weights(len(subframes), alpha))
+
+
+def expose(
+    photo: np.ndarray,
+    rng: np.random.Generator,
+    length: float,
+    motion: Motion | None = None,
+    window: tuple[int, int] | None = None,
+    steps: int = 1,
+    foreground: np.ndarray | None = None,
+) -> Exposure:
+    """Expose a random ``window`` (height, width; at most what fits) of a sharp uint8 photo along a random path.
+
+    The longest way of the window's corners and centre is ``length`` px. A ``foreground`` photo moves in front, as a
+    soft blob on a path of its own. InputError for a photo that is too small for the length.
+    """
+    motion = motion or Motion()
+    margin = margin_of(length)
+    size, corner = _place(photo, window, margin, length, rng)
+    probes = probe_points(size, corner)
+    path = draw_path(motion, length, photo.shape[:2], probes, rng)
+    count = subframe_count(path, probes, SPACING)
+    layer = None
+    if foreground is not None:
+        own = draw_path(motion, length * rng.uniform(0.5, 1.5), photo.shape[:2], probes, rng)
+        count = max(count, subframe_count(own, probes, SPACING))
+        layer = Layer(*blob(foreground, (size[0] + 2 * margin, size[1] + 2 * margin), rng), own)
+    top, left = corner[0] - margin, corner[1] - margin
+    around = decode(photo[top : top + size[0] + 2 * margin, left : left + size[1] + 2 * margin])
+    alpha = np.linspace(1 / count, 1, steps + 1)  # I_0 is the middle sub-frame alone
+    sequence = _integrate(subframes(around, (top, left), margin, path, layer, count), exposure_weights(count, alpha))
+    start, end = point_paths(path, probes[-1:], np.array([-0.5, 0.5]))[:, 0]
+    angle = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0]))
+    return Exposure(
+        sharp=encode(sequence[0]),
+        blur=encode(sequence[-1]),
+        sequence=sequence,
+        alpha=alpha,
+        length_px=length,
+        angle_deg=angle - 180 * round(angle / 180),  # a blur has no forward
+        path=path,
+        corner=corner,
+    )
+
+
+def _place(
+    photo: np.ndarray, window: tuple[int, int] | None, margin: int, length: float, rng: np.random.Generator
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size and random (top, left) of a window that keeps ``margin`` px of photo on every side."""
+    room = (photo.shape[0] - 2 * margin, photo.shape[1] - 2 * margin)
+    if min(room) < MIN_SIZE:
+        told = f"{photo.shape[0]}x{photo.shape[1]} px"
+        raise InputError(
+            f"photo of {told} is too small for a path of {length:g} px; should be {MIN_SIZE + 2 * margin} px or more"
+        )
+    size = room if window is None else (min(window[0], room[0]), min(window[1], room[1]))
+    top, left = (margin + int(rng.integers(room[i] - size[i] + 1)) for i in range(2))
+    return size, (top, left)
+
+
+def _integrate(subframes: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Weighted sums of the sub-frames, one at a time, so that a long exposure needs no more memory than a short one."""
+    sequence: np.ndarray | None = None
+    for frame, shares in zip(subframes, weights.T, strict=True):
+        if sequence is None:
+            sequence = np.zeros((len(weights), *frame.shape), np.float32)
+        for t in np.flatnonzero(shares):
+            sequence[t] += np.float32(shares[t]) * frame
+    if sequence is None:
+        raise ValueError("no sub-frames to integrate")
+    return sequence
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A sharp photo and the split that it is used in."""
+
+    file: str
+    split: str
+    pixels: np.ndarray
+    sha256: str
+    licence: str
+
+    @property
+    def stem(self) -> str:
+        return Path(self.file).stem
+
+
+def make_pairs(synthesis: Synthesis, target: Path, on_progress: Progress | None = None) -> bool:
+    """Make {train,test}/<photo>/{blur,sharp}/<index>.png and manifest.csv in ``target``; False if already there.
+
+    Draws depend on (seed, photo, index) alone. All appears at once, by rename, so a killed run leaves no data set.
+    """
+    photos = _read_photos(synthesis)
+    settings = _settings(synthesis, photos)
+    if _is_made(target, settings):
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        fresh.chmod(0o755)  # mkdtemp makes folders that only the owner can read
+        _write_pairs(synthesis, photos, fresh, on_progress)
+        (fresh / SETTINGS).write_text(settings)
+        if target.is_dir():  # made with other settings, or empty
+            shutil.rmtree(target)
+        os.replace(fresh, target)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return True
+
+
+def _read_photos(synthesis: Synthesis) -> list[Photo]:
+    """The photos in use, sorted; InputError for a missing folder or photo, or settings that contradict each other."""
+    folder = Path(synthesis.photos)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of photos (synthesis.photos)")
+    files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    stems = [Path(file).stem for file in files]
+    for key, named in (("test_photos", synthesis.test_photos), ("exclude", synthesis.exclude)):
+        missing = [name for name in named if name not in stems]
+        if missing:
+            known = ", ".join(stems) or "none"
+            raise InputError(f"{folder}: synthesis.{key} not found: {', '.join(missing)}; photos there: {known}")
+    twice = {stem for stem in stems if stems.count(stem) > 1} | set(synthesis.test_photos) & set(synthesis.exclude)
+    if twice:
+        raise InputError(
+            f"{folder}: {', '.join(sorted(twice))}: two files, or both in test_photos and exclude; should be one"
+        )
+    if set(stems) <= {*synthesis.test_photos, *synthesis.exclude}:
+        raise InputError(f"{folder}: no photos left to train on; should hold some outside test_photos and exclude")
+    used = [file for file, stem in zip(files, stems, strict=True) if stem not in synthesis.exclude]
+    return [_read_photo(folder / file, synthesis) for file in used]
+
+
+def _read_photo(path: Path, synthesis: Synthesis) -> Photo:
+    content = read_bytes(path)
+    pixels = decode_image(content, path, grey_ok=True)
+    room = min(pixels.shape[:2]) - 2 * margin_of(synthesis.length[1])
+    if room < MIN_SIZE:
+        told = f"{pixels.shape[0]}x{pixels.shape[1]} px"
+        raise InputError(
+            f"{path}: {told} is too small for paths of {synthesis.length[1]:g} px; should be {MIN_SIZE - room} px more"
+        )
+    split = "test" if path.stem in synthesis.test_photos else "train"
+    return Photo(path.name, split, pixels, hashlib.sha256(content).hexdigest(), licence_of(path.name, content))
+
+
+def _settings(synthesis: Synthesis, photos: Sequence[Photo]) -> str:
+    """Everything that the pixels depend on, as JSON: not where the photos lie, but what they are."""
+    known = synthesis.model_dump(mode="json", exclude={"photos"})
+    return json.dumps(
+        {"version": VERSION, **known, "photos": {p.file: p.sha256 for p in photos}}, indent=1, sort_keys=True
+    )
+
+
+def _is_made(target: Path, settings: str) -> bool:
+    """Whether ``target`` is made with the same settings; InputError for a folder of something else."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    if not (target / SETTINGS).is_file():
+        raise InputError(
+            f"{target}: exists and was not made from photos (no {SETTINGS}); should be a new or empty folder"
+        )
+    return (target / SETTINGS).read_text() == settings
+
+
+def _write_pairs(synthesis: Synthesis, photos: Sequence[Photo], folder: Path, on_progress: Progress | None) -> None:
+    counts = {"train": synthesis.train_pairs, "test": synthesis.test_pairs}
+    tasks = [(photo, index) for photo in photos for index in range(counts[photo.split])]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for done, (photo, index) in enumerate(tasks, start=1):
+        others = [other for other in photos if other.split == photo.split and other is not photo]
+        exposure = _expose_photo(synthesis, photo, index, others)
+        name = f"{index:04d}"
+        for kind, pixels in (("blur", exposure.blur), ("sharp", exposure.sharp)):
+            write_image(folder / photo.split / photo.stem / kind / f"{name}.png", pixels)
+        writer.writerow(_row(photo, name, exposure))
+        if on_progress:
+            on_progress(done, len(tasks))
+    (folder / MANIFEST).write_text(table.getvalue())
+
+
+def _expose_photo(synthesis: Synthesis, photo: Photo, index: int, others: Sequence[Photo]) -> Exposure:
+    """Pair ``index`` of a photo; the layer in front comes from ``others``, photos of the same split."""
+    seed = hashlib.sha256(f"{synthesis.seed}/{photo.stem}/{index}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(seed[:16], "big"))
+    length = float(rng.uniform(*synthesis.length))
+    layered, chosen = rng.random() < synthesis.foreground, rng.random()
+    foreground = others[int(chosen * len(others))].pixels if layered and others else None
+    room = [
+        side - 2 * margin_of(synthesis.length[1]) for side in photo.pixels.shape[:2]
+    ]  # the same for all pairs of a photo
+    window = (min(synthesis.window[0], room[0]), min(synthesis.window[1], room[1]))
+    return expose(photo.pixels, rng, length, Motion.of(synthesis), window, foreground=foreground)
+
+
+def _row(photo: Photo, name: str, exposure: Exposure) -> dict[str, Any]:
+    error = exposure.blur.astype(np.float64) - exposure.sharp
+    psnr = 10 * math.log10(255**2 / max(float((error**2).mean()), 1e-10))
+    return {
+        "split": photo.split,
+        "scene": photo.stem,
+        "name": name,
+        "photo": photo.file,
+        "photo_sha256": photo.sha256,
+        "licence": photo.licence,
+        "length_px": f"{exposure.length_px:.6f}",
+        "angle_deg": f"{exposure.angle_deg:.4f}",
+        "psnr_db": f"{psnr:.4f}",
+    }

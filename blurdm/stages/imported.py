@@ -1,0 +1,84 @@
+"""Weights of the official code as a run folder of ours, and any run folder as the ``Run`` that it is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from blurdm.core.config import Config
+from blurdm.core.errors import InputError
+from blurdm.core.registry import load_module
+from blurdm.core.runs import Resources, Run, stored_section
+from blurdm.core.store import file_digest, finished, provenance, read_json, write_json
+from blurdm.models.build import BACKBONES
+from blurdm.models.official import Official, load_official
+from blurdm.models.published import LATENT
+from blurdm.training.checkpoint import save_weights
+
+
+def import_official(paths: Sequence[Path], backbone: str, root: Path) -> Path:
+    """The run folder below ``root`` made of the checkpoints ``paths``, which together hold one network.
+
+    It is a stage-3 run if they hold a backbone and a prior generator, a stage-1 run with a sharp encoder, a baseline if
+    the backbone has no prior. InputError if they hold none of these, or anything twice.
+    """
+    kind, prior, found = _network([load_official(path, backbone) for path in paths], ", ".join(map(str, paths)))
+    sections: dict[str, Any] = {"backbone": load_module("backbone", BACKBONES, backbone).PAPER}
+    if kind != "baseline":
+        sections["latent"] = LATENT
+    if kind == "joint":
+        assert found.prior is not None
+        sections["diffusion"] = found.prior.diffusion
+    inputs = {f"official {number}": file_digest(path) for number, path in enumerate(paths)}
+    run = Run(kind, 1, Config.model_construct(**sections), None, tuple(sections), inputs)
+    folder = run.folder(root)
+    if finished(folder) is None:
+        write_json(folder / "config.json", run.description)
+        write_json(folder / "provenance.json", provenance(Resources()) | {"official": [str(path) for path in paths]})
+        parts = {"backbone": found.backbone} if prior is None else {"backbone": found.backbone, "prior": prior}
+        digest = save_weights(folder, nn.ModuleDict({name: part for name, part in parts.items() if part is not None}))
+        result = {"stage": kind, "key": run.key, "seconds": 0.0, "metrics": {}, "iterations": None}
+        write_json(folder / "result.json", result | {"weights_sha256": digest})
+    return folder
+
+
+def _network(parts: Sequence[Official], where: str) -> tuple[str, nn.Module | None, Official]:
+    """Which stage's network the ``parts`` make up, what is its prior, and all that there is."""
+    merged: dict[str, Any] = {}
+    for name in Official._fields:
+        values = [value for part in parts if (value := getattr(part, name)) is not None]
+        if len(values) > 1:
+            raise InputError(f"{where}: hold {len(values)} states of a {name.replace('_', ' ')}; give one")
+        merged[name] = values[0] if values else None
+    found = Official(**merged)
+    if found.backbone is None:
+        raise InputError(f"{where}: no backbone in there; give the checkpoint of the network as well")
+    if not getattr(found.backbone, "has_prior", False):
+        return "baseline", None, found
+    if found.prior is not None:
+        return "joint", found.prior, found
+    if found.sharp_encoder is not None and any(isinstance(m, nn.BatchNorm2d) for m in found.sharp_encoder.modules()):
+        return "pretrain", found.sharp_encoder, found
+    raise InputError(f"{where}: a backbone with prior but no prior generator; give its checkpoint as well")
+
+
+def stored_run(folder: Path) -> Run:
+    """The run that ``folder`` is, from its own ``config.json``; its inputs are known by key alone.
+
+    InputError if it is not finished, or its name is not the key of what it says of itself.
+    """
+    if finished(folder) is None:
+        raise InputError(f"{folder}: not a finished run (no result.json)")
+    described = read_json(folder / "config.json")
+    sections = {name: stored_section(folder, name) for name in described["sections"] if name != "seed"}
+    seed = described["sections"].get("seed")
+    reads = tuple(described["sections"])
+    run = Run(
+        described["stage"], described["version"], Config.model_construct(**sections), seed, reads, described["inputs"]
+    )
+    if run.key != folder.resolve().name:
+        raise InputError(
+            f"{folder}: its config.json has the key {run.key}; give a folder runs/<stage>/<key> as it was made"
+        )
+    return run

@@ -1,0 +1,145 @@
+"""Run several runs side by side, one local process each: a crash of one is none of another, and every core has work."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from blurdm.core.errors import StopRequested
+from blurdm.core.graph import Failure, Frontier, Listener
+from blurdm.core.progress import Progress
+from blurdm.core.runs import Resources, Run, never
+from blurdm.core.signals import StopFlag, stop_with_parent
+from blurdm.core.store import finished
+
+# Imported once in the server process that workers are forked from, and not seconds long in each of them. Optimisers
+# import torch._dynamo at their first step; evaluation needs pyiqa.
+PRELOAD = ["blurdm.stages.run", "torch._dynamo"]
+PRELOAD_FOR = {"prepare": [], "evaluate": ["blurdm.stages.run", "pyiqa"]}
+
+
+def run_all(
+    runs: Iterable[Run], root: Path, resources: Resources, jobs: int, stop: Callable[[], bool], listener: Listener
+) -> list[Failure]:
+    """Make every run exist, at most ``jobs`` at a time, after those of ``runs`` that it needs; what else it needs, its
+    own process makes. Returns the failures, of what they spoilt too. StopRequested once all have saved.
+    """
+    pool = _Pool([run for run in runs if finished(run.folder(root)) is None], root, resources, listener)
+    told = False
+    while pool.active or (pool.frontier.ready and not stop()):
+        while len(pool.active) < jobs and not stop() and (run := pool.frontier.take()):
+            pool.start(run)
+        for ready in wait(list(pool.active), timeout=0.2):
+            assert isinstance(ready, Connection)
+            pool.listen(ready, stop())
+        if stop() and not told:
+            told = True
+            pool.terminate()
+    if stop():
+        raise StopRequested("stopped; what was computed is saved, start again to continue")
+    return pool.failures
+
+
+class _Pool:
+    """The worker processes, and what they have said."""
+
+    def __init__(self, runs: list[Run], root: Path, resources: Resources, listener: Listener) -> None:
+        self.frontier = Frontier(runs)
+        self.root, self.resources, self.listener = root, replace(resources, stop=never), listener
+        self.active: dict[Connection, tuple[ForkServerProcess, Run, int]] = {}
+        self.told: dict[str, Failure] = {}
+        self.failures: list[Failure] = []
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(sorted({m for run in runs for m in PRELOAD_FOR.get(run.stage, PRELOAD)}))
+
+    def start(self, run: Run) -> None:
+        receiving, sending = self.context.Pipe(duplex=False)
+        taken = {slot for _, _, slot in self.active.values()}
+        slot = next(number for number in range(len(taken) + 1) if number not in taken)
+        arguments = (run, self.root, self.resources, slot, sending)
+        process = self.context.Process(target=_work, args=arguments, name=f"{run.stage}-{run.key}")
+        process.start()
+        sending.close()
+        self.active[receiving] = (process, run, slot)
+        self.listener.started(run)
+
+    def listen(self, connection: Connection, stopping: bool) -> None:
+        """Take in one message of a worker, or its end."""
+        process, run, _ = self.active[connection]
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):
+            process.join()
+            del self.active[connection]
+            self._end(run, process.exitcode, stopping)
+            return
+        if isinstance(message, Progress):
+            self.listener.progress(run, message)
+        else:
+            self.told[run.key] = Failure(run, *message)
+
+    def _end(self, run: Run, exitcode: int | None, stopping: bool) -> None:
+        if finished(run.folder(self.root)) is not None:
+            self.frontier.done(run)
+            self.listener.ended(run, None)
+            return
+        early = Failure(run, f"its process ended early (exit code {exitcode}); start again to continue", True)
+        failure = self.told.get(run.key, early)
+        if stopping and failure is early:
+            return  # it has saved, as it was asked to
+        for each in (failure, *self.frontier.failed(failure)):
+            self.failures.append(each)
+            self.listener.ended(each.run, each)
+
+    def terminate(self) -> None:
+        """Have every worker save and leave."""
+        for process, _, _ in self.active.values():
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+
+
+def use_devices(slot: int, ranks: int) -> None:
+    """Before CUDA starts: have this process and its ranks see ``ranks`` of the GPUs only, in turn over the slots."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    if groups := len(devices) // ranks:
+        first = slot % groups * ranks
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[first : first + ranks])
+
+
+def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Connection) -> None:
+    """A worker process: runs one run and tells of it through ``connection``. ``slot`` numbers those at work at once."""
+    stop_with_parent()
+    from blurdm.stages.run import run_stage
+
+    if resources.device == "cuda":
+        use_devices(slot, resources.ranks)
+
+    flag = StopFlag().install()
+    last = 0.0
+
+    def tell(progress: Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if progress.unit == "note":
+            connection.send(progress)
+        elif progress.step == progress.total or now - last > 0.1:
+            last = now
+            connection.send(progress)
+
+    try:
+        run_stage(run, root, replace(resources, stop=flag), tell)
+    except StopRequested:
+        pass
+    except Exception as error:
+        failure = Failure.of(run, error, run.folder(root))
+        connection.send((failure.message, failure.expected))
+    finally:
+        connection.close()

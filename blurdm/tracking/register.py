@@ -1,0 +1,71 @@
+"""``blurdm track register``: a finished run as a registered MLflow model, which ``mlflow models serve`` serves."""
+
+import importlib.metadata
+import tempfile
+from pathlib import Path
+
+from blurdm.core.errors import InputError
+from blurdm.core.store import read_json
+from blurdm.restore.models import export_model, find_model
+from blurdm.tracking.send import KEY_TAG, one_line
+from blurdm.tracking.sync import open_experiment, quiet
+
+PACKAGE = Path(__file__).parent.parent
+REQUIRED = ("torch", "numpy", "pydantic", "ruamel.yaml", "safetensors", "pillow", "rich", "pandas", "mlflow")
+
+
+def register(folder: Path, uri: str, name: str, experiment: str, repo: Path) -> str:
+    """Register the model of the finished run in ``folder`` as the next version of ``name``; returns its address.
+
+    The MLflow model holds one safetensors file, this package's code, and the versions of what it needs. InputError for
+    a run that restores no photos, or if MLflow does not take it.
+    """
+    find_model(folder)
+    key = read_json(folder / "result.json")["key"]
+    try:
+        with quiet(), tempfile.TemporaryDirectory() as temporary:
+            model = Path(temporary, "model")
+            _save(folder, model, Path(temporary, "model.safetensors"))
+            return _register(model, uri, name, experiment, repo, key)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a tracking server does
+        raise InputError(f"MLflow at {uri}: not registered ({one_line(error)})") from None
+
+
+def _save(folder: Path, target: Path, weights: Path) -> None:
+    """Write the run in ``folder`` as an MLflow model into ``target``."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    from blurdm.tracking.served_model import ARTIFACT, COLUMN
+
+    export_model(folder, weights)
+    schema = Schema([ColSpec(DataType.string, COLUMN)])
+    mlflow.pyfunc.save_model(
+        target,
+        python_model=str(PACKAGE / "tracking" / "served_model.py"),
+        artifacts={ARTIFACT: str(weights)},
+        code_paths=[str(PACKAGE)],
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIRED],
+        signature=ModelSignature(schema, schema),
+    )
+
+
+def _register(model: Path, uri: str, name: str, experiment: str, repo: Path, key: str) -> str:
+    """Store the files in a run of their own, then the version that points to them, through an explicit client."""
+    from mlflow.exceptions import MlflowException
+
+    client, experiment_id = open_experiment(uri, experiment, repo)
+    run = client.create_run(experiment_id, run_name=f"model {key}")
+    client.log_artifacts(run.info.run_id, str(model), "model")
+    client.set_terminated(run.info.run_id, "FINISHED")
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"{client.get_run(run.info.run_id).info.artifact_uri}/model"
+    version = client.create_model_version(name, source, run.info.run_id, tags={KEY_TAG: key})
+    return f"models:/{name}/{version.version}"

@@ -1,0 +1,130 @@
+"""The paper's tables: ours beside the published numbers, but only where network and test set are the same."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.budget_table import budget_table
+from analysis.paper_tables import cost_table, other_table, paper_table
+from analysis.sources import Sources
+from analysis.table import Row, Table
+from blurdm.core.errors import InputError
+from tests.support.fake_runs import edit_json, make_chain
+
+SIZES = {"baseline": 16_110_000, "joint": 18_293_000}  # MIMO-UNet+, by the stage that is measured
+
+
+def sources(root: Path) -> Sources:
+    return Sources(root / "chain" / "evaluate.json", root / "runs")
+
+
+def full_size(
+    root: Path,
+    images: int = 1111,
+    backbone: str = "mimo_unet",
+    sizes: Mapping[str, int] = SIZES,
+    layout: str = "gopro",
+) -> Sources:
+    """A chain whose baseline and BlurDM have the published size and were measured on so many images of a
+    data set of this ``layout``.
+    """
+    make_chain(root, images=False)
+    for result in (root / "runs" / "evaluate").glob("*/result.json"):
+        rows = pd.read_csv(result.parent / "per_image.csv", dtype={"image": str})
+        parts = [rows.assign(image=rows.image + f"_{n}") for n in range(-(-images // 20))]
+        kept = pd.concat(parts).groupby("arm").head(images)
+        kept.assign(lpips_256=kept.lpips / 10).to_csv(result.parent / "per_image.csv", index=False)
+        edit_json(result.parent / "config.json", sections={"data": {"layout": layout}})
+    for stage, size in sizes.items():
+        arm = {"baseline": "baseline", "joint": "blurdm"}[stage]
+        for seed in (0, 1):
+            cost = {arm: {"parameters": size, "macs": 1.58e11, "seconds_per_image": 0.04, "side": 256}}
+            edit_json(root / "runs" / "evaluate" / f"eval_{stage}_{seed}" / "result.json", cost=cost)
+            sections = {"seed": seed, "backbone": {"name": backbone, "width": 32, "blocks": 20}}
+            edit_json(root / "runs" / stage / f"{stage}{seed}" / "config.json", sections=sections)
+    return sources(root)
+
+
+def rows(table: Table) -> dict[str, Row]:
+    return {row.id: row for row in table.rows}
+
+
+def test_ours_stand_beside_the_published_numbers_of_the_same_network_and_data(tmp_path: Path) -> None:
+    table = paper_table("paper", "The paper", full_size(tmp_path), ())
+    assert len(table.rows) == 9 and len(table.columns) == 24
+    base, ours = (rows(table)[f"mimo_unetplus-{method}"].cells for method in ("baseline", "blurdm"))
+    measured = pd.concat(
+        pd.read_csv(tmp_path / "runs" / "evaluate" / f"eval_joint_{seed}" / "per_image.csv") for seed in (0, 1)
+    ).query("arm == 'blurdm'")
+    assert ours["gopro_psnr"].value == pytest.approx(measured.psnr.mean())
+    assert ours["gopro_lpips"].value == pytest.approx(measured.lpips_256.mean())  # the published one is at 256 x 256
+    assert (ours["gopro_psnr"].n_images, ours["gopro_psnr"].n_seeds) == (1111, 2)
+    assert ours["gopro_psnr_published"].text == "32.93" and ours["gopro_psnr_published"].published
+    assert ours["gopro_psnr"].best and not ours["gopro_psnr_published"].best
+    assert ours["hide_psnr"].text == "–" and rows(table)["stripformer-blurdm"].cells["gopro_psnr"].text == "–"
+    gain = rows(table)["mean_gain"].cells
+    assert gain["gopro_psnr"].value == pytest.approx((ours["gopro_psnr"].value or 0) - (base["gopro_psnr"].value or 0))
+    assert gain["gopro_psnr_published"].text == "+0.31" and gain["hide_psnr"].text == "–"
+
+
+def test_another_test_set_than_that_of_the_training_data_fills_its_own_cells(tmp_path: Path) -> None:
+    found = full_size(tmp_path, images=2025, layout="hide")
+    cells = rows(paper_table("paper", "The paper", found, ()))["mimo_unetplus-blurdm"].cells
+    assert cells["hide_psnr"].n_images == 2025 and cells["gopro_psnr"].text == "–"
+
+
+@pytest.mark.parametrize("change", [{"images": 1100}, {"backbone": "stripformer"}])
+def test_another_test_set_or_size_never_fills_a_cell(tmp_path: Path, change: dict[str, object]) -> None:
+    table = paper_table("paper", "The paper", full_size(tmp_path, **change), ())  # type: ignore[arg-type]
+    assert {cell.text for _, column, cell in table.cells() if column.kind == "value"} == {"–"}
+    assert "not shown here: chain, baseline" in table.note
+
+
+def test_cost_has_published_sizes_and_below_them_ours_of_other_sizes(tmp_path: Path) -> None:
+    table = rows(cost_table("cost", "Cost", full_size(tmp_path), ()))
+    ours = table["mimo_unetplus-blurdm"].cells
+    assert (ours["parameters_m"].text, ours["parameters_m_published"].text) == ("18.3", "18.29")
+    assert (ours["macs_g"].text, ours["macs_g_published"].text) == ("158", "158.10")
+    assert (ours["milliseconds"].text, ours["milliseconds_published"].text) == ("40.0", "42")
+    others = [row for row in table.values() if row.group == "other sizes"]
+    assert [row.label for row in others] == ["unknown + direct encoder"]
+    assert "parameters_m_published" not in others[0].cells
+
+
+def test_budget_shows_the_stages_and_what_they_took(tmp_path: Path) -> None:
+    make_chain(tmp_path, images=False)
+    table = rows(budget_table("training_budget", "Budget", sources(tmp_path)))
+    assert table["blurdm-3000-500-3000"].cells["psnr_published"].text == "32.93"
+    ours = table["chain-blurdm"].cells
+    assert ours["budget"].text == "700 + 300 steps"
+    assert ours["hours"].value == pytest.approx(2 * 12.5 / 3600)
+
+
+def test_other_diffusion_has_ours_where_it_was_measured(tmp_path: Path) -> None:
+    found = rows(other_table("other_diffusion", "Others", full_size(tmp_path / "mimo"), ()))
+    assert found["hi_diff"].cells["psnr_published"].text == "33.33"
+    assert all("psnr" not in row.cells for row in found.values())
+    full = full_size(tmp_path / "fft", backbone="fftformer", sizes={"joint": 18_660_000})
+    found = rows(other_table("other_diffusion", "Others", full, ()))
+    ours = found["blurdm_fftformer"].cells
+    assert ours["psnr"].runs == ("eval_joint_0", "eval_joint_1") and ours["parameters_m"].text == "18.7"
+    assert "psnr" not in found["rddm"].cells
+
+
+def test_two_measurements_of_one_cell_are_refused(tmp_path: Path) -> None:
+    full_size(tmp_path)
+    (tmp_path / "runs" / "evaluate" / "copy").mkdir()
+    for file in (tmp_path / "runs" / "evaluate" / "eval_joint_0").iterdir():
+        (tmp_path / "runs" / "evaluate" / "copy" / file.name).write_bytes(file.read_bytes())
+    run = {"seed": 0, "stage": "evaluate", "key": "copy", "needs": [["joint", "joint0"]]}
+    row = {"name": "blurdm", "series": "", "values": {}, "arm": "blurdm", "published": {}, "runs": [run]}
+    ledger = {"grid": "backbones", "question": "?", "preset": "demo", "overrides": [], "seeds": [0], "stopped": []}
+    path = tmp_path / "runs" / "sweeps" / "backbones.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    edit_json(path, **ledger, baseline="blurdm", x=None, published_source=None, rows=[row])
+    with pytest.raises(InputError, match="GoPro MIMO-UNet\\+ blurdm: measured by both 'chain, blurdm' and 'backbones"):
+        paper_table("paper", "The paper", sources(tmp_path), ["backbones*"])
+    assert paper_table("paper", "The paper", sources(tmp_path), ["other*"]).rows

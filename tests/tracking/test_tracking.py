@@ -1,0 +1,162 @@
+"""MLflow as a view of run folders, against a real database; one for the module, for making it takes seconds."""
+
+import itertools
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blurdm.tracking.send import MOST_POINTS, thin
+from blurdm.tracking.sync import SENT, SyncReport, default_uri, sync
+from tests.support.fake_runs import DIGEST, make_chain
+
+
+@dataclass(frozen=True)
+class Tracked:
+    root: Path
+    uri: str
+    reports: list[Path]
+    first: SyncReport
+    client: Any
+
+    def sync(self) -> SyncReport:
+        return sync(self.root / "runs", self.uri, "demo", self.reports, repo=self.root)
+
+    def run(self, key: str, tag: str = "blurdm.key") -> Any:
+        experiment = self.client.get_experiment_by_name("demo").experiment_id
+        (run,) = self.client.search_runs([experiment], f"tags.`{tag}` = '{key}'")
+        return run
+
+    def count(self) -> int:
+        return len(self.client.search_runs([self.client.get_experiment_by_name("demo").experiment_id]))
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
+    root = tmp_path_factory.mktemp("tracked")
+    make_chain(root, seeds=(0,))
+    table = root / "reports" / "main.md"
+    table.parent.mkdir()
+    table.write_text("| a |\n")
+    uri = f"sqlite:///{root}/mlflow.db"
+    before = dict(os.environ)
+    report = sync(root / "runs", uri, "demo", [table], repo=root)
+    assert dict(os.environ) == before
+    from mlflow import MlflowClient
+
+    return Tracked(root, uri, [table], report, MlflowClient(tracking_uri=uri))
+
+
+def test_every_finished_run_is_sent(tracked: Tracked) -> None:
+    finished = {p.parent.name for p in (tracked.root / "runs").glob("*/*/result.json")}
+    assert set(tracked.first.sent) == finished | {"chain"}
+    assert not tracked.first.failed and not tracked.first.already
+    assert tracked.count() == len(finished) + 1
+
+
+def test_where_each_run_was_sent_is_noted_below_the_run_folders(tracked: Tracked) -> None:
+    told = json.loads((tracked.root / "runs" / SENT).read_text())
+    assert set(told) == set(tracked.first.sent) - {"chain"}
+    where = told["eval_joint_0"]
+    run = tracked.run("eval_joint_0")
+    assert where == {"uri": tracked.uri, "experiment_id": run.info.experiment_id, "run_id": run.info.run_id}
+
+
+def test_a_run_carries_params_tags_metrics_and_data(tracked: Tracked) -> None:
+    run = tracked.run("direct0")
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time - run.info.start_time == 60_000
+    params = run.data.params
+    assert (params["data.layout"], params["data.batch_size"], params["loss.fft_weight"]) == ("gopro", "4", "0.1")
+    assert json.loads(params["data.val_scenes"]) == ["a", "b"]
+    assert (run.data.tags["blurdm.stage"], run.data.tags["blurdm.seed"]) == ("direct", "0")
+    assert run.data.metrics["latent_error"] == 0.5
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.digest == DIGEST
+
+
+def test_curves_are_those_of_the_history_with_the_warmup_apart(tracked: Tracked) -> None:
+    run_id = tracked.run("direct0").info.run_id
+    history = (tracked.root / "runs/direct/direct0/history.jsonl").read_text().splitlines()
+    rows = [r for r in map(json.loads, history) if "val_psnr" in r]
+    points = tracked.client.get_metric_history(run_id, "val_psnr")
+    assert sorted((p.step, p.value) for p in points) == [(r["step"], r["val_psnr"]) for r in rows]
+    assert [p.value for p in tracked.client.get_metric_history(run_id, "warmup/loss")] == [1.0, 1.0]
+
+
+def test_artifacts_lie_below_the_repository(tracked: Tracked) -> None:
+    run = tracked.run("eval_joint_0")
+    assert run.info.artifact_uri.startswith((tracked.root / "mlartifacts").as_uri())
+    names = {a.path for a in tracked.client.list_artifacts(run.info.run_id)}
+    assert names == {"config.json", "provenance.json", "result.json", "per_image.csv", "images"}
+    stored = Path(run.info.artifact_uri.removeprefix("file://"))
+    assert 1 <= len(list(stored.glob("images/*/*/*.png"))) <= 6
+
+
+def test_runs_are_nested_under_the_chain_that_holds_the_tables(tracked: Tracked) -> None:
+    parent = tracked.run("direct0").data.tags["mlflow.parentRunId"]
+    assert "blurdm.chain" in tracked.client.get_run(parent).data.tags
+    assert [a.path for a in tracked.client.list_artifacts(parent, "report")] == ["report/main.md"]
+
+
+def test_second_sync_sends_nothing(tracked: Tracked) -> None:
+    count = tracked.count()
+    report = tracked.sync()
+    assert not report.sent and not report.failed
+    assert sorted(report.already) == sorted(tracked.first.sent)
+    assert tracked.count() == count
+
+
+def test_half_sent_run_is_sent_anew_and_unfinished_folder_is_left_out(tracked: Tracked) -> None:
+    old = tracked.run("baseline0").info.run_id
+    tracked.client.update_run(old, status="RUNNING")
+    (tracked.root / "runs" / "joint" / "unfinished").mkdir()
+    assert tracked.sync().sent == ["baseline0"]
+    assert tracked.run("baseline0").info.run_id != old
+
+
+def test_broken_folder_spoils_only_itself(tracked: Tracked) -> None:
+    folder = tracked.root / "runs" / "joint" / "broken"
+    folder.mkdir()
+    (folder / "result.json").write_text("{")
+    report = tracked.sync()
+    assert [line.split(":")[0] for line in report.failed] == ["joint/broken"]
+    assert "\n" not in report.failed[0] and "direct0" in report.already
+
+
+def test_dead_server_is_reported_quickly(tmp_path: Path) -> None:
+    make_chain(tmp_path, seeds=(0,), images=False)
+    started = time.monotonic()
+    report = sync(tmp_path / "runs", "http://127.0.0.1:9", "demo", repo=tmp_path)
+    assert time.monotonic() - started < 10
+    assert not report.sent and len(report.failed) == 1
+    assert "127.0.0.1" in report.failed[0] and "\n" not in report.failed[0]
+
+
+def test_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # the user's own setting wins over ours of 8 s
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        report = sync(tmp_path / "runs", f"http://127.0.0.1:{silent.getsockname()[1]}", "demo", repo=tmp_path)
+    assert time.monotonic() - started < 5
+    assert len(report.failed) == 1
+
+
+def test_long_curves_are_thinned_evenly_with_both_ends() -> None:
+    curve = [(step, float(step)) for step in range(12_345)]
+    thinned = thin(curve)
+    gaps = [b[0] - a[0] for a, b in itertools.pairwise(thinned)]
+    assert len(thinned) == MOST_POINTS and thinned[0] == curve[0] and thinned[-1] == curve[-1]
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_address_comes_from_the_environment_or_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    assert default_uri(tmp_path) == "http://tracker:5000"

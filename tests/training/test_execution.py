@@ -1,0 +1,117 @@
+"""Training compiled: the same numbers as eager up to rounding, its own keys, and the same bits whenever it is done."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from blurdm.core.config import PLAIN, Compute, Config
+from blurdm.core.errors import InputError
+from blurdm.core.registry import load_module, module_names
+from blurdm.core.store import read_json
+from blurdm.models.build import BACKBONES, initialise
+from blurdm.models.encoder import Encoder
+from blurdm.models.network import Network
+from blurdm.models.prior import PriorGenerator
+from blurdm.stages.plan import plan
+from blurdm.training.arithmetic import executed, narrowed
+from blurdm.training.latent_loss import latent_loss
+from blurdm.training.tasks import restoring_pass
+from tests.support.sections import paper_diffusion, small_latent
+from tests.support.tiny import tiny_config, write_tiny_config
+from tests.support.tools import require
+
+SETTINGS: dict[str, Any] = {"backbone.name": "tiny", "backbone.dropout": 0.0, "seeds": [0]}
+
+
+def train(data: Path, folder: Path, execution: str) -> tuple[Config, str]:
+    """By a process of its own, for the compiler imports much that stays; returns what it told."""
+    settings = SETTINGS | {"compute.execution": execution}
+    config = write_tiny_config(folder / "config.yaml", data, **settings)
+    command = [sys.executable, "-m", "blurdm", "run", "baseline", "--config", str(config), "--runs", str(folder)]
+    cache = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder.parent / execution)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=cache)
+    assert "Warning" not in done.stderr
+    return tiny_config(data, **settings), done.stderr
+
+
+def test_compiled_training_is_that_of_eager_up_to_rounding(tiny_data: Path, tmp_path: Path) -> None:
+    require("g++")
+    losses, keys, weights = [], [], []
+    for name, execution in (("a", "eager"), ("b", "compiled"), ("c", "compiled")):
+        config, told = train(tiny_data, tmp_path / name, execution)
+        assert (", compiled, channels last" in told) is (execution == "compiled")
+        run = plan(config, "baseline", 0)
+        lines = (run.folder(tmp_path / name) / "history.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+        weights.append(read_json(run.folder(tmp_path / name) / "result.json")["weights_sha256"])
+        keys.append(run.key)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[1]
+    assert weights[1] == weights[2] and keys[0] != keys[1] == keys[2]
+    made = {name: len(list((tmp_path / name).rglob("*.cpp"))) for name in ("eager", "compiled")}
+    assert made["eager"] == 0 < made["compiled"]
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes are traced as for the compiler, in one piece or not at all; what computes them is PyTorch itself."""
+    require("g++")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+
+
+def example(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", module_names(BACKBONES))
+def test_every_network_compiles_in_one_piece(name: str, precision: Any) -> None:
+    compute = Compute(precision=precision, micro_batches=1, execution="compiled")
+    backbone = load_module("backbone", BACKBONES, name).PAPER.model_copy(update={"width": 8, "blocks": 1})
+    network = Network("joint", backbone, small_latent(), paper_diffusion(steps=2)).train()
+    initialise(network, 0)
+    blur, noise = example(2, 3, 37, 31), network.draw_noise([0, 1])
+    outputs = []
+    for execution in ("eager", "compiled"):
+        restore = executed(partial(restoring_pass, network), compute.model_copy(update={"execution": execution}))
+        torch.manual_seed(0)
+        with narrowed(compute, blur.device):
+            outputs.append(restore(blur, blur, noise)[-1])
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("supervision", ["final", "residual_sum", "path"])
+def test_the_loss_of_stage_2_compiles_in_one_piece(supervision: Any) -> None:
+    section = paper_diffusion(steps=3, eta=0.5, supervision=supervision)
+    generator, teacher = PriorGenerator(small_latent(), section), Encoder(small_latent(), batch_norm=True)
+    for module in (generator, teacher.requires_grad_(False).eval()):
+        initialise(module, 0)
+    blur, noise = example(2, 3, 37, 31), generator.draw_noise([0, 1])
+    loss = partial(latent_loss, generator, teacher, section=section)
+    compiled = executed(loss, PLAIN.model_copy(update={"execution": "compiled"}))
+    assert compiled(blur, blur.flip(3), noise).item() == pytest.approx(loss(blur, blur.flip(3), noise).item(), rel=1e-6)
+
+
+def test_without_a_compiler_it_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = PLAIN.model_copy(update={"execution": "graphs"})
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"execution: graphs needs .* there is no no-such-compiler; install g\+\+ and"):
+        executed(torch.sin, compute)
+    monkeypatch.setenv("CXX", "sh")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: "/nowhere")
+    with pytest.raises(InputError, match=r"there is no /nowhere/Python.h; install g\+\+ and python3-dev, or set eager"):
+        executed(torch.sin, compute)
+
+
+def test_graphs_replay_whole_batches(tiny_data: Path) -> None:
+    with pytest.raises(InputError, match="compute: micro_batches must be 1 with execution graphs, not 2"):
+        tiny_config(tiny_data, **{"compute.execution": "graphs", "compute.micro_batches": 2})
