@@ -16,7 +16,6 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 import experiments.sweep
-from blurdm.cli import commands
 from blurdm.cli import main as cli
 from blurdm.core.config_io import read_yaml
 from blurdm.data.photos.demo import copy_photos
@@ -77,7 +76,7 @@ def parsed(command: str) -> None:
 
         get_main_parser().parse_args(rest)
     elif program == "ray":
-        from ray.scripts.scripts import main as ray
+        from ray.scripts.scripts import cli as ray
 
         name, *arguments = rest
         ray.commands[name].make_context(name, arguments)
