@@ -272,6 +272,33 @@ class Evaluate(Section):
     images_per_scene: Annotated[int, Field(ge=0)] = Field(description="restored images kept per scene, for looking at")
 
 
+class Restore(Section):
+    """How test images are restored, and which restored images are kept."""
+
+    foreign: bool = Field(description="also restore with another photo's latent, to see whether the prior is used")
+    steps: Count | None = Field(description="reverse steps when restoring; null: as many as in training")
+    eta: Annotated[float, Field(ge=0, le=1)] | None = Field(description="eta when restoring; null: as in training")
+    noise_seed: Annotated[int, Field(ge=0)] = Field(description="the noise of a photo derives from this and its name")
+    tile: Annotated[int, Field(ge=32)] | None = Field(
+        description="px: restore in tiles of this side; null: whole images"
+    )
+    tile_latent: Literal["photo", "tile"] = Field(description="the latent of a tile: that of the photo, or its own")
+    keep: Literal["all", "samples", "none"] = Field(
+        description="restored images kept as 8-bit PNG. all: a metric added later restores nothing again; samples:"
+        " those of samples_per_scene; whatever is not kept is restored again to be measured"
+    )
+    samples_per_scene: Annotated[int, Field(ge=0)] = Field(
+        description="images per scene that are shown in reports and whose reverse process is followed"
+    )
+
+
+class Measure(Section):
+    """What is measured on restored images."""
+
+    metrics: tuple[str, ...] = Field(description="psnr, ssim, lpips, lpips_256, dists, niqe, musiq")
+    protocol: str = Field(description="how each metric is computed: standard, blurdm or realblur")
+
+
 class Compute(Section):
     """How training computes, as far as it changes a result. What is plain takes no part in keys."""
 
