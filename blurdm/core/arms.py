@@ -167,9 +167,9 @@ MODELS = tuple(name for name, stage in STAGES.items() if stage.trains == "networ
 
 @dataclass(frozen=True)
 class Arm:
-    """``stage``: the model stage that restores, None for the blurred input. ``latent``: of the image itself, of another
-    photo (``foreign``, a diagnosis), or none. ``title`` in tables; ``group`` heads rows that are no method of their own.
-    ``color``, ``mark`` and ``line`` belong to the arm in every figure.
+    """``stage``: the model stage that restores, None for the blurred input. ``latent``: that of the image itself, of
+    another photo (``foreign``, a diagnosis), or none. ``title`` in tables; ``group`` heads rows that are no method of
+    their own. ``color``, ``mark`` and ``line`` belong to the arm in every figure.
     """
 
     stage: str | None
