@@ -22,7 +22,6 @@ from blurdm.core.registry import load_module, module_names
 from blurdm.models.build import BACKBONES, build_backbone
 from blurdm.models.encoder import Encoder
 from blurdm.models.prior import PriorGenerator
-from blurdm.models.published import DIFFUSION, LATENT
 
 Rules = Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]
 State = Mapping[str, Tensor]
@@ -32,6 +31,54 @@ NESTED = ("model_state", "model_dm_state", "model_le_state", "params", "state_di
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [argparse.Namespace, NUMPY_SCALAR, np.dtype, type(np.dtype("float64")), type(np.dtype("int64"))]
 SCHEDULE_TOLERANCE = 1e-6
+
+# The published settings of the latent and of the diffusion, as released: official weights were trained with them.
+LATENT = Latent(
+    size=256,
+    tokens=1,
+    features=64,
+    blocks=6,
+    sharp_batch_norm=True,
+    unshuffle=4,
+    normalize_input=False,
+    pooling="avg",
+    encoder_init="default",
+    gain="k",
+    fusion_init_std=None,
+    fusion_levels=("coarse", "middle", "fine"),
+)
+
+DIFFUSION = Diffusion(
+    optimizer="adam",
+    iterations=315_000,
+    lr=1e-4,
+    lr_min=1e-6,
+    betas=(0.9, 0.999),
+    weight_decay=0.0,
+    grad_clip=None,
+    ema=0.0,
+    validate_every=2_625,
+    steps=5,
+    type="dual",
+    start="blur",
+    alpha_schedule="linear",
+    alpha_start=1.0,
+    alpha_end=2.0,
+    beta_schedule="linear",
+    beta_start=0.0,
+    beta_end=0.02,
+    noise_rule="official",
+    fixed_terminal_noise=None,
+    first_step="released",
+    eta=0.0,
+    estimator_layers=6,
+    estimator_init_std=None,
+    condition_init="scratch",
+    standardize=False,
+    standardize_crops=320,
+    loss="charbonnier",
+    supervision="final",
+)
 
 ENCODER: Rules = (
     (r"E\.0\.", "stem.0."),

@@ -15,7 +15,7 @@ from blurdm.core.errors import InputError
 from blurdm.core.key import canonical_json
 from blurdm.core.registry import require
 from blurdm.core.store import read_json, write_bytes
-from blurdm.models.build import arrange
+from blurdm.models.build import to_channels_last
 from blurdm.models.network import Network
 from blurdm.training.checkpoint import load_weights
 
@@ -124,7 +124,7 @@ def _build(description: dict[str, Any], weights: dict[str, Tensor], place: str, 
     except (KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{place}: does not fit this version of blurdm ({reason}); train or export it again") from None
-    return arrange(network.requires_grad_(False).eval().to(device))
+    return to_channels_last(network.requires_grad_(False).eval().to(device))
 
 
 def _section(name: str, value: Any) -> Any:

@@ -12,8 +12,7 @@ from blurdm.core.registry import load_module
 from blurdm.core.runs import Resources, Run, stored_section
 from blurdm.core.store import file_digest, finished, provenance, read_json, write_json
 from blurdm.models.build import BACKBONES
-from blurdm.models.official import Official, load_official
-from blurdm.models.published import LATENT
+from blurdm.models.official import LATENT, Official, load_official
 from blurdm.training.checkpoint import save_weights
 
 

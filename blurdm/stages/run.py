@@ -21,10 +21,10 @@ from blurdm.core.store import HEARTBEAT, beat, finished, locked, provenance, rea
 from blurdm.data.cache import Frames
 from blurdm.data.layouts import count_report, scan
 from blurdm.data.splits import build_index
-from blurdm.models.build import arrange
+from blurdm.models.build import to_channels_last
 from blurdm.models.network import Network
+from blurdm.models.precision import describe, matmul_precision
 from blurdm.stages.evaluation import evaluate
-from blurdm.training.arithmetic import arithmetic, describe
 from blurdm.training.batches import TrainingData, tell_note
 from blurdm.training.checkpoint import save_weights
 from blurdm.training.distributed import rank
@@ -123,7 +123,7 @@ def in_arithmetic(train: Train) -> Train:
 
     @wraps(train)
     def trained(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> Metrics:
-        with arithmetic(run.sections.compute, resources.device):
+        with matmul_precision(run.sections.compute, resources.device):
             return train(run, inputs, out, resources, on_progress)
 
     return trained
@@ -214,7 +214,7 @@ def _loop(
     if not rank():
         tell_note(on_progress, describe(run.sections.compute, resources))
     loop = Loop(
-        arrange(module),
+        to_channels_last(module),
         phases,
         section,
         key=run.key,

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from blurdm.models.precision import widened
+from blurdm.models.precision import to_fp32
 
 Rows = TypeVar("Rows", Tensor, Tensor | None)
 
@@ -115,7 +115,7 @@ class _WholeBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        return self._normalised(widened(x)).to(x.dtype)
+        return self._normalised(to_fp32(x)).to(x.dtype)
 
     def _normalised(self, x: Tensor) -> Tensor:
         mean = _Mean.apply(x.mean((0, 2, 3)))

@@ -18,7 +18,7 @@ from blurdm.core.progress import Progress
 from blurdm.core.runs import Resources
 from blurdm.core.seeding import derive
 from blurdm.core.store import write_bytes
-from blurdm.training.arithmetic import narrowed
+from blurdm.models.precision import autocast
 from blurdm.training.checkpoint import Checkpoints, load_checkpoint
 from blurdm.training.distributed import (
     agreed,
@@ -118,7 +118,7 @@ class Loop:
         """The one row of zero steps: the loss on what the first step would see, and the validation."""
         phase = self.phases[-1]
         self.module.eval()
-        with torch.no_grad(), narrowed(self.compute, torch.device(self.resources.device)):
+        with torch.no_grad(), autocast(self.compute.precision, torch.device(self.resources.device)):
             loss, parts = mean_over_ranks(*phase.loss(0))
         value = self._validate(phase, 0)
         numbers = {"loss": loss.item()} | ({} if value is None else {"val_psnr": value})

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blurdm.core.config import Loss
-from blurdm.models.precision import full_precision, widened
+from blurdm.models.precision import full_precision, to_fp32
 
 CHARBONNIER_EPS = 1e-3
 
@@ -44,7 +44,7 @@ def image_loss(outputs: Sequence[Tensor], sharp: Tensor, loss: Loss) -> tuple[Te
     Returns the total and its parts (detached). The target of a coarse scale is the bilinearly resized sharp image.
     """
     with full_precision(sharp):
-        return _image_loss([widened(output) for output in outputs], sharp, loss)
+        return _image_loss([to_fp32(output) for output in outputs], sharp, loss)
 
 
 def _image_loss(outputs: Sequence[Tensor], sharp: Tensor, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from blurdm.core.config import Compute, Optimisation
-from blurdm.training.arithmetic import narrowed
+from blurdm.models.precision import autocast
 from blurdm.training.distributed import average_gradients, mean_over_ranks, micro_batch
 
 Parts = tuple[Tensor, Mapping[str, Tensor]]
@@ -40,7 +40,7 @@ def _accumulate(module: nn.Module, loss: Callable[[], Parts], compute: Compute) 
     count, device = compute.micro_batches, next(module.parameters()).device
     made: list[Parts] = []
     for number in range(count):
-        with micro_batch(number, count), narrowed(compute, device):
+        with micro_batch(number, count), autocast(compute.precision, device):
             total, parts = loss()
         total = total / count
         total.backward()

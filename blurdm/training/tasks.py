@@ -14,9 +14,8 @@ from blurdm.core.runs import stored_section
 from blurdm.models.build import build_backbone, initialise
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
-from blurdm.models.precision import full_precision
+from blurdm.models.precision import full_precision, maybe_compile
 from blurdm.models.prior import PriorGenerator
-from blurdm.training.arithmetic import executed
 from blurdm.training.batches import TrainingData, validation_psnr
 from blurdm.training.checkpoint import load_weights
 from blurdm.training.distributed import own_rows
@@ -44,7 +43,7 @@ def image_phases(
 ) -> list[Phase]:
     """Training on images. ``first_step`` counts on from an earlier stage, so that every arm sees the same batches."""
     images = data.validation_images()
-    restore = executed(partial(restoring_pass, network), compute)
+    restore = maybe_compile(partial(restoring_pass, network), compute)
 
     def make(iterations: int, lr: float, offset: int) -> Phase:
         return Phase(
@@ -146,7 +145,7 @@ def latent_task(sections: Any, pretrained: Path, data: TrainingData) -> tuple[Pr
     section: Diffusion = sections.diffusion
     sharp_encoder = load_sharp_encoder(pretrained).to(data.device)
     generator = new_generator(sections, sharp_encoder, data)
-    run_pass = executed(partial(latent_loss, generator, sharp_encoder, section=section), sections.compute)
+    run_pass = maybe_compile(partial(latent_loss, generator, sharp_encoder, section=section), sections.compute)
 
     def loss(step: int) -> Parts:
         blur, sharp, _ = data.batch("latent batch", step)

@@ -13,8 +13,8 @@ from blurdm.models.build import initialise
 from blurdm.models.cost import count_macs, wait_for
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
+from blurdm.models.precision import matmul_precision, maybe_compile
 from blurdm.models.prior import PriorGenerator
-from blurdm.training.arithmetic import arithmetic, executed
 from blurdm.training.distributed import own_rows
 from blurdm.training.latent_loss import latent_loss
 from blurdm.training.losses import image_loss
@@ -28,7 +28,7 @@ TRAINED = ("baseline", "direct", "pretrain", "diffusion", "joint")
 def seconds_per_step(config: Config, stage: str, device: str, steps: int) -> float:
     """Seconds of one optimisation step of ``stage`` at the config's batch and crop: mean of ``steps`` after another."""
     step = training_step(config, stage, device)
-    with arithmetic(config.compute, device):
+    with matmul_precision(config.compute, device):
         step()
         wait_for(device)
         started = time.perf_counter()
@@ -78,7 +78,7 @@ def _image_stage(config: Config, stage: Any, blur: Tensor, sharp: Tensor) -> tup
     initialise(network, 0)
     network.to(blur.device)
     noise = network.draw_noise(range(len(blur)))
-    restore = executed(partial(restoring_pass, network), config.compute)
+    restore = maybe_compile(partial(restoring_pass, network), config.compute)
 
     def loss() -> Tensor:
         wanted = own_rows(sharp)
@@ -94,7 +94,7 @@ def _latent_stage(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Modul
         initialise(module, 0)
         module.to(blur.device)
     noise = generator.draw_noise(range(len(blur)))
-    run_pass = executed(partial(latent_loss, generator, teacher, section=config.diffusion), config.compute)
+    run_pass = maybe_compile(partial(latent_loss, generator, teacher, section=config.diffusion), config.compute)
 
     def loss() -> Tensor:
         return run_pass(own_rows(blur), own_rows(sharp), own_rows(noise))

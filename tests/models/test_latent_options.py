@@ -110,11 +110,13 @@ def oracles(prior: PriorGenerator, z_S: Tensor, z_start: Tensor) -> list[Rule]:
 def use(rules: list[Rule], T: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Estimators answer by ``rules`` from now on."""
 
-    def given(condition: Tensor, estimators: list[Estimator]) -> Callable[[float, Tensor], tuple[Tensor, ...]]:
+    def batch_estimators(
+        estimators: list[Estimator], condition: Tensor
+    ) -> Callable[[float, Tensor], tuple[Tensor, ...]]:
         assert len(estimators) == len(rules)
         return lambda time, z: tuple(rule(round(time * T), z) for rule in rules)
 
-    monkeypatch.setattr("blurdm.models.prior.given", given)
+    monkeypatch.setattr("blurdm.models.prior.batch_estimators", batch_estimators)
 
 
 @pytest.mark.parametrize("supervision", SUPERVISIONS)

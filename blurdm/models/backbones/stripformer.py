@@ -106,7 +106,7 @@ class _Unit(nn.Module):
         return F.leaky_relu(self.body(x) + (x if skip is None else skip), SLOPE)
 
 
-class Block(nn.Module):
+class StripBlock(nn.Module):
     """Strip attention over the modulated features, an MLP, and a depthwise convolution that tells positions apart."""
 
     attention: Callable[..., Tensor] = staticmethod(F.scaled_dot_product_attention)
@@ -160,7 +160,7 @@ class _MlpLinear(nn.Linear):
 def _strips(channels: int, head: int, pairs: int, latent: Latent | None, level: Level) -> nn.ModuleList:
     """Blocks within and between strips in turn."""
     return nn.ModuleList(
-        Block(channels, head, between, make_fusion(latent, channels, level))
+        StripBlock(channels, head, between, make_fusion(latent, channels, level))
         for _ in range(pairs)
         for between in (False, True)
     )
