@@ -33,9 +33,8 @@ from blurdm.core.errors import InputError
 from blurdm.models.cost import peak_mb, reset_peak, wait_for
 from blurdm.models.precision import matmul_precision
 from blurdm.training.batches import TrainingData
-from blurdm.training.loop import LOG_EVERY
+from blurdm.training.loop import LOG_EVERY, LossBuffer
 from blurdm.training.throughput import macs_per_step, training_step
-from blurdm.training.unread import Losses
 
 FORMS = ("fp32", "tf32", "bf16", "bf16-compiled", "bf16-graphs")  # ours
 Step = Callable[[], object]
@@ -75,7 +74,7 @@ def config_for(form: str, options: argparse.Namespace) -> Config:
 
 
 def our_step(config: Config, stage: str, device: str) -> Step:
-    step, unread = training_step(config, stage, device), Losses()
+    step, unread = training_step(config, stage, device), LossBuffer()
 
     def taken() -> None:
         unread.add(step())

@@ -25,13 +25,14 @@ from blurdm.models.build import to_channels_last
 from blurdm.models.network import Network
 from blurdm.models.precision import describe, matmul_precision
 from blurdm.stages.evaluation import evaluate
-from blurdm.training.batches import TrainingData, tell_note
+from blurdm.training.batches import TrainingData, notify
 from blurdm.training.checkpoint import save_weights
 from blurdm.training.distributed import rank
+from blurdm.training.image import image_module, image_phases, warmup_phases
 from blurdm.training.joint import joint_network, joint_phases, steps_before
-from blurdm.training.launch import on_ranks
+from blurdm.training.launch import run_distributed
 from blurdm.training.loop import Loop, Phase
-from blurdm.training.tasks import image_module, image_phases, latent_task, warmup_phases
+from blurdm.training.prior import prior_phases
 
 OnProgress = Callable[[Progress], None]
 Inputs = Mapping[str, Path]
@@ -94,7 +95,7 @@ def _metrics(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progr
     for name, size in sizes.items():
         if size % (resources.ranks * parts):
             raise InputError(f"{name}: {size} does not divide by {shared}; should be a multiple of that")
-    return on_ranks(FUNCTIONS[run.stage], (run, inputs, out), resources, on_progress)
+    return run_distributed(FUNCTIONS[run.stage], (run, inputs, out), resources, on_progress)
 
 
 def _beating(folder: Path, on_progress: OnProgress) -> OnProgress:
@@ -142,7 +143,7 @@ def prepare(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progre
     for split in ("train", "val"):
         if resources.cache is not None and counts[split]:
             # what every training will need; it would decode it itself
-            Frames.load(index, Path(data.root), split, resources.cache, partial(tell_note, on_progress))
+            Frames.load(index, Path(data.root), split, resources.cache, partial(notify, on_progress))
     for line in count_report(scan(Path(data.root), data.layout), data.layout):
         on_progress(Progress(1, 1, unit="pair", note=line))
     return {"metrics": {f"{split}_pairs": count for split, count in counts.items()}, "data_digest": index["digest"]}
@@ -186,7 +187,7 @@ def diffusion(run: Run, inputs: Inputs, out: Path, resources: Resources, on_prog
     """Stage 2: blur encoder and estimators, against the frozen sharp encoder."""
     sections = run.sections
     data = TrainingData.open(inputs["prepare"], sections.data, sections.seed, resources, on_progress)
-    generator, phases = latent_task(sections, inputs["pretrain"], data)
+    generator, phases = prior_phases(sections, inputs["pretrain"], data)
     trained = _loop(generator, phases, sections.diffusion, run, out, resources, on_progress)
     return _trained(trained, out, 0)
 
@@ -212,7 +213,7 @@ def _loop(
     on_progress: OnProgress,
 ) -> Any:
     if not rank():
-        tell_note(on_progress, describe(run.sections.compute, resources))
+        notify(on_progress, describe(run.sections.compute, resources))
     loop = Loop(
         to_channels_last(module),
         phases,

@@ -17,7 +17,7 @@ from blurdm.data.augment import draw_crops, exposures
 from blurdm.data.cache import Frames
 from blurdm.data.pairs import to_float, write_image
 from blurdm.data.splits import build_index
-from blurdm.training.crops import Ahead, as_images, cut_crops
+from blurdm.training.crops import Prefetcher, as_images, cut_crops
 
 SIZES = [(20, 24), (32, 18), (16, 16)]
 
@@ -227,6 +227,6 @@ def test_what_is_made_ahead_is_what_was_asked_for() -> None:
         made.append(number)
         return number**2
 
-    ahead = Ahead(square)
+    ahead = Prefetcher(square)
     assert [ahead(n, n + 1) for n in (1, 2, 3, 7, 8)] == [1, 4, 9, 49, 64]
     assert sorted(set(made) - {9}) == [1, 2, 3, 4, 7, 8] and len(set(made)) == len(made)

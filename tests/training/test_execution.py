@@ -22,8 +22,8 @@ from blurdm.models.network import Network
 from blurdm.models.precision import autocast, maybe_compile
 from blurdm.models.prior import PriorGenerator
 from blurdm.stages.plan import plan
-from blurdm.training.latent_loss import latent_loss
-from blurdm.training.tasks import restoring_pass
+from blurdm.training.image import forward_pass
+from blurdm.training.prior import latent_loss
 from tests.support.sections import paper_diffusion, small_latent
 from tests.support.tiny import tiny_config, write_tiny_config
 from tests.support.tools import require
@@ -81,7 +81,7 @@ def test_every_network_compiles_in_one_piece(name: str, precision: Any) -> None:
     blur, noise = example(2, 3, 37, 31), network.draw_noise([0, 1])
     outputs = []
     for execution in ("eager", "compiled"):
-        restore = maybe_compile(partial(restoring_pass, network), compute.model_copy(update={"execution": execution}))
+        restore = maybe_compile(partial(forward_pass, network), compute.model_copy(update={"execution": execution}))
         torch.manual_seed(0)
         with autocast(compute.precision, blur.device):
             outputs.append(restore(blur, blur, noise)[-1])

@@ -18,8 +18,8 @@ from blurdm.data.pairs import write_image
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from blurdm.training.batches import TrainingData
-from blurdm.training.distributed import micro_batch
-from blurdm.training.fresh_blur import encoded, exposed, sampling_views, side_by_side
+from blurdm.training.distributed import BatchPart
+from blurdm.training.fresh_blur import encoded, exposed, sampling_views, stack_views
 from tests.data.test_blur_formation import photo
 from tests.support.tiny import tiny_config
 
@@ -67,11 +67,11 @@ def test_an_exposure_on_the_device_is_that_of_the_data_set(kind: Any, length: fl
         count = subframe_count(exposure.path, probe_points((37, 37), exposure.corner), SPACING)
         views.append(sampling_views(exposure.path, count, (top, left), margin, 37))
     pixels = torch.from_numpy(np.stack(around))
-    made = exposed(pixels, *side_by_side(views), 37).numpy()
+    made = exposed(pixels, *stack_views(views), 37).numpy()
     for exposure, blur in zip(expected, made, strict=True):
         assert np.abs(blur.astype(int) - exposure.blur).max() <= 1
         assert np.abs(blur.astype(int) - exposure.sharp).max() > 2
-    alone = exposed(pixels[1:2], *side_by_side(views[1:2]), 37).numpy()
+    alone = exposed(pixels[1:2], *stack_views(views[1:2]), 37).numpy()
     assert (alone[0] == made[1]).all(), "an image has the same bits alone as in a batch"
 
 
@@ -110,8 +110,7 @@ def test_micro_batches_are_rows_of_the_batch(sharp_data: Path, tmp_path: Path) -
     whole = data.batch("batch", 3, 4)
     parts = []
     for number in range(2):
-        with micro_batch(number, 2):
-            parts.append(data.batch("batch", 3, 4))
+        parts.append(data.batch("batch", 3, 4, BatchPart(number, 2)))
     for expected, pieces in zip(whole, zip(*parts, strict=True), strict=True):
         assert torch.equal(torch.cat(pieces), expected)  # type: ignore[arg-type]
 
