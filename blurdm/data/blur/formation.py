@@ -33,7 +33,7 @@ from blurdm.data.blur.camera_path import (
 from blurdm.data.blur.camera_view import Layer, blob, subframes
 from blurdm.data.blur.srgb import decode, encode
 from blurdm.data.pairs import MIN_SIZE, SUFFIXES, decode_image, read_bytes, write_image
-from blurdm.data.photos.evidence import licence_of
+from blurdm.data.photos.sources import licence_of
 from blurdm.data.splits import MANIFEST, Progress
 
 VERSION = 1  # raised when the same settings make other pixels
