@@ -1,4 +1,4 @@
-"""The blur-residual and noise estimators: one class, separate weights."""
+"""The blur-residual and noise estimators: one class, separate weights. (``models.fast`` batches the two.)"""
 
 import torch
 from torch import Tensor, nn

@@ -24,7 +24,7 @@ from blurdm.data.blur.camera_path import (
     subframe_count,
     window_view,
 )
-from blurdm.data.blur.srgb import LIGHT
+from blurdm.data.blur.srgb import LINEAR
 from blurdm.data.cache import Frames
 from blurdm.training.crops import Cut, Request, empty_pixels, requested_crops
 
@@ -92,7 +92,7 @@ def exposed(around: Tensor, views: Tensor, shares: Tensor, side: int) -> Tensor:
 
     ``views`` (N, B, 3, 3) as from ``sampling_views``. An image has the same bits in every batch.
     """
-    light = torch.from_numpy(LIGHT).to(around.device)[around.long()].permute(0, 3, 1, 2).contiguous()
+    light = torch.from_numpy(LINEAR).to(around.device)[around.long()].permute(0, 3, 1, 2).contiguous()
     axis = torch.arange(side, device=around.device, dtype=torch.float32)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)
@@ -102,11 +102,11 @@ def exposed(around: Tensor, views: Tensor, shares: Tensor, side: int) -> Tensor:
         grid = points[..., :2] / points[..., 2:]
         frame = F.grid_sample(light, grid, mode="bicubic", padding_mode="reflection", align_corners=True)
         total += share[:, None, None, None] * frame
-    return encoded(total).permute(0, 2, 3, 1)
+    return to_srgb(total).permute(0, 2, 3, 1)
 
 
-def encoded(light: Tensor) -> Tensor:
-    """``data.blur.srgb.encode`` for tensors."""
+def to_srgb(light: Tensor) -> Tensor:
+    """``data.blur.srgb.linear_to_srgb`` for tensors."""
     light = light.clamp(0, 1)
-    code = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return (255 * code).round().to(torch.uint8)
+    srgb = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return (255 * srgb).round().to(torch.uint8)

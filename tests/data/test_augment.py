@@ -103,7 +103,7 @@ def test_each_file_is_hashed_once_a_day_by_whoever_starts_first(
     data: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "SHARD_BYTES", 1)
-    cache, hashed, sound = tmp_path / "cache", list[str](), shards._sound
+    cache, hashed, sound = tmp_path / "cache", list[str](), shards._is_sound
 
     def noted(path: Path, size: int) -> bool:
         hashed.append(path.name)
@@ -117,7 +117,7 @@ def test_each_file_is_hashed_once_a_day_by_whoever_starts_first(
         assert all(equal(frames, whole) for frames in loaded)
         return sorted(hashed)
 
-    monkeypatch.setattr(shards, "_sound", noted)
+    monkeypatch.setattr(shards, "_is_sound", noted)
     today, whole = 20_000.5 * shards.DAY_SECONDS, Frames.load(*data, "train")
     monkeypatch.setattr("time.time", lambda: today)
     assert start(1) == []  # written

@@ -103,8 +103,8 @@ def oracles(prior: PriorGenerator, z_S: Tensor, z_start: Tensor) -> list[Rule]:
     def noise(t: int, z: Tensor) -> Tensor:
         return (z - (alpha[0] * z_S + arrived(t)) / alpha[t]) / bar[t]
 
-    made_of = TYPES[prior.diffusion.type]
-    return [rule for rule, there in ((residual, made_of.residual), (noise, made_of.noise)) if there]
+    kind = TYPES[prior.diffusion.type]
+    return [rule for rule, exists in ((residual, kind.residual), (noise, kind.noise)) if exists]
 
 
 def use(rules: list[Rule], T: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_distances() -> None:
     assert {name: DISTANCE[name](a, b).item() for name in ("l1", "l2")} == {"l1": 2.0, "l2": 8.0}
 
 
-@pytest.mark.parametrize("kind", [name for name, made_of in TYPES.items() if made_of.noise])
+@pytest.mark.parametrize("kind", [name for name, kind in TYPES.items() if kind.noise])
 @torch.no_grad()
 def test_gaussian_start_holds_nothing_of_the_blur(kind: str) -> None:
     """z_T is beta_bar_T eps for every photo, but the restored latent still depends on the photo."""

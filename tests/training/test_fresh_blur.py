@@ -13,13 +13,13 @@ from blurdm.core.runs import Resources
 from blurdm.core.store import read_json
 from blurdm.data.blur.camera_path import SPACING, Motion, margin_of, probe_points, subframe_count
 from blurdm.data.blur.formation import expose
-from blurdm.data.blur.srgb import decode, encode
+from blurdm.data.blur.srgb import linear_to_srgb, srgb_to_linear
 from blurdm.data.pairs import write_image
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from blurdm.training.batches import TrainingData
 from blurdm.training.distributed import BatchPart
-from blurdm.training.fresh_blur import encoded, exposed, sampling_views, stack_views
+from blurdm.training.fresh_blur import exposed, sampling_views, stack_views, to_srgb
 from tests.data.test_blur_formation import photo
 from tests.support.tiny import tiny_config
 
@@ -77,9 +77,9 @@ def test_an_exposure_on_the_device_is_that_of_the_data_set(kind: Any, length: fl
 
 def test_light_is_coded_alike_in_both_worlds() -> None:
     light = np.linspace(-0.2, 1.2, 4001, dtype=np.float32)
-    assert (encoded(torch.from_numpy(light)).numpy() == encode(light)).mean() > 0.999
+    assert (to_srgb(torch.from_numpy(light)).numpy() == linear_to_srgb(light)).mean() > 0.999
     levels = np.arange(256, dtype=np.uint8)
-    assert (encoded(torch.from_numpy(decode(levels))).numpy() == levels).all()
+    assert (to_srgb(torch.from_numpy(srgb_to_linear(levels))).numpy() == levels).all()
 
 
 @pytest.mark.parametrize("camera", [PAN, SHAKE], ids=["pan", "shake"])

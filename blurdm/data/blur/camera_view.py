@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from blurdm.data.blur.camera_path import CameraPath, moments, window_view
-from blurdm.data.blur.srgb import decode
+from blurdm.data.blur.srgb import srgb_to_linear
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def blob(photo: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> 
     top, left = (int(rng.integers(max(photo.shape[i] - size[i], 0) + 1)) for i in range(2))
     part = photo[top : top + size[0], left : left + size[1]]
     light = cv2.copyMakeBorder(
-        decode(part), 0, size[0] - part.shape[0], 0, size[1] - part.shape[1], cv2.BORDER_REFLECT_101
+        srgb_to_linear(part), 0, size[0] - part.shape[0], 0, size[1] - part.shape[1], cv2.BORDER_REFLECT_101
     )
     y, x = np.mgrid[: size[0], : size[1]]
     centre = rng.uniform(0.25, 0.75, 2) * size
