@@ -1,4 +1,4 @@
-"""The images of a data set as tensors, and the noise of each: what evaluating a model needs of restoring."""
+"""The images of a data set as tensors, the noise of each, and their restoration."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def write_tensor(path: Path, image: Tensor) -> None:
 
 
 def image_noise(network: Network, seed: int, name: str) -> Tensor | None:
-    """The noise of the photo called ``name``: its own, whatever else is restored and in whichever order."""
+    """The noise of the photo called ``name``, independent of other photos and their order."""
     return network.draw_noise([derive(seed, "image noise", name)])
 
 

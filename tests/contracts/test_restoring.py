@@ -8,7 +8,7 @@ from blurdm.core.registry import load_module, module_names
 from blurdm.models.build import BACKBONES, initialise, to_channels_last
 from blurdm.models.network import Network
 from blurdm.models.precision import autocast
-from blurdm.restore.memory import SPARE, Costs, peak_bytes
+from blurdm.restore.memory import SPARE, MemoryCosts, peak_bytes
 from blurdm.restore.models import Model
 from blurdm.restore.restorer import Restorer
 from tests.contracts.test_backbones import small
@@ -32,7 +32,7 @@ def test_memory_is_foreseen_and_tiles_and_bf16_work(name: str) -> None:
     network = network_of(name)
     image, latent = torch.rand(1, 3, 320, 256, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 8)
     needed = peak_bytes(lambda: network(image, latent)) + image.nbytes
-    foreseen = Costs(network).tile(320, 256)
+    foreseen = MemoryCosts(network).tile(320, 256)
     assert needed / SPARE < foreseen < 1.3 * needed
     model, pixels = Model(network, name, name, {}), picture(71, 150)
     whole = Restorer(model).deblur(pixels)
