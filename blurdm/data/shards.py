@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from blurdm.core.errors import InputError
-from blurdm.core.progress import Tell
+from blurdm.core.progress import Notify
 from blurdm.core.store import locked, read_json, write_bytes, write_json
 
 SHARD_BYTES = 64 * 2**20
@@ -33,7 +33,7 @@ Decode = Callable[[int, np.ndarray], None]
 
 
 def mapped(
-    folder: Path, sizes: Sequence[int], decode: Decode, source: dict[str, str], on_note: Tell
+    folder: Path, sizes: Sequence[int], decode: Decode, source: dict[str, str], on_note: Notify
 ) -> list[np.ndarray]:
     """Pairs, of ``sizes`` in bytes, as flat read-only maps of files in ``folder``; writes missing or corrupt ones.
 
@@ -129,7 +129,7 @@ def _is_sound(path: Path, size: int) -> bool:
     return hashlib.sha256(content[:size].data).digest() == content[size:].tobytes()
 
 
-def _require_space(folder: Path, size: int, files: int, on_note: Tell) -> None:
+def _require_space(folder: Path, size: int, files: int, on_note: Notify) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise InputError(

@@ -122,13 +122,13 @@ def load_official(source: Path | str | State, backbone: str) -> Official:
         raise InputError(f"backbone '{backbone}' has no official checkpoint; known: {', '.join(names)}")
     where = str(source) if isinstance(source, Path | str) else "state dict"
     content = read_checkpoint(Path(source)) if isinstance(source, Path | str) else source
-    found: dict[str, Any] = {"backbone": None, "prior": None, "sharp_encoder": None}
+    modules: dict[str, Any] = {"backbone": None, "prior": None, "sharp_encoder": None}
     for state in _state_dicts(content, where):
         kind = _kind(state)
-        if found[kind] is not None:
+        if modules[kind] is not None:
             raise InputError(f"{where}: holds two states of a {kind.replace('_', ' ')}; give one")
-        found[kind] = _module(kind, state, backbone, where)
-    return Official(**found)
+        modules[kind] = _module(kind, state, backbone, where)
+    return Official(**modules)
 
 
 def read_checkpoint(path: Path) -> Any:
