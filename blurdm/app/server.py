@@ -74,14 +74,7 @@ def make_app(worker: Worker, address: str) -> Starlette:
     """The application at ``address`` (as ``http://127.0.0.1:8000``), with the models and results of ``worker``."""
 
     async def home(request: Request) -> Response:
-        body, style, script = ((files("blurdm.app") / f"app.{kind}").read_text() for kind in ("html", "css", "js"))
-        names = [escape(name) for name in worker.models]
-        boxes = []
-        for name in names:
-            checked = " checked" if name == names[0] else ""
-            boxes.append(f'<label><input type="checkbox" name="model" value="{name}"{checked}> {name}</label>\n')
-        body = body.replace("$models", "".join(boxes)).replace("$endings", ",".join(sorted(ENDINGS)))
-        return HTMLResponse(page("Restore a photo", body, style, script, policy="connect-src 'self'"))
+        return HTMLResponse(_page(list(worker.models)))
 
     async def restore(request: Request) -> Response:
         try:
@@ -163,6 +156,17 @@ def start_restoring(worker: Worker, content: bytes, name: str, models: list[str]
 
 def _refused(status: int, reason: str) -> Response:
     return JSONResponse({"error": reason}, status)
+
+
+def _page(models: list[str]) -> str:
+    """The page, with a checkbox for each of ``models``, the first one checked."""
+    body, style, script = ((files("blurdm.app") / f"app.{kind}").read_text() for kind in ("html", "css", "js"))
+    boxes: list[str] = []
+    for name in map(escape, models):
+        checked = "" if boxes else " checked"
+        boxes.append(f'<label><input type="checkbox" name="model" value="{name}"{checked}> {name}</label>\n')
+    body = body.replace("$models", "".join(boxes)).replace("$endings", ",".join(sorted(ENDINGS)))
+    return page("Restore a photo", body, style, script, policy="connect-src 'self'")
 
 
 def serve(port: int, folder: Path, given: list[str], memory: str, notify: Callable[[str], object] = print) -> int:

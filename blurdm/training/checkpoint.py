@@ -51,13 +51,7 @@ class Checkpoints:
         copy = _copied(state)
         self._saved = time.monotonic()
         self._cost = self._saved - started
-
-        def timed_save() -> float:
-            started = time.thread_time()
-            save_checkpoint(self.folder, copy)
-            return time.thread_time() - started
-
-        self._writing = self._thread.submit(timed_save)
+        self._writing = self._thread.submit(_timed_save, self.folder, copy)
 
     def wait(self) -> None:
         """Wait until the last save is on the disk; InputError if it failed."""
@@ -131,6 +125,13 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
             f"{path}: corrupt (sha256 differs from result.json); delete the folder to have the run made again"
         )
     return load_file(path)
+
+
+def _timed_save(folder: Path, state: dict[str, Any]) -> float:
+    """Save, and return the CPU seconds that this thread took."""
+    started = time.thread_time()
+    save_checkpoint(folder, state)
+    return time.thread_time() - started
 
 
 def _copied(value: Any) -> Any:

@@ -54,20 +54,20 @@ def image_phases(
         trained = [([p for p in m.parameters() if p.requires_grad], scale) for m, scale in scales if m is not None]
         return [(parameters, scale) for parameters, scale in trained if parameters]
 
-    def validate(module: nn.Module) -> float:
-        assert isinstance(module, nn.ModuleDict)
-        trained = module["network"]
-        assert isinstance(trained, Network)
-        return validation_psnr(
-            lambda blur, sharp, seed: trained.restore(blur, sharp, trained.draw_noise([seed])), images
-        )
-
-    sequence = []
+    sequence, validate = [], partial(_validate, images)
     for iterations, lr in phases:
-        phase_loss = partial(step_loss, first_step)
-        sequence.append(Phase(network.kind, iterations, lr, data.data.batch_size, groups, phase_loss, validate))
+        loss_from_first = partial(step_loss, first_step)
+        sequence.append(Phase(network.kind, iterations, lr, data.data.batch_size, groups, loss_from_first, validate))
         first_step += iterations
     return sequence
+
+
+def _validate(images: list[tuple[Tensor, Tensor]], module: nn.Module) -> float:
+    """Validation PSNR of the network in ``module``."""
+    assert isinstance(module, nn.ModuleDict)
+    network = module["network"]
+    assert isinstance(network, Network)
+    return validation_psnr(lambda blur, sharp, seed: network.restore(blur, sharp, network.draw_noise([seed])), images)
 
 
 def forward_pass(network: Network, blur: Tensor, sharp: Tensor, noise: Tensor | None) -> list[Tensor]:

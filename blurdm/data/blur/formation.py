@@ -100,8 +100,7 @@ def expose(
     The longest trajectory of the window's corners and centre is ``length`` px. A ``foreground`` photo moves in front,
     as a soft blob on its own path. InputError for a photo that is too small for the length.
     """
-    motion = motion or Motion()
-    margin = margin_of(length)
+    motion, margin = motion or Motion(), margin_of(length)
     size, corner = _place(photo, window, margin, length, rng)
     probes = probe_points(size, corner)
     path = draw_path(motion, length, photo.shape[:2], probes, rng)
