@@ -27,7 +27,7 @@ Rules = Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]
 State = Mapping[str, Tensor]
 
 NESTED = ("model_state", "model_dm_state", "model_le_state", "params", "state_dict")
-# What training scripts put beside tensors. Rebuilding it calls no code of the file's choosing; all else is refused.
+# Types that training scripts store beside tensors. Rebuilding them runs no code from the file; others are refused.
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [argparse.Namespace, NUMPY_SCALAR, np.dtype, type(np.dtype("float64")), type(np.dtype("int64"))]
 SCHEDULE_TOLERANCE = 1e-6
@@ -103,7 +103,7 @@ SCHEDULE = ("alphas", "betas_bar", "time_stamps_list")
 
 
 class Official(NamedTuple):
-    """What was found, in evaluation mode: a backbone (with or without prior), a prior generator, a sharp encoder."""
+    """Loaded modules in evaluation mode: a backbone (with or without prior), a prior generator, a sharp encoder."""
 
     backbone: nn.Module | None
     prior: PriorGenerator | None
@@ -114,7 +114,7 @@ def load_official(source: Path | str | State, backbone: str) -> Official:
     """The modules whose weights ``source`` holds: a checkpoint file (.pth, .pt, .safetensors), or state dicts.
 
     A state dict may be plain, nested under one of ``NESTED``, and with or without ``module.`` before its names. Its
-    entries tell which module it is of. The backbone is of the published size; it has a prior if the weights have one.
+    entries identify its module. The backbone is of the published size; it has a prior if the weights have one.
     InputError names what is unknown, missing or of another shape, and refuses a file that would run code.
     """
     names = [n for n in module_names(BACKBONES) if hasattr(load_module("backbone", BACKBONES, n), "OFFICIAL")]

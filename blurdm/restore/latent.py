@@ -48,7 +48,7 @@ def encode(encoder: Encoder, source: ImageSource, side: int) -> Tensor:
 
 
 def _windows(source: ImageSource, side: int, margin: int) -> Iterator[tuple[Window, Window]]:
-    """Windows that cover the image without overlap, starting on the encoder's grid, each with what is read for it."""
+    """Windows that cover the image without overlap, on the encoder's grid, each with the window to read for it."""
     for top in range(0, source.height, side):
         for left in range(0, source.width, side):
             bottom, right = min(top + side, source.height), min(left + side, source.width)

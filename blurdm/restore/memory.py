@@ -108,7 +108,7 @@ def choose_tile(
 @torch.no_grad()
 def peak_bytes(call: Callable[[], Any]) -> int:
     """Peak bytes of the CPU tensors that ``call`` allocates."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library tells the terminal when it starts
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's start message
     with profile(use_cpu=True, profile_memory=True) as profiler:
         call()
     events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]

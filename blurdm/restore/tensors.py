@@ -37,7 +37,7 @@ def restore_tensor(
 ) -> Tensor:
     """``blur`` (1, 3, H, W) restored with ``latent``, in tiles of this side or (None) whole, clamped to [0, 1].
 
-    With ``own``, the sharp image (which only the oracle sees) and the noise, each tile has a latent of its own instead.
+    With ``own``, the sharp image (which only the oracle sees) and the noise, each tile has its own latent instead.
     """
     if tile is not None:
         check_tile(tile, network.multiple)

@@ -34,7 +34,7 @@ def image_phases(
 ) -> list[Phase]:
     """Phases of (iterations, lr). ``first_step`` counts on from an earlier stage, so all arms see the same batches.
 
-    The prior learns at ``prior_scale`` times the learning rate; what is frozen is not trained.
+    The prior learns at ``prior_scale`` times the learning rate; frozen parameters are not trained.
     """
     images = data.validation_images()
     restore = maybe_compile(partial(forward_pass, network), compute)

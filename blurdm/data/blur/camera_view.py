@@ -1,4 +1,4 @@
-"""What a camera sees at a moment of an exposure, in linear light: a photo, perhaps a layer in front, both moved."""
+"""Sub-frames of an exposure in linear light: a moving photo, perhaps behind a moving layer."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from blurdm.data.blur.srgb import srgb_to_linear
 
 @dataclass(frozen=True)
 class Layer:
-    """A foreground in linear light (H, W, 3) with ``opacity`` (H, W, 1) in [0, 1], moving on a path of its own."""
+    """A foreground in linear light (H, W, 3) with ``opacity`` (H, W, 1) in [0, 1], with its own path."""
 
     light: np.ndarray
     opacity: np.ndarray
@@ -23,7 +23,7 @@ class Layer:
 def subframes(
     around: np.ndarray, corner: tuple[int, int], margin: int, path: CameraPath, layer: Layer | None, count: int
 ) -> Iterator[np.ndarray]:
-    """What the camera sees in the middle of each of ``count`` equal parts of the exposure; the central one unmoved."""
+    """The view in the middle of each of ``count`` equal parts of the exposure; the central one is not moved."""
     s = moments(count)
     behind = path.homographies(s)
     if layer is None:

@@ -144,7 +144,7 @@ class FourierAttention(nn.Module):
 
 
 class SkipMerge(nn.Module):
-    """Decoder and encoder features (each C channels) into one: what is common to both halves of a 2C block."""
+    """Decoder and encoder features (C channels each) into C channels: the sum of both halves of a 2C block."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
