@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from blurdm.core.runs import Resources
 from blurdm.models.backbones.mimo_unet import PAPER
 from blurdm.models.network import Network
-from blurdm.models.published import DIFFUSION, LATENT
+from blurdm.models.official import DIFFUSION, LATENT
 from blurdm.training.checkpoint import Checkpoints
 
 SAVES = 5

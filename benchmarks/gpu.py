@@ -31,11 +31,10 @@ from blurdm.cli.main import EXIT_INPUT, count
 from blurdm.core.config import Config
 from blurdm.core.errors import InputError
 from blurdm.models.cost import peak_mb, reset_peak, wait_for
-from blurdm.training.arithmetic import arithmetic
+from blurdm.models.precision import matmul_precision
 from blurdm.training.batches import TrainingData
-from blurdm.training.loop import LOG_EVERY
+from blurdm.training.loop import LOG_EVERY, LossBuffer
 from blurdm.training.throughput import macs_per_step, training_step
-from blurdm.training.unread import Losses
 
 FORMS = ("fp32", "tf32", "bf16", "bf16-compiled", "bf16-graphs")  # ours
 Step = Callable[[], object]
@@ -64,7 +63,7 @@ def turn(form: str, stage: str, options: argparse.Namespace, data: TrainingData)
     _free(device)
     reset_peak(device)
     before = peak_mb(device) or 0.0
-    with nullcontext() if form == PLAIN else arithmetic(config.compute, device):
+    with nullcontext() if form == PLAIN else matmul_precision(config.compute, device):
         step = plain_step(config, stage, device) if form == PLAIN else our_step(config, stage, device)
         seconds, waits = timed(step, data, options.steps)
     return Turn(seconds, (peak_mb(device) or 0.0) - before, waits)
@@ -75,7 +74,7 @@ def config_for(form: str, options: argparse.Namespace) -> Config:
 
 
 def our_step(config: Config, stage: str, device: str) -> Step:
-    step, unread = training_step(config, stage, device), Losses()
+    step, unread = training_step(config, stage, device), LossBuffer()
 
     def taken() -> None:
         unread.add(step())
@@ -107,7 +106,7 @@ def products_per_second(form: str, options: argparse.Namespace) -> float:
     kind = torch.bfloat16 if config.compute.precision == "bf16" else torch.float32
     a, b = (torch.rand(side, side, device=options.device, dtype=kind) for _ in range(2))
     times = []
-    with arithmetic(config.compute, options.device):
+    with matmul_precision(config.compute, options.device):
         for _ in range(10):
             started = time.perf_counter()
             (a @ b)[0, 0].item()  # waits for all of it

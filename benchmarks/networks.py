@@ -21,10 +21,10 @@ from benchmarks.plain_networks import plain
 from benchmarks.turns import by_turns, serve
 from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.registry import load_module
-from blurdm.models.build import BACKBONES, arrange, build_backbone
+from blurdm.models.build import BACKBONES, build_backbone, to_channels_last
 from blurdm.models.cost import wait_for
+from blurdm.models.official import DIFFUSION, LATENT
 from blurdm.models.prior import PriorGenerator
-from blurdm.models.published import DIFFUSION, LATENT
 
 CASES = {
     "prior": (256, 256),
@@ -45,7 +45,7 @@ def network(case: str, form: str) -> nn.Module:
         made: nn.Module = PriorGenerator(LATENT, DIFFUSION)
     else:
         made = build_backbone(load_module("backbone", BACKBONES, name).PAPER, LATENT)
-    return (arrange(made) if form == "ours" else plain(made)).eval()
+    return (to_channels_last(made) if form == "ours" else plain(made)).eval()
 
 
 def inputs(case: str, device: str) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from blurdm.diffusion.process import Estimates, separately
 from blurdm.models.backbones import fftformer, mimo_unet, stripformer
-from blurdm.models.dct import Dct, dct_matrix
+from blurdm.models.backbones.loformer import Dct, dct_matrix
 from blurdm.models.encoder import Encoder
+from blurdm.models.fast import SIDE, PatchConvolution
 from blurdm.models.layers import Pointwise
-from blurdm.models.patch_dft import SIDE, PatchConvolution
 from blurdm.models.prior import PriorGenerator
 
 M = TypeVar("M", bound=nn.Module)
@@ -35,8 +35,8 @@ def plain(network: M) -> M:
 class PlainEncoder(Encoder):
     """The image given twice is convolved twice."""
 
-    def _stem(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.stem(torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1))
+    def features(self, first: Tensor, second: Tensor) -> Tensor:
+        return super().features(first, second.clone())  # no longer one image
 
 
 class PlainPriorGenerator(PriorGenerator):
@@ -63,7 +63,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(dim=-1) @ v
 
 
-class PlainStripBlock(stripformer.Block):
+class PlainStripBlock(stripformer.StripBlock):
     attention = staticmethod(attention)
 
 
@@ -110,7 +110,7 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
     Encoder: PlainEncoder,
     PriorGenerator: PlainPriorGenerator,
     mimo_unet.MixedScales: PlainMixedScales,
-    stripformer.Block: PlainStripBlock,
+    stripformer.StripBlock: PlainStripBlock,
     fftformer.FilteredFeedForward: PlainFilteredFeedForward,
     PatchConvolution: PlainPatchConvolution,
     Dct: PlainDct,

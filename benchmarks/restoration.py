@@ -19,9 +19,9 @@ from benchmarks.plain_networks import plain
 from benchmarks.turns import by_turns, serve
 from blurdm.core.allocator import keep_freed_memory
 from blurdm.models.backbones.mimo_unet import PAPER
-from blurdm.models.build import arrange, initialise
+from blurdm.models.build import initialise, to_channels_last
 from blurdm.models.network import Network
-from blurdm.models.published import DIFFUSION, LATENT
+from blurdm.models.official import DIFFUSION, LATENT
 from blurdm.restore.models import Model
 from blurdm.restore.restorer import Restorer
 
@@ -49,7 +49,7 @@ def pass_of(form: str, tile: int) -> Callable[[], object]:
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
         return lambda: made.restore(image, noise=made.draw_noise([0]))
     keep_freed_memory()
-    made = arrange(network())
+    made = to_channels_last(network())
     restorer = Restorer(Model(made, "mimo_unet", "0", {}), "64GB", tile or None, precision=form)  # type: ignore[arg-type]
     return lambda: restorer.deblur(pixels)
 
