@@ -14,8 +14,7 @@ def close(ledger: Path, results: Path, reports: Path, mlflow: bool) -> None:
     print(f"table and plot: {reports / 'grids' / ledger.stem}, rows: {results / ledger.stem}.csv and .parquet")
     if not mlflow:
         return
-    from blurdm.tracking.grid import sync_grid
-    from blurdm.tracking.sync import default_uri
+    from blurdm.tracking.sync import default_uri, sync_grid
 
     uri = default_uri(Path.cwd())
     report = sync_grid(ledger, uri, built.files, repo=Path.cwd(), statistics=built.statistics)
