@@ -30,7 +30,7 @@ from blurdm.core.store import finished, heartbeat, read_json
 from blurdm.data.blur.formation import make_pairs
 from blurdm.stages.plan import plan
 from blurdm.stages.run import TRAINED, run_stage
-from experiments.where import make_executor
+from experiments.executors import make_executor
 from tests.support.processes import children
 from tests.support.slurm.cluster import one_node
 from tests.support.tiny import TEST, TRAIN, WINDOW, tiny_config, write_crop

@@ -17,7 +17,7 @@ from blurdm.core.runs import Run
 from blurdm.stages.evaluation import ARMS
 from blurdm.stages.plan import Planner, plan
 from experiments.grid import GRIDS, expand, grid_path, load_grid, preset_path
-from experiments.grid_file import MEASURES
+from experiments.grid_file import ARM_STAGE
 from tests.support.grids import OWN_PRESETS, row, stages, sweep, write_grid
 from tests.support.tiny import REPOSITORY, SMOKE
 
@@ -34,7 +34,7 @@ def test_every_shipped_grid_plans_what_it_states(name: str, tiny_data: Path) -> 
     assert grid.seeds == load_config(preset_path(tree["preset"])).seeds
     assert all(not row.values or grid.x is None or grid.x in row.values for row in grid.rows)
     assert {(cell.row.name, cell.seed) for cell in made.cells} == {
-        (row.name, seed) for row in grid.rows for seed in (grid.seeds if MEASURES[row.arm] else (None,))
+        (row.name, seed) for row in grid.rows for seed in (grid.seeds if ARM_STAGE[row.arm] else (None,))
     }
     assert made.unshared > len(made.runs) == sum(made.per_stage.values())
     assert len({run.key for run in made.runs}) == len({id(run) for run in made.runs}) == len(made.runs)
@@ -109,7 +109,7 @@ def test_a_key_is_the_hash_of_the_description_and_what_plan_gives(name: str, tin
         alone = Run(run.stage, run.version, run.config, run.seed, run.reads, run.inputs)
         assert alone.key == run.key
     for cell in made.cells:
-        alone = Planner(provisional=True).plan(cell.row.config, "evaluate", cell.seed, MEASURES[cell.row.arm])
+        alone = Planner(provisional=True).plan(cell.row.config, "evaluate", cell.seed, ARM_STAGE[cell.row.arm])
         assert cell.run.key == alone.key
 
 
@@ -169,7 +169,7 @@ def test_rows_that_differ_in_what_is_measured_alone_are_different(tiny_data: Pat
 
 def test_measures_are_what_evaluate_makes() -> None:
     made = {arm: model for model, arms in ARMS.items() for arm in arms} | {"blurred": None}
-    assert made == MEASURES
+    assert made == ARM_STAGE
 
 
 @pytest.mark.parametrize("preset", ["smoke", "demo", "gopro_mimo_unet"])
@@ -215,7 +215,7 @@ def test_ten_thousand_rows_are_ten_thousand_runs(tmp_path: Path, tiny_data: Path
 
 def test_planning_imports_no_torch(tiny_data: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import experiments.verbs; from experiments.estimate import estimate;"
+        "import sys; from pathlib import Path; import experiments.commands; from experiments.estimate import estimate;"
         "from experiments.grid import expand, grid_path, load_grid;"
         "s = expand(load_grid(grid_path('ablation_steps'), None, ['data.root=' + sys.argv[1]]));"
         "estimate(s, Path('none'), 2); s.ledger(); print(len(s.runs)); print(*sys.modules)"

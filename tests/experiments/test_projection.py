@@ -10,9 +10,8 @@ from blurdm.core.registry import load_module
 from blurdm.models.build import BACKBONES, build_backbone
 from blurdm.models.cost import count_macs
 from blurdm.models.encoder import Encoder
-from experiments.estimate import estimate
+from experiments.estimate import estimate, projected_seconds, projection
 from experiments.grid import expand, grid_path, load_grid
-from experiments.projection import projected_seconds, projection
 from experiments.sweep import main
 from tests.experiments.test_estimate import finish
 from tests.support.grids import sweep
