@@ -11,6 +11,7 @@ from analysis.measured import Measured, all_measured
 from analysis.pictures import find
 from analysis.sources import Sources
 from analysis.tables import ARMS
+from blurdm.core.runs import restore_folder
 from blurdm.pages import data_uri, slider
 
 MOST_CARDS = 60
@@ -41,7 +42,7 @@ class Gallery:
     def note(self) -> str:
         left = self.total - len(self.cards)
         if not self.cards:
-            return "The evaluate runs kept no images (evaluate.images_per_scene)."
+            return "The restore runs kept no images (restore.keep, restore.samples_per_scene)."
         shown = f"{len(self.cards)} of {self.total} kept restorations" if left else f"{self.total} restorations"
         return (
             f"{shown}, of the first seed. Left of the bar the blurred input, right of it the restoration: drag, or"
@@ -87,13 +88,13 @@ class _Pair:
 
 def _pairs(sources: Sources) -> Iterator[_Pair]:
     """Every image that a measured model's first run kept, with its blurred input."""
-    inputs = [sources.folder(str(key)) for key in _blurred_runs(sources)]
+    inputs = [restore_folder(sources.folder(str(key))) for key in _blurred_runs(sources)]
     for order, one in enumerate(all_measured(sources, GRIDS)):
         seeds = one.rows.seed
         rows = one.rows[seeds.isna() | (seeds == seeds.min())]
         for row in rows.itertuples():
             scene, image = str(row.scene), str(row.image)
-            folder = sources.folder(str(row.key))
+            folder = restore_folder(sources.folder(str(row.key)))
             before, after = find(inputs, "blurred", scene, image), find([folder], one.method, scene, image)
             if before is None or after is None:
                 continue

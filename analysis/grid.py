@@ -53,7 +53,7 @@ def _make(path: Path, results: Path, folder: Path) -> None:
     from analysis.style import save, styled
 
     root = runs_root(path)
-    sources = Sources(root.parent / "chain" / "evaluate.json", root)
+    sources = Sources(root.parent / "chain" / "measure.json", root)
     found = collect_grid(path)
     numbers = grid_numbers(found, sources.resamples)
     table = table_of(found.ledger.grid, found.ledger.question, found, numbers, sources)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.load import evaluate_runs
 from blurdm.core.errors import InputError
+from blurdm.core.runs import restore_folder
 
 
 class Missing(InputError):
@@ -40,6 +41,10 @@ class Inputs:
             for entry, folder in evaluate_runs(self.pointer)
             if entry["seed"] in (None, self.first_seed) and model in (None, entry["model"])
         ]
+
+    def restored(self, model: str | None = None) -> list[Path]:
+        """The restore runs that these measured."""
+        return [restore_folder(folder) for folder in self.evaluated(model)]
 
     @cached_property
     def first(self) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from blurdm.core.errors import InputError
+from blurdm.core.runs import restoring_model
 from blurdm.core.store import finished, read_json, write_bytes
 
 ID_COLUMNS = ["arm", "seed", "scene", "image"]
@@ -82,7 +83,7 @@ def collect_curves(pointer: Path) -> pd.DataFrame:
 
 def _model_folder(entry: dict[str, Any], folder: Path) -> Path:
     """The training run that an evaluate run measured."""
-    return folder.parent.parent / str(entry["model"]) / str(read_json(folder / "config.json")["inputs"].get("model"))
+    return restoring_model(folder) or folder
 
 
 def _image_steps(folder: Path) -> pd.DataFrame:

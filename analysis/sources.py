@@ -13,6 +13,7 @@ from analysis.load import collect, evaluate_runs
 from analysis.published import Published, read_published
 from analysis.stats import NO_SCENE, Resamples
 from blurdm.core.errors import InputError
+from blurdm.core.runs import restore_folder
 from blurdm.core.store import read_json
 
 BOOTSTRAP_SEED = 0  # the intervals are part of the report, so the same results give the same digits
@@ -59,10 +60,12 @@ class Sources:
 
     def folder(self, key: str) -> Path:
         """Where the evaluate run ``key`` is, or would be."""
-        return self._chain_folders.get(key, self.runs / "evaluate" / key)
+        return self._chain_folders.get(key, self.runs / "measure" / key)
 
     def inputs(self, folder: Path) -> dict[str, Path]:
         """The folders of the runs that the run in ``folder`` was made from, by the name of the input."""
+        if folder.parent.name == "measure":
+            folder = restore_folder(folder)
         named = read_json(folder / "config.json").get("inputs", {})
         stages = {"model": "*", "prepare": "prepare", "pretrain": "pretrain", "diffusion": "diffusion"}
         found: dict[str, Path] = {}

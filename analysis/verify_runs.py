@@ -1,6 +1,5 @@
 """The runs behind stored tables: is each there, unchanged, of the same data and protocol, and counted once?"""
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ from analysis.load import NOT_STATED
 from analysis.sources import SHORT, Sources
 from analysis.table import Table
 from blurdm.core.errors import InputError
-from blurdm.core.key import canonical_json
-from blurdm.core.runs import KEY_LENGTH
+from blurdm.core.key import KEY_LENGTH, key_of
 from blurdm.core.store import file_digest, finished, read_json
 
 NEAR = 1e-9
@@ -88,7 +86,7 @@ def _changed(folder: Path) -> Iterator[str]:
         if stated is not None and not np.isclose(stated, mean, rtol=NEAR, atol=NEAR):
             yield f"the mean of {name} over {path} is {mean:.6g}, result.json says {stated:.6g}"
     config = read_json(folder / "config.json")
-    key = hashlib.sha256(canonical_json(config).encode()).hexdigest()[:KEY_LENGTH]
+    key = key_of(config)
     if REAL_KEY.fullmatch(folder.name) and key != folder.name:
         yield f"{folder / 'config.json'} was changed: its key would be {key}"
     prepared = folder.parent.parent / "prepare" / str(config.get("inputs", {}).get("prepare")) / "index.json"

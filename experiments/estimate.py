@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from blurdm.core.arms import MODELS
+from blurdm.core.arms import STAGES, TRAINED
 from blurdm.core.config import Count, Positive, Section
 from blurdm.core.config_io import read_yaml, validate_as
 from blurdm.core.errors import InputError
-from blurdm.core.runs import Run
+from blurdm.core.runs import Run, model_folder, restoring_model
 from blurdm.core.store import read_json
 from blurdm.data.layouts import LAYOUTS
-from blurdm.stages.plan import STAGES
+from blurdm.stages.plan import ON_TEST_PAIRS
 from experiments.grid import Sweep, finished_keys
 
 LATEST = 200  # finished runs of a stage that are read
@@ -29,7 +29,7 @@ TRAINING_PASSES = 3  # forward and backward pass, in units of a forward pass
 
 Sections = Mapping[str, Mapping[str, Any]]
 Size = tuple[Any, ...]
-"""What decides the cost of one unit of work: crop, batch, backbone; for evaluate also the model and the metrics."""
+"""What decides the cost of one unit of work: crop, batch, backbone; on test pairs also the model and the metrics."""
 
 
 class Estimate(NamedTuple):
@@ -117,12 +117,12 @@ def expected_seconds(runs: Iterable[Run], root: Path, speeds: Speeds) -> dict[st
     pairs = cache(lambda key: _pairs(root, key))
     expected: dict[str, float] = {}
     for run in runs:
-        model = run.inputs.get("model")
-        reads = {*run.reads, *(model.reads if isinstance(model, Run) else ())} - {"seed"}
-        sections = {name: vars(getattr(run.config, name)) for name in reads}
+        model = run.model
+        values = {**(model.sections if model else {}), **run.sections}
+        sections = {name: vars(value) for name, value in values.items() if name != "seed"}
         prepared = run.inputs.get("prepare")
         units = _units(run.stage, sections, pairs(prepared.key if isinstance(prepared, Run) else run.key))
-        size = _size(sections, model.stage if isinstance(model, Run) else None)
+        size = _size(sections, model.stage if model else None)
         speed = typical(run.stage, size, run.key in published)
         if units is not None and speed is not None:
             expected[run.key] = units * speed
@@ -135,17 +135,21 @@ def _finished_work(root: Path, stage: str, folder: Path, device: str) -> tuple[i
         return None
     config = read_json(folder / "config.json")
     sections: dict[str, Any] = config["sections"]
-    key, model = config["inputs"].get("model"), None
-    if key is not None:
-        model = next((name for name in MODELS if (root / name / key).is_dir()), "")
-        sections = read_json(root / model / key / "config.json")["sections"] | sections
+    network = restoring_model(folder) if stage == "measure" else None
+    if stage == "restore" and "model" in config["inputs"]:
+        network = model_folder(root, config["inputs"]["model"])
+    if network is not None:
+        sections = read_json(network / "config.json")["sections"] | sections
+    model = network.parent.name if network else None
     return _units(stage, sections, _pairs(root, config["inputs"].get("prepare", folder.name))), _size(sections, model)
 
 
 def _units(stage: str, sections: Sections, pairs: Mapping[str, int] | None) -> int | None:
     """The number of pairs or optimisation steps that ``stage`` processes; None before the pairs were counted."""
-    if stage in ("prepare", "evaluate"):
-        return None if pairs is None else pairs["test_pairs"] if stage == "evaluate" else sum(pairs.values())
+    if stage == "prepare":
+        return None if pairs is None else sum(pairs.values())
+    if stage in ON_TEST_PAIRS:
+        return None if pairs is None else pairs["test_pairs"]
     iterations = sections[stage]["iterations"]
     steps = iterations if isinstance(iterations, int) else sum(iterations)
     return int(steps + sections[stage].get("warmup_iterations", 0))
@@ -153,7 +157,7 @@ def _units(stage: str, sections: Sections, pairs: Mapping[str, int] | None) -> i
 
 def _size(sections: Sections, model: str | None) -> Size:
     data, backbone = sections["data"], sections.get("backbone", {})
-    metrics = tuple(sections["evaluate"]["metrics"]) if "evaluate" in sections else None
+    metrics = tuple(sections["measure"]["metrics"]) if "measure" in sections else None
     network = tuple(backbone.get(key) for key in ("name", "width", "blocks"))
     return data["crop"], data["batch_size"], network, model, metrics
 
@@ -190,32 +194,30 @@ class Projection(Section):
 
     def seconds(self, run: Run) -> float | None:
         """Seconds that ``run`` takes on one GPU; None if it has no network, or one of a size that is not stated."""
-        model = run.inputs.get("model")
-        if run.stage == "prepare" or (run.stage == "evaluate" and not isinstance(model, Run)):
-            return None
-        macs = self.forward_macs(model if isinstance(model, Run) else run)
+        network = run.model if run.stage == "restore" else run if run.stage in TRAINED else None
+        macs = None if network is None else self.forward_macs(network)
         if macs is None:
             return None
-        if run.stage == "evaluate":  # the published number of images, which no finished run has counted yet
-            published: Any = LAYOUTS[run.config.data.layout].published
+        if run.stage == "restore":  # the published number of images, which no finished run has counted yet
+            published: Any = LAYOUTS[run.sections["data"].layout].published
             passes, pixels = int(published.get("test", 0)), prod(self.test_image)
         else:
-            data = run.config.data
+            data = run.sections["data"]
             # in stage 2 the blur encoder learns, and the frozen sharp encoder is its target
             cost = TRAINING_PASSES + (run.stage == "diffusion")
-            steps = sum(iterations for iterations, _ in getattr(run.config, run.stage).phases)
+            steps = sum(iterations for iterations, _ in run.sections[run.stage].phases)
             passes, pixels = cost * steps * data.batch_size, data.crop**2
         return passes * macs * pixels / SIDE**2 / self.macs_per_second
 
     def forward_macs(self, run: Run) -> float | None:
         """MACs of a forward pass of backbone, encoder or both on SIDE x SIDE; the estimators' are negligible."""
-        gmacs, backbone, latent = 0.0, run.config.backbone, run.config.latent
-        if "backbone" in run.reads:
+        gmacs = 0.0
+        if backbone := run.sections.get("backbone"):
             cost = self.backbones.get(backbone.name)
             if cost is None or (cost.width, cost.blocks) != (backbone.width, backbone.blocks):
                 return None
             gmacs += cost.gmacs
-        if "latent" in run.reads:
+        if latent := run.sections.get("latent"):
             if any(getattr(latent, key) != value for key, value in self.encoder.latent.items()):
                 return None
             gmacs += self.encoder.gmacs

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from blurdm.core.arms import ARMS
 from blurdm.core.config import Config, Count, Section
-from blurdm.core.config_io import section_keys
+from blurdm.core.config_io import RENAMED, section_keys
 from blurdm.core.errors import InputError
 from blurdm.core.registry import require
 
@@ -17,9 +16,6 @@ MEASURE = "measure"
 PRESET = "preset"
 SPECIAL = (MEASURE, PRESET)  # arms and axes may set these besides keys of a config
 REFERENCE = "from"
-
-ARM_STAGE = {name: arm.stage for name, arm in ARMS.items()}
-"""The arms that a row can measure -> the stage whose model restores; None: the blurred input itself."""
 
 
 class GridFile(Section):
@@ -38,6 +34,14 @@ class GridFile(Section):
     x: str | None = None
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     published_source: str | None = Field(default=None, min_length=1)
+
+    @field_validator("base", "axes", "arms", mode="before")
+    @classmethod
+    def _current_names(cls, settings: Any) -> Any:
+        """Replace keys by their current names if an earlier release had them elsewhere."""
+        if not isinstance(settings, dict):
+            return settings
+        return {RENAMED.get(key, key): cls._current_names(value) for key, value in settings.items()}
 
     @property
     def swept(self) -> str | None:

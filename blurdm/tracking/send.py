@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blurdm.core.arms import TRAINED
 from blurdm.core.errors import InputError
 from blurdm.core.key import flatten
 
@@ -109,7 +110,7 @@ def dataset_input(name: str, digest: str, stage: str) -> "DatasetInput":
 
     source = json.dumps({"digest": digest})
     dataset = Dataset(name, digest[:DIGEST_LENGTH], source_type="local", source=source)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "evaluation" if stage == "evaluate" else "training")])
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training" if stage in TRAINED else "evaluation")])
 
 
 def files_digest(files: Sequence[Path]) -> str:

@@ -103,7 +103,7 @@ class RayTune:
 
 def _asha(needed: list[Run]) -> ASHAScheduler | None:
     """A scheduler that stops a run whose validation PSNR is not among the best third at its step so far."""
-    sections = [run.config.joint for run in needed if run.stage == ASHA_STAGE]
+    sections = [run.sections[ASHA_STAGE] for run in needed if run.stage == ASHA_STAGE]
     if not sections:
         return None
     longest = max(section.iterations for section in sections)
