@@ -75,7 +75,7 @@ def time_lines(work: Estimate, runs: int, max_concurrent: int, device: str) -> l
 class SweepDisplay(Display):
     """Rows done and failed, the time left, and a bar for each running run. ``ahead``: the runs to compute.
 
-    ``rows`` maps the name of a row to the keys of its evaluate runs. ``expected``: seconds by run key, where known.
+    ``rows`` maps the name of a row to the keys of its measure runs. ``expected``: seconds by run key, where known.
     """
 
     def __init__(

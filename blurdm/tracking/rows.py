@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blurdm.core.arms import TRAINED
 from blurdm.core.key import flatten
 from blurdm.core.ledger import Ledger, Row, State, state
 from blurdm.core.store import finished
@@ -94,8 +95,11 @@ class RowView:
     def curve_points(self) -> list[Point]:
         """``val_psnr.seed0`` and ``loss.seed0``, ... of the last training run of each seed, finished or not."""
         points = []
-        for run in (run for run in self.row.runs if run.needs):
-            stage, key = run.needs[-1]
+        for run in self.row.runs:
+            training = [address for address in run.needs if address[0] in TRAINED]
+            if not training:
+                continue
+            stage, key = training[-1]
             history = curves(self.root / stage / key / "history.jsonl")
             for name in (name for name in CURVES if name in history):
                 points += [(f"{name}.seed{run.seed}", *point) for point in thin(history[name], MAX_POINTS)]

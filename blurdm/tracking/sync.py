@@ -87,7 +87,7 @@ def row_items(ledger: Ledger, root: Path, statistics: Statistics | None) -> list
 
 
 def stage_items(ledger: Ledger, root: Path) -> list[Item]:
-    """Every finished training and evaluate run, below its row, or below SHARED if several rows use it."""
+    """Every finished run of a row, below its row, or below SHARED if several rows use it."""
     users = Counter(address for row in ledger.rows for address in row.addresses)
     owner = {address: row.name for row in ledger.rows for address in row.addresses}
     items = []
