@@ -43,7 +43,7 @@ def edit(ledger: Path, **changes: Any) -> dict[str, Any]:
     return value
 
 
-def folder(ledger: Path, row: int, seed: int, stage: str = "evaluate") -> Path:
+def folder(ledger: Path, row: int, seed: int, stage: str = "measure") -> Path:
     """The folder of a run of row number ``row``."""
     run = json.loads(ledger.read_text())["rows"][row]["runs"][seed]
     key = dict(run["needs"]).get(stage, run["key"])
@@ -64,7 +64,7 @@ def _runs(root: Path, grid: str, steps: int, noise: str, seed: int) -> dict[str,
         "pretrain": f"p_{grid[-5:]}_{seed}",
         "diffusion": f"d_{mark}",
         "joint": f"j_{mark}",
-        "evaluate": f"e_{mark}",
+        "measure": f"e_{mark}",
     }
     sections: dict[str, Any] = {
         "seed": seed,
@@ -80,11 +80,11 @@ def _runs(root: Path, grid: str, steps: int, noise: str, seed: int) -> dict[str,
     scores = _scores(gain(steps, noise), seed)
     mean = float(np.mean([r[2] for r in scores]))
     result = {"metrics": {"blurdm.psnr": mean}, "protocol": "standard", "iterations": 200}
-    run = make_run(root, "evaluate", keys["evaluate"], {"sections": {"evaluate": {"noise_seed": 0}}}, [], result)
+    run = make_run(root, "measure", keys["measure"], {"sections": {"measure": {"noise_seed": 0}}}, [], result)
     lines = [f"{arm},{p},{i},{v - (arm != 'blurdm'):.4f},{v / 40:.5f}" for p, i, v in scores for arm in ARMS]
     (run / "per_image.csv").write_text("\n".join(["arm,scene,image,psnr,ssim", *lines]) + "\n")
     needs = [[stage, keys[stage]] for stage in ("pretrain", "diffusion", "joint")]
-    return {"seed": seed, "stage": "evaluate", "key": keys["evaluate"], "needs": needs}
+    return {"seed": seed, "stage": "measure", "key": keys["measure"], "needs": needs}
 
 
 def _line(stage: str, step: int, effect: float, seed: int) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def make_chain(root: Path, seeds: tuple[int, ...] = (0, 1), no_lpips: bool = Fal
         for model in ("baseline", "direct", "pretrain", "joint"):
             _train(root, model, seed)
             entries.append(_evaluate(root, model, seed, no_lpips, images))
-    pointer = root / "chain" / "evaluate.json"
+    pointer = root / "chain" / "measure.json"
     _write_json(pointer, {"runs": entries})
     return pointer
 
@@ -93,7 +93,7 @@ def _train(root: Path, model: str, seed: int) -> None:
 def _evaluate(root: Path, model: str, seed: int | None, no_lpips: bool, images: bool) -> dict[str, Any]:
     key = f"eval_{model}_{seed}"
     inputs = {"prepare": "p0"} | ({} if seed is None else {"model": f"{model}{seed}"})
-    config = {"sections": {"evaluate": {"metrics": METRICS, "noise_seed": 0}}, "inputs": inputs}
+    config = {"sections": {"measure": {"metrics": METRICS, "noise_seed": 0}}, "inputs": inputs}
     figures = {
         "parameters": 310_000,
         "macs": 2_500_000_000,
@@ -108,7 +108,7 @@ def _evaluate(root: Path, model: str, seed: int | None, no_lpips: bool, images: 
         "iterations": STEPS[model],
         "cost": {} if model == "none" else cost,
     }
-    folder = make_run(root, "evaluate", key, config, [], result)
+    folder = make_run(root, "measure", key, config, [], result)
     lines = ["arm,scene,image," + ",".join(METRICS)]
     for arm in ARMS_OF[model]:
         for p, photo in enumerate(PHOTOS):
@@ -122,7 +122,7 @@ def _evaluate(root: Path, model: str, seed: int | None, no_lpips: bool, images: 
     (folder / "per_image.csv").write_text("\n".join(lines) + "\n")
     if model == "joint":
         _trajectory(folder)
-    return {"stage": "evaluate", "key": key, "folder": f"runs/evaluate/{key}", "seed": seed, "model": model}
+    return {"stage": "measure", "key": key, "folder": f"runs/measure/{key}", "seed": seed, "model": model}
 
 
 def _trajectory(folder: Path) -> None:
@@ -164,7 +164,7 @@ def edit_json(path: Path, **changes: Any) -> None:
 
 def seal(root: Path) -> None:
     """Give every made-up evaluate run the result that its per-image rows have."""
-    for path in (root / "runs" / "evaluate").glob("*/per_image.csv"):
+    for path in (root / "runs" / "measure").glob("*/per_image.csv"):
         rows = pd.read_csv(path, dtype={"image": str}).drop(columns=["scene", "image"]).groupby("arm").mean()
         means = {f"{arm}.{metric}": float(rows.loc[arm, metric]) for arm in rows.index for metric in rows.columns}
         edit_json(path.parent / "result.json", metrics=means, per_image_sha256=file_digest(path))
