@@ -17,7 +17,7 @@ from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger
 from blurdm.core.store import finished, read_json
 
-MLFLOW_RUNS = "mlflow.json"  # below the run folders, by blurdm.tracking.sync: where each key was sent
+MLFLOW_RUNS = "mlflow.json"  # below the run folders, by blurdm.tracking.mirror: where each key was sent
 CHANGED = re.compile("[0-9a-f]{6}")  # what is put behind the name of a grid that was changed on the command line
 SEND = "not sent yet; send it with: blurdm track"
 

@@ -1,4 +1,4 @@
-"""How long tables, figures and the check of them take over many runs with made-up results, and how much memory.
+"""Time and memory that tables, figures and their verification take, over many runs with made-up results.
 
 Run from the repository: ``python benchmarks/analysis_speed.py [--runs 1000] [--images 1000]``
 """
@@ -39,8 +39,8 @@ METRICS = ("psnr", "ssim", "lpips")
 GRID = "made_up"
 
 
-class Made:
-    """Run folders as the stages write them, below ``root``/runs."""
+class FakeRuns:
+    """Writes run folders with made-up results below ``root``/runs, as the stages do."""
 
     def __init__(self, root: Path, images: int) -> None:
         self.root = root
@@ -54,18 +54,20 @@ class Made:
         folder = self._folder(stage, key, {"seed": seed, "backbone": {"name": "mimo_unet", "width": 12}}, {}, result)
         (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
 
-    def evaluate(self, key: str, arm: str, gain: float, seed: int | None, model: str | None) -> None:
+    def measure(self, key: str, arm: str, gain: float, seed: int | None, model: str | None) -> None:
         rng = np.random.default_rng([seed or 0, round(1e4 * (gain + 9))])
         psnr = self.base + gain + rng.normal(0, 0.3, len(self.base))
         values = np.stack([psnr, psnr / 40, 1 / psnr], axis=1)
-        inputs = {"prepare": "p"} | ({"model": model} if model else {})
+        restored = {"prepare": "p"} | ({"model": model} if model else {})
+        self._folder("restore", f"r_{key}", {}, restored, None)
         cost = {"parameters": 350_000, "macs": 2.5e9, "seconds_per_image": 0.1, "side": 256}
         lines = [
             f"{arm},{s},{i},{a!r},{b!r},{c!r}" for (s, i), (a, b, c) in zip(self.names, values.tolist(), strict=True)
         ]
         means = {f"{arm}.{name}": mean for name, mean in zip(METRICS, values.mean(axis=0).tolist(), strict=True)}
         result = {"metrics": means, "iterations": 2000, "cost": {arm: cost} if model else {}}
-        folder = self._folder("evaluate", key, {"data": {"layout": "gopro"}}, inputs, None)
+        inputs = {"prepare": "p", "restore": f"r_{key}"}
+        folder = self._folder("measure", key, {"data": {"layout": "gopro"}}, inputs, None)
         (folder / "per_image.csv").write_text("\n".join([",".join(["arm,scene,image", *METRICS]), *lines]) + "\n")
         _write(folder / "result.json", result | {"per_image_sha256": file_digest(folder / "per_image.csv")})
 
@@ -73,39 +75,39 @@ class Made:
         self, stage: str, key: str, sections: dict[str, Any], inputs: dict[str, str], result: dict[str, Any] | None
     ) -> Path:
         folder = self.root / "runs" / stage / key
-        _write(folder / "config.json", {"stage": stage, "version": 1, "sections": sections, "inputs": inputs})
+        _write(folder / "config.json", {"stage": stage, "code": "", "sections": sections, "inputs": inputs})
         _write(folder / "provenance.json", {"git_revision": "0" * 40, "data_digest": "d" * 64, "threads": 1})
         if result is not None:
             _write(folder / "result.json", result)
         return folder
 
     def chain(self) -> int:
-        """A chain of three seeds; returns how many evaluate runs it has."""
-        self.evaluate("e_none", "blurred", -2.0, None, None)
+        """Write a chain of three seeds; returns its number of measure runs."""
+        self.measure("e_none", "blurred", -2.0, None, None)
         entries: list[dict[str, Any]] = [
-            {"key": "e_none", "folder": "runs/evaluate/e_none", "seed": None, "model": "none"}
+            {"key": "e_none", "folder": "runs/measure/e_none", "seed": None, "model": "none"}
         ]
         for number, (stage, arm) in enumerate(MODELS.items()):
             for seed in SEEDS:
                 key = f"e_{stage}_{seed}"
                 self.train(stage, f"{stage}_{seed}", seed)
-                self.evaluate(key, arm, 0.1 * number, seed, f"{stage}_{seed}")
-                entries.append({"key": key, "folder": f"runs/evaluate/{key}", "seed": seed, "model": stage})
-        _write(self.root / "chain" / "evaluate.json", {"runs": entries})
+                self.measure(key, arm, 0.1 * number, seed, f"{stage}_{seed}")
+                entries.append({"key": key, "folder": f"runs/measure/{key}", "seed": seed, "model": stage})
+        _write(self.root / "chain" / "measure.json", {"runs": entries})
         return len(entries)
 
     def grid(self, runs: int) -> None:
-        """A grid of as many rows of three seeds as make up ``runs`` evaluate runs."""
+        """Write a grid with rows of three seeds and ``runs`` measure runs in all."""
         rows = []
         for number in range(runs // len(SEEDS)):
-            told = []
+            entries = []
             for seed in SEEDS:
                 key, model = f"g_{number}_{seed}", f"j_{number}_{seed}"
                 self.train("joint", model, seed)
-                self.evaluate(key, "blurdm", 0.001 * number, seed, model)
-                told.append({"seed": seed, "stage": "evaluate", "key": key, "needs": [["joint", model]]})
+                self.measure(key, "blurdm", 0.001 * number, seed, model)
+                entries.append({"seed": seed, "stage": "measure", "key": key, "needs": [["joint", model]]})
             row = {"name": f"row {number}", "series": "", "values": {"diffusion.steps": number}, "arm": "blurdm"}
-            rows.append(row | {"published": {}, "runs": told})
+            rows.append(row | {"published": {}, "runs": entries})
         ledger: dict[str, Any] = {"grid": GRID, "question": "How fast?", "preset": "demo", "overrides": []}
         ledger |= {"seeds": list(SEEDS), "baseline": "row 0", "x": "diffusion.steps", "published_source": None}
         _write(self.root / "runs" / "sweeps" / f"{GRID}.json", ledger | {"rows": rows, "stopped": []})
@@ -116,8 +118,8 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value))
 
 
-class Watch:
-    """Seconds of every step: on the clock, and of this process on a core."""
+class StepTimer:
+    """Seconds of each step: on the clock, and of CPU time."""
 
     def __init__(self) -> None:
         self.steps: dict[str, tuple[float, float]] = {}
@@ -130,43 +132,43 @@ class Watch:
 
 
 def measure(root: Path) -> dict[str, tuple[float, float]]:
-    """Seconds of every step of the report over the runs below ``root``."""
-    watch, reports = Watch(), root / "reports"
-    sources = Sources(root / "chain" / "evaluate.json", root / "runs")
-    with watch.step("read the chain's rows"):
+    """Seconds of each step of the report over the runs below ``root``."""
+    timer, reports = StepTimer(), root / "reports"
+    sources = Sources(root / "chain" / "measure.json", root / "runs")
+    with timer.step("read the chain's rows"):
         rows, costs = sources.chain
-    with watch.step("read the grid's rows"):
+    with timer.step("read the grid's rows"):
         results = sources.grid(GRID)
     tables = []
     for name, make in builders(read_artefacts(), sources).items():
-        with watch.step(f"table {name}"):
+        with timer.step(f"table {name}"):
             tables.append(make())
-    with watch.step("write all tables, five formats"):
+    with timer.step("write all tables, five formats"):
         for table in tables:
             write_table(table, reports / "tables")
-    with watch.step("figures of the chain"):
+    with timer.step("figures of the chain"):
         differences = difference_numbers(rows, sources.resamples)
         inputs = Inputs(sources.pointer, rows, costs, collect_curves(sources.pointer), differences)
         draw_all(read_artefacts().figures, inputs, reports / "figures")
-    with watch.step("figure of the grid"), styled():
+    with timer.step("figure of the grid"), styled():
         save(grid_plot(numbers_of(sources, GRID), results.ledger), reports / "figures" / GRID)
-    clock, core = zip(*watch.steps.values(), strict=True)
-    watch.steps["tables and figures together"] = sum(clock), sum(core)
-    with watch.step("verify"):
+    clock, core = zip(*timer.steps.values(), strict=True)
+    timer.steps["tables and figures together"] = sum(clock), sum(core)
+    with timer.step("verify"):
         problems, _ = verify(reports, Sources(sources.pointer, sources.runs), root / "params.yaml")
     if problems:
         raise SystemExit("\n".join(problems))
-    return watch.steps
+    return timer.steps
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000, help="evaluate runs")
+    parser.add_argument("--runs", type=int, default=1000, help="measure runs")
     parser.add_argument("--images", type=int, default=1000, help="test images, ten of each photo")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        made = Made(Path(folder), options.images)
-        made.grid(options.runs - made.chain())
+        fake = FakeRuns(Path(folder), options.images)
+        fake.grid(options.runs - fake.chain())
         steps = measure(Path(folder))
     view = Table(title=f"{options.runs:,} runs x {options.images:,} images")
     view.add_column("step")

@@ -159,8 +159,8 @@ def track(parsed: argparse.Namespace) -> int:
 
 
 def register(parsed: argparse.Namespace) -> int:
+    from blurdm.tracking.client import default_uri
     from blurdm.tracking.register import register
-    from blurdm.tracking.sync import default_uri
 
     uri = default_uri(Path.cwd())
     address = register(parsed.run, uri, parsed.name, parsed.experiment, Path.cwd())

@@ -29,9 +29,9 @@ from blurdm.stages.pool import use_devices
 from blurdm.stages.run import run_stage
 from blurdm.training.distributed import BatchPart, share_batch_statistics
 from blurdm.training.launch import run_distributed
+from experiments.executors import check_options
+from experiments.executors import ranks as ranks_of
 from experiments.sweep import parser
-from experiments.where import check_options
-from experiments.where import ranks as ranks_of
 from tests.support.processes import descendants
 from tests.support.tiny import REPOSITORY, tiny_config, write_tiny_config
 
