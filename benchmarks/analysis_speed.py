@@ -21,15 +21,13 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a script
 
 from analysis.artefacts import builders, read_artefacts
-from analysis.draw import draw_all
+from analysis.drawing import Inputs, draw_all, save, styled
 from analysis.formats import write_table
-from analysis.grid_plots import grid_plot
-from analysis.grid_tables import numbers_of
-from analysis.inputs import Inputs
+from analysis.grid_plot import grid_plot
 from analysis.load import collect_curves
 from analysis.sources import Sources
-from analysis.style import save, styled
-from analysis.tables import difference_numbers
+from analysis.tables.chain import difference_numbers
+from analysis.tables.grid import numbers_of
 from analysis.verify import verify
 from blurdm.core.store import file_digest
 

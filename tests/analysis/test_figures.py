@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.artefacts import read_artefacts
-from analysis.draw import INDEX, draw_all
+from analysis.drawing import INDEX, Inputs, Missing, draw_all, save, styled
 from analysis.figures.failures import build as failures
 from analysis.figures.quality_cost import front, measured
 from analysis.figures.restorations import build as pictures
@@ -19,12 +19,10 @@ from analysis.figures.schedules import build as schedules
 from analysis.figures.trajectory import build as trajectory
 from analysis.figures.trajectory import project
 from analysis.figures.trajectory import read as read_trajectory
-from analysis.inputs import Inputs, Missing
 from analysis.load import collect, collect_curves
 from analysis.pictures import COLUMNS, Pictured, first_of_each, pictured, worst_crop
 from analysis.stats import Resamples
-from analysis.style import save, styled
-from analysis.tables import difference_numbers
+from analysis.tables.chain import difference_numbers
 from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module, module_names
 from tests.support.fake_runs import PHOTOS, make_chain

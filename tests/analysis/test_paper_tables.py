@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.budget_table import budget_table
-from analysis.paper_tables import cost_table, other_table, paper_table
 from analysis.sources import Sources
-from analysis.table import Row, Table
+from analysis.tables.budget import budget_table
+from analysis.tables.cost import cost_table
+from analysis.tables.paper import other_table, paper_table
+from analysis.tables.table import Row, Table
 from blurdm.core.errors import InputError
 from tests.support.fake_runs import edit_json, make_chain
 

@@ -13,7 +13,7 @@ from analysis.artefacts import builders, read_artefacts
 from analysis.formats import FORMATS, as_latex, write_table
 from analysis.sources import Sources
 from analysis.stats import Interval
-from analysis.table import Cell, Column, Row, Table, finish, interval_cell, published_cell, read_table
+from analysis.tables.table import Cell, Column, Row, Table, finish, interval_cell, published_cell, read_table
 from analysis.terminal import show
 from blurdm.core.errors import InputError
 from tests.support.fake_grid import make_grid

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.build import build_tables
 from analysis.sources import Sources
-from analysis.table import read_table
+from analysis.tables.table import read_table
 from analysis.trace import main as trace_main
 from analysis.trace import sweep_command, trace
 from analysis.verify import main as verify_main
