@@ -12,9 +12,10 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.load import evaluate_runs
+from analysis.load import measure_runs
 from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module
+from blurdm.core.runs import restore_folder
 from blurdm.core.store import write_bytes
 
 PACKAGE = "analysis.figures"
@@ -48,12 +49,16 @@ class Inputs:
         return int(seeds.min()) if len(seeds) else None
 
     def evaluated(self, model: str | None = None) -> list[Path]:
-        """The evaluate runs of the first seed and those without seed; only those of the stage ``model`` if given."""
+        """The measure runs of the first seed and those without seed; only those of the stage ``model`` if given."""
         return [
             folder
-            for entry, folder in evaluate_runs(self.pointer)
+            for entry, folder in measure_runs(self.pointer)
             if entry["seed"] in (None, self.first_seed) and model in (None, entry["model"])
         ]
+
+    def restored(self, model: str | None = None) -> list[Path]:
+        """The restore runs that these measured."""
+        return [restore_folder(folder) for folder in self.evaluated(model)]
 
     @cached_property
     def first(self) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def _write_grid(path: Path, results: Path, folder: Path) -> None:
     from analysis.grid_plot import grid_plot
 
     root = runs_root(path)
-    sources = Sources(root.parent / "chain" / "evaluate.json", root)
+    sources = Sources(root.parent / "chain" / "measure.json", root)
     grid = collect_grid(path)
     numbers = grid_numbers(grid, sources.resamples)
     table = table_of(grid.ledger.grid, grid.ledger.question, grid, numbers, sources)

@@ -14,6 +14,7 @@ import pandas as pd
 from blurdm.core.arms import MODELS, arm_of
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger, State, read_ledger, runs_root, state
+from blurdm.core.runs import restoring_model
 from blurdm.core.store import finished, read_json, write_bytes
 
 ID_COLUMNS = ["arm", "seed", "scene", "image"]
@@ -25,7 +26,7 @@ NOT_STATED = "standard"  # the metric protocol of results from before protocols 
 
 @dataclass(frozen=True)
 class RunResults:
-    """A finished evaluate run: ``rows`` (arm, scene, image, metrics), ``origin`` (values common to all rows), cost
+    """A finished measure run: ``rows`` (arm, scene, image, metrics), ``origin`` (values common to all rows), cost
     figures by arm, and the layout of its test set.
     """
 
@@ -67,7 +68,7 @@ def collect(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     InputError names a run that is missing or unfinished, a duplicate row, or runs that saw different data.
     """
-    runs = [read_run(entry, folder) for entry, folder in evaluate_runs(pointer)]
+    runs = [read_run(entry, folder) for entry, folder in measure_runs(pointer)]
     rows = with_origins([(run.rows, run.origin) for run in runs])
     duplicates = rows[rows.duplicated(ID_COLUMNS)]
     if len(duplicates):
@@ -138,10 +139,9 @@ def states(ledger: Ledger, root: Path) -> dict[str, State]:
 def collect_curves(pointer: Path) -> pd.DataFrame:
     """CURVE_COLUMNS of every training run behind the pointer; a step is an optimisation step on images."""
     parts = []
-    for entry, folder in evaluate_runs(pointer):
+    for entry, folder in measure_runs(pointer):
         if entry["model"] in MODELS:
-            key = read_json(folder / "config.json")["inputs"].get("model")
-            curve = _training_curve(folder.parent.parent / str(entry["model"]) / str(key))
+            curve = _training_curve(restoring_model(folder) or folder)
             parts.append(curve.assign(arm=arm_of(entry["model"]), seed=entry["seed"]))
     if not parts:
         return pd.DataFrame(columns=CURVE_COLUMNS)
@@ -169,7 +169,7 @@ def _training_curve(folder: Path) -> pd.DataFrame:
     return history[history["step"] > 0]
 
 
-def evaluate_runs(pointer: Path) -> list[tuple[dict[str, Any], Path]]:
+def measure_runs(pointer: Path) -> list[tuple[dict[str, Any], Path]]:
     """(entry, run folder) per entry of the pointer; folders are relative to the parent of the pointer's folder."""
     entries = read_json(pointer).get("runs")
     if not isinstance(entries, list) or not entries:
@@ -179,7 +179,7 @@ def evaluate_runs(pointer: Path) -> list[tuple[dict[str, Any], Path]]:
 
 
 def read_run(entry: Mapping[str, Any], folder: Path) -> RunResults:
-    """A finished evaluate run, with seed and key from ``entry``; InputError if it is missing or unfinished."""
+    """A finished measure run, with seed and key from ``entry``; InputError if it is missing or unfinished."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run; make it before its results are collected")
     result = finished(folder)
@@ -200,7 +200,7 @@ def read_run(entry: Mapping[str, Any], folder: Path) -> RunResults:
 
 
 def layout_tested(folder: Path) -> str:
-    """The layout of the data set whose test pairs the evaluate run in ``folder`` measured."""
+    """The layout of the data set whose test pairs the measure run in ``folder`` measured."""
     return str(read_json(folder / "config.json").get("sections", {}).get("data", {}).get("layout", "unknown"))
 
 

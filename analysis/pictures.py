@@ -1,4 +1,4 @@
-"""Images kept by evaluate runs: find, read, compare, and draw them with an enlarged crop."""
+"""Images kept by restore runs: find, read, compare, and draw them with an enlarged crop."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Pictured:
 def first_of_each(rows: pd.DataFrame, folders: list[Path], most: int) -> list[Pictured]:
     """The first kept image of each of the first ``most`` photos, chosen by rule; empty if no run kept all columns.
 
-    ``folders`` are evaluate runs, each with ``images/<column>/<scene>/<image>.png``; ``rows`` are those of one seed.
+    ``folders`` are restore runs, each with ``images/<column>/<scene>/<image>.png``; ``rows`` are those of one seed.
     """
     chosen = []
     for scene, scene_rows in rows.groupby("scene", sort=True, observed=True):

@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.load import GridResults, collect, collect_grid, evaluate_runs
+from analysis.load import GridResults, collect, collect_grid, measure_runs
 from analysis.published import Published, read_published
 from analysis.stats import NO_SCENE, Resamples
 from blurdm.core.arms import STAGES
 from blurdm.core.errors import InputError
+from blurdm.core.runs import restore_folder
 from blurdm.core.store import read_json
 
 BOOTSTRAP_SEED = 0  # the intervals are part of the report, so the same results give the same digits
@@ -53,15 +54,17 @@ class Sources:
 
     @cached_property
     def _chain_folders(self) -> dict[str, Path]:
-        runs = evaluate_runs(self.pointer) if self.pointer.is_file() else []
+        runs = measure_runs(self.pointer) if self.pointer.is_file() else []
         return {str(entry["key"]): folder for entry, folder in runs}
 
     def folder(self, key: str) -> Path:
-        """The folder of evaluate run ``key``, whether it exists or not."""
-        return self._chain_folders.get(key, self.runs / "evaluate" / key)
+        """The folder of measure run ``key``, whether it exists or not."""
+        return self._chain_folders.get(key, self.runs / "measure" / key)
 
     def inputs(self, folder: Path) -> dict[str, Path]:
-        """Folders of the input runs of the run in ``folder`` that still exist, by input name."""
+        """Folders of the input runs that still exist, by input name; for a measure run, the inputs of its restore run."""
+        if folder.parent.name == "measure":
+            folder = restore_folder(folder)
         folders: dict[str, Path] = {}
         for name, key in read_json(folder / "config.json").get("inputs", {}).items():
             stage = "*" if name == "model" else name
@@ -71,7 +74,7 @@ class Sources:
         return folders
 
     def model(self, key: str) -> Path | None:
-        """The training run that evaluate run ``key`` measured, if it still exists."""
+        """The training run that measure run ``key`` measured, if it still exists."""
         return self.inputs(self.folder(key)).get("model")
 
     def section(self, folder: Path, name: str) -> dict[str, Any]:

@@ -66,5 +66,5 @@ def command(
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add --pointer and --runs: the chain and the run folders."""
-    parser.add_argument("--pointer", type=Path, default=Path("chain/evaluate.json"), help="the chain's evaluate runs")
+    parser.add_argument("--pointer", type=Path, default=Path("chain/measure.json"), help="the chain's measure runs")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="all run folders, and the ledgers of sweeps")

@@ -23,7 +23,7 @@ SEND = "not sent yet; send it with: blurdm track"
 
 @dataclass(frozen=True)
 class Origin:
-    """One evaluate run behind a number; ``made_from``: the folders of its training runs, inputs first."""
+    """One measure run behind a number; ``made_from``: the folders of its training runs, inputs first."""
 
     key: str
     folder: Path

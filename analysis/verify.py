@@ -13,7 +13,7 @@ from typing import Any
 
 from analysis.artefacts import builders, read_artefacts
 from analysis.formats import FORMATS
-from analysis.load import evaluate_runs
+from analysis.load import measure_runs
 from analysis.sources import SHORT, Sources
 from analysis.tables.table import Table, read_table
 from analysis.terminal import add_sources
@@ -133,7 +133,7 @@ def data_problems(sources: Sources, config: Path) -> tuple[list[str], list[str]]
 def _prepared(sources: Sources, config: Path) -> Iterator[tuple[Path, str, Callable[[], Path]]]:
     """(folder of a prepare run, its user, function that returns its data folder or raises InputError)."""
     if sources.pointer.is_file():
-        for folder in {_prepare_run(folder) for _, folder in evaluate_runs(sources.pointer)} - {None}:
+        for folder in {_prepare_run(folder) for _, folder in measure_runs(sources.pointer)} - {None}:
             yield folder, "the chain", partial(_data_root, config)  # type: ignore[misc]
     for name, path in sources.ledgers.items():
         ledger = read_ledger(path)
@@ -152,7 +152,7 @@ def _data_root(config: Path, overrides: tuple[str, ...] = ()) -> Path:
 
 
 def _prepare_run(folder: Path) -> Path | None:
-    """The prepare run that an evaluate run used, if both exist."""
+    """The prepare run that a measure run used, if both exist."""
     config = folder / "config.json"
     key = read_json(config).get("inputs", {}).get("prepare") if config.is_file() else None
     prepared = folder.parent.parent / "prepare" / str(key)

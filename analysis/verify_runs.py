@@ -1,6 +1,5 @@
 """Checks of the runs behind stored tables: present, unchanged, of the same data and protocol, each counted once."""
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from analysis.load import NOT_STATED
 from analysis.sources import SHORT, Sources
 from analysis.tables.table import Table
 from blurdm.core.errors import InputError
-from blurdm.core.key import canonical_json
-from blurdm.core.runs import KEY_LENGTH
+from blurdm.core.key import KEY_LENGTH, key_of
 from blurdm.core.store import file_digest, finished, read_json
 
 NEAR = 1e-9
@@ -24,8 +22,8 @@ REAL_KEY = re.compile(f"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
 @dataclass(frozen=True)
-class EvaluateRun:
-    """The present state of an evaluate run."""
+class MeasureRun:
+    """The present state of a measure run."""
 
     key: str
     data: str
@@ -54,7 +52,7 @@ def run_problems(tables: Mapping[str, Table], sources: Sources) -> list[str]:
     return problems
 
 
-def _read_run(key: str, sources: Sources) -> EvaluateRun:
+def _read_run(key: str, sources: Sources) -> MeasureRun:
     folder = sources.folder(key)
     result, table = finished(folder), folder / "per_image.csv"
     if result is None:
@@ -63,7 +61,7 @@ def _read_run(key: str, sources: Sources) -> EvaluateRun:
     seed = read_json(model / "config.json").get("sections", {}).get("seed") if model else None
     if not table.is_file():
         raise InputError(f"{table} is missing")
-    return EvaluateRun(
+    return MeasureRun(
         key=key,
         data=str(read_json(folder / "provenance.json").get("data_digest")),
         protocol=str(result.get("protocol", NOT_STATED)),
@@ -87,7 +85,7 @@ def _changes(folder: Path) -> Iterator[str]:
         if stated is not None and not np.isclose(stated, mean, rtol=NEAR, atol=NEAR):
             yield f"the mean of {name} over {path} is {mean:.6g}, result.json says {stated:.6g}"
     config = read_json(folder / "config.json")
-    key = hashlib.sha256(canonical_json(config).encode()).hexdigest()[:KEY_LENGTH]
+    key = key_of(config)
     if REAL_KEY.fullmatch(folder.name) and key != folder.name:
         yield f"{folder / 'config.json'} was changed: its key would be {key}"
     prepared = folder.parent.parent / "prepare" / str(config.get("inputs", {}).get("prepare")) / "index.json"
@@ -96,7 +94,7 @@ def _changes(folder: Path) -> Iterator[str]:
         yield f"measured on data {str(data)[:SHORT]}, but {prepared} is of another version"
 
 
-def _mixed(table: Table, runs: Mapping[str, EvaluateRun]) -> Iterator[str]:
+def _mixed(table: Table, runs: Mapping[str, MeasureRun]) -> Iterator[str]:
     """Runs of another protocol than the table's, and columns whose runs saw different data."""
     protocols = set(table.protocol.split(", "))
     data: dict[str, list[str]] = {}
@@ -114,7 +112,7 @@ def _mixed(table: Table, runs: Mapping[str, EvaluateRun]) -> Iterator[str]:
             yield f"column {column.id}: its runs saw different data ({listed}); {example}"
 
 
-def _counted_twice(table: Table, runs: Mapping[str, EvaluateRun]) -> Iterator[str]:
+def _counted_twice(table: Table, runs: Mapping[str, MeasureRun]) -> Iterator[str]:
     """Seeds that count twice in a mean: two runs of one seed, or the same rows under two seeds."""
     for row, column, cell in table.cells():
         if cell.n_seeds is None:

@@ -29,15 +29,15 @@ from analysis.sources import Sources
 from analysis.tables.chain import difference_numbers
 from analysis.tables.grid import numbers_of
 from analysis.verify import verify
+from blurdm.core.arms import ARMS, METHOD, MODELS, arm_of
 from blurdm.core.store import file_digest
 
 SEEDS = (0, 1, 2)
-MODELS = {"baseline": "baseline", "direct": "direct", "pretrain": "oracle", "joint": "blurdm"}
 METRICS = ("psnr", "ssim", "lpips")
 GRID = "made_up"
 
 
-class Made:
+class FakeRuns:
     """Run folders as the stages write them, below ``root``/runs."""
 
     def __init__(self, root: Path, images: int) -> None:
@@ -52,18 +52,21 @@ class Made:
         folder = self._folder(stage, key, {"seed": seed, "backbone": {"name": "mimo_unet", "width": 12}}, {}, result)
         (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
 
-    def evaluate(self, key: str, arm: str, gain: float, seed: int | None, model: str | None) -> None:
+    def measure(self, key: str, arm: str, gain: float, seed: int | None, model: str | None) -> None:
         rng = np.random.default_rng([seed or 0, round(1e4 * (gain + 9))])
         psnr = self.base + gain + rng.normal(0, 0.3, len(self.base))
         values = np.stack([psnr, psnr / 40, 1 / psnr], axis=1)
         inputs = {"prepare": "p"} | ({"model": model} if model else {})
+        self._folder("restore", f"r_{key}", {}, inputs, {"metrics": {}, "arms": [arm]})
         cost = {"parameters": 350_000, "macs": 2.5e9, "seconds_per_image": 0.1, "side": 256}
         lines = [
             f"{arm},{s},{i},{a!r},{b!r},{c!r}" for (s, i), (a, b, c) in zip(self.names, values.tolist(), strict=True)
         ]
         means = {f"{arm}.{name}": mean for name, mean in zip(METRICS, values.mean(axis=0).tolist(), strict=True)}
         result = {"metrics": means, "iterations": 2000, "cost": {arm: cost} if model else {}}
-        folder = self._folder("evaluate", key, {"data": {"layout": "gopro"}}, inputs, None)
+        folder = self._folder(
+            "measure", key, {"data": {"layout": "gopro"}}, {"prepare": "p", "restore": f"r_{key}"}, None
+        )
         (folder / "per_image.csv").write_text("\n".join([",".join(["arm,scene,image", *METRICS]), *lines]) + "\n")
         _write(folder / "result.json", result | {"per_image_sha256": file_digest(folder / "per_image.csv")})
 
@@ -78,32 +81,33 @@ class Made:
         return folder
 
     def chain(self) -> int:
-        """A chain of three seeds; returns how many evaluate runs it has."""
-        self.evaluate("e_none", "blurred", -2.0, None, None)
+        """A chain of three seeds; returns how many measure runs it has."""
+        self.measure("e_none", arm_of(None), -2.0, None, None)
         entries: list[dict[str, Any]] = [
-            {"key": "e_none", "folder": "runs/evaluate/e_none", "seed": None, "model": "none"}
+            {"key": "e_none", "folder": "runs/measure/e_none", "seed": None, "model": "none"}
         ]
-        for number, (stage, arm) in enumerate(MODELS.items()):
+        for number, stage in enumerate(MODELS):
             for seed in SEEDS:
                 key = f"e_{stage}_{seed}"
                 self.train(stage, f"{stage}_{seed}", seed)
-                self.evaluate(key, arm, 0.1 * number, seed, f"{stage}_{seed}")
-                entries.append({"key": key, "folder": f"runs/evaluate/{key}", "seed": seed, "model": stage})
-        _write(self.root / "chain" / "evaluate.json", {"runs": entries})
+                self.measure(key, arm_of(stage), 0.1 * number, seed, f"{stage}_{seed}")
+                entries.append({"key": key, "folder": f"runs/measure/{key}", "seed": seed, "model": stage})
+        _write(self.root / "chain" / "measure.json", {"runs": entries})
         return len(entries)
 
     def grid(self, runs: int) -> None:
-        """A grid of as many rows of three seeds as make up ``runs`` evaluate runs."""
+        """A grid of as many rows of three seeds as make up ``runs`` measure runs."""
         rows = []
         for number in range(runs // len(SEEDS)):
-            told = []
+            row_runs = []
             for seed in SEEDS:
                 key, model = f"g_{number}_{seed}", f"j_{number}_{seed}"
-                self.train("joint", model, seed)
-                self.evaluate(key, "blurdm", 0.001 * number, seed, model)
-                told.append({"seed": seed, "stage": "evaluate", "key": key, "needs": [["joint", model]]})
-            row = {"name": f"row {number}", "series": "", "values": {"diffusion.steps": number}, "arm": "blurdm"}
-            rows.append(row | {"published": {}, "runs": told})
+                self.train(str(ARMS[METHOD].stage), model, seed)
+                self.measure(key, METHOD, 0.001 * number, seed, model)
+                needs = [[ARMS[METHOD].stage, model], ["restore", f"r_{key}"]]
+                row_runs.append({"seed": seed, "stage": "measure", "key": key, "needs": needs})
+            row = {"name": f"row {number}", "series": "", "values": {"diffusion.steps": number}, "arm": METHOD}
+            rows.append(row | {"published": {}, "runs": row_runs})
         ledger: dict[str, Any] = {"grid": GRID, "question": "How fast?", "preset": "demo", "overrides": []}
         ledger |= {"seeds": list(SEEDS), "baseline": "row 0", "x": "diffusion.steps", "published_source": None}
         _write(self.root / "runs" / "sweeps" / f"{GRID}.json", ledger | {"rows": rows, "stopped": []})
@@ -114,7 +118,7 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value))
 
 
-class Watch:
+class Stopwatch:
     """Seconds of every step: on the clock, and of this process on a core."""
 
     def __init__(self) -> None:
@@ -129,8 +133,8 @@ class Watch:
 
 def measure(root: Path) -> dict[str, tuple[float, float]]:
     """Seconds of every step of the report over the runs below ``root``."""
-    watch, reports = Watch(), root / "reports"
-    sources = Sources(root / "chain" / "evaluate.json", root / "runs")
+    watch, reports = Stopwatch(), root / "reports"
+    sources = Sources(root / "chain" / "measure.json", root / "runs")
     with watch.step("read the chain's rows"):
         rows, costs = sources.chain
     with watch.step("read the grid's rows"):
@@ -159,12 +163,12 @@ def measure(root: Path) -> dict[str, tuple[float, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000, help="evaluate runs")
+    parser.add_argument("--runs", type=int, default=1000, help="measure runs")
     parser.add_argument("--images", type=int, default=1000, help="test images, ten of each photo")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        made = Made(Path(folder), options.images)
-        made.grid(options.runs - made.chain())
+        runs = FakeRuns(Path(folder), options.images)
+        runs.grid(options.runs - runs.chain())
         steps = measure(Path(folder))
     view = Table(title=f"{options.runs:,} runs x {options.images:,} images")
     view.add_column("step")

@@ -8,10 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from blurdm.core.arms import STAGES
 from blurdm.core.errors import InputError
-from blurdm.core.runs import Run
+from blurdm.core.runs import Run, model_folder, restoring_model
 from blurdm.core.store import read_json
-from blurdm.stages.plan import MODELS, STAGES
+from blurdm.stages.plan import ON_TEST_PAIRS
 from experiments.grid import Sweep, finished_keys
 from experiments.projection import projected_seconds
 
@@ -95,12 +96,12 @@ def expected_seconds(runs: Iterable[Run], root: Path, speeds: Speeds) -> dict[st
     pairs = cache(lambda key: _pairs(root, key))
     expected: dict[str, float] = {}
     for run in runs:
-        model = run.inputs.get("model")
-        reads = {*run.reads, *(model.reads if isinstance(model, Run) else ())} - {"seed"}
-        sections = {name: vars(getattr(run.config, name)) for name in reads}
+        model = run.model
+        values = {**(model.sections if model else {}), **run.sections}
+        sections = {name: vars(value) for name, value in values.items() if name != "seed"}
         prepared = run.inputs.get("prepare")
         units = _units(run.stage, sections, pairs(prepared.key if isinstance(prepared, Run) else run.key))
-        size = _size(sections, model.stage if isinstance(model, Run) else None)
+        size = _size(sections, model.stage if model else None)
         speed = typical(run.stage, size, run.key in published)
         if units is not None and speed is not None:
             expected[run.key] = units * speed
@@ -121,17 +122,21 @@ def _measured(root: Path, stage: str, folder: Path, device: str) -> tuple[int | 
         raise LookupError(device)
     config = read_json(folder / "config.json")
     sections: dict[str, Any] = config["sections"]
-    key, model = config["inputs"].get("model"), None
-    if key is not None:
-        model = next((name for name in MODELS if (root / name / key).is_dir()), "")
-        sections = read_json(root / model / key / "config.json")["sections"] | sections
+    network = restoring_model(folder) if stage == "measure" else None
+    if stage == "restore" and "model" in config["inputs"]:
+        network = model_folder(root, config["inputs"]["model"])
+    if network is not None:
+        sections = read_json(network / "config.json")["sections"] | sections
+    model = network.parent.name if network else None
     return _units(stage, sections, _pairs(root, config["inputs"].get("prepare", folder.name))), _size(sections, model)
 
 
 def _units(stage: str, sections: Sections, pairs: Mapping[str, int] | None) -> int | None:
     """Pairs that ``stage`` looks at, or optimisation steps that it takes; None if the pairs were not counted yet."""
-    if stage in ("prepare", "evaluate"):
-        return None if pairs is None else pairs["test_pairs"] if stage == "evaluate" else sum(pairs.values())
+    if stage == "prepare":
+        return None if pairs is None else sum(pairs.values())
+    if stage in ON_TEST_PAIRS:
+        return None if pairs is None else pairs["test_pairs"]
     iterations = sections[stage]["iterations"]
     steps = iterations if isinstance(iterations, int) else sum(iterations)
     return int(steps + sections[stage].get("warmup_iterations", 0))
@@ -139,7 +144,7 @@ def _units(stage: str, sections: Sections, pairs: Mapping[str, int] | None) -> i
 
 def _size(sections: Sections, model: str | None) -> Size:
     data, backbone = sections["data"], sections.get("backbone", {})
-    metrics = tuple(sections["evaluate"]["metrics"]) if "evaluate" in sections else None
+    metrics = tuple(sections["measure"]["metrics"]) if "measure" in sections else None
     network = tuple(backbone.get(key) for key in ("name", "width", "blocks"))
     return data["crop"], data["batch_size"], network, model, metrics
 

@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from blurdm.core.arms import ARMS, METHOD, TRAINED
 from blurdm.core.config import Config
 from blurdm.core.config_io import apply_override, read_yaml, validate, validate_as
 from blurdm.core.errors import InputError
@@ -18,7 +19,7 @@ from blurdm.core.registry import require
 from blurdm.core.runs import Run
 from blurdm.metrics.protocols import METRICS
 from blurdm.stages.plan import Planner, sections_read, stages_of
-from experiments.grid_file import MEASURE, MEASURES, PRESET, Choice, GridFile, check_keys, choices, require_read
+from experiments.grid_file import MEASURE, PRESET, Choice, GridFile, check_keys, choices, require_read
 from experiments.variants import Shared, Variants
 
 HERE = Path(__file__).parent
@@ -171,7 +172,7 @@ def _rows(file: GridFile, bases: _Bases) -> list[Row]:
         if row.name in rows:
             raise InputError(f"row '{row.name}': two rows have this name; give the values of an axis labels")
         rows[row.name] = row
-        reads = sections_read(row.config, "evaluate", MEASURES[row.arm])
+        reads = sections_read(row.config, "measure", ARMS[row.arm].stage)
         for choice in combination:
             choice.read.update(reads)
         read.update(reads)
@@ -191,11 +192,11 @@ def _row(file: GridFile, combination: Sequence[Choice], variants: Variants) -> R
     name = ", ".join(choice.label for choice in combination)
     settings = {key: value for choice in combination for key, value in choice.resolved(variants.base).items()}
     settings.pop(PRESET, None)
-    arm = settings.pop(MEASURE, "blurdm")
-    require(f"row '{name}': {MEASURE}:", arm, MEASURES)
+    arm = settings.pop(MEASURE, METHOD)
+    require(f"row '{name}': {MEASURE}:", arm, ARMS)
     config = variants.config(settings, f"row '{name}'")
-    if arm.endswith("_foreign") and not config.evaluate.foreign:
-        raise InputError(f"row '{name}': {MEASURE}: {arm} needs evaluate.foreign: true")
+    if ARMS[arm].latent == "foreign" and not config.restore.foreign:
+        raise InputError(f"row '{name}': {MEASURE}: {arm} needs restore.foreign: true")
     if file.swept is not None:
         section, _, key = file.swept.partition(".")
         value = getattr(getattr(config, section), key)
@@ -242,7 +243,7 @@ class Sweep:
     @cached_property
     def unshared(self) -> int:
         """How many runs there would be if every cell computed its own: its stages, summed over the cells."""
-        return sum(len(stages_of(c.row.config, "evaluate", MEASURES[c.row.arm])) for c in self.cells)
+        return sum(len(stages_of(c.row.config, "measure", ARMS[c.row.arm].stage)) for c in self.cells)
 
     @property
     def per_stage(self) -> dict[str, int]:
@@ -254,7 +255,7 @@ class Sweep:
         grid = self.grid
         runs: dict[str, list[dict[str, Any]]] = {row.name: [] for row in grid.rows}
         for cell in self.cells:
-            needs = [[run.stage, run.key] for run in cell.run.chain() if run.stage not in ("prepare", "evaluate")]
+            needs = [[run.stage, run.key] for run in cell.run.chain() if run.stage in TRAINED]
             told = {"seed": cell.seed, "stage": cell.run.stage, "key": cell.run.key, "needs": needs}
             runs[cell.row.name].append(told)
         rows = [
@@ -270,7 +271,7 @@ class Sweep:
         ]
         about = {"grid": grid.name, "question": grid.question, "preset": grid.preset, "baseline": grid.baseline}
         lists = {"overrides": list(grid.overrides), "seeds": list(grid.seeds), "rows": rows, "stopped": []}
-        data = {run.key: run.config.data.root for run in self.runs if run.stage == "prepare"}
+        data = {run.key: run.sections["data"].root for run in self.runs if run.stage == "prepare"}
         return {**about, **lists, "x": grid.x, "published_source": grid.published_source, "data": data}
 
 
@@ -282,9 +283,9 @@ def expand(grid: Grid, cache: Path | None = None, provisional: bool = False) -> 
     planner = Planner(cache, provisional)
     cells = []
     for row in grid.rows:
-        model = MEASURES[row.arm]
+        model = ARMS[row.arm].stage
         for seed in (None,) if model is None else grid.seeds:
-            cells.append(Cell(row, seed, planner.plan(row.config, "evaluate", seed, model)))
+            cells.append(Cell(row, seed, planner.plan(row.config, "measure", seed, model)))
     return Sweep(grid, tuple(cells), tuple(planner.missing))
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from blurdm.core.config import Config, Count, Section
-from blurdm.core.config_io import section_keys
+from blurdm.core.config_io import RENAMED, section_keys
 from blurdm.core.errors import InputError
 from blurdm.core.registry import require
 
@@ -16,17 +16,6 @@ MEASURE = "measure"
 PRESET = "preset"
 SPECIAL = (MEASURE, PRESET)  # what arms and axes may set that is no key of a config
 REFERENCE = "from"
-
-# What a row can measure, and the model that restores for it; None: the blurred input itself.
-MEASURES: dict[str, str | None] = {
-    "blurred": None,
-    "baseline": "baseline",
-    "direct": "direct",
-    "oracle": "pretrain",
-    "oracle_foreign": "pretrain",
-    "blurdm": "joint",
-    "blurdm_foreign": "joint",
-}
 
 
 class GridFile(Section):
@@ -45,6 +34,14 @@ class GridFile(Section):
     x: str | None = None
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     published_source: str | None = Field(default=None, min_length=1)
+
+    @field_validator("base", "axes", "arms", mode="before")
+    @classmethod
+    def _current_names(cls, settings: Any) -> Any:
+        """Keys that an earlier release had elsewhere keep working."""
+        if not isinstance(settings, dict):
+            return settings
+        return {RENAMED.get(key, key): cls._current_names(value) for key, value in settings.items()}
 
     @property
     def swept(self) -> str | None:

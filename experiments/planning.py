@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from blurdm.core.arms import METHOD
 from blurdm.stages.plan import unmeasurable
 from experiments.display import minutes
 from experiments.estimate import CPU, Estimate, estimate, expected_seconds, measured
@@ -21,7 +22,7 @@ def print_plan(sweep: Sweep, root: Path, side_by_side: int, console: Console, de
     seeds = ", ".join(map(str, grid.seeds))
     console.print(f"{len(grid.rows)} rows with seeds {seeds}; preset {escape(grid.preset)}", highlight=False)
     for row in grid.rows[:SHOWN]:
-        told = "" if row.arm == "blurdm" else f"  [dim](measures {row.arm})[/dim]"
+        told = "" if row.arm == METHOD else f"  [dim](measures {row.arm})[/dim]"
         mark = "  [dim](baseline of the comparison)[/dim]" if row.name == grid.baseline else ""
         console.print(f"  {escape(row.name)}{told}{mark}", highlight=False)
     if len(grid.rows) > SHOWN:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from blurdm.core.arms import TRAINED as STAGES_TRAINED
 from blurdm.core.config import Count, Positive, Section
 from blurdm.core.config_io import read_yaml, validate_as
 from blurdm.core.runs import Run
@@ -40,35 +41,34 @@ class Projection(Section):
 
     def seconds(self, run: Run) -> float | None:
         """Seconds of one GPU that ``run`` takes; None if it has another size of network than those stated."""
-        model = run.inputs.get("model")
-        if run.stage == "prepare" or (run.stage == "evaluate" and not isinstance(model, Run)):
-            return None  # no network
-        forward = self._forward(model if isinstance(model, Run) else run)
+        network = run.model if run.stage == "restore" else run if run.stage in STAGES_TRAINED else None
+        forward = None if network is None else self._forward(network)
         if forward is None:
             return None
-        if run.stage == "evaluate":
+        if run.stage == "restore":
             passes, pixels = _test_images(run), prod(self.test_image)
         else:
-            data = run.config.data
+            data = run.sections["data"]
             # in stage 2 the blur encoder learns, and the frozen sharp encoder is its target
             cost = TRAINED + (run.stage == "diffusion")
-            steps = sum(iterations for iterations, _ in getattr(run.config, run.stage).phases)
+            steps = sum(iterations for iterations, _ in run.sections[run.stage].phases)
             passes, pixels = cost * steps * data.batch_size, data.crop**2
         return passes * forward * pixels / SIDE**2 / self.macs_per_second
 
     def _forward(self, run: Run) -> float | None:
         """MACs of a pass of what ``run`` has: a backbone, an encoder, or both. The estimators cost next to nothing."""
         parts = []
-        if "backbone" in run.reads:
+        if "backbone" in run.sections:
             parts.append(self._backbone(run))
-        if "latent" in run.reads:
+        if "latent" in run.sections:
             stated = self.encoder.latent
-            same = all(getattr(run.config.latent, key) == value for key, value in stated.items())
+            same = all(getattr(run.sections["latent"], key) == value for key, value in stated.items())
             parts.append(self.encoder.gmacs if same else None)
         return None if None in parts else 1e9 * sum(part for part in parts if part is not None)
 
     def _backbone(self, run: Run) -> float | None:
-        stated, asked = self.backbones.get(run.config.backbone.name), run.config.backbone
+        asked = run.sections["backbone"]
+        stated = self.backbones.get(asked.name)
         same = stated is not None and (stated.width, stated.blocks) == (asked.width, asked.blocks)
         return stated.gmacs if stated is not None and same else None
 
@@ -92,5 +92,5 @@ def projected_seconds(runs: Iterable[Run]) -> dict[str, float]:
 
 def _test_images(run: Run) -> int:
     """As many as published: when nothing is finished yet, the data set has not been counted."""
-    published: Any = LAYOUTS[run.config.data.layout].published
+    published: Any = LAYOUTS[run.sections["data"].layout].published
     return int(published.get("test", 0))

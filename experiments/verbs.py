@@ -54,7 +54,7 @@ def run(parsed: argparse.Namespace) -> int:
     print_plan(sweep, parsed.runs, side_by_side(parsed), Console(), _device(parsed))
     write_json(ledger, record)
     cache = parsed.runs / ".frames"
-    resources = Resources(device=_device(parsed), threads=parsed.threads, cache=cache, ranks=ranks(parsed))
+    resources = Resources(_device(parsed), parsed.threads, cache=cache, ranks=ranks(parsed), rows=parsed.runs / ".rows")
     targets = [cell.run for cell in sweep.cells]
     if parsed.detach:
         ids = executor.submit(targets, parsed.runs, resources)

@@ -22,7 +22,7 @@ MOST, PICTURED = 12, 2
 def build(inputs: Inputs) -> Figure:
     psnr = inputs.psnr_of(METHOD, BASELINE)
     worst = (psnr[METHOD] - psnr[BASELINE]).sort_values(kind="stable")
-    folders = inputs.evaluated()
+    folders = inputs.restored()
     kept = (pictured(inputs.first, folders, *name) for name in worst.index)
     shown = [image for _, image in zip(range(PICTURED), (image for image in kept if image), strict=False)]
     heights = [1.6 * image.pictures["sharp"].shape[0] / image.pictures["sharp"].shape[1] + 0.35 for image in shown]

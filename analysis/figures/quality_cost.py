@@ -44,7 +44,7 @@ def build(inputs: Inputs) -> Figure:
 def measured(inputs: Inputs) -> pd.DataFrame:
     """A row per arm with psnr (dB) and AXES in M, G and s; Missing if no cost was measured."""
     if not set(AXES) <= set(inputs.costs) or inputs.costs.empty:
-        raise Missing("the evaluate runs measured no costs")
+        raise Missing("the restore runs measured no costs")
     scale = pd.Series({cost: COSTS[cost].scale for cost in AXES})
     table = inputs.costs.groupby(inputs.costs.arm.astype(str))[list(AXES)].median().astype(float) * scale
     table = table.assign(psnr=inputs.psnr.mean()).dropna(subset="psnr")

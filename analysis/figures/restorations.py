@@ -18,9 +18,9 @@ CLIP = 0.2  # errors above are drawn alike
 
 
 def build(inputs: Inputs) -> Figure:
-    chosen = first_of_each(inputs.first, inputs.evaluated(), MOST)
+    chosen = first_of_each(inputs.first, inputs.restored(), MOST)
     if not chosen:
-        raise Missing(f"the evaluate runs kept no image in all of: {', '.join(COLUMNS)}")
+        raise Missing(f"the restore runs kept no image in all of: {', '.join(COLUMNS)}")
     return restorations(chosen)
 
 

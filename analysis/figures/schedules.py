@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis.drawing import PHOTO_COLORS, PHOTO_MARKERS, WIDTH, Inputs, Missing
 from blurdm.core.arms import ARMS, METHOD
+from blurdm.core.runs import restoring_model
 from blurdm.core.store import read_json
 from blurdm.diffusion.schedules import ALPHA, BETA, BETA_BAR
 
@@ -21,12 +22,11 @@ CAPTION = (
 
 
 def build(inputs: Inputs) -> Figure:
-    stage = str(ARMS[METHOD].stage)
-    folders = inputs.evaluated(stage)
+    folders = inputs.evaluated(ARMS[METHOD].stage)
     if not folders:
         raise Missing("the chain has no run with a diffusion")
-    key = read_json(folders[0] / "config.json")["inputs"]["model"]
-    sections = read_json(folders[0].parent.parent / stage / str(key) / "config.json")["sections"]
+    model = restoring_model(folders[0])
+    sections = read_json(model / "config.json")["sections"] if model else {}
     used = sections.get("diffusion")
     if not isinstance(used, dict) or "alpha_schedule" not in used:
         raise Missing("the config of the chain's joint run does not name its schedules")

@@ -24,9 +24,9 @@ MOST_NAMED = 8
 
 
 def build(inputs: Inputs) -> Figure:
-    files = [folder / "trajectory.csv" for folder in inputs.evaluated(ARMS[METHOD].stage)]
+    files = [folder / "trajectory.csv" for folder in inputs.restored(ARMS[METHOD].stage)]
     if not files or not files[0].is_file():
-        raise Missing("the evaluate run of the chain's joint model has no trajectory.csv; delete that run to have one")
+        raise Missing("the restore run of the chain's joint model has no trajectory.csv; delete that run to have one")
     steps, z = read(files[0])
     return trajectories(steps, z)
 

@@ -11,6 +11,7 @@ from analysis.pictures import BLURRED, find
 from analysis.sources import Sources
 from analysis.tables.measured import all_measured
 from blurdm.core.arms import ARMS
+from blurdm.core.runs import restore_folder
 from blurdm.pages import data_uri, slider
 
 MOST_CARDS = 60
@@ -41,7 +42,7 @@ class Gallery:
     def note(self) -> str:
         left = self.total - len(self.cards)
         if not self.cards:
-            return "The evaluate runs kept no images (evaluate.images_per_scene)."
+            return "The restore runs kept no images (restore.keep, restore.samples_per_scene)."
         shown = f"{len(self.cards)} of {self.total} kept restorations" if left else f"{self.total} restorations"
         return (
             f"{shown}, of the first seed. Left of the bar the blurred input, right of it the restoration: drag, or"
@@ -92,7 +93,7 @@ class KeptPair:
 def _pairs(sources: Sources) -> Iterator[KeptPair]:
     """Every image that a measured model's first run kept, with its blurred input."""
     published, (chain_rows, _) = sources.published, sources.chain
-    inputs = [sources.folder(str(key)) for key in chain_rows[chain_rows.arm == BLURRED].key.unique()]
+    inputs = [restore_folder(sources.folder(str(key))) for key in chain_rows[chain_rows.arm == BLURRED].key.unique()]
     for order, network in enumerate(all_measured(sources, GRIDS)):
         dataset = network.dataset(published) or f"{network.n_images} images, not a published test set"
         backbone = network.label(published)
@@ -100,7 +101,7 @@ def _pairs(sources: Sources) -> Iterator[KeptPair]:
         for row in network.rows[seeds.isna() | (seeds == seeds.min())].itertuples():
             scene, image = str(row.scene), str(row.image)
             before = find(inputs, BLURRED, scene, image)
-            after = find([sources.folder(str(row.key))], network.method, scene, image)
+            after = find([restore_folder(sources.folder(str(row.key)))], network.method, scene, image)
             if before is None or after is None:
                 continue
             psnr = getattr(row, "psnr", None)

@@ -36,7 +36,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """``text``: the rounded value, without interval; ``runs``: keys of the evaluate runs that it was computed from."""
+    """``text``: the rounded value, without interval; ``runs``: keys of the measure runs that it was computed from."""
 
     text: str = MISSING
     value: float | None = None

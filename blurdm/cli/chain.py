@@ -12,19 +12,25 @@ from blurdm.core.ledger import read_ledger
 from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import finished, read_json, write_bytes, write_json
-from blurdm.stages.plan import check, plan_all, unmeasurable
+from blurdm.stages.adopt import reasons_to_compute
+from blurdm.stages.plan import ON_TEST_PAIRS, check, plan_all, unmeasurable
 from blurdm.stages.pool import run_all
+
+FORMER_STAGES = {"evaluate": "measure"}
 
 
 def run_canonical(parsed: argparse.Namespace, stop: StopFlag) -> int:
     """Make every run of ``parsed.stage`` exist, then write its pointer, metrics and export; InputError."""
-    config = load_config(parsed.config, parsed.set)
+    stage = current_stage(parsed.stage)
+    config = load_config(parsed.config, parsed.set, warn)
     check(config, str(parsed.config))
-    runs = plan_all(config, parsed.stage, parsed.seeds or config.seeds, parsed.runs / ".digests.json")
-    for line in unmeasurable(runs):
-        print(f"blurdm: {line}", file=sys.stderr)
-    cache = parsed.runs / ".frames"
-    resources = Resources(parsed.device, parsed.threads, parsed.checkpoint_seconds, cache, ranks=parsed.ranks)
+    runs = plan_all(config, stage, parsed.seeds or config.seeds, parsed.runs / ".digests.json")
+    for line in [*unmeasurable(runs), *reasons_to_compute(runs, parsed.runs)]:
+        warn(line)
+    cache, rows = parsed.runs / ".frames", parsed.runs / ".rows"
+    resources = Resources(
+        parsed.device, parsed.threads, parsed.checkpoint_seconds, cache, ranks=parsed.ranks, rows=rows
+    )
     jobs = parsed.jobs or (1 if parsed.ranks > 1 else default_jobs(len(runs), parsed.device))
     with Display({run.key: label(run) for run in runs}) as display:
         failures = run_all(runs, parsed.runs, resources, jobs, stop, display)
@@ -35,10 +41,22 @@ def run_canonical(parsed: argparse.Namespace, stop: StopFlag) -> int:
     for run in runs:
         print(f"{label(run)}: {run.folder(parsed.runs)} {_figures(finished(run.folder(parsed.runs)) or {})}")
     if parsed.pointer:
-        write_pointer(parsed.pointer, parsed.stage, runs, parsed.runs)
+        write_pointer(parsed.pointer, stage, runs, parsed.runs)
     if parsed.export:
         export(runs, parsed.runs, parsed.export)
     return 0
+
+
+def warn(line: str) -> None:
+    print(f"blurdm: {line}", file=sys.stderr)
+
+
+def current_stage(name: str) -> str:
+    """The stage that ``name`` is today; a former name is told in one line."""
+    if name not in FORMER_STAGES:
+        return name
+    warn(f"stage '{name}' is now '{FORMER_STAGES[name]}', which needs 'restore'")
+    return FORMER_STAGES[name]
 
 
 def default_jobs(runs: int, device: str) -> int:
@@ -50,10 +68,9 @@ def default_jobs(runs: int, device: str) -> int:
 
 
 def label(run: Run) -> str:
-    """What a person calls this run: its stage, the model that it measures, and its seed."""
-    model = run.inputs.get("model")
-    if isinstance(model, Run):
-        return f"{run.stage} {model.stage} seed {model.seed}"
+    """Stage, model that it restores with or measures, and seed of a run, for people."""
+    if run.model is not None:
+        return f"{run.stage} {run.model.stage} seed {run.model.seed}"
     return run.stage if run.seed is None else f"{run.stage} seed {run.seed}"
 
 
@@ -69,18 +86,12 @@ def write_pointer(path: Path, stage: str, runs: list[Run], root: Path) -> None:
     rows: list[dict[str, Any]] = []
     metrics: dict[str, list[float]] = {}
     for run in runs:
-        model = run.inputs.get("model")
         folder = run.folder(root)
         result = read_json(folder / "result.json")
         row = {"stage": run.stage, "key": run.key, "folder": str(folder), "seed": run.seed}
-        if stage == "evaluate":
-            row |= (
-                {"seed": model.seed, "model": model.stage}
-                if isinstance(model, Run)
-                else {"seed": None, "model": "none"}
-            )
-        if "weights_sha256" in result:
-            row["weights_sha256"] = result["weights_sha256"]
+        if stage in ON_TEST_PAIRS:
+            row |= {"seed": run.model.seed, "model": run.model.stage} if run.model else {"model": "none"}
+        row |= {name: digest for name, digest in result.items() if name in ("weights_sha256", "images_sha256")}
         rows.append(row)
         for name, value in result["metrics"].items():
             metrics.setdefault(name, []).append(value)

@@ -96,6 +96,12 @@ def check(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def adopt(parsed: argparse.Namespace) -> int:
+    from blurdm.cli.models import adopt_runs
+
+    return adopt_runs(parsed)
+
+
 def weights_fetch(parsed: argparse.Namespace) -> int:
     from blurdm.metrics.weights import WEIGHTS
     from blurdm.metrics.weights_fetch import fetch

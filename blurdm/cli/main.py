@@ -1,21 +1,26 @@
 """``blurdm …``: run a stage, restore photos, make and check data, fetch weights, look at costs, send runs to MLflow."""
 
 import argparse
+import importlib.metadata
 import os
 import signal
 import sys
 from pathlib import Path
 
 from blurdm.cli import commands
+from blurdm.core.arms import STAGES
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.signals import EXIT_STOPPED
 
 EXIT_INPUT = 2
+FORMER_NAMES = {"import-official": "import", "evaluate": "score"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0: done; 2: wrong input, told in one line per mistake; 143: stopped on request, state saved."""
     parsed = parser().parse_args(arguments)
+    if parsed.command_name in FORMER_NAMES:
+        print(f"blurdm: '{parsed.command_name}' is now '{FORMER_NAMES[parsed.command_name]}'", file=sys.stderr)
     try:
         code: int = parsed.command(parsed)
         return code
@@ -31,15 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of every command there is."""
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="blurdm", description=__doc__)
-    group = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"blurdm {importlib.metadata.version('blurdm')}")
+    group = parser.add_subparsers(required=True, metavar="COMMAND", dest="command_name")
     _add_run(group)
     _add_models(group)
     _add_deblur(group)
     _add_app(group)
     _add_export(group)
     _add_data(group)
+    _add_runs(group)
     _add_weights(group)
     _add_others(group)
     return parser
@@ -54,7 +61,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     run = group.add_parser("run", help="run one stage, for every seed, and whatever it still needs")
-    run.add_argument("stage", help="prepare, baseline, direct, pretrain, diffusion, joint or evaluate")
+    run.add_argument("stage", help=", ".join(STAGES))
     _add_config(run)
     run.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     run.add_argument("--seeds", type=seeds, help="0,1,2 instead of the config's")
@@ -70,13 +77,15 @@ def _add_run(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def _add_models(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     official = group.add_parser(
-        "import-official", help="make a run of weights that were trained with the official code"
+        "import", aliases=["import-official"], help="make a run of weights that were trained with the official code"
     )
     official.add_argument("checkpoint", type=Path, nargs="+", help="of the network, and of its prior if apart")
     official.add_argument("--backbone", required=True, help="mimo_unet, stripformer, fftformer or loformer")
     official.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     official.set_defaults(command=commands.import_official)
-    evaluate = group.add_parser("evaluate", help="measure a finished run on the test images of any config")
+    evaluate = group.add_parser(
+        "score", aliases=["evaluate"], help="restore and measure the test images of any config with a finished run"
+    )
     evaluate.add_argument("run", type=Path, help="runs/<stage>/<key> of a baseline, direct, pretrain or joint run")
     _add_config(evaluate)
     evaluate.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -149,6 +158,22 @@ def _add_data(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     check = data.add_parser("check", help="check a data folder: pairs, counts, images")
     _add_config(check)
     check.set_defaults(command=commands.check)
+
+
+def _add_runs(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    runs = group.add_parser("runs", help="finished runs").add_subparsers(required=True, metavar="WHAT")
+    adopt = runs.add_parser(
+        "adopt", help="keep finished runs after a change of code that changes no result; each is checked first"
+    )
+    adopt.add_argument("stage", nargs="*", help="stages whose runs to adopt (default: all)")
+    adopt.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
+    _add_config(adopt)
+    adopt.add_argument(
+        "--data", action="append", default=[], metavar="FOLDER", help="a further data folder to check runs on"
+    )
+    adopt.add_argument("--device", default="cpu", help="cpu or cuda")
+    adopt.add_argument("--threads", type=count, default=1, help="CPU threads")
+    adopt.set_defaults(command=commands.adopt)
 
 
 def _add_weights(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

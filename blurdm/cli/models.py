@@ -1,18 +1,26 @@
 """``blurdm import-official`` and ``blurdm evaluate``: networks that this chain did not train, and how good they are."""
 
 import argparse
-from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from blurdm.cli.display import Display
+from blurdm.core.arms import STAGES
 from blurdm.core.config_io import load_config
-from blurdm.core.runs import Resources
+from blurdm.core.errors import InputError
+from blurdm.core.ledger import read_ledger
+from blurdm.core.registry import require
+from blurdm.core.runs import Resources, stored_run
 from blurdm.core.signals import StopFlag
-from blurdm.stages.imported import import_official, stored_run
+from blurdm.data.splits import folder_digest
+from blurdm.stages.adopt import adopt
+from blurdm.stages.imported import import_official
 from blurdm.stages.plan import Planner, check
 from blurdm.stages.run import run_stage
+
+EXIT_REFUSED = 2
 
 
 def import_checkpoints(parsed: argparse.Namespace) -> int:
@@ -27,10 +35,9 @@ def evaluate_model(parsed: argparse.Namespace, stop: StopFlag) -> int:
     config = load_config(parsed.config, parsed.set)
     check(config, str(parsed.config))
     root = parsed.run.resolve().parent.parent
-    blurred = Planner(root / ".digests.json").plan(config, "evaluate")
-    run = replace(blurred, inputs={**blurred.inputs, "model": model})
-    resources = Resources(parsed.device, parsed.threads, stop=stop)
-    with Display({run.key: f"evaluate {model.stage} {model.key}"}) as display:
+    run = Planner(root / ".digests.json").measure(config, model)
+    resources = Resources(parsed.device, parsed.threads, stop=stop, rows=root / ".rows")
+    with Display({run.key: f"measure {model.stage} {model.key}"}) as display:
         display.started(run)
         result = run_stage(run, root, resources, lambda progress: display.progress(run, progress))
         display.ended(run, None)
@@ -41,3 +48,21 @@ def evaluate_model(parsed: argparse.Namespace, stop: StopFlag) -> int:
         table.add_row(name, f"{value:.4f}")
     Console().print(table)
     return 0
+
+
+def adopt_runs(parsed: argparse.Namespace) -> int:
+    """Adopt the finished runs of ``parsed.stage``, or of all stages; exit code 2 if any was refused."""
+    for name in parsed.stage:
+        require("stage", name, STAGES)
+    if not parsed.runs.is_dir():
+        raise InputError(f"{parsed.runs}: no such folder of runs")
+    config = load_config(parsed.config, parsed.set)
+    swept = [place for file in (parsed.runs / "sweeps").glob("*.json") for place in read_ledger(file).data.values()]
+    other = [config.test.root] if config.test else []
+    named = dict.fromkeys([config.data.root, *other, *parsed.data, *swept])
+    places = [place for place in named if Path(place).is_dir()]
+    digests = {folder_digest(Path(place), parsed.runs / ".digests.json"): place for place in places}
+    resources = Resources(parsed.device, parsed.threads, cache=parsed.runs / ".frames")
+    adopted, refused = adopt(parsed.runs, parsed.stage or list(STAGES), digests, resources, print)
+    print(f"{adopted} adopted, {refused} refused")
+    return EXIT_REFUSED if refused else 0

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from blurdm.core.arms import ARMS, BASELINE, METHOD
+from blurdm.core.arms import ARMS, BASELINE, METHOD, MODELS
 from blurdm.core.config import Backbone, Config
 from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module, module_names
@@ -17,7 +17,6 @@ from blurdm.core.store import write_json
 from blurdm.models.build import BACKBONES, initialise
 from blurdm.models.cost import measure_cost
 from blurdm.models.network import Network
-from blurdm.stages.plan import MODELS
 from blurdm.training.throughput import TRAINED, macs_per_step, seconds_per_step
 
 COUNTED = (

@@ -91,6 +91,7 @@ class RestoreSections:
 
 @dataclass(frozen=True)
 class MeasureSections:
+    data: Data
     measure: Measure
 
 
@@ -118,8 +119,8 @@ class Stage:
 
 DATA = ("core.seeding", "data")
 TRAINING = (*DATA, "data.blur", "models", "metrics.psnr", "training")
-IMAGES = (*TRAINING, "models.backbones.*", "stages.images")
-LATENT = (*TRAINING, "models.backbones.*", "diffusion")
+IMAGES = (*TRAINING, "models.backbones.*", "stages.images", "stages.training")
+LATENT = (*TRAINING, "models.backbones.*", "diffusion", "stages.training")
 
 STAGES = {
     "prepare": Stage(PrepareSections, (), (*DATA, "stages.prepare"), "blurdm.stages.prepare:prepare"),
@@ -151,13 +152,20 @@ STAGES = {
     "restore": Stage(
         RestoreSections,
         ("prepare",),
-        (*LATENT, "restore.tensors", "restore.tiling", "stages.restore"),
+        (
+            *("core.seeding", "data.pairs", "diffusion", "metrics.psnr", "models", "models.backbones.*"),
+            *("restore.models", "restore.tensors", "restore.tiling"),
+            *("stages.restore", "stages.test_images", "stages.trajectory"),
+        ),
         "blurdm.stages.restore:restore",
     ),
     "measure": Stage(
         MeasureSections,
         ("prepare", "restore"),
-        ("metrics.alignment", "metrics.measure", "metrics.psnr", "metrics.similarity", "stages.measure"),
+        (
+            *("data.pairs", "metrics.alignment", "metrics.measure", "metrics.psnr", "metrics.similarity"),
+            *("restore.tensors", "stages.measure", "stages.test_images"),
+        ),
         "blurdm.stages.measure:measure",
     ),
 }

@@ -1,9 +1,9 @@
 """The typed, frozen, complete description of one experiment: one section per concern, every number one would ablate.
 
-Validated by pydantic in strict mode; config_file.py reads it from YAML. Nothing here imports torch.
+Validated by pydantic in strict mode; config_io.py reads it from YAML. Nothing here imports torch.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,6 +13,13 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Level = Literal["coarse", "middle", "fine"]
 Part = Literal["encoder", "estimators", "fusion", "backbone"]
+
+
+def later(legacy_default: Any, description: str) -> Any:
+    """A field that came after runs were made: a config without it still loads, and it stays out of keys, at the value
+    that those runs had.
+    """
+    return Field(legacy_default, description=description, json_schema_extra={"legacy_default": legacy_default})
 
 
 class Section(BaseModel):
@@ -66,15 +73,15 @@ class Data(Section):
     crop: Annotated[int, Field(ge=16)] = Field(description="side of the square training crop, px")
     flips: bool = Field(description="random horizontal and vertical flips")
     rotations: bool = Field(description="random rotations by multiples of 90 degrees")
-    fresh_blur: CameraMotion | None = Field(
-        description="how training crops of the sharp images are blurred, anew for every step; null: as the data set has"
-        " them. Validation and test images always are as the data set has them",
-        json_schema_extra={"plain": None},
+    fresh_blur: CameraMotion | None = later(
+        None,
+        "how training crops of the sharp images are blurred, re-sampled at every step; null: as the data set has them."
+        " Validation and test images always are as the data set has them",
     )
 
 
-class Elsewhere(Section):
-    """Another data set, whose test pairs are measured instead of those of ``data``."""
+class OtherTestSet(Section):
+    """Another data set, whose test pairs are restored and measured instead of those of ``data``."""
 
     root: str = Field(description="its folder; a place, so never part of a key", json_schema_extra={"place": True})
     layout: str = Field(description="as data.layout")
@@ -256,22 +263,6 @@ class Joint(Optimisation):
         return [(self.iterations, self.lr)]
 
 
-class Evaluate(Section):
-    """What is measured on test images, and how they are restored for that."""
-
-    metrics: tuple[str, ...] = Field(description="psnr, ssim, lpips, lpips_256, dists, niqe, musiq")
-    protocol: str = Field(description="how each metric is computed: standard, blurdm or realblur")
-    foreign: bool = Field(description="also restore with another photo's latent, to see whether the prior is used")
-    steps: Count | None = Field(description="reverse steps when restoring; null: as many as in training")
-    eta: Annotated[float, Field(ge=0, le=1)] | None = Field(description="eta when restoring; null: as in training")
-    noise_seed: Annotated[int, Field(ge=0)] = Field(description="the noise of a photo derives from this and its name")
-    tile: Annotated[int, Field(ge=32)] | None = Field(
-        description="px: restore in tiles of this side; null: whole images"
-    )
-    tile_latent: Literal["photo", "tile"] = Field(description="the latent of a tile: that of the photo, or its own")
-    images_per_scene: Annotated[int, Field(ge=0)] = Field(description="restored images kept per scene, for looking at")
-
-
 class Restore(Section):
     """How test images are restored, and which restored images are kept."""
 
@@ -300,22 +291,22 @@ class Measure(Section):
 
 
 class Compute(Section):
-    """How training computes, as far as it changes a result. What is plain takes no part in keys."""
+    """How training computes, as far as it changes a result."""
 
-    precision: Literal["fp32", "tf32", "bf16"] = Field(
-        description="tf32: products and convolutions of a GPU, fp32 on a CPU; bf16: the networks, but for latents,"
-        " estimators and losses",
-        json_schema_extra={"plain": "fp32"},
+    precision: Literal["fp32", "tf32", "bf16"] = later(
+        "fp32",
+        "tf32: products and convolutions of a GPU, fp32 on a CPU; bf16: the networks, but for latents, estimators and"
+        " losses",
     )
-    micro_batches: Count = Field(
-        description="parts that a batch is computed in, one after another, for less memory; batch normalisation sees"
-        " a part at a time",
-        json_schema_extra={"plain": 1},
+    micro_batches: Count = later(
+        1,
+        "parts that a batch is computed in, one after another, for less memory; batch normalisation sees a part at a"
+        " time",
     )
-    execution: Literal["eager", "compiled", "graphs"] = Field(
-        description="compiled: by torch.compile, which takes a minute or more first; graphs: and on CUDA replayed as"
-        " graphs, for steps of many small kernels",
-        json_schema_extra={"plain": "eager"},
+    execution: Literal["eager", "compiled", "graphs"] = later(
+        "eager",
+        "compiled: by torch.compile, which takes a minute or more first; graphs: and on CUDA replayed as graphs, for"
+        " steps of many small kernels",
     )
 
     @model_validator(mode="after")
@@ -325,7 +316,7 @@ class Compute(Section):
         return self
 
 
-PLAIN = Compute(precision="fp32", micro_batches=1, execution="eager")
+PLAIN = Compute()  # as before there was a choice
 
 
 class Config(Section):
@@ -334,8 +325,8 @@ class Config(Section):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(description="training seeds, a chain of runs each")
     synthesis: Synthesis | None
     data: Data
-    test: Elsewhere | None
-    compute: Compute
+    test: OtherTestSet | None = None
+    compute: Compute = PLAIN
     backbone: Backbone
     latent: Latent
     loss: Loss
@@ -344,4 +335,5 @@ class Config(Section):
     pretrain: Pretrain
     diffusion: Diffusion
     joint: Joint
-    evaluate: Evaluate
+    restore: Restore
+    measure: Measure

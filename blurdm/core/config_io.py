@@ -10,18 +10,59 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from blurdm.core.config import Config, Section
+from blurdm.core.config import Compute, Config, Data, Section
 from blurdm.core.errors import InputError
+from blurdm.core.progress import Notify, say_nothing
 
 SomeSection = TypeVar("SomeSection", bound=Section)
 
 
-def load_config(path: Path | str, overrides: Iterable[str] = ()) -> Config:
-    """Read and validate a YAML config; ``overrides`` are ``section.key=value`` in YAML. InputError names the key."""
+# Where the keys of the former section ``evaluate`` went.
+RESTORED = ("foreign", "steps", "eta", "noise_seed", "tile", "tile_latent", "images_per_scene")
+RENAMED = {
+    **{f"evaluate.{name}": f"restore.{name}" for name in RESTORED},
+    "evaluate.images_per_scene": "restore.samples_per_scene",
+    "evaluate.metrics": "measure.metrics",
+    "evaluate.protocol": "measure.protocol",
+}
+
+
+def load_config(path: Path | str, overrides: Iterable[str] = (), notify: Notify = say_nothing) -> Config:
+    """Read and validate a YAML config; ``overrides`` are ``section.key=value`` in YAML. InputError names the key.
+
+    A config of an earlier release loads as it was meant then: ``notify`` receives one line on what it does not state.
+    """
     tree = read_yaml(path)
+    legacy = upgrade(tree)
     for override in overrides:
         apply_override(tree, override)
-    return validate(tree, str(path))
+    config = validate(tree, str(path))
+    if legacy := [*legacy, *_unstated(tree)]:
+        notify(f"{path}: written for an earlier release; read as {', '.join(legacy)}")
+    return config
+
+
+def upgrade(tree: dict[str, Any]) -> list[str]:
+    """Move keys that an earlier release had elsewhere, in place; returns what was done, in words."""
+    old = tree.get("evaluate")
+    if not isinstance(old, dict) or "restore" in tree or "measure" in tree:
+        return []
+    del tree["evaluate"]
+    tree["restore"], tree["measure"] = {"keep": "all"}, {}
+    for name, value in old.items():
+        section, _, key = RENAMED.get(f"evaluate.{name}", f"restore.{name}").partition(".")
+        tree[section][key] = value
+    return ["evaluate: restore (keep: all) and measure"]
+
+
+def _unstated(tree: Mapping[str, Any]) -> list[str]:
+    """Fields that ``tree`` does not state, and their legacy defaults."""
+    return [
+        f"{section}.{name}: {json.dumps(field.default)}"
+        for section, model in (("data", Data), ("compute", Compute))
+        for name, field in model.model_fields.items()
+        if not field.is_required() and name not in (tree.get(section) or {})
+    ]
 
 
 def validate(tree: Mapping[str, Any], source: str) -> Config:
@@ -80,7 +121,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 def apply_override(tree: dict[str, Any], override: str) -> None:
     """Set one ``section.key=value`` in ``tree``; InputError names the override."""
     name, equals, text = override.partition("=")
-    parts = name.split(".")
+    parts = RENAMED.get(name, name).split(".")
     if not equals or not all(parts):
         raise InputError(f"override '{override}': should be section.key=value")
     node = tree

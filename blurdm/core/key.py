@@ -1,37 +1,46 @@
-"""What of a config is its identity: the part of it that keys are made of, as one text."""
+"""Canonical JSON of the config fields that enter a run's key."""
 
+import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from blurdm.core.config import Section
 
+KEY_LENGTH = 16
 
-def unsaid(section: type[Section]) -> dict[str, Any]:
-    """The fields that may be missing from a key, with the value that they then have.
 
-    Places (marked ``place``), which are then unknown: ""; and settings that are what every run had before there was a
-    choice (the value that a field is marked ``plain`` with), so that runs keep the keys that they were made under.
+def excluded_from_key(section: type[Section]) -> dict[str, Any]:
+    """Fields that a key may lack, with the value that they then have.
+
+    Places (marked ``place``), which are then unknown: ""; and settings that came later (marked ``legacy_default``),
+    at the value that every run had before there was a choice, so that those runs keep their keys.
     """
     marks: dict[str, Any] = {name: field.json_schema_extra or {} for name, field in section.model_fields.items()}
-    plain = {name: mark["plain"] for name, mark in marks.items() if "plain" in mark}
-    return {name: "" for name, mark in marks.items() if mark.get("place")} | plain
+    legacy = {name: mark["legacy_default"] for name, mark in marks.items() if "legacy_default" in mark}
+    return {name: "" for name, mark in marks.items() if mark.get("place")} | legacy
 
 
+@cache
 def identity(section: Any) -> Any:
-    """What of a config value takes part in a key, as plain JSON data: all but what is ``unsaid``."""
+    """The part of a config section (or of the seed) that enters a key, as plain JSON data."""
     if not isinstance(section, Section):
         return section
-    left_out = {name for name, value in unsaid(type(section)).items() if value in ("", getattr(section, name))}
-    return section.model_dump(mode="json", exclude=left_out)
+    excluded = {
+        name for name, value in excluded_from_key(type(section)).items() if value in ("", getattr(section, name))
+    }
+    return section.model_dump(mode="json", exclude=excluded)
 
 
 def canonical_json(value: Any) -> str:
     """One text per value: sorted keys, no spaces."""
-    return _CANONICAL.encode(value)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+def key_of(description: Mapping[str, Any]) -> str:
+    """The key of a run: the shortened sha256 of the canonical JSON of its description."""
+    return hashlib.sha256(canonical_json(description).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """What a stage says of itself while it runs; ``total`` in the same unit as ``step``."""
+    """How far a stage has got; ``total`` in the same unit as ``step``."""
 
     step: int
     total: int
@@ -15,13 +15,16 @@ class Progress:
     note: str = ""
 
 
+OnProgress = Callable[[Progress], None]
+
+
 def ignore_progress(progress: Progress) -> None:
-    """For callers that do not watch."""
+    """Callback for callers that do not watch."""
 
 
-Tell = Callable[[str], None]
-"""Hears what somebody who watches should know."""
+Notify = Callable[[str], None]
+"""Receives one line for whoever watches."""
 
 
 def say_nothing(text: str) -> None:
-    """For callers that do not watch."""
+    """Callback for callers that do not watch."""

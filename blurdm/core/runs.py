@@ -1,18 +1,17 @@
-"""A run: one stage with one config and its input runs. It *is* a folder named by its key. No torch here."""
+"""A run: one stage with its config sections and input runs. It *is* a folder named by its key. No torch here."""
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from blurdm.core.arms import MODELS, STAGES
 from blurdm.core.config import Config, Section
-from blurdm.core.key import canonical_json, identity, unsaid
-from blurdm.core.store import read_json
-
-KEY_LENGTH = 16
+from blurdm.core.errors import InputError
+from blurdm.core.key import excluded_from_key, identity, key_of
+from blurdm.core.store import finished, read_json
 
 
 def never() -> bool:
@@ -25,7 +24,8 @@ class Resources:
 
     A checkpoint is written every ``checkpoint_seconds``, or less often where that would take a hundredth of the time.
     ``ranks`` processes train together, each on a GPU of its own, or on ``threads`` CPU threads of its own: the same
-    steps as one takes, up to rounding (and but for dropout, whose masks each rank draws for itself).
+    steps as one takes, up to rounding (and but for dropout, whose masks each rank draws for itself). ``cache`` holds
+    decoded images, ``rows`` the per-image rows of each metric by what they were measured on; None: not kept.
     """
 
     device: str = "cpu"
@@ -34,46 +34,55 @@ class Resources:
     cache: Path | None = None
     stop: Callable[[], bool] = never
     ranks: int = 1
+    rows: Path | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """``inputs`` are earlier runs by name, or the digest of raw data. Of ``config``, it sees what ``reads`` names."""
+    """``sections``: values of the config sections that the stage reads, and its seed, by name. ``inputs``: earlier runs
+    by name, or digests of raw data. ``code``: digest of the code that the stage depends on.
+    """
 
     stage: str
-    version: int
-    config: Config
-    seed: int | None
-    reads: tuple[str, ...]
+    sections: Mapping[str, Any]
     inputs: Mapping[str, "Run | str"]
+    code: str
 
     @property
-    def sections(self) -> "Sections":
-        return Sections(self)
+    def seed(self) -> int | None:
+        """None for a stage that draws no random numbers."""
+        return self.sections.get("seed")
 
     @cached_property
-    def description(self) -> dict[str, Any]:
-        """What the key is made of, and what ``config.json`` holds: fully resolved, less what is plain."""
-        read = {name: identity(getattr(self.sections, name)) for name in self.reads}
-        sections = {name: value for name, value in read.items() if value != {}}
-        inputs = {name: i.key if isinstance(i, Run) else i for name, i in self.inputs.items()}
-        return {"stage": self.stage, "version": self.version, "sections": sections, "inputs": inputs}
+    def description(self) -> Mapping[str, Any]:
+        """What the key is made of, and ``config.json`` holds: fully resolved, less what is excluded from keys."""
+        identities = {name: identity(value) for name, value in self.sections.items()}
+        return {
+            "stage": self.stage,
+            "sections": {name: value for name, value in identities.items() if value != {}},
+            "inputs": {name: i.key if isinstance(i, Run) else i for name, i in self.inputs.items()},
+            "code": self.code,
+        }
 
     @cached_property
     def key(self) -> str:
-        """The shortened sha256 of the canonical JSON of ``description``."""
-        return self.hashed(section_text)
+        return key_of(self.description)
 
-    def hashed(self, text: Callable[[Any], str]) -> str:
-        """The key, made from the ``text`` of each section; a plan of many runs asks for that once per section."""
-        values = [(name, self.seed if name == "seed" else getattr(self.config, name)) for name in sorted(self.reads)]
-        texts = [(name, text(value)) for name, value in values]
-        sections = ",".join([f'"{name}":{made}' for name, made in texts if made != "{}"])
-        needed = [(name, f'"{i.key}"' if isinstance(i, Run) else canonical_json(i)) for name, i in self.inputs.items()]
-        inputs = ",".join([f'"{name}":{value}' for name, value in sorted(needed)])
-        stage = f'"stage":"{self.stage}","version":{self.version}'
-        described = f'{{"inputs":{{{inputs}}},"sections":{{{sections}}},{stage}}}'
-        return hashlib.sha256(described.encode()).hexdigest()[:KEY_LENGTH]
+    @property
+    def model(self) -> "Run | None":
+        """The run whose network this one restores with, or measures the restorations of."""
+        restored = self.inputs.get("restore", self)
+        model = restored.inputs.get("model") if isinstance(restored, Run) else None
+        return model if isinstance(model, Run) else None
+
+    @property
+    def backbone(self) -> str | None:
+        """The name of the backbone that the run trains or restores with: its own, or that of an input run."""
+        return backbone_of(self.sections, self.inputs)
+
+    def typed_sections(self) -> Any:
+        """The sections as the stage's own type: an undeclared one is an AttributeError, and an error for mypy."""
+        return STAGES[self.stage].sections(**self.sections)
 
     def folder(self, root: Path) -> Path:
         return root / self.stage / self.key
@@ -88,22 +97,37 @@ class Run:
         return list(ordered.values())
 
 
-class Sections:
-    """The view of a config that a stage gets: the sections it declared, and no others."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def __getattr__(self, name: str) -> Any:
-        run = self.__dict__["_run"]
-        if name not in run.reads:
-            raise AttributeError(f"stage '{run.stage}' did not declare that it reads '{name}'")
-        return run.seed if name == "seed" else getattr(run.config, name)
+def backbone_of(sections: Mapping[str, Any], inputs: Mapping[str, Run | str]) -> str | None:
+    """``Run.backbone`` of a run of these sections and inputs."""
+    if "backbone" in sections:
+        return str(sections["backbone"].name)
+    sources = (inputs.get(name) for name in ("pretrain", "model"))
+    return next((source.backbone for source in sources if isinstance(source, Run)), None)
 
 
-def section_text(section: Any) -> str:
-    """The canonical JSON of what of ``section`` takes part in a key."""
-    return canonical_json(identity(section))
+@dataclass(frozen=True)
+class StoredRun(Run):
+    """A finished run as its own ``config.json`` describes it; its inputs are known by key alone."""
+
+    stored: Mapping[str, Any]
+
+    @cached_property
+    def description(self) -> Mapping[str, Any]:
+        return self.stored
+
+
+def stored_run(folder: Path) -> StoredRun:
+    """The run that ``folder`` is. InputError if it is not finished, or its name is not the key of its description."""
+    if finished(folder) is None:
+        raise InputError(f"{folder}: not a finished run (no result.json)")
+    described = read_json(folder / "config.json")
+    sections = {name: stored_section(folder, name) for name in described["sections"]}
+    run = StoredRun(described["stage"], sections, described["inputs"], described.get("code", ""), described)
+    if run.key != folder.resolve().name:
+        raise InputError(
+            f"{folder}: its config.json has the key {run.key}; give a folder runs/<stage>/<key> as it was made"
+        )
+    return run
 
 
 def stored_section(folder: Path, name: str) -> Any:
@@ -111,7 +135,30 @@ def stored_section(folder: Path, name: str) -> Any:
 
     Places are not stored, and empty.
     """
-    model: Any = Config.model_fields[name].annotation
     value = read_json(folder / "config.json")["sections"][name]
-    is_section = isinstance(model, type) and issubclass(model, Section)
-    return model.model_validate_json(json.dumps(unsaid(model) | value)) if is_section else value
+    model: Any = Config.model_fields[name].annotation if name in Config.model_fields else None
+    if not (isinstance(model, type) and issubclass(model, Section)):
+        return value  # the seed
+    return model.model_validate_json(json.dumps(excluded_from_key(model) | value))
+
+
+def finished_folders(root: Path, *stages: str) -> Iterator[Path]:
+    """Folders of the finished runs of ``stages`` below ``root``, in order of key."""
+    for stage in stages:
+        yield from sorted(result.parent for result in (root / stage).glob("*/result.json"))
+
+
+def restore_folder(folder: Path) -> Path:
+    """The ``restore`` run that the ``measure`` run in ``folder`` measured."""
+    return folder.parent.parent / "restore" / str(read_json(folder / "config.json")["inputs"]["restore"])
+
+
+def restoring_model(folder: Path) -> Path | None:
+    """The model run behind the ``measure`` run in ``folder``; None of the blurred input, or if it is gone."""
+    key = read_json(restore_folder(folder) / "config.json")["inputs"].get("model")
+    return None if key is None else model_folder(folder.parent.parent, key)
+
+
+def model_folder(root: Path, key: str) -> Path | None:
+    """The folder of the model run ``key`` below ``root``, if it is there."""
+    return next((root / stage / key for stage in MODELS if (root / stage / key).is_dir()), None)

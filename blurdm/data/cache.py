@@ -9,7 +9,7 @@ import numpy as np
 
 from blurdm.core.errors import InputError
 from blurdm.core.key import canonical_json
-from blurdm.core.progress import Tell, say_nothing
+from blurdm.core.progress import Notify, say_nothing
 from blurdm.data.pairs import read_image
 from blurdm.data.shards import mapped
 
@@ -23,7 +23,7 @@ class Frames:
 
     @classmethod
     def load(
-        cls, index: dict[str, Any], root: Path, split: str, cache: Path | None = None, tell: Tell = say_nothing
+        cls, index: dict[str, Any], root: Path, split: str, cache: Path | None = None, tell: Notify = say_nothing
     ) -> "Frames":
         """The decoded pairs of ``split``: in files below ``cache`` that all later calls share, or (None) in memory.
 

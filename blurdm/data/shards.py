@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from blurdm.core.errors import InputError
-from blurdm.core.progress import Tell
+from blurdm.core.progress import Notify
 from blurdm.core.store import locked, read_json, write_bytes, write_json
 
 SHARD_BYTES = 64 * 2**20
@@ -32,7 +32,9 @@ Decode = Callable[[int, np.ndarray], None]
 """(number of a pair, the flat uint8 array of its size to write it to)"""
 
 
-def mapped(folder: Path, sizes: Sequence[int], decode: Decode, source: dict[str, str], tell: Tell) -> list[np.ndarray]:
+def mapped(
+    folder: Path, sizes: Sequence[int], decode: Decode, source: dict[str, str], tell: Notify
+) -> list[np.ndarray]:
     """Pairs, of ``sizes`` in bytes, as flat read-only maps of files in ``folder``; what is not sound is written before.
 
     ``source`` is {root, digest} of the data: folders beside this one, of the same root and another digest, are removed,
@@ -118,7 +120,7 @@ def _sound(path: Path, size: int) -> bool:
     return hashlib.sha256(content[:size].data).digest() == content[size:].tobytes()
 
 
-def _announce(folder: Path, size: int, files: int, tell: Tell) -> None:
+def _announce(folder: Path, size: int, files: int, tell: Notify) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise InputError(

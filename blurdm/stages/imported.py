@@ -1,4 +1,4 @@
-"""Weights of the official code as a run folder of ours, and any run folder as the ``Run`` that it is."""
+"""Weights of the official code as a run folder of ours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from blurdm.core.config import Config
 from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module
-from blurdm.core.runs import Resources, Run, stored_section
-from blurdm.core.store import file_digest, finished, provenance, read_json, write_json
+from blurdm.core.runs import Resources, Run
+from blurdm.core.store import file_digest, finished, provenance, write_json
 from blurdm.models.build import BACKBONES
 from blurdm.models.official import Official, load_official
 from blurdm.models.published import LATENT
@@ -31,7 +30,7 @@ def import_official(paths: Sequence[Path], backbone: str, root: Path) -> Path:
         assert found.prior is not None
         sections["diffusion"] = found.prior.diffusion
     inputs = {f"official {number}": file_digest(path) for number, path in enumerate(paths)}
-    run = Run(kind, 1, Config.model_construct(**sections), None, tuple(sections), inputs)
+    run = Run(kind, sections, inputs, code="")  # it depends on the checkpoint alone
     folder = run.folder(root)
     if finished(folder) is None:
         write_json(folder / "config.json", run.description)
@@ -61,24 +60,3 @@ def _network(parts: Sequence[Official], where: str) -> tuple[str, nn.Module | No
     if found.sharp_encoder is not None and any(isinstance(m, nn.BatchNorm2d) for m in found.sharp_encoder.modules()):
         return "pretrain", found.sharp_encoder, found
     raise InputError(f"{where}: a backbone with prior but no prior generator; give its checkpoint as well")
-
-
-def stored_run(folder: Path) -> Run:
-    """The run that ``folder`` is, from its own ``config.json``; its inputs are known by key alone.
-
-    InputError if it is not finished, or its name is not the key of what it says of itself.
-    """
-    if finished(folder) is None:
-        raise InputError(f"{folder}: not a finished run (no result.json)")
-    described = read_json(folder / "config.json")
-    sections = {name: stored_section(folder, name) for name in described["sections"] if name != "seed"}
-    seed = described["sections"].get("seed")
-    reads = tuple(described["sections"])
-    run = Run(
-        described["stage"], described["version"], Config.model_construct(**sections), seed, reads, described["inputs"]
-    )
-    if run.key != folder.resolve().name:
-        raise InputError(
-            f"{folder}: its config.json has the key {run.key}; give a folder runs/<stage>/<key> as it was made"
-        )
-    return run

@@ -1,47 +1,22 @@
-"""What stages there are, what each reads and needs, and hence the graph of runs of a config. No torch here."""
+"""The graph of runs of a config, from the table of stages (core/arms.py). No torch here."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from blurdm.core.config import Config, Data, Diffusion, Elsewhere, Part
+from blurdm.core.arms import MODELS, STAGES
+from blurdm.core.code import code_digest
+from blurdm.core.config import Config, Diffusion, Part
 from blurdm.core.errors import InputError
 from blurdm.core.registry import lookup, module_names, require
-from blurdm.core.runs import Run, section_text
+from blurdm.core.runs import Run, backbone_of
 from blurdm.data.layouts import LAYOUTS
 from blurdm.data.splits import folder_digest
 from blurdm.diffusion.schedules import ALPHA, BETA, TYPES
 from blurdm.metrics.protocols import METRICS, PROTOCOLS, available, missing
 
-MODELS = ("baseline", "direct", "pretrain", "joint")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """``reads``: config sections; ``needs``: earlier stages. A changed ``version`` makes every key of the stage new."""
-
-    reads: tuple[str, ...]
-    needs: tuple[str, ...]
-    version: int = 1
-
-
-STAGES = {
-    "prepare": Stage(("data",), ()),
-    "baseline": Stage(("data", "backbone", "loss", "baseline", "compute", "seed"), ("prepare",), version=2),
-    "direct": Stage(("data", "backbone", "latent", "loss", "direct", "compute", "seed"), ("prepare",), version=3),
-    "pretrain": Stage(("data", "backbone", "latent", "loss", "pretrain", "compute", "seed"), ("prepare",), version=2),
-    "diffusion": Stage(("data", "latent", "diffusion", "compute", "seed"), ("prepare", "pretrain"), version=2),
-    "joint": Stage(
-        ("data", "backbone", "latent", "loss", "diffusion", "joint", "compute", "seed"),
-        ("prepare", "pretrain", "diffusion"),
-        version=3,
-    ),
-    "evaluate": Stage(("data", "evaluate"), ("prepare",), version=3),
-}
-
-
+ON_TEST_PAIRS = ("restore", "measure")  # the only stages that open test images
 # What stage 3 needs besides the data, by joint.start.
 JOINT_NEEDS = {
     "stages": ("prepare", "pretrain", "diffusion"),
@@ -64,9 +39,9 @@ def check(config: Config, source: str) -> None:
             require("test.layout:", config.test.layout, LAYOUTS)
         require("diffusion.alpha_schedule:", config.diffusion.alpha_schedule, ALPHA)
         require("diffusion.beta_schedule:", config.diffusion.beta_schedule, BETA)
-        for metric in config.evaluate.metrics:
-            require("evaluate.metrics:", metric, METRICS)
-        require("evaluate.protocol:", config.evaluate.protocol, PROTOCOLS)
+        for metric in config.measure.metrics:
+            require("measure.metrics:", metric, METRICS)
+        require("measure.protocol:", config.measure.protocol, PROTOCOLS)
         if config.diffusion.condition_init == "sharp" and config.latent.sharp_batch_norm:
             raise InputError(
                 "diffusion.condition_init: 'sharp' needs latent.sharp_batch_norm: false (a blur encoder has none)"
@@ -109,13 +84,15 @@ def _check_freeze(config: Config) -> None:
 
 
 def stages_of(config: Config, stage: str, model: str | None = None) -> frozenset[str]:
-    """``stage``, the ``model`` it measures and all stages that they need; a chain has one run of each."""
+    """``stage``, the ``model`` it restores with or measures, and all stages that they need."""
     return _stages_of(stage, model, config.joint.start)
 
 
 def sections_read(config: Config, stage: str, model: str | None = None) -> frozenset[str]:
     """The config sections that ``stages_of`` the same arguments read, or that say what they are run on."""
-    return _sections_read(stage, model, config.joint.start)
+    reads = (STAGES[name].reads for name in stages_of(config, stage, model))
+    other_data = {"test"} if stage in ON_TEST_PAIRS else set[str]()
+    return frozenset[str]().union(*reads, other_data) - {"seed"}
 
 
 @cache
@@ -124,105 +101,80 @@ def _stages_of(stage: str, model: str | None, joint_start: str) -> frozenset[str
     return frozenset((stage,)).union(*(_stages_of(earlier, None, joint_start) for earlier in before))
 
 
-@cache
-def _sections_read(stage: str, model: str | None, joint_start: str) -> frozenset[str]:
-    reads = (STAGES[name].reads for name in _stages_of(stage, model, joint_start))
-    measured_on = {"test"} if stage == "evaluate" else set[str]()
-    return frozenset[str]().union(*reads, measured_on) - {"seed"}
-
-
 class Planner:
-    """Plans runs of many configs: what two of them share is one Run, hashed once; the data is looked at once.
+    """Plans runs of many configs: what two of them share is one Run, and the data is looked at once.
 
     The file ``digests`` remembers those of data files that did not change. With ``provisional``, data folders that do
     not exist are no error: ``missing`` names them, and the keys of runs on them are not those that they will have.
     """
 
     def __init__(self, digests: Path | None = None, provisional: bool = False) -> None:
-        self._remembered = digests
+        self._digest_file = digests
         self._provisional = provisional
         self.missing: dict[str, None] = {}  # in the order of finding them
         self._digests: dict[str, str] = {}
-        self._available: dict[tuple[str, ...], str] = {}
-        self._texts: dict[int, tuple[Any, str]] = {}  # by id; the section beside its text keeps the id its own
-        self._planned: dict[tuple[Any, ...], Run] = {}
-        self._moved: dict[tuple[Data, Elsewhere], Data] = {}
         self._runs: dict[str, Run] = {}
 
     def plan(self, config: Config, stage: str, seed: int | None = None, model: str | None = None) -> Run:
-        """The run of ``stage`` and, through its inputs, all that it needs. ``evaluate`` takes the ``model`` stage to
-        measure, or None for the blurred input itself. InputError for an unknown stage or a missing seed.
+        """The run of ``stage`` and, through its inputs, all that it needs. ``restore`` and ``measure`` take the
+        ``model`` stage, or None for the blurred input itself. InputError for an unknown stage or a missing seed.
         """
-        known: dict[str, Run] = {}
-        elsewhere = self._elsewhere(config)
-
-        def build(name: str) -> Run:
-            if name not in known:
-                inputs: dict[str, Run | str] = {need: build(need) for need in needs(name, config.joint.start)}
-                if name == "prepare":
-                    inputs["raw"] = self._digest(config.data.root)
-                if name == "evaluate":
-                    if elsewhere is not config:
-                        # the test pairs alone are those of another data set; the model keeps its own data
-                        inputs["prepare"] = self.plan(elsewhere, "prepare")
-                    # Weights of a metric that arrive later make a new run; otherwise it would stay "not available".
-                    inputs["metrics"] = self._measurable(config.evaluate.metrics)
-                    if model is not None:
-                        inputs["model"] = build(model)
-                known[name] = self._run(elsewhere if name == "evaluate" else config, name, seed, inputs)
-            return known[name]
-
         lookup("stage", stage, STAGES)
-        return build(stage)
+        return self._build(config, stage, seed, model, {})
 
-    def _elsewhere(self, config: Config) -> Config:
-        """``config`` with the data set whose test pairs are measured: its own, or that of its section ``test``."""
-        if config.test is None:
-            return config
-        request = config.data, config.test
-        if request not in self._moved:
-            place = {"root": config.test.root, "layout": config.test.layout}
-            self._moved[request] = config.data.model_copy(update=place)
-        return config.model_copy(update={"data": self._moved[request], "test": None})
+    def measure(self, config: Config, model: Run) -> Run:
+        """The run that measures the restorations by a finished ``model`` on the config's test pairs."""
+        return self._build(config, "measure", None, model.stage, {model.stage: model})
+
+    def _build(self, config: Config, stage: str, seed: int | None, model: str | None, built: dict[str, Run]) -> Run:
+        """``built`` holds the runs of this chain so far, by stage."""
+        if stage in built:
+            return built[stage]
+        own = _of_test_set(config) if stage in ON_TEST_PAIRS else config
+        inputs: dict[str, Run | str] = {}
+        for need in needs(stage, config.joint.start):
+            if need == "prepare" and own is not config:
+                inputs[need] = self._build(own, need, None, None, {})
+            else:
+                inputs[need] = self._build(config, need, seed, model, built)
+        if stage == "prepare":
+            inputs["raw"] = self._digest(own.data.root)
+        if stage == "restore" and model is not None:
+            inputs["model"] = self._build(config, model, seed, None, built)
+        if stage == "measure":
+            # Weights of a metric that arrive later make a new run; otherwise it would stay "not available".
+            inputs["metrics"] = ",".join(name for name in config.measure.metrics if available(name))
+        built[stage] = self._run(own, stage, seed, inputs)
+        return built[stage]
 
     def _run(self, config: Config, name: str, seed: int | None, inputs: Mapping[str, Run | str]) -> Run:
         stage = STAGES[name]
-        needs_seed = "seed" in stage.reads
-        if needs_seed and seed is None:
+        if "seed" in stage.reads and seed is None:
             raise InputError(f"stage '{name}' needs a seed")
-        own_seed = seed if needs_seed else None
-        values = vars(config)
-        read = tuple([id(values[section]) for section in stage.reads if section != "seed"])
-        needed = tuple([i.key if isinstance(i, Run) else i for i in inputs.values()])
-        request = (name, own_seed, read, needed)
-        if request not in self._planned:
-            run = Run(name, stage.version, config, own_seed, stage.reads, inputs)
-            vars(run)["key"] = run.hashed(self._text)  # where the cached property keeps it
-            self._planned[request] = self._runs.setdefault(run.key, run)
-        return self._planned[request]
-
-    def _text(self, section: Any) -> str:
-        if id(section) not in self._texts:
-            self._texts[id(section)] = section, section_text(section)
-        return self._texts[id(section)][1]
+        sections = {section: seed if section == "seed" else getattr(config, section) for section in stage.reads}
+        run = Run(name, sections, inputs, code_digest(stage.code, backbone_of(sections, inputs)))
+        return self._runs.setdefault(run.key, run)
 
     def _digest(self, root: str) -> str:
         if root not in self._digests:
             if self._provisional and not Path(root).exists():
                 self.missing[root] = None
                 return f"missing {root}"
-            self._digests[root] = folder_digest(Path(root), self._remembered)
+            self._digests[root] = folder_digest(Path(root), self._digest_file)
         return self._digests[root]
 
-    def _measurable(self, metrics: tuple[str, ...]) -> str:
-        if metrics not in self._available:
-            self._available[metrics] = ",".join(filter(available, metrics))
-        return self._available[metrics]
+
+def _of_test_set(config: Config) -> Config:
+    """``config`` with the data set whose test pairs are measured: its own, or that of its section ``test``."""
+    if config.test is None:
+        return config
+    place = {"root": config.test.root, "layout": config.test.layout}
+    return config.model_copy(update={"data": config.data.model_copy(update=place), "test": None})
 
 
 def unmeasurable(runs: Iterable[Run]) -> list[str]:
     """A line per metric that one of ``runs`` should measure and that this machine has no weights for."""
-    asked = {name: None for run in runs if run.stage == "evaluate" for name in run.sections.evaluate.metrics}
+    asked = {name: None for run in runs if run.stage == "measure" for name in run.sections["measure"].metrics}
     return [missing(name) for name in asked if not available(name)]
 
 
@@ -234,11 +186,11 @@ def plan(
 
 
 def plan_all(config: Config, stage: str, seeds: Iterable[int], cache: Path | None = None) -> list[Run]:
-    """Every run of ``stage`` in the canonical chain: one per seed; ``evaluate``: per model and seed, and the input."""
+    """Every run of ``stage`` in the chain: one per seed; restore and measure: per model and seed, and the input."""
     planner = Planner(cache)
     if stage == "prepare":
         return [planner.plan(config, stage)]
-    if stage == "evaluate":
+    if stage in ON_TEST_PAIRS:
         models = [planner.plan(config, stage, seed, model) for model in MODELS for seed in seeds]
         return [planner.plan(config, stage), *models]
     return [planner.plan(config, stage, seed) for seed in seeds]

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from blurdm.core.arms import STAGES
 from blurdm.core.errors import StopRequested
 from blurdm.core.graph import Failure, Frontier, Listener
 from blurdm.core.progress import Progress
@@ -17,10 +18,17 @@ from blurdm.core.runs import Resources, Run, never
 from blurdm.core.signals import StopFlag, stop_with_parent
 from blurdm.core.store import finished
 
-# Imported once in the server process that workers are forked from, and not seconds long in each of them. Optimisers
-# import torch._dynamo at their first step; evaluation needs pyiqa.
-PRELOAD = ["blurdm.stages.run", "torch._dynamo"]
-PRELOAD_FOR = {"prepare": [], "evaluate": ["blurdm.stages.run", "pyiqa"]}
+# Imported once in the server process that workers are forked from, and not seconds long in each of them: beside the
+# stage itself, what its optimiser imports at the first step, or what measures.
+PRELOAD = ["torch._dynamo"]
+PRELOAD_FOR = {"prepare": [], "restore": [], "measure": ["pyiqa"]}
+
+
+def preloaded(stages: Iterable[str]) -> list[str]:
+    """Modules that the processes of these stages import; none for ``prepare`` alone, which takes no time."""
+    names = {name for name in stages if name != "prepare"}
+    modules = {STAGES[name].function.partition(":")[0] for name in names}
+    return sorted(modules.union({"blurdm.stages.run"} if names else (), *(PRELOAD_FOR.get(n, PRELOAD) for n in names)))
 
 
 def run_all(
@@ -55,7 +63,7 @@ class _Pool:
         self.told: dict[str, Failure] = {}
         self.failures: list[Failure] = []
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(sorted({m for run in runs for m in PRELOAD_FOR.get(run.stage, PRELOAD)}))
+        self.context.set_forkserver_preload(preloaded(run.stage for run in runs))
 
     def start(self, run: Run) -> None:
         receiving, sending = self.context.Pipe(duplex=False)

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blurdm.core.arms import TRAINED
 from blurdm.core.errors import InputError
 from blurdm.core.key import flatten
 
@@ -107,7 +108,7 @@ def _send_dataset(client: "MlflowClient", run_id: str, name: str, digest: str | 
         return
     source = json.dumps({"digest": digest})
     dataset = Dataset(name, digest[:DIGEST_LENGTH], source_type="local", source=source)
-    context = InputTag("mlflow.data.context", "evaluation" if stage == "evaluate" else "training")
+    context = InputTag("mlflow.data.context", "training" if stage in TRAINED else "evaluation")
     client.log_inputs(run_id, [DatasetInput(dataset, [context])])
 
 

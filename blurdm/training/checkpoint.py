@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from blurdm.core.errors import InputError
-from blurdm.core.progress import Tell, say_nothing
+from blurdm.core.progress import Notify, say_nothing
 from blurdm.core.store import file_digest, read_json, write_bytes
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -79,7 +79,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     os.replace(fresh, last)
 
 
-def load_checkpoint(folder: Path, key: str, tell: Tell = say_nothing) -> dict[str, Any] | None:
+def load_checkpoint(folder: Path, key: str, tell: Notify = say_nothing) -> dict[str, Any] | None:
     """The newest sound checkpoint in ``folder``, None if there is none; ``tell`` hears of those that are damaged.
 
     A damaged one is removed if there is a sound one. InputError if all are damaged, or it belongs to another run.

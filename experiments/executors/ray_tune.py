@@ -106,7 +106,7 @@ class RayTune:
 
 def _asha(needed: list[Run]) -> ASHAScheduler | None:
     """Stops a run whose validation PSNR is not among the best third of those that got to its step before it."""
-    sections = [run.config.joint for run in needed if run.stage == JUDGED]
+    sections = [run.sections["joint"] for run in needed if run.stage == JUDGED]
     if not sections:
         return None
     longest = max(section.iterations for section in sections)

@@ -40,11 +40,11 @@ def numbers_of(ledger: Path) -> pd.DataFrame:
 
 def table(ledger: Path) -> Table:
     found = collect_grid(ledger)
-    sources = Sources(ledger.parents[2] / "chain" / "evaluate.json", ledger.parents[1])
+    sources = Sources(ledger.parents[2] / "chain" / "measure.json", ledger.parents[1])
     return table_of("ablation", "Ablation", found, grid_numbers(found, RESAMPLES), sources)
 
 
-def unfinish(ledger: Path, row: int, seed: int, stage: str = "evaluate") -> None:
+def unfinish(ledger: Path, row: int, seed: int, stage: str = "measure") -> None:
     (folder(ledger, row, seed, stage) / "result.json").unlink()
 
 

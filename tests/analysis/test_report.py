@@ -48,14 +48,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_tables(sources, root / "reports" / "tables")
     rows, costs = sources.chain
     inputs = Inputs(pointer, rows, costs, collect_curves(pointer), difference_numbers(rows, sources.resamples))
-    (root / "runs" / "evaluate" / "eval_joint_0" / "trajectory.csv").unlink()
+    (root / "runs" / "restore" / "restore_joint_0" / "trajectory.csv").unlink()
     draw_all(("training", "trajectory"), inputs, root / "reports" / "figures")
     assert main(options(root)) == 0
     return root
 
 
 def options(root: Path) -> list[str]:
-    places = {"pointer": root / "chain" / "evaluate.json", "runs": root / "runs", "reports": root / "reports"}
+    places = {"pointer": root / "chain" / "measure.json", "runs": root / "runs", "reports": root / "reports"}
     return [part for name, path in places.items() for part in (f"--{name}", str(path))]
 
 
@@ -229,7 +229,7 @@ def test_gallery_ends_where_room_ends_and_says_so(
 ) -> None:
     for name, value in limit.items():
         monkeypatch.setattr(gallery, name, value)
-    found = gallery.gallery(Sources(root / "chain" / "evaluate.json", root / "runs"))
+    found = gallery.gallery(Sources(root / "chain" / "measure.json", root / "runs"))
     assert 3 <= len(found.cards) < found.total == len(MODELS) * KEPT
     assert f"{len(found.cards)} of {found.total} kept restorations" in found.note
     assert [card.title for card in found.cards[:3]] == [f"I19/0000, {model}" for model in sorted(MODELS)]

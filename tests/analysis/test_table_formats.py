@@ -132,7 +132,7 @@ def test_latex_of_every_table_compiles_and_fits_the_page(tmp_path: Path) -> None
     require("pdflatex")
     make_chain(tmp_path, no_lpips=True, images=False)
     make_grid(tmp_path)
-    sources = Sources(tmp_path / "chain" / "evaluate.json", tmp_path / "runs")
+    sources = Sources(tmp_path / "chain" / "measure.json", tmp_path / "runs")
     made = builders(read_artefacts(), sources)
     for name, make in made.items():
         (tmp_path / f"{name}.tex").write_text(as_latex(make()))

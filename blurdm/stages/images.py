@@ -1,0 +1,68 @@
+"""Stages that train a network on images alone: ``baseline``, ``direct`` and ``pretrain`` (stage 1)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from blurdm.core.arms import BaselineSections, DirectSections, PretrainSections
+from blurdm.core.config import Direct, Pretrain
+from blurdm.core.progress import OnProgress
+from blurdm.core.runs import Resources
+from blurdm.models.network import Kind, Network
+from blurdm.stages.training import store, train, training_data
+from blurdm.training.tasks import image_module, image_phases, warmup_phases
+
+Inputs = Mapping[str, Path]
+
+
+def baseline(
+    sections: BaselineSections, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress
+) -> dict[str, Any]:
+    """The backbone without prior."""
+    network = Network("baseline", sections.backbone, None, None)
+    section = sections.baseline
+    with training_data(
+        inputs["prepare"], sections.data, sections.compute, sections.seed, resources, on_progress
+    ) as data:
+        module = image_module(network, sections.seed).to(data.device)
+        phases = image_phases(network, data, sections.loss, sections.compute, section.phases, 1.0)
+        trained = train(module, phases, section, sections.compute, sections.seed, out, resources, on_progress)
+    return store(trained["network"], out, sum(iterations for iterations, _ in section.phases))
+
+
+def direct(
+    sections: DirectSections, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress
+) -> dict[str, Any]:
+    """The control: the same encoder on the blurred image feeds the backbone."""
+    return _with_encoder("direct", sections, sections.direct, inputs, out, resources, on_progress)
+
+
+def pretrain(
+    sections: PretrainSections, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress
+) -> dict[str, Any]:
+    """Stage 1: sharp encoder and backbone, with the oracle latent."""
+    return _with_encoder("pretrain", sections, sections.pretrain, inputs, out, resources, on_progress)
+
+
+def _with_encoder(
+    kind: Kind,
+    sections: DirectSections | PretrainSections,
+    section: Direct | Pretrain,
+    inputs: Inputs,
+    out: Path,
+    resources: Resources,
+    on_progress: OnProgress,
+) -> dict[str, Any]:
+    network = Network(kind, sections.backbone, sections.latent, None)
+    with training_data(
+        inputs["prepare"], sections.data, sections.compute, sections.seed, resources, on_progress
+    ) as data:
+        module = image_module(network, sections.seed).to(data.device)
+        assert network.prior is not None and isinstance(module["head"], nn.Linear)
+        phases = warmup_phases(network.prior, module["head"], kind, data, section)
+        scale = section.encoder_lr_scale
+        phases += image_phases(network, data, sections.loss, sections.compute, section.phases, scale)
+        trained = train(module, phases, section, sections.compute, sections.seed, out, resources, on_progress)
+    return store(trained["network"], out, sum(iterations for iterations, _ in section.phases))

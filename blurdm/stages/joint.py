@@ -1,0 +1,28 @@
+"""Stage 3, ``joint``: backbone and prior generator together."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from blurdm.core.arms import JointSections
+from blurdm.core.progress import OnProgress
+from blurdm.core.runs import Resources
+from blurdm.stages.training import store, train, training_data
+from blurdm.training.joint import joint_network, joint_phases, steps_before
+
+
+def joint(
+    sections: JointSections, inputs: Mapping[str, Path], out: Path, resources: Resources, on_progress: OnProgress
+) -> dict[str, Any]:
+    """Train what stages 1 and 2 made (or what ``joint.start`` leaves of them) on images."""
+    with training_data(
+        inputs["prepare"], sections.data, sections.compute, sections.seed, resources, on_progress
+    ) as data:
+        network = joint_network(sections, inputs, data)
+        module = nn.ModuleDict({"network": network})
+        phases = joint_phases(network, sections, inputs, data)
+        section = sections.joint
+        trained = train(module, phases, section, sections.compute, sections.seed, out, resources, on_progress)
+    return store(trained["network"], out, steps_before(inputs) + section.iterations)

@@ -1,0 +1,168 @@
+"""Stage ``measure``: from restored and sharp images to per-image rows, each metric kept on its own."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from blurdm.core.arms import MeasureSections
+from blurdm.core.errors import InputError, StopRequested
+from blurdm.core.key import key_of
+from blurdm.core.progress import OnProgress, Progress
+from blurdm.core.runs import Resources, model_folder, stored_section
+from blurdm.core.store import file_digest, read_json, write_bytes
+from blurdm.metrics.measure import Measure as MeasureImages
+from blurdm.metrics.measure import make_measure
+from blurdm.metrics.protocols import available
+from blurdm.restore.tensors import read_tensor
+from blurdm.stages.restore import Restorations
+from blurdm.stages.test_images import TestImage, test_images
+
+ID_COLUMNS = ("arm", "scene", "image")
+Rows = dict[tuple[str, ...], str]  # arm, scene, image -> value, as it is written
+
+
+def measure(
+    sections: MeasureSections, inputs: Mapping[str, Path], out: Path, resources: Resources, on_progress: OnProgress
+) -> dict[str, Any]:
+    """Measure every restored image by every metric: rows/<metric>.csv, and all of them in per_image.csv.
+
+    A metric that was measured on the same restorations before is not measured again (``resources.rows``).
+    """
+    section = sections.measure
+    tests = test_images(inputs["prepare"], Path(sections.data.root))
+    restored = _restorations(inputs["restore"], tests, resources.device)
+    metrics = [name for name in section.metrics if available(name)]
+    cached = {name: _cache_file(name, out, resources.rows) for name in metrics}
+    missing = [name for name, file in cached.items() if file is None or not file.is_file()]
+    measured = _measure(missing, section.protocol, tests, restored, out, resources, on_progress)
+    for name, file in cached.items():
+        content = _rows_file(measured[name]) if name in measured else file.read_bytes() if file else b""
+        write_bytes(out / "rows" / f"{name}.csv", content)
+        if file is not None and name in measured:
+            write_bytes(file, content)
+    columns = {name: _read_rows(out / "rows" / f"{name}.csv") for name in metrics}
+    keys = [(arm, test.scene, test.name) for test in tests for arm in restored.arms]
+    write_bytes(out / "per_image.csv", _table(keys, columns, section.metrics))
+    origin = read_json(inputs["restore"] / "result.json")
+    return {
+        "metrics": _means(keys, columns),
+        "protocol": section.protocol,
+        "per_image_sha256": file_digest(out / "per_image.csv"),
+        "cost": origin["cost"],
+        "iterations": origin["iterations"],
+    }
+
+
+def _restorations(folder: Path, tests: list[TestImage], device: str) -> Restorations:
+    model = read_json(folder / "config.json")["inputs"].get("model")
+    network = None if model is None else model_folder(folder.parent.parent, model)
+    if model is not None and network is None:
+        raise InputError(f"{folder}: the model run {model} that it restored with is not there")
+    return Restorations(folder, tests, network, stored_section(folder, "restore"), device)
+
+
+def _cache_file(metric: str, out: Path, folder: Path | None) -> Path | None:
+    """Where the rows of one metric are kept: named by all that they depend on."""
+    described = read_json(out / "config.json")
+    inputs = {name: key for name, key in described["inputs"].items() if name != "metrics"}
+    protocol = described["sections"]["measure"]["protocol"]
+    key = key_of({"metric": metric, "protocol": protocol, "inputs": inputs, "code": described["code"]})
+    return None if folder is None else folder / f"{key}.csv"
+
+
+def _measure(
+    metrics: list[str],
+    protocol: str,
+    tests: list[TestImage],
+    restored: Restorations,
+    out: Path,
+    resources: Resources,
+    on_progress: OnProgress,
+) -> dict[str, Rows]:
+    """The rows of each metric; one pass over the images, continued where a killed one ended."""
+    if not metrics:
+        return {}
+    rows: dict[str, Rows] = {name: {} for name in metrics}
+    partial = _Partial(out / "partial.jsonl")
+    measure_images = make_measure(metrics, protocol, resources.device)
+    for number, test in enumerate(tests):
+        if resources.stop():
+            raise StopRequested(f"stopped after {number} of {len(tests)} images")
+        if test.identity not in partial.values:
+            sharp = read_tensor(test.sharp, resources.device)
+            values = {}
+            for arm in restored.arms:
+                source = f"{arm}, image {test.identity}"
+                values[arm] = _values(measure_images, restored.image(test, arm), sharp, source)
+            partial.append(test.identity, values)
+        for arm, by_metric in partial.values[test.identity].items():
+            for name in metrics:
+                rows[name][arm, test.scene, test.name] = str(by_metric[name])
+        on_progress(Progress(number + 1, len(tests), unit="image"))
+    return rows
+
+
+def _values(measure_images: MeasureImages, restored: Any, sharp: Any, source: str) -> dict[str, float]:
+    try:
+        return {name: value.item() for name, value in measure_images(restored, sharp).items()}
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+class _Partial:
+    """Values of the images measured so far, by image, arm and metric; a half-written line is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.values: dict[str, dict[str, dict[str, float]]] = {}
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            try:
+                self.values.update(json.loads(line))
+            except ValueError:
+                break
+        write_bytes(path, "".join(json.dumps({k: v}) + "\n" for k, v in self.values.items()).encode())
+
+    def append(self, identity: str, values: dict[str, dict[str, float]]) -> None:
+        self.values[identity] = values
+        with open(self.path, "a") as file:
+            file.write(json.dumps({identity: values}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _rows_file(rows: Rows) -> bytes:
+    return _csv([*ID_COLUMNS, "value"], ((*key, value) for key, value in rows.items()))
+
+
+def _read_rows(path: Path) -> Rows:
+    with open(path, newline="") as file:
+        return {tuple(row[:-1]): row[-1] for row in list(csv.reader(file))[1:]}
+
+
+def _table(keys: Sequence[tuple[str, ...]], columns: Mapping[str, Rows], metrics: Iterable[str]) -> bytes:
+    """A row per image and arm. A metric that is not available is an empty column, never a number."""
+    metrics = list(metrics)
+    return _csv(
+        [*ID_COLUMNS, *metrics], ((*key, *(columns[m][key] if m in columns else "" for m in metrics)) for key in keys)
+    )
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _means(keys: Sequence[tuple[str, ...]], columns: Mapping[str, Rows]) -> dict[str, float]:
+    means = {}
+    for arm in dict.fromkeys(key[0] for key in keys):
+        for name, rows in columns.items():
+            values = [float(rows[key]) for key in keys if key[0] == arm]
+            means[f"{arm}.{name}"] = sum(values) / len(values)
+    return means

@@ -1,0 +1,51 @@
+"""The test pairs of a prepared data set. Only the stages ``restore`` and ``measure`` open them."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from blurdm.core.seeding import generator
+from blurdm.core.store import read_json
+
+
+@dataclass(frozen=True)
+class TestImage:
+    """One test pair: its files, and the photo or video (scene) it belongs to."""
+
+    scene: str
+    name: str
+    blur: Path
+    sharp: Path
+
+    @property
+    def identity(self) -> str:
+        return f"{self.scene}/{self.name}"
+
+    def file(self, folder: Path, arm: str) -> Path:
+        """Where its restoration as ``arm`` lies below a folder of restored images."""
+        return folder / arm / self.scene / f"{self.name}.png"
+
+
+def test_images(prepared: Path, root: Path) -> list[TestImage]:
+    """The test pairs of a prepared data set, in the order of its index."""
+    pairs = read_json(prepared / "index.json")["pairs"]
+    return [
+        TestImage(p["scene"], p["name"], root / p["blur"], root / p["sharp"]) for p in pairs if p["split"] == "test"
+    ]
+
+
+def samples(tests: list[TestImage], per_scene: int) -> list[TestImage]:
+    """The first images of every scene."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for test in tests:
+        if seen[test.scene] < per_scene:
+            chosen.append(test)
+        seen[test.scene] += 1
+    return chosen
+
+
+def foreign(test: TestImage, tests: list[TestImage], seed: int) -> TestImage:
+    """An image of another scene, drawn once for ``test``: if its latent serves as well, the prior is not used."""
+    others = [t for t in tests if t.scene != test.scene]
+    return others[generator(seed, "foreign", test.identity).integers(len(others))]
