@@ -92,17 +92,22 @@ class Published:
 
 def read_published(path: Path = PUBLISHED) -> Published:
     """Read ``path`` and the files beside it; InputError is one line: file, line, column, and what is wrong."""
-    datasets, backbones = _read_datasets(path), {}
-    for _, row in _lines(_beside(path, "backbones"), ("backbone", "label")):
-        backbones[row["backbone"]] = row["label"]
+    datasets = {}
+    columns = ("dataset", "layout", "test_images", "protocol", *Citation._fields)
+    for place, row in _lines(_beside(path, "datasets"), columns):
+        images = int(_number(place, row, "test_images", 0, math.inf))
+        datasets[row["dataset"]] = Dataset(row["layout"], images, row["protocol"], _citation(place, row))
+    labels = _lines(_beside(path, "backbones"), ("backbone", "label"))
+    backbones = {row["backbone"]: row["label"] for _, row in labels}
     sources = _lines(_beside(path, "sources"), ("table", "method", *Citation._fields))
     citations = {(row["table"], row["method"]): _citation(place, row) for place, row in sources}
-    known = {"dataset": {"", *datasets}, "backbone": {"", *backbones}, "metric": set(RANGES)}
+    names = {"dataset": ("", *datasets), "backbone": ("", *backbones), "metric": tuple(RANGES)}
     numbers: dict[tuple[str, ...], Number] = {}
     for place, row in _lines(path, Number._fields):
-        for column, names in known.items():
-            if row[column] not in names:
-                raise InputError(f"{place}, column '{column}': '{row[column]}' is not one of {_listed(names)}")
+        for column, allowed in names.items():
+            if row[column] not in allowed:
+                listed = ", ".join(filter(None, allowed))
+                raise InputError(f"{place}, column '{column}': '{row[column]}' is not one of {listed}")
         tables = (row["table"], ""), (row["table"], row["method"])
         if not any(table in citations for table in tables):
             raise InputError(f"{place}, column 'table': {_beside(path, 'sources').name} has no source of it")
@@ -115,15 +120,6 @@ def read_published(path: Path = PUBLISHED) -> Published:
     published = Published(tuple(numbers.values()), citations, datasets, backbones)
     _require_complete(published, path)
     return published
-
-
-def _read_datasets(path: Path) -> dict[str, Dataset]:
-    datasets = {}
-    columns = ("dataset", "layout", "test_images", "protocol", *Citation._fields)
-    for place, row in _lines(_beside(path, "datasets"), columns):
-        count = int(_number(place, row, "test_images", 0, math.inf))
-        datasets[row["dataset"]] = Dataset(row["layout"], count, row["protocol"], _citation(place, row))
-    return datasets
 
 
 def _lines(path: Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -174,7 +170,3 @@ def _require_complete(published: Published, path: Path) -> None:
         if published.value(table, metric, dataset=dataset, backbone=backbone, method=method) is None:
             row = ", ".join(filter(None, (dataset, backbone, method)))
             raise InputError(f"{path}: table '{table}' has no {metric} of {row}")
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(filter(None, names)))

@@ -62,7 +62,7 @@ class Sources:
         return self._chain_folders.get(key, self.runs / "measure" / key)
 
     def inputs(self, folder: Path) -> dict[str, Path]:
-        """Folders of the input runs that still exist, by input name; for a measure run, the inputs of its restore run."""
+        """Folders of the input runs that still exist, by name; for a measure run, the inputs of its restore run."""
         if folder.parent.name == "measure":
             folder = restore_folder(folder)
         folders: dict[str, Path] = {}

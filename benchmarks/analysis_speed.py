@@ -56,8 +56,8 @@ class FakeRuns:
         rng = np.random.default_rng([seed or 0, round(1e4 * (gain + 9))])
         psnr = self.base + gain + rng.normal(0, 0.3, len(self.base))
         values = np.stack([psnr, psnr / 40, 1 / psnr], axis=1)
-        inputs = {"prepare": "p"} | ({"model": model} if model else {})
-        self._folder("restore", f"r_{key}", {}, inputs, {"metrics": {}, "arms": [arm]})
+        restore_inputs = {"prepare": "p"} | ({"model": model} if model else {})
+        self._folder("restore", f"r_{key}", {}, restore_inputs, {"metrics": {}, "arms": [arm]})
         cost = {"parameters": 350_000, "macs": 2.5e9, "seconds_per_image": 0.1, "side": 256}
         lines = [
             f"{arm},{s},{i},{a!r},{b!r},{c!r}" for (s, i), (a, b, c) in zip(self.names, values.tolist(), strict=True)

