@@ -23,13 +23,14 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
 from benchmarks.turns import REPOSITORY
+from blurdm.core.arms import TRAINED
 from blurdm.core.config import Config, Synthesis
 from blurdm.core.config_io import load_config
 from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import finished, heartbeat, read_json
 from blurdm.data.blur.formation import make_pairs
 from blurdm.stages.plan import plan
-from blurdm.stages.run import TRAINED, run_stage
+from blurdm.stages.run import run_stage
 from experiments.where import make_executor
 from tests.support.processes import children
 from tests.support.slurm.cluster import one_node

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from blurdm.core.arms import ARMS, METHOD, TRAINED
+from blurdm.core.arms import ARMS, METHOD
 from blurdm.core.config import Config
 from blurdm.core.config_io import apply_override, read_yaml, validate, validate_as
 from blurdm.core.errors import InputError
@@ -255,7 +255,7 @@ class Sweep:
         grid = self.grid
         runs: dict[str, list[dict[str, Any]]] = {row.name: [] for row in grid.rows}
         for cell in self.cells:
-            needs = [[run.stage, run.key] for run in cell.run.chain() if run.stage in TRAINED]
+            needs = [[run.stage, run.key] for run in cell.run.chain()[:-1] if run.stage != "prepare"]
             told = {"seed": cell.seed, "stage": cell.run.stage, "key": cell.run.key, "needs": needs}
             runs[cell.row.name].append(told)
         rows = [

@@ -77,16 +77,16 @@ class Notes:
 
 
 def measured(data: Path, **overrides: Any) -> Run:
-    return plan(tiny_config(data, **overrides), "evaluate", 0, "joint")
+    return plan(tiny_config(data, **overrides), "measure", 0, "joint")
 
 
 def result(run: Run, root: Path) -> bytes:
     """What must be the same wherever a run was computed: its weights, or what was measured of each image."""
     found = finished(run.folder(root))
     assert found is not None, run.stage
-    if "weights_sha256" in found:
-        return str(found["weights_sha256"]).encode()
-    name = "per_image.csv" if run.stage == "evaluate" else "index.json"
+    if digest := found.get("weights_sha256", found.get("images_sha256")):
+        return str(digest).encode()
+    name = "per_image.csv" if run.stage == "measure" else "index.json"
     return (run.folder(root) / name).read_bytes()
 
 
@@ -145,7 +145,7 @@ def test_results_are_those_of_the_stages_to_the_bit(executed: Executed, sweep: S
 
 
 def test_a_failure_spoils_what_needs_it_and_nothing_else(executed: Executed, sweep: Sweep) -> None:
-    assert [failure.run.stage for failure in executed.failures] == ["diffusion", "joint", "evaluate"]
+    assert [failure.run.stage for failure in executed.failures] == ["diffusion", "joint", "restore", "measure"]
     first, *others = executed.failures
     assert first.expected and "the loss is nan at step 2 of 6" in first.message
     for failure in others:

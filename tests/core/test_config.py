@@ -206,8 +206,8 @@ UNKNOWN = [
     ("data.layout", "reds", "data.layout: 'reds' is not known; known: folders, gopro"),
     ("diffusion.alpha_schedule", "lin", "diffusion.alpha_schedule: 'lin' is not known; known: "),
     ("diffusion.beta_schedule", "lin", "diffusion.beta_schedule: 'lin' is not known; known: "),
-    ("evaluate.metrics", ["psnr", "snr"], "evaluate.metrics: 'snr' is not known; known: dists, lpips, lpips_256, "),
-    ("evaluate.protocol", "official", "evaluate.protocol: 'official' is not known; known: blurdm, realblur, standard"),
+    ("measure.metrics", ["psnr", "snr"], "measure.metrics: 'snr' is not known; known: dists, lpips, lpips_256, "),
+    ("measure.protocol", "official", "measure.protocol: 'official' is not known; known: blurdm, realblur, standard"),
     ("latent.sharp_batch_norm", True, "diffusion.condition_init: 'sharp' needs latent.sharp_batch_norm: false"),
 ]
 

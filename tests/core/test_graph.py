@@ -18,7 +18,7 @@ from tests.support.tiny import tiny_config
 
 def make(config: Config, name: str, **needs: Run) -> Run:
     """A run of a made-up stage; its key follows from its name and what it needs."""
-    return Run(name, 1, config, None, (), needs)
+    return Run(name, {"data": config.data}, needs, code="")
 
 
 def finish(run: Run, root: Path) -> None:
@@ -53,7 +53,7 @@ def names(runs: list[Run]) -> str:
 
 def test_rows_share_what_they_need_by_key(tiny_data: Path) -> None:
     rows = [
-        plan(tiny_config(tiny_data, **{"diffusion.steps": steps}), "evaluate", seed, "joint")
+        plan(tiny_config(tiny_data, **{"diffusion.steps": steps}), "measure", seed, "joint")
         for steps in (1, 2, 3)
         for seed in (0, 1)
     ]
@@ -61,7 +61,7 @@ def test_rows_share_what_they_need_by_key(tiny_data: Path) -> None:
     assert len(runs) == len({run.key for run in runs}) == 1 + 2 + 3 * 2 * 3
     assert [len(level) for level in levels(runs)] == [1, 2, 6, 6, 6]
     stages = [{run.stage for run in level} for level in levels(runs)]
-    assert stages == [{"prepare"}, {"pretrain"}, {"diffusion"}, {"joint"}, {"evaluate"}]
+    assert stages == [{"prepare"}, {"pretrain"}, {"diffusion"}, {"joint"}, {"restore"}, {"measure"}]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -6,21 +6,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+from blurdm.core.arms import MODELS, STAGES
 from blurdm.core.config import CameraMotion, Config, Section
 from blurdm.core.errors import InputError
-from blurdm.core.runs import Run, stored_section
+from blurdm.core.runs import stored_section
 from blurdm.core.store import finished, read_json, write_bytes, write_json
 from blurdm.data.pairs import read_image, write_image
-from blurdm.stages.plan import MODELS, STAGES, plan, plan_all
+from blurdm.stages.plan import plan, plan_all
 from tests.support.tiny import REPOSITORY, tiny_config
 
-ROWS = [(stage, None) for stage in STAGES] + [("evaluate", model) for model in MODELS]
+TESTED = ("restore", "measure")
+ROWS = [(stage, None) for stage in STAGES] + [(stage, model) for stage in TESTED for model in MODELS]
 OPTIONAL = ("synthesis", "test")  # may be null; no stage reads them
 SECTIONS = [name for name, field in Config.model_fields.items() if name != "seeds"]
 
@@ -50,6 +53,8 @@ def keys(config: Config) -> list[str]:
 def reads(row: tuple[str, str | None]) -> frozenset[str]:
     """The sections that a stage or any stage before it declares."""
     stage, model = row
+    if stage == "measure":
+        return frozenset(STAGES[stage].reads) | reads(("restore", model))
     before = [(need, None) for need in STAGES[stage].needs] + ([(model, None)] if model else [])
     return frozenset(STAGES[stage].reads).union(*(reads(earlier) for earlier in before))
 
@@ -110,13 +115,13 @@ def test_keys_of_different_rows_differ_and_are_stable(tiny_data: Path) -> None:
 def test_diffusion_steps_change_diffusion_and_joint_alone(tiny_data: Path) -> None:
     config, other = tiny_config(tiny_data), tiny_config(tiny_data, **{"diffusion.steps": 8})
     different = {row_name(row) for row in ROWS if key(config, row) != key(other, row)}
-    assert different == {"diffusion", "joint", "evaluate-joint"}
+    assert different == {"diffusion", "joint", "restore-joint", "measure-joint"}
 
 
 def test_seeds_change_what_is_trained_and_not_the_preparation(tiny_data: Path) -> None:
     config = tiny_config(tiny_data)
     different = {row_name(row) for row in ROWS if key(config, row, 0) != key(config, row, 1)}
-    assert different == {*MODELS, "diffusion", *(f"evaluate-{model}" for model in MODELS)}
+    assert different == {*MODELS, "diffusion", *(f"{stage}-{model}" for stage in TESTED for model in MODELS)}
     with pytest.raises(InputError, match="stage 'baseline' needs a seed"):
         plan(config, "baseline")
 
@@ -143,18 +148,18 @@ def test_the_description_is_fully_resolved_and_names_its_inputs(tiny_data: Path)
     told = run.description
     assert told["sections"]["diffusion"] == tiny_config(tiny_data).diffusion.model_dump(mode="json")
     assert told["sections"]["seed"] == 3 and "root" not in told["sections"]["data"]
-    assert set(told["sections"]) == set(run.reads) - {"compute"}  # which is plain
+    assert set(told["sections"]) == set(run.sections) - {"compute"}  # at its legacy defaults
     assert set(told["inputs"]) == {"prepare", "pretrain", "diffusion"}
     assert json.loads(json.dumps(told)) == told
-    newer = Run(run.stage, run.version + 1, run.config, run.seed, run.reads, run.inputs)
+    newer = replace(run, code="another")
     assert newer.key != run.key
 
 
 def test_rows_share_runs_and_chains_are_in_order(tiny_data: Path) -> None:
-    runs = plan_all(tiny_config(tiny_data), "evaluate", (0, 1))
+    runs = plan_all(tiny_config(tiny_data), "measure", (0, 1))
     assert len(runs) == 1 + 2 * len(MODELS) == len({run.key for run in runs})
-    chain = plan(tiny_config(tiny_data), "evaluate", 0, "joint").chain()
-    assert [run.stage for run in chain] == ["prepare", "pretrain", "diffusion", "joint", "evaluate"]
+    chain = plan(tiny_config(tiny_data), "measure", 0, "joint").chain()
+    assert [run.stage for run in chain] == ["prepare", "pretrain", "diffusion", "joint", "restore", "measure"]
     assert chain[0].key == runs[0].chain()[0].key
     with pytest.raises(InputError, match="stage 'jont' is not known; known: baseline, "):
         plan(tiny_config(tiny_data), "jont", 0)
@@ -163,12 +168,12 @@ def test_rows_share_runs_and_chains_are_in_order(tiny_data: Path) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_sees_the_sections_it_declared_and_no_others(tiny_data: Path, stage: str) -> None:
     config = tiny_config(tiny_data)
-    sections = plan(config, stage, 7).sections
+    sections = plan(config, stage, 7).typed_sections()
     for name in [*SECTIONS, "seeds", "seed"]:
         if name in STAGES[stage].reads:
             assert getattr(sections, name) == (7 if name == "seed" else getattr(config, name))
         else:
-            with pytest.raises(AttributeError, match=f"stage '{stage}' did not declare that it reads '{name}'"):
+            with pytest.raises(AttributeError, match=f"Sections' object has no attribute '{name}'"):
                 getattr(sections, name)
 
 
@@ -177,9 +182,9 @@ def test_a_folder_explains_itself(tiny_data: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", run.description)
     for name in ("backbone", "latent", "diffusion", "joint"):
         section = stored_section(tmp_path, name)
-        assert isinstance(section, Section) and section == getattr(run.config, name)
+        assert isinstance(section, Section) and section == run.sections[name]
     places = {"root": ""}  # not stored
-    assert stored_section(tmp_path, "data") == run.config.data.model_copy(update=places)
+    assert stored_section(tmp_path, "data") == run.sections["data"].model_copy(update=places)
 
 
 def test_finished_is_having_a_result_and_nothing_else(tmp_path: Path) -> None:
@@ -218,7 +223,7 @@ WRITER = """
 import sys
 from itertools import count
 from pathlib import Path
-from blurdm.core.runs import write_json
+from blurdm.core.store import write_json
 print("ready", flush=True)
 for number in count():
     write_json(Path(sys.argv[1]), {"number": number, "padding": [number] * 20000})
@@ -244,7 +249,7 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from blurdm.core.runs import locked
+from blurdm.core.store import locked
 folder = Path(sys.argv[1])
 print("ready", flush=True)
 for _ in range(20):
@@ -271,7 +276,7 @@ def test_two_processes_are_never_inside_at_once(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from blurdm.core.runs import locked
+from blurdm.core.store import locked
 with locked(Path(sys.argv[1])):
     print("inside", flush=True)
     time.sleep(600)
@@ -280,7 +285,7 @@ with locked(Path(sys.argv[1])):
 WAITER = """
 import sys
 from pathlib import Path
-from blurdm.core.runs import locked
+from blurdm.core.store import locked
 with locked(Path(sys.argv[1]), lambda owner: print("waiting for", owner, flush=True)):
     print("inside", flush=True)
 """
@@ -317,7 +322,7 @@ def test_planning_and_the_help_text_need_no_torch(tiny_data: Path) -> None:
         "import sys; from blurdm.core.config_io import load_config;"
         "from blurdm.stages.plan import plan_all, check; c = load_config('experiments/presets/smoke.yaml',"
         " ['data.root=' + sys.argv[1], 'data.val_scenes=[brick]']); check(c, 'x');"
-        "print(len(plan_all(c, 'evaluate', (0,)))); print(*sys.modules)"
+        "print(len(plan_all(c, 'measure', (0,)))); print(*sys.modules)"
     )
     count, loaded = python(code, tiny_data).communicate()[0].split("\n", 1)
     assert count == "5" and set(HEAVY).isdisjoint(loaded.split())

@@ -44,7 +44,7 @@ def sandbox(folder: Path) -> None:
         (folder / name).symlink_to(REPOSITORY / name)
     tree = read_yaml(SMOKE)
     tree["data"]["root"] = "data/pairs"
-    tree["evaluate"]["metrics"] = ["psnr"]
+    tree["measure"]["metrics"] = ["psnr"]
     with (folder / "params.yaml").open("w") as file:
         YAML(typ="safe").dump(tree, file)
     copy_photos(folder / "given")

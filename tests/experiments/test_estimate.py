@@ -35,11 +35,11 @@ def test_time_is_expected_from_runs_of_the_same_stage_and_size(tiny_data: Path, 
     for run in expand(wide).runs:
         if run.stage == "joint":
             finish(run, tmp_path, 1e6)
-    evaluated = next(run for run in by_stage["evaluate"] if joint[0] in run.inputs.values())
+    evaluated = next(run for run in by_stage["measure"] if joint[0] in run.inputs.values())
     finish(evaluated, tmp_path, 2.0)  # 4 test images
     expected = expected_seconds(made.runs, tmp_path, measured(tmp_path))
     assert expected[joint[1].key] == 8.0 and expected[by_stage["pretrain"][0].key] == pytest.approx(18.0)
-    assert {expected[run.key] for run in by_stage["evaluate"]} == {2.0}
+    assert {expected[run.key] for run in by_stage["measure"]} == {2.0}
     assert not {run.key for run in by_stage["baseline"] + by_stage["diffusion"]} & set(expected)
     told = estimate(made, tmp_path, 2)
     # Left: joint[1] and its evaluation, the baseline's evaluation, and what nothing is known of (baseline, diffusion).

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from blurdm.core.arms import ARMS
 from blurdm.core.config import Config
 from blurdm.core.config_io import load_config, read_yaml
 from blurdm.core.errors import InputError
 from blurdm.core.key import canonical_json
 from blurdm.core.ledger import Ledger
-from blurdm.core.runs import Run
-from blurdm.stages.evaluation import ARMS
 from blurdm.stages.plan import Planner, plan
 from experiments.grid import GRIDS, expand, grid_path, load_grid, preset_path
-from experiments.grid_file import MEASURES
 from tests.support.grids import OWN_PRESETS, row, stages, sweep, write_grid
 from tests.support.tiny import REPOSITORY, SMOKE
 
@@ -34,7 +32,7 @@ def test_every_shipped_grid_plans_what_it_states(name: str, tiny_data: Path) -> 
     assert grid.seeds == load_config(preset_path(tree["preset"])).seeds
     assert all(not row.values or grid.x is None or grid.x in row.values for row in grid.rows)
     assert {(cell.row.name, cell.seed) for cell in made.cells} == {
-        (row.name, seed) for row in grid.rows for seed in (grid.seeds if MEASURES[row.arm] else (None,))
+        (row.name, seed) for row in grid.rows for seed in (grid.seeds if [row.arm] else (None,))
     }
     assert made.unshared > len(made.runs) == sum(made.per_stage.values())
     assert len({run.key for run in made.runs}) == len({id(run) for run in made.runs}) == len(made.runs)
@@ -65,8 +63,8 @@ def test_a_ledger_says_all_and_survives_writing_and_reading(name: str, tiny_data
     for cell in made.cells:
         measured_by = next(row for row in ledger.rows if row.name == cell.row.name)
         found = next(run for run in measured_by.runs if run.seed == cell.seed)
-        chain = tuple((run.stage, run.key) for run in cell.run.chain() if run.stage not in ("prepare", "evaluate"))
-        assert (found.stage, found.key, found.needs) == ("evaluate", cell.run.key, chain)
+        chain = tuple((run.stage, run.key) for run in cell.run.chain() if run.stage not in ("prepare", "measure"))
+        assert (found.stage, found.key, found.needs) == ("measure", cell.run.key, chain)
 
 
 # Sharing
@@ -74,16 +72,19 @@ def test_a_ledger_says_all_and_survives_writing_and_reading(name: str, tiny_data
 
 def test_a_sweep_over_steps_trains_stage_1_once_per_seed(tiny_data: Path) -> None:
     made = sweep("ablation_steps", tiny_data)
-    assert stages(made) == {"pretrain": 3, "diffusion": 42, "joint": 42, "evaluate": 42}
-    assert made.unshared == 42 * 5
+    assert stages(made) == {"pretrain": 3, "diffusion": 42, "joint": 42, "restore": 42, "measure": 42}
+    assert made.unshared == 42 * 6
 
 
 SHARED = [
-    ("ablation_joint", {"pretrain": 1, "diffusion": 1, "joint": 10, "evaluate": 10}),
-    ("ablation_sampling", {"pretrain": 1, "diffusion": 3, "joint": 3, "evaluate": 8}),
-    ("ablation_tiling", {"pretrain": 1, "diffusion": 1, "joint": 1, "evaluate": 5}),
-    ("ablation_type", {"baseline": 1, "direct": 1, "pretrain": 1, "diffusion": 5, "joint": 5, "evaluate": 7}),
-    ("evidence", {"baseline": 1, "direct": 1, "pretrain": 1, "diffusion": 1, "joint": 1, "evaluate": 5}),
+    ("ablation_joint", {"pretrain": 1, "diffusion": 1, "joint": 10, "restore": 10, "measure": 10}),
+    ("ablation_sampling", {"pretrain": 1, "diffusion": 3, "joint": 3, "restore": 8, "measure": 8}),
+    ("ablation_tiling", {"pretrain": 1, "diffusion": 1, "joint": 1, "restore": 5, "measure": 5}),
+    (
+        "ablation_type",
+        {"baseline": 1, "direct": 1, "pretrain": 1, "diffusion": 5, "joint": 5, "restore": 7, "measure": 7},
+    ),
+    ("evidence", {"baseline": 1, "direct": 1, "pretrain": 1, "diffusion": 1, "joint": 1, "restore": 5, "measure": 5}),
 ]
 
 
@@ -106,10 +107,8 @@ def test_a_key_is_the_hash_of_the_description_and_what_plan_gives(name: str, tin
     made = sweep(name, tiny_data, "smoke")
     for run in made.runs:
         assert run.key == hashlib.sha256(canonical_json(run.description).encode()).hexdigest()[:16]
-        alone = Run(run.stage, run.version, run.config, run.seed, run.reads, run.inputs)
-        assert alone.key == run.key
     for cell in made.cells:
-        alone = Planner(provisional=True).plan(cell.row.config, "evaluate", cell.seed, MEASURES[cell.row.arm])
+        alone = Planner(provisional=True).plan(cell.row.config, "measure", cell.seed, ARMS[cell.row.arm].stage)
         assert cell.run.key == alone.key
 
 
@@ -167,18 +166,13 @@ def test_rows_that_differ_in_what_is_measured_alone_are_different(tiny_data: Pat
     assert next(cell.seed for cell in made.cells if cell.row.arm == "blurred") is None
 
 
-def test_measures_are_what_evaluate_makes() -> None:
-    made = {arm: model for model, arms in ARMS.items() for arm in arms} | {"blurred": None}
-    assert made == MEASURES
-
-
 @pytest.mark.parametrize("preset", ["smoke", "demo", "gopro_mimo_unet"])
 def test_training_stages_are_compared_at_equal_steps_on_images(preset: str, tiny_data: Path) -> None:
     made = sweep("ablation_stages", tiny_data, preset, (0,))
     trained = {}
     for cell in made.cells:
         chain = [run for run in cell.run.chain() if run.stage in ("baseline", "pretrain", "joint")]
-        sections = [getattr(run.config, run.stage) for run in chain]
+        sections = [run.sections[run.stage] for run in chain]
         trained[cell.row.name] = sum(steps for section in sections for steps, _ in section.phases)
     assert len(trained) == 6 and len(set(trained.values())) == 1
     scratch = row(made.grid, "3").config
@@ -205,12 +199,19 @@ def test_ten_thousand_rows_are_ten_thousand_runs(tmp_path: Path, tiny_data: Path
     axes = {"diffusion.beta_end": values, "joint.lr": values}
     path = write_grid(tmp_path, axes=axes, rows=10_000, baseline="beta_end=0.001, lr=0.001")
     made = expand(load_grid(path, overrides=[f"data.root={tiny_data}"]))
-    assert made.per_stage == {"prepare": 1, "pretrain": 1, "diffusion": 100, "joint": 10_000, "evaluate": 10_000}
-    assert len({run.key for run in made.runs}) == 20_102 and made.unshared == 50_000
+    assert made.per_stage == {
+        "prepare": 1,
+        "pretrain": 1,
+        "diffusion": 100,
+        "joint": 10_000,
+        "restore": 10_000,
+        "measure": 10_000,
+    }
+    assert len({run.key for run in made.runs}) == 30_102 and made.unshared == 60_000
     for cell in made.cells[::997]:
         alone = load_config(SMOKE, [f"{key}={value}" for key, value in cell.row.values.items()])
         assert alone.diffusion == cell.row.config.diffusion and alone.joint == cell.row.config.joint
-        assert cell.run.key == plan(cell.row.config, "evaluate", 0, "joint").key
+        assert cell.run.key == plan(cell.row.config, "measure", 0, "joint").key
 
 
 def test_planning_imports_no_torch(tiny_data: Path) -> None:

@@ -100,13 +100,13 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (
         "a foreign latent that is not measured",
         {
-            "base": {"evaluate.foreign": False},
+            "base": {"restore.foreign": False},
             "arms": {"a": {"measure": "oracle_foreign"}},
             "axes": {},
             "rows": 1,
             "baseline": "a",
         },
-        "row 'a': measure: oracle_foreign needs evaluate.foreign: true",
+        "row 'a': measure: oracle_foreign needs restore.foreign: true",
     ),
     (
         "an unknown preset of an arm",

@@ -55,4 +55,4 @@ def test_data_sets_differ_in_data_and_length_alone(name: str) -> None:
             if values[key] != other[section][key]
         }
         lengths = {f"{s}.{key}" for s in first for key in ("iterations", "validate_every")}
-        assert differing - lengths <= {"data.root", "data.layout", "evaluate.metrics", "evaluate.protocol"}
+        assert differing - lengths <= {"data.root", "data.layout", "measure.metrics", "measure.protocol"}

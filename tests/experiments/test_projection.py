@@ -50,7 +50,7 @@ def test_a_step_is_three_passes_of_what_is_trained_and_one_of_what_is_evaluated(
         "pretrain": 315_000 * 20 * 3 * (per_image + encoder),
         "diffusion": 52_500 * 20 * 4 * encoder,
         "joint": 315_000 * 20 * 3 * (per_image + encoder),
-        "evaluate": 2025 * (720 * 1280) / 256**2 * (per_image + encoder),
+        "measure": 2025 * (720 * 1280) / 256**2 * (per_image + encoder),
     }
     assert hours == {stage: pytest.approx(macs / SPEED / 3600) for stage, macs in expected.items()}
     baseline = next(cell for cell in made.cells if cell.row.name == "MIMO-UNet+ GoPro, baseline")

@@ -29,7 +29,7 @@ from tests.support.slurm.cluster import Cluster
 from tests.support.tiny import REPOSITORY, tiny_config, write_tiny_config
 
 OFTEN = Resources(checkpoint_seconds=0.2)
-LONG = {"baseline.iterations": [50, 30], "baseline.validate_every": 40, "evaluate.metrics": ["psnr"]}
+LONG = {"baseline.iterations": [50, 30], "baseline.validate_every": 40, "measure.metrics": ["psnr"]}
 DRIVER = """
 import sys
 from pathlib import Path
@@ -43,7 +43,7 @@ class Mute:
     def progress(self, run, progress): print(progress.step, flush=True)
     def ended(self, run, failure): pass
 
-root, run = Path(sys.argv[1]), plan(load_config(sys.argv[2]), "evaluate", 0, "baseline")
+root, run = Path(sys.argv[1]), plan(load_config(sys.argv[2]), "restore", 0, "baseline")
 executor = Slurm(2, {}, root / "sweeps" / "tiny.slurm", poll_seconds=0.3)
 executor.execute([run], root, Resources(checkpoint_seconds=0.2), never, Mute())
 """
@@ -90,6 +90,11 @@ class Sweep:
     root: Path
     inline: Path
     runs: list[Run]
+    data: Path
+
+    def user(self, run: Run) -> Run:
+        """A run that needs ``run``."""
+        return plan(tiny_config(self.data, **LONG), "restore", run.seed, "baseline")
 
     @property
     def folder(self) -> Path:
@@ -131,10 +136,10 @@ def inline(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 
 @pytest.fixture
-def sweep(slurm: Cluster, inline: tuple[Path, list[Run]], tmp_path: Path) -> Sweep:
+def sweep(slurm: Cluster, inline: tuple[Path, list[Run]], tiny_data: Path, tmp_path: Path) -> Sweep:
     root, runs = inline
     shutil.copytree(root / "prepare", tmp_path / "runs" / "prepare")
-    return Sweep(tmp_path / "runs", root, runs)
+    return Sweep(tmp_path / "runs", root, runs, tiny_data)
 
 
 def test_killed_and_timed_out_runs_end_with_the_same_bits(sweep: Sweep, slurm: Cluster) -> None:
@@ -163,7 +168,7 @@ def test_killed_and_timed_out_runs_end_with_the_same_bits(sweep: Sweep, slurm: C
 
 def test_what_is_cancelled_or_lost_for_good_spoils_its_users_only(sweep: Sweep, slurm: Cluster) -> None:
     cancelled, lost, fine = sweep.runs
-    users = {run.key: plan(run.config, "evaluate", run.seed, "baseline") for run in (cancelled, lost)}
+    users = {run.key: sweep.user(run) for run in (cancelled, lost)}
 
     def stop(run: Run) -> None:
         slurm.ask("scancel", sweep.job(run).id)
@@ -189,7 +194,7 @@ def test_jobs_outlive_their_driver_and_preemption_and_nothing_is_computed_twice(
     sweep: Sweep, slurm: Cluster, tmp_path: Path, tiny_data: Path
 ) -> None:
     config = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, **LONG)
-    run, user = plan(load_config(config), "baseline", 0), plan(load_config(config), "evaluate", 0, "baseline")
+    run, user = plan(load_config(config), "baseline", 0), plan(load_config(config), "restore", 0, "baseline")
     command = [sys.executable, "-c", DRIVER, str(sweep.root), str(config)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None and driver.stdout.readline() == "started\n"
@@ -216,7 +221,7 @@ def test_jobs_outlive_their_driver_and_preemption_and_nothing_is_computed_twice(
 
 
 def test_detached_jobs_are_seen_and_cancelled_from_elsewhere(sweep: Sweep) -> None:
-    users = [plan(run.config, "evaluate", run.seed, "baseline") for run in sweep.runs[:2]]
+    users = [sweep.user(run) for run in sweep.runs[:2]]
     ids = sweep.executor().submit(users, sweep.root, OFTEN)
     assert sorted(ids) == sorted(sweep.job(run).id for run in (*sweep.runs[:2], *users))
     assert set(states(sweep.folder)) == {run.key for run in (*sweep.runs[:2], *users)}

@@ -28,7 +28,7 @@ def grid_file(folder: Path, preset: Path, **more: Any) -> Path:
     tree = {
         "question": QUESTION,
         "preset": str(preset),
-        "base": {"evaluate.metrics": ["psnr"], "evaluate.foreign": False, "evaluate.images_per_scene": 0},
+        "base": {"measure.metrics": ["psnr"], "restore.foreign": False, "restore.samples_per_scene": 0},
         "axes": {"diffusion.steps": [1, 3]},
         "rows": 2,
         "baseline": "steps=1",
@@ -82,7 +82,7 @@ def test_a_sweep_computes_shared_work_once_and_a_second_time_nothing(
     code, out, err = sweep(*asked)
     assert code == 0, err
     assert {p.parent.parent.name: 0 for p in results(tmp_path)}.keys() == {
-        "prepare", "pretrain", "diffusion", "joint", "evaluate",
+        "prepare", "pretrain", "diffusion", "joint", "measure",
     }  # fmt: skip
     assert len(list((tmp_path / "runs" / "pretrain").iterdir())) == 2
     rows = pd.read_csv(tmp_path / "results" / "tiny_steps.csv")
@@ -92,10 +92,10 @@ def test_a_sweep_computes_shared_work_once_and_a_second_time_nothing(
     table, plot = (tmp_path / "reports" / "grids" / "tiny_steps" / name for name in ("table.tex", "plot.pdf"))
     assert r"\toprule" in table.read_text() and plot.read_bytes().startswith(b"%PDF")
 
-    before = state_of(tmp_path / "runs" / "joint") | state_of(tmp_path / "runs" / "evaluate")
+    before = state_of(tmp_path / "runs" / "joint") | state_of(tmp_path / "runs" / "measure")
     code, out, _ = sweep(*asked)
     assert code == 0 and "all of them are there already" in out
-    assert before == state_of(tmp_path / "runs" / "joint") | state_of(tmp_path / "runs" / "evaluate")
+    assert before == state_of(tmp_path / "runs" / "joint") | state_of(tmp_path / "runs" / "measure")
 
     code, out, _ = sweep("status", *asked)
     assert code == 0 and "2 of 2 rows done" in out
@@ -208,7 +208,7 @@ def test_the_display_counts_rows_and_tells_the_time_left(tiny_data: Path, capsys
     from blurdm.stages.plan import plan
     from tests.support.tiny import tiny_config
 
-    runs = [plan(tiny_config(tiny_data), "evaluate", seed, "baseline") for seed in (0, 1)]
+    runs = [plan(tiny_config(tiny_data), "measure", seed, "baseline") for seed in (0, 1)]
     rows = {"a": [runs[0].key], "b": [runs[1].key]}
     with SweepDisplay(rows, runs, {}, {run.key: 60.0 for run in runs}, side_by_side=1) as display:
         assert display.summary() == "0 of 2 rows done, 0 runs at work, 0 failed, about 2 min left"

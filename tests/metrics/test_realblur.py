@@ -17,9 +17,9 @@ from blurdm.core.runs import Resources
 from blurdm.metrics.alignment import align, psnr_masked, ssim_masked
 from blurdm.metrics.measure import make_measure
 from blurdm.restore.tensors import read_tensor
-from blurdm.stages import evaluation
 from blurdm.stages.plan import plan, unmeasurable
 from blurdm.stages.run import run_stage
+from blurdm.stages.test_images import test_images as pairs_of
 from tests.support.metric_photos import middle
 from tests.support.tiny import Told, tiny_config, write_tiny_config
 
@@ -113,14 +113,14 @@ def test_an_evaluation_keeps_its_protocol_with_its_numbers(tiny_data: Path, tmp_
     values: dict[str, list[float]] = {}
     keys: set[str] = set()
     for protocol in ("standard", "blurdm", "realblur"):
-        config = tiny_config(tiny_data, **{"evaluate.protocol": protocol, "evaluate.metrics": ["ssim"]})
-        run = plan(config, "evaluate")
+        config = tiny_config(tiny_data, **{"measure.protocol": protocol, "measure.metrics": ["ssim"]})
+        run = plan(config, "measure")
         assert run_stage(run, tmp_path, Resources())["protocol"] == protocol
         images = read_run({"seed": None, "key": run.key}, run.folder(tmp_path))
         assert images.origin["protocol"] == protocol
         values[protocol], keys = list(images.rows.ssim), keys | {run.key}
         prepared = run.inputs["prepare"].folder(tmp_path)  # type: ignore[union-attr]
-        first = evaluation.test_images(prepared, tiny_data)[0]
+        first = pairs_of(prepared, tiny_data)[0]
         measure = make_measure(["ssim"], protocol)
         expected = measure(read_tensor(first.blur, "cpu"), read_tensor(first.sharp, "cpu"))["ssim"].item()
         assert images.rows.ssim[0] == pytest.approx(expected, abs=1e-12)
@@ -130,17 +130,17 @@ def test_an_evaluation_keeps_its_protocol_with_its_numbers(tiny_data: Path, tmp_
 def test_an_evaluation_names_the_image_that_cannot_be_measured(own_data: Path, tmp_path: Path) -> None:
     path = own_data / "test/coffee/blur/0001.png"
     assert cv2.imwrite(str(path), np.full((41, 47, 3), 128, np.uint8))
-    config = tiny_config(own_data, **{"evaluate.protocol": "realblur", "evaluate.metrics": ["psnr"]})
+    config = tiny_config(own_data, **{"measure.protocol": "realblur", "measure.metrics": ["psnr"]})
     with pytest.raises(InputError, match="^blurred, image coffee/0001: the images cannot be aligned"):
-        run_stage(plan(config, "evaluate"), tmp_path, Resources())
+        run_stage(plan(config, "measure"), tmp_path, Resources())
 
 
 def test_a_metric_without_weights_is_told_once_and_left_empty(
     tiny_data: Path, tmp_path: Path, blurdm: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BLURDM_CACHE", str(tmp_path / "empty"))
-    metrics = {"evaluate.metrics": ["psnr", "niqe", "musiq"]}
-    run = plan(tiny_config(tiny_data, **metrics), "evaluate")
+    metrics = {"measure.metrics": ["psnr", "niqe", "musiq"]}
+    run = plan(tiny_config(tiny_data, **metrics), "measure")
     lines = unmeasurable([run, run])
     assert [line.split("'")[1] for line in lines] == ["niqe", "musiq"]
     assert "blurdm weights fetch niqe" in lines[0] and "no package is known to hold them" in lines[1]
@@ -150,5 +150,5 @@ def test_a_metric_without_weights_is_told_once_and_left_empty(
 
     config = write_tiny_config(tmp_path / "a.yaml", tiny_data, **metrics)
     monkeypatch.setattr("blurdm.cli.chain.plan_all", lambda *_: [run])
-    told = blurdm("run", "evaluate", "--config", config, "--runs", tmp_path / "runs")
+    told = blurdm("run", "measure", "--config", config, "--runs", tmp_path / "runs")
     assert told.code == 0 and told.complaints == [f"blurdm: {line}" for line in lines]

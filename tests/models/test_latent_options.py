@@ -252,7 +252,7 @@ class Chain:
         return tiny_config(Path(self.config.data.root), **over)
 
     def measured(self, model: str, **over: Any) -> pd.DataFrame:
-        run = plan(self.changed(**over), "evaluate", 0, model)
+        run = plan(self.changed(**over), "measure", 0, model)
         run_stage(run, self.root, Resources())
         return pd.read_csv(run.folder(self.root) / "per_image.csv")
 
@@ -272,7 +272,7 @@ def test_stage_2_learns(chain: Chain, over: dict[str, str], supervision: str) ->
     )
     prepared, pretrained = (plan(config, stage, 0).folder(chain.root) for stage in ("prepare", "pretrain"))
     data = TrainingData.open(prepared, config.data, 0, Resources())
-    generator, (phase,) = latent_task(plan(config, "diffusion", 0).sections, pretrained, data)
+    generator, (phase,) = latent_task(plan(config, "diffusion", 0).typed_sections(), pretrained, data)
     optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
     losses = []
     for _ in range(15):
@@ -288,13 +288,13 @@ def test_evaluation_samples_as_it_is_told(chain: Chain) -> None:
     usual = chain.measured("joint")
     assert set(usual.arm) == {"blurdm", "blurdm_foreign"}
     steps, eta = chain.config.diffusion.steps, chain.config.diffusion.eta
-    pd.testing.assert_frame_equal(chain.measured("joint", **{"evaluate.steps": steps, "evaluate.eta": eta}), usual)
+    pd.testing.assert_frame_equal(chain.measured("joint", **{"restore.steps": steps, "restore.eta": eta}), usual)
     own = usual[usual.arm == "blurdm"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(chain.measured("joint", **{"evaluate.foreign": False}), own)
-    other = chain.measured("joint", **{"evaluate.foreign": False, "evaluate.steps": 3 * steps, "evaluate.eta": 1.0})
+    pd.testing.assert_frame_equal(chain.measured("joint", **{"restore.foreign": False}), own)
+    other = chain.measured("joint", **{"restore.foreign": False, "restore.steps": 3 * steps, "restore.eta": 1.0})
     assert other.psnr.notna().all() and (other.psnr != own.psnr).all()
 
 
 def test_sampling_means_nothing_to_a_model_without_diffusion(chain: Chain) -> None:
     usual = chain.measured("pretrain")
-    pd.testing.assert_frame_equal(chain.measured("pretrain", **{"evaluate.steps": 9, "evaluate.eta": 1.0}), usual)
+    pd.testing.assert_frame_equal(chain.measured("pretrain", **{"restore.steps": 9, "restore.eta": 1.0}), usual)

@@ -223,13 +223,13 @@ def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     options = {"latent.tokens": 4, "latent.pooling": "attention", "latent.fusion_levels": ["middle", "fine"]}
     config, root = tiny_config(tiny_data, **options), tmp_path_factory.mktemp("runs")
     for model in ("joint", "direct"):
-        run_stage(plan(config, "evaluate", 0, model), root, Resources())
+        run_stage(plan(config, "measure", 0, model), root, Resources())
     return config, root
 
 
 def test_the_whole_chain_runs_with_tokens(trained: tuple[Any, Path]) -> None:
     config, root = trained
-    run = plan(config, "evaluate", 0, "joint")
+    run = plan(config, "measure", 0, "joint")
     result = run_stage(run, root, Resources())
     assert result["metrics"]["blurdm.psnr"] > 10 and result["cost"]["blurdm"]["macs"] > 0
     pretrained, prepared = (plan(config, stage, 0).folder(root) for stage in ("pretrain", "prepare"))

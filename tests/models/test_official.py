@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module
+from blurdm.core.runs import stored_run
 from blurdm.models import load_official
-from blurdm.stages.imported import stored_run
 from tests.models.test_parity import official_state
 from tests.support.tiny import Told, write_tiny_config
 
@@ -167,10 +167,10 @@ def test_an_imported_network_restores_and_is_evaluated(
     folder = Path(told.out.strip())
     assert folder.parent == tmp_path / "runs" / "joint" and stored_run(folder).key == folder.name
     assert blurdm("import-official", *arguments).out == told.out, "twice is the same run"
-    config = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, **{"evaluate.metrics": ["psnr"]})
-    told = blurdm("evaluate", folder, "--config", config)
+    config = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, **{"measure.metrics": ["psnr"]})
+    told = blurdm("measure", folder, "--config", config)
     assert told.code == 0 and "blurdm.psnr" in told.out and "blurdm_foreign.psnr" in told.out, told.err
-    (result,) = (tmp_path / "runs" / "evaluate").glob("*/result.json")
+    (result,) = (tmp_path / "runs" / "measure").glob("*/result.json")
     assert json.loads(result.read_text())["cost"]["blurdm"]["parameters"] == 16_222_339 + 2_067_776
-    told = blurdm("evaluate", tmp_path, "--config", config)
+    told = blurdm("measure", tmp_path, "--config", config)
     assert told.code == 2 and f"{tmp_path}: not a finished run" in told.err

@@ -29,20 +29,20 @@ def hide(tiny_data: Path, tmp_path: Path) -> Path:
 
 
 def needed(run: Run, name: str) -> Run:
-    found = run.inputs[name]
-    assert isinstance(found, Run)
-    return found
+    needed_run = run.model if name == "model" else run.inputs[name]
+    assert isinstance(needed_run, Run)
+    return needed_run
 
 
 def elsewhere(data: Path, hide: Path) -> Config:
-    quick = {"baseline.iterations": [2], "baseline.lr": [1e-3], "evaluate.metrics": ["psnr"]}
+    quick = {"baseline.iterations": [2], "baseline.lr": [1e-3], "measure.metrics": ["psnr"]}
     return tiny_config(data, **quick, test={"root": str(hide), "layout": "hide"})
 
 
 def test_the_model_keeps_its_data_and_is_measured_on_the_others(tiny_data: Path, hide: Path, tmp_path: Path) -> None:
     config = elsewhere(tiny_data, hide)
     at_home = config.model_copy(update={"test": None})
-    here, there = (plan(each, "evaluate", 0, "baseline") for each in (at_home, config))
+    here, there = (plan(each, "measure", 0, "baseline") for each in (at_home, config))
     assert needed(here, "model").key == needed(there, "model").key and here.key != there.key
     assert needed(here, "prepare").key == needed(needed(there, "model"), "prepare").key != needed(there, "prepare").key
     run_stage(there, tmp_path / "runs", Resources())
@@ -55,16 +55,16 @@ def test_the_model_keeps_its_data_and_is_measured_on_the_others(tiny_data: Path,
 
 
 def test_where_the_other_data_are_is_no_part_of_a_key(tiny_data: Path, hide: Path, tmp_path: Path) -> None:
-    key = plan(elsewhere(tiny_data, hide), "evaluate", 0, "baseline").key
+    key = plan(elsewhere(tiny_data, hide), "measure", 0, "baseline").key
     hide.rename(tmp_path / "moved")
-    assert plan(elsewhere(tiny_data, tmp_path / "moved"), "evaluate", 0, "baseline").key == key
+    assert plan(elsewhere(tiny_data, tmp_path / "moved"), "measure", 0, "baseline").key == key
     with pytest.raises(InputError, match="HIDE: no such data folder"):
-        plan(elsewhere(tiny_data, hide), "evaluate", 0, "baseline")
+        plan(elsewhere(tiny_data, hide), "measure", 0, "baseline")
 
 
 def test_a_provisional_plan_names_the_folders_that_are_not_there(tiny_data: Path, tmp_path: Path) -> None:
     planner = Planner(provisional=True)
-    run = planner.plan(elsewhere(tiny_data, tmp_path / "none"), "evaluate", 0, "baseline")
+    run = planner.plan(elsewhere(tiny_data, tmp_path / "none"), "measure", 0, "baseline")
     assert list(planner.missing) == [str(tmp_path / "none")]
     quick = tiny_config(tiny_data, **{"baseline.iterations": [2], "baseline.lr": [1e-3]})
     assert needed(run, "model").key == plan(quick, "baseline", 0).key
@@ -92,9 +92,17 @@ def test_a_row_may_start_from_another_preset_and_be_measured_elsewhere(
     assert configs["demo, measure=blurdm"].joint.iterations == 860  # the preset's own, not the grid's
     assert configs["demo, measure=blurdm"].latent.size == 32 and configs["smoke, measure=blurdm"].latent.size == 16
     runs = {cell.row.name: cell.run for cell in made.cells}
-    assert runs["smoke, measure=blurdm"].inputs["model"] is runs["hide, measure=blurdm"].inputs["model"]
+    assert runs["smoke, measure=blurdm"].model is runs["hide, measure=blurdm"].model
     assert runs["smoke, measure=blurdm"].inputs["prepare"] is not runs["hide, measure=blurdm"].inputs["prepare"]
-    assert made.per_stage == {"prepare": 3, "baseline": 2, "pretrain": 2, "diffusion": 2, "joint": 2, "evaluate": 6}
+    assert made.per_stage == {
+        "prepare": 3,
+        "baseline": 2,
+        "pretrain": 2,
+        "diffusion": 2,
+        "joint": 2,
+        "restore": 6,
+        "measure": 6,
+    }
 
 
 def test_two_presets_that_agree_in_all_that_is_read_make_equal_rows(tmp_path: Path) -> None:

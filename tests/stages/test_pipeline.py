@@ -13,23 +13,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import blurdm.stages.measure as measure_stage
+import blurdm.stages.restore as restore_stage
 from analysis.build import build_tables
 from analysis.sources import Sources
 from analysis.trace import trace
 from analysis.verify import verify
 from benchmarks.plain_networks import plain as plain_form
 from blurdm.cli.chain import write_pointer
+from blurdm.core.arms import MODELS, STAGES, arms_of
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.runs import Resources, Run
 from blurdm.core.store import file_digest, finished, read_json
+from blurdm.metrics.measure import make_measure
 from blurdm.metrics.psnr import psnr
 from blurdm.models.cost import count_macs, count_parameters
 from blurdm.models.network import Network
 from blurdm.restore.models import load_network
 from blurdm.restore.restorer import load
 from blurdm.restore.tensors import image_noise, read_tensor, restore_tensor
-from blurdm.stages.evaluation import ARMS
-from blurdm.stages.plan import MODELS, STAGES, plan
+from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from tests.core.test_runs import python
 from tests.support.sections import paper_backbone, paper_diffusion, paper_latent
@@ -49,7 +52,13 @@ def root(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def all_runs(data: Path) -> list[Run]:
     config = tiny_config(data)
-    return [plan(config, stage, 0) for stage in STAGES] + [plan(config, "evaluate", 0, model) for model in MODELS]
+    return [plan(config, stage, 0) for stage in STAGES] + [plan(config, "measure", 0, model) for model in MODELS]
+
+
+def restored_by(run: Run) -> Run:
+    restored = run.inputs["restore"]
+    assert isinstance(restored, Run)
+    return restored
 
 
 def rows(run: Run, root: Path) -> Rows:
@@ -83,7 +92,7 @@ def test_running_again_does_nothing(tiny_data: Path, root: Path) -> None:
 
 def test_optimisation_steps_on_images_are_equal_across_arms(tiny_data: Path, root: Path) -> None:
     steps = {
-        run.stage: read_json(run.folder(root) / "result.json").get("iterations") for run in all_runs(tiny_data)[:-5]
+        run.stage: read_json(run.folder(root) / "result.json").get("iterations") for run in all_runs(tiny_data)[:-6]
     }
     assert steps["baseline"] == steps["direct"] == steps["joint"] == 10 and steps["pretrain"] == 6
     assert steps["diffusion"] == 0
@@ -91,8 +100,8 @@ def test_optimisation_steps_on_images_are_equal_across_arms(tiny_data: Path, roo
 
 @pytest.mark.parametrize("model", [None, *MODELS])
 def test_evaluation_measures_every_test_image_of_every_arm(tiny_data: Path, root: Path, model: str | None) -> None:
-    run = plan(tiny_config(tiny_data), "evaluate", 0, model)
-    arms = list(ARMS[model]) if model else ["blurred"]
+    run = plan(tiny_config(tiny_data), "measure", 0, model)
+    arms = list(arms_of(model))
     found = rows(run, root)
     expected = [(arm, scene, name) for scene in TEST for name in ("0000", "0001") for arm in arms]
     assert [(row["arm"], row["scene"], row["image"]) for row in found] == expected
@@ -101,13 +110,15 @@ def test_evaluation_measures_every_test_image_of_every_arm(tiny_data: Path, root
         for metric in ("psnr", "ssim"):
             values = [float(row[metric]) for row in found if row["arm"] == arm]
             assert len(values) == 4 and result["metrics"][f"{arm}.{metric}"] == pytest.approx(sum(values) / 4)
-    kept = {str(path.relative_to(run.folder(root) / "images")) for path in run.folder(root).rglob("*.png")}
-    assert kept == {f"{arm}/{scene}/0000.png" for arm in [*arms, *([] if model else ["sharp"])] for scene in TEST}
+    restored = restored_by(run).folder(root) / "images"
+    kept = {str(path.relative_to(restored)) for path in restored.rglob("*.png")}
+    names = ("0000", "0001") if model else ("0000",)  # of the blurred input, samples
+    assert kept == {f"{arm}/{s}/{n}.png" for arm in [*arms, *([] if model else ["sharp"])] for s in TEST for n in names}
     assert set(result["cost"]) == {arm for arm in arms if model and not arm.endswith("_foreign")}
 
 
 def test_the_blurred_input_is_measured_as_it_is(tiny_data: Path, root: Path) -> None:
-    for row in rows(plan(tiny_config(tiny_data), "evaluate", 0), root):
+    for row in rows(plan(tiny_config(tiny_data), "measure", 0), root):
         blur, sharp = (
             read_tensor(tiny_data / "test" / row["scene"] / kind / f"{row['image']}.png") for kind in ("blur", "sharp")
         )
@@ -115,29 +126,30 @@ def test_the_blurred_input_is_measured_as_it_is(tiny_data: Path, root: Path) -> 
 
 
 def test_a_stored_image_is_what_was_measured(tiny_data: Path, root: Path) -> None:
-    run = plan(tiny_config(tiny_data), "evaluate", 0, "joint")
+    run = plan(tiny_config(tiny_data), "measure", 0, "joint")
     for row in rows(run, root):
-        if row["image"] == "0000":
-            stored = read_tensor(run.folder(root) / "images" / row["arm"] / row["scene"] / "0000.png")
-            sharp = read_tensor(tiny_data / "test" / row["scene"] / "sharp" / "0000.png")
-            assert float(row["psnr"]) == pytest.approx(psnr(stored, sharp).item(), abs=1e-3)
+        file = Path(row["scene"], f"{row['image']}.png")
+        stored = read_tensor(restored_by(run).folder(root) / "images" / row["arm"] / file)
+        sharp = read_tensor(tiny_data / "test" / file.parent / "sharp" / file.name)
+        assert float(row["psnr"]) == pytest.approx(psnr(stored, sharp).item(), abs=1e-3)
 
 
 def test_the_trajectory_of_a_kept_image_ends_where_it_was_measured(tiny_data: Path, root: Path) -> None:
-    run = plan(tiny_config(tiny_data), "evaluate", 0, "joint")
-    with (run.folder(root) / "trajectory.csv").open(newline="") as file:
+    run = plan(tiny_config(tiny_data), "measure", 0, "joint")
+    restored = restored_by(run).folder(root)
+    with (restored / "trajectory.csv").open(newline="") as file:
         steps = list(csv.DictReader(file))
     T = tiny_config(tiny_data).diffusion.steps
     assert [(s["scene"], s["t"]) for s in steps] == [(scene, str(t)) for scene in TEST for t in range(T, -1, -1)]
     measured = {r["scene"]: float(r["psnr"]) for r in rows(run, root) if (r["arm"], r["image"]) == ("blurdm", "0000")}
     ends = {s["scene"]: float(s["psnr"]) for s in steps if s["t"] == "0"}
     assert ends == pytest.approx(measured, abs=1e-3)
-    z = load_file(run.folder(root) / "trajectory.safetensors")["z"]
+    z = load_file(restored / "trajectory.safetensors")["z"]
     assert z.shape == (len(TEST), T + 1, tiny_config(tiny_data).latent.size)
     distances = (z - z[:, -1:]).square().mean(2).sqrt().flatten().tolist()
     assert [float(s["distance"]) for s in steps] == pytest.approx(distances, rel=1e-6)
-    others = [plan(tiny_config(tiny_data), "evaluate", 0, model) for model in (None, "baseline", "pretrain")]
-    assert not any((other.folder(root) / "trajectory.csv").exists() for other in others)
+    others = [plan(tiny_config(tiny_data), "measure", 0, model) for model in (None, "baseline", "pretrain")]
+    assert not any((restored_by(other).folder(root) / "trajectory.csv").exists() for other in others)
 
 
 def with_inputs(run: Run, root: Path, target: Path) -> Path:
@@ -149,7 +161,7 @@ def with_inputs(run: Run, root: Path, target: Path) -> Path:
 
 @pytest.mark.parametrize("broken", ["", '{"coffee/0000": [{"arm": "blu', "\x00\x00"])
 def test_an_evaluation_that_was_killed_continues(tiny_data: Path, root: Path, tmp_path: Path, broken: str) -> None:
-    run = plan(tiny_config(tiny_data), "evaluate", 0, "joint")
+    run = plan(tiny_config(tiny_data), "measure", 0, "joint")
     folder = with_inputs(run, root, tmp_path)
     asked = iter([False, False, True])
     with pytest.raises(StopRequested, match="stopped after 2 of 4 images"):
@@ -167,9 +179,9 @@ def test_an_evaluation_that_was_killed_continues(tiny_data: Path, root: Path, tm
 
 
 def test_tables_of_a_real_chain_follow_from_its_runs(tiny_data: Path, root: Path, tmp_path: Path) -> None:
-    pointer, reports = tmp_path / "chain" / "evaluate.json", tmp_path / "reports"
-    runs = [run for run in all_runs(tiny_data) if run.stage == "evaluate"]
-    write_pointer(pointer, "evaluate", runs, root)
+    pointer, reports = tmp_path / "chain" / "measure.json", tmp_path / "reports"
+    runs = [run for run in all_runs(tiny_data) if run.stage == "measure"]
+    write_pointer(pointer, "measure", runs, root)
     build_tables(Sources(pointer, root), reports / "tables")
     config = write_tiny_config(tmp_path / "params.yaml", tiny_data)
     assert verify(reports, Sources(pointer, root), config) == ([], [])
@@ -181,13 +193,70 @@ def test_a_metric_without_weights_is_an_empty_column(
     tiny_data: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BLURDM_CACHE", str(tmp_path / "empty"))
-    run = plan(tiny_config(tiny_data, **{"evaluate.metrics": ["lpips", "psnr"]}), "evaluate", 0, "baseline")
+    run = plan(tiny_config(tiny_data, **{"measure.metrics": ["lpips", "psnr"]}), "measure", 0, "baseline")
     with_inputs(run, root, tmp_path)
     result = run_stage(run, tmp_path, Resources())
     assert set(result["metrics"]) == {"baseline.psnr"}
-    measured = rows(plan(tiny_config(tiny_data), "evaluate", 0, "baseline"), root)
+    measured = rows(plan(tiny_config(tiny_data), "measure", 0, "baseline"), root)
     for row, other in zip(rows(run, tmp_path), measured, strict=True):
         assert row["lpips"] == "" and row["psnr"] == other["psnr"]
+
+
+@pytest.mark.parametrize("keep", ["samples", "none"])
+def test_what_is_not_kept_is_restored_again_to_the_same_numbers(
+    tiny_data: Path, root: Path, tmp_path: Path, keep: str
+) -> None:
+    everything = plan(tiny_config(tiny_data), "measure", 0, "joint")
+    for needed in everything.chain()[:-2]:
+        shutil.copytree(needed.folder(root), needed.folder(tmp_path))
+    run = plan(tiny_config(tiny_data, **{"restore.keep": keep}), "measure", 0, "joint")
+    assert run.key != everything.key
+    run_stage(run, tmp_path, Resources())
+    assert rows(run, tmp_path) == rows(everything, root)
+    images = list(restored_by(run).folder(tmp_path).rglob("*.png"))
+    assert len(images) == {"samples": len(TEST) * len(arms_of("joint")), "none": 0}[keep]
+
+
+def test_a_killed_restoration_continues_with_the_next_image(tiny_data: Path, root: Path, tmp_path: Path) -> None:
+    run = restored_by(plan(tiny_config(tiny_data), "measure", 0, "joint"))
+    folder = with_inputs(run, root, tmp_path)
+    asked = iter([False, False, True])
+    with pytest.raises(StopRequested, match="stopped after 2 of 4 images"):
+        run_stage(run, tmp_path, Resources(stop=lambda: next(asked)))
+    before = state_of(folder / "images")
+    run_stage(run, tmp_path, Resources())
+    after = state_of(folder / "images")
+    assert before.items() < after.items()
+    whole = state_of(run.folder(root) / "images")
+    assert {name: content for name, (_, content) in after.items()} == {n: content for n, (_, content) in whole.items()}
+
+
+def test_a_metric_that_was_measured_on_these_restorations_is_not_measured_again(
+    tiny_data: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = plan(tiny_config(tiny_data, **{"measure.metrics": ["psnr"]}), "measure", 0, "joint")
+    with_inputs(first, root, tmp_path)
+    resources = Resources(rows=tmp_path / ".rows")
+    run_stage(first, tmp_path, resources)
+    asked: list[list[str]] = []
+
+    def make(names: list[str], protocol: str, device: str) -> Any:
+        asked.append(names)
+        return make_measure(names, protocol, device)
+
+    monkeypatch.setattr(measure_stage, "make_measure", make)
+    monkeypatch.setattr(restore_stage, "load_network", lambda *_: pytest.fail("the network is not needed"))
+    both = plan(tiny_config(tiny_data, **{"measure.metrics": ["psnr", "ssim"]}), "measure", 0, "joint")
+    run_stage(both, tmp_path, resources)
+    run_stage(plan(tiny_config(tiny_data, **{"measure.metrics": ["ssim"]}), "measure", 0, "joint"), tmp_path, resources)
+    assert asked == [["ssim"]]
+    whole = rows(plan(tiny_config(tiny_data), "measure", 0, "joint"), root)
+    assert [(r["psnr"], r["ssim"]) for r in rows(both, tmp_path)] == [(r["psnr"], r["ssim"]) for r in whole]
+    other = plan(
+        tiny_config(tiny_data, **{"measure.protocol": "blurdm", "measure.metrics": ["ssim"]}), "measure", 0, "joint"
+    )
+    run_stage(other, tmp_path, resources)
+    assert asked == [["ssim"], ["ssim"]], "another protocol is another number"
 
 
 SAME_TIME = "import sys; from blurdm.cli.main import main; input(); sys.exit(main(sys.argv[1:]))"
@@ -317,11 +386,11 @@ def test_more_steps_cost_almost_nothing() -> None:
 
 def test_tiles_are_measured_with_the_latent_that_was_asked_for(tiny_data: Path, root: Path, tmp_path: Path) -> None:
     measured = {}
-    for name, options in {"photo": {}, "tile": {"evaluate.tile_latent": "tile"}}.items():
-        run = plan(tiny_config(tiny_data, **{"evaluate.tile": 32, **options}), "evaluate", 0, "direct")
+    for name, options in {"photo": {}, "tile": {"restore.tile_latent": "tile"}}.items():
+        run = plan(tiny_config(tiny_data, **{"restore.tile": 32, **options}), "measure", 0, "direct")
         with_inputs(run, root, tmp_path / name)
         run_stage(run, tmp_path / name, Resources())
         measured[name] = [row["psnr"] for row in rows(run, tmp_path / name)]
-    whole = [row["psnr"] for row in rows(plan(tiny_config(tiny_data), "evaluate", 0, "direct"), root)]
+    whole = [row["psnr"] for row in rows(plan(tiny_config(tiny_data), "measure", 0, "direct"), root)]
     assert measured["photo"] != whole and measured["tile"] not in (whole, measured["photo"])
     assert [float(p) for p in measured["photo"]] == pytest.approx([float(p) for p in whole], abs=1)

@@ -15,7 +15,7 @@ GOPRO = "--config experiments/presets/gopro_mimo_unet.yaml"
 
 CHAIN = (
     "blurdm run pretrain --export models/pretrain; blurdm run joint --export models/joint;"
-    " blurdm run evaluate --pointer chain/evaluate.json; python -m analysis.build"
+    " blurdm run measure --pointer chain/measure.json; python -m analysis.build"
 )
 
 PARSED = None
@@ -38,13 +38,13 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
         PARSED,
         "tests/restore/test_export.py registers and serves it",
     ),
-    "blurdm evaluate runs/joint/KEY --config experiments/presets/gopro_stripformer.yaml": (
-        "blurdm evaluate runs/joint/KEY",
+    "blurdm score runs/joint/KEY --config experiments/presets/gopro_stripformer.yaml": (
+        "blurdm score runs/joint/KEY",
         "needs GoPro",
     ),
     f"blurdm data check {GOPRO}": ("blurdm data check", "needs GoPro"),
     f"blurdm run joint {GOPRO} --device cuda": ("blurdm run joint", "needs GoPro, a GPU and weeks"),
-    f"blurdm run evaluate {GOPRO} --device cuda": ("blurdm run evaluate", "needs GoPro, a GPU and weeks"),
+    f"blurdm run measure {GOPRO} --device cuda": ("blurdm run measure", "needs GoPro, a GPU and weeks"),
     f"blurdm profile {GOPRO}": ("blurdm profile --steps 0", "minutes at the paper's size: tests/cli/test_profile.py"),
     f"blurdm profile --all {GOPRO}": (PARSED, "minutes at the paper's size: tests/cli/test_profile.py"),
     "blurdm profile --size 720x1280 --steps 5 --device cuda": ("blurdm profile --size 32x48 --steps 1", "needs a GPU"),

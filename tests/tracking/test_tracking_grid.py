@@ -137,7 +137,7 @@ def test_stage_runs_are_nested_below_their_row_or_the_shared_run(template: Track
         own = [
             folder(template.ledger, number, s, stage).name
             for s in (0, 1)
-            for stage in ("diffusion", "joint", "evaluate")
+            for stage in ("diffusion", "joint", "measure")
         ]
         assert sorted(template.children(template.row(name))) == sorted(own)
     assert set(identities(template.runs()).values()) == {1}
@@ -196,7 +196,7 @@ def test_stopped_and_failed_rows_show_their_curves_and_are_closed(tracked: Track
     entries = []
     for number in (2, 3):
         for seed in (0, 1):
-            for stage in ("joint", "evaluate"):
+            for stage in ("joint", "measure"):
                 (folder(tracked.ledger, number, seed, stage) / "result.json").unlink()
             entries.append({"stage": "joint", "key": folder(tracked.ledger, number, seed, "joint").name})
     stopped = [entry | {"by": "asha", "step": 200} for entry in entries[:2]]

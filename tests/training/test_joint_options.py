@@ -54,10 +54,10 @@ class Bench:
         return {name: needed.folder(self.root) for name, needed in run.inputs.items() if isinstance(needed, Run)}
 
     def start(self, run: Run) -> Network:
-        return joint_network(run.sections, self.inputs(run), self.data)
+        return joint_network(run.typed_sections(), self.inputs(run), self.data)
 
     def phase(self, run: Run, network: Network) -> Phase:
-        (phase,) = joint_phases(network, run.sections, self.inputs(run), self.data)
+        (phase,) = joint_phases(network, run.typed_sections(), self.inputs(run), self.data)
         return phase
 
     def trained(self, run: Run) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ def test_a_start_from_stage_1_has_the_generator_that_stage_2_starts_with(bench: 
         pretrained = load_weights(bench.folder("pretrain"))
         backbone = {f"backbone.{name}": value for name, value in network.backbone.state_dict().items()}
         assert equal(backbone, {name: value for name, value in pretrained.items() if name.startswith("backbone.")})
-        fresh, _ = latent_task(run.sections, bench.folder("pretrain"), bench.data)
+        fresh, _ = latent_task(run.typed_sections(), bench.folder("pretrain"), bench.data)
         assert equal(generator_of(network).state_dict(), fresh.state_dict())
         assert fresh.latent_mean.any().item() is standardize
 
@@ -118,7 +118,7 @@ def test_a_start_from_stage_1_has_the_generator_that_stage_2_starts_with(bench: 
 def test_a_start_from_nothing_needs_nothing(bench: Bench, tmp_path: Path) -> None:
     run = bench.run(**{"joint.start": "scratch"})
     network = bench.start(run)
-    baseline = Network("baseline", run.sections.backbone, None, None)
+    baseline = Network("baseline", run.sections["backbone"], None, None)
     image_module(baseline, 0)
     state = network.backbone.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in baseline.backbone.state_dict().items())
@@ -190,7 +190,7 @@ def test_the_kept_prior_loss_is_stage_2s_with_the_noise_of_the_restoration(bench
     noise = network.draw_noise([bench.data.noise_source("noise", 6 + 3)] * len(blur))
     assert noise is not None
     teacher = load_sharp_encoder(bench.folder("pretrain"))
-    prior = latent_loss(generator_of(network), teacher, blur, sharp, noise, kept.sections.diffusion)
+    prior = latent_loss(generator_of(network), teacher, blur, sharp, noise, kept.sections["diffusion"])
     assert prior > 0.01
     torch.testing.assert_close(total - image, weight * prior, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(shown["prior"], weight * prior.detach())
@@ -206,7 +206,7 @@ def test_the_kept_prior_loss_pulls_the_latents(bench: Bench) -> None:
         noise = network.draw_noise(list(range(8)))
         assert noise is not None
         with torch.no_grad():
-            loss = latent_loss(generator_of(network), teacher, blur, sharp, noise, run.sections.diffusion)
+            loss = latent_loss(generator_of(network), teacher, blur, sharp, noise, run.sections["diffusion"])
         distances.append(loss.item())
     assert distances[1] < 0.9 * distances[0]
 

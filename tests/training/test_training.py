@@ -52,7 +52,7 @@ class Chain:
         return plan(self.config, stage, 0).folder(self.root)
 
     def sections(self, stage: str = "joint") -> Any:
-        return plan(self.config, stage, 0).sections
+        return plan(self.config, stage, 0).typed_sections()
 
     def network(self, kind: Any) -> Network:
         """A network of this kind as its stage starts with it."""
@@ -96,7 +96,7 @@ def test_training_on_images_lowers_the_loss_on_a_fixed_batch(chain: Chain, tmp_p
 @pytest.mark.parametrize("kind", ["dual", "blur", "noise", "none"])
 def test_training_on_latents_lowers_the_loss_on_a_fixed_batch(chain: Chain, tmp_path: Path, kind: str) -> None:
     changed = tiny_config(Path(chain.config.data.root), **{"diffusion.type": kind})
-    sections = plan(changed, "diffusion", 0).sections
+    sections = plan(changed, "diffusion", 0).typed_sections()
     generator, (phase,) = latent_task(sections, chain.folder("pretrain"), chain.data)
     _, losses = train(generator, [on_one_batch(phase, lr=3e-4)], changed.diffusion, tmp_path)
     assert losses[-1] < 0.9 * losses[0]
@@ -248,7 +248,7 @@ def test_standardised_latents_have_zero_mean_and_unit_spread(chain: Chain) -> No
 
 def test_without_standardisation_the_latent_is_diffused_as_it_is(chain: Chain) -> None:
     config = tiny_config(Path(chain.config.data.root), **{"diffusion.standardize": False})
-    generator, _ = latent_task(plan(config, "diffusion", 0).sections, chain.folder("pretrain"), chain.data)
+    generator, _ = latent_task(plan(config, "diffusion", 0).typed_sections(), chain.folder("pretrain"), chain.data)
     z = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
     assert torch.equal(generator.to_standard(z), z)
 
