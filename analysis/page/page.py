@@ -16,7 +16,7 @@ from analysis.page.contents import CHAIN, PAPER, Contents, DrawnFigure
 from analysis.page.gallery import Gallery
 from analysis.published import Published
 from analysis.tables.chain import count
-from analysis.tables.table import Cell, Column, Row, Table
+from analysis.tables.table import Cell, Column, Table, TableRow
 from blurdm.core.store import write_bytes
 from blurdm.metrics.protocols import METRICS
 from blurdm.pages import data_uri, page
@@ -50,7 +50,7 @@ class FilterNames:
                 tags[kind] = min(places)[1]
         return tags
 
-    def row_tags(self, row: Row) -> dict[str, str]:
+    def row_tags(self, row: TableRow) -> dict[str, str]:
         """Tags of a row's group and label; the label's take precedence."""
         return self.tags(row.group) | self.tags(row.label)
 
@@ -117,7 +117,7 @@ def _table(table: Table, names: FilterNames) -> dict[str, Any]:
     return {**head, "columns": columns, "groups": groups}
 
 
-def _cell(row: Row, column: Column, cell: Cell, names: FilterNames) -> dict[str, Any]:
+def _cell(row: TableRow, column: Column, cell: Cell, names: FilterNames) -> dict[str, Any]:
     return {
         "kind": column.kind,
         "column": column.id,

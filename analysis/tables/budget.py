@@ -10,8 +10,8 @@ from analysis.tables.table import (
     PUBLISHED_PROTOCOL,
     Cell,
     Column,
-    Row,
     Table,
+    TableRow,
     finish,
     interval_cell,
     one_protocol,
@@ -44,7 +44,7 @@ def budget_table(name: str, title: str, sources: Sources) -> Table:
         digits = PSNR.digits if number.metric == "psnr" else 1
         row[f"{number.metric}_published"] = published_cell(number.value, digits)
     lines = [
-        Row(f"{method}-{epochs.replace('+', '-')}", ARMS[method].title, row, PUBLISHED, ranked=False)
+        TableRow(f"{method}-{epochs.replace('+', '-')}", ARMS[method].title, row, PUBLISHED, ranked=False)
         for (method, epochs), row in cells.items()
     ]
     networks = all_measured(sources, ())
@@ -59,7 +59,7 @@ def budget_table(name: str, title: str, sources: Sources) -> Table:
     return finish(Table(name, title, note, protocol, COLUMNS, tuple(lines), "Method"))
 
 
-def _measured_row(network: NetworkResults, sources: Sources) -> Row:
+def _measured_row(network: NetworkResults, sources: Sources) -> TableRow:
     hours, budget = [], ""
     for key in network.keys:
         model = sources.model(key)
@@ -78,4 +78,4 @@ def _measured_row(network: NetworkResults, sources: Sources) -> Row:
     if "psnr" in network.rows:
         mean = mean_of(measurements(network.rows, ["psnr"]), "psnr", sources.resamples)
         cells["psnr"] = interval_cell(mean, PSNR.digits, network.keys)
-    return Row(f"chain-{network.method}", ARMS[network.method].title, cells, OURS)
+    return TableRow(f"chain-{network.method}", ARMS[network.method].title, cells, OURS)

@@ -18,7 +18,17 @@ from analysis.stats import (
     measurements,
 )
 from analysis.tables.cost import COSTS, cost_cell
-from analysis.tables.table import Cell, Column, Row, Table, finish, interval_cell, one_protocol, protocols, value_cell
+from analysis.tables.table import (
+    Cell,
+    Column,
+    Table,
+    TableRow,
+    finish,
+    interval_cell,
+    one_protocol,
+    protocols,
+    value_cell,
+)
 from blurdm.core.arms import ARMS, COMPARISONS, METHOD, METHODS
 from blurdm.core.registry import lookup
 from blurdm.metrics.protocols import METRICS
@@ -68,7 +78,7 @@ def main_table(name: str, title: str, sources: Sources) -> Table:
             mean = mean_of(by_arm[arm], metric, sources.resamples)
             cells[metric] = interval_cell(mean, METRICS[metric].digits, keys)
         cells |= {figure.name: cost_cell(costs[costs.arm == arm], figure) for figure in COSTS.values()}
-        lines.append(Row(arm, about.title, cells, about.group, ranked=not about.group))
+        lines.append(TableRow(arm, about.title, cells, about.group, ranked=not about.group))
     sides = costs.side.dropna() if "side" in costs else pd.Series(dtype=float)
     side = f"; costs are those of one image of {sides.iloc[0]:.0f} x {sides.iloc[0]:.0f} px" if len(sides) else ""
     sentences = [origin_note(rows, sources, protocol), INTERVALS, f"Steps are those on images{side}.", same_steps(rows)]
@@ -109,7 +119,9 @@ def differences_table(name: str, title: str, sources: Sources) -> Table:
     for difference, p in differences(rows, sources.resamples):
         a, b, metric = difference.a, difference.b, difference.metric
         cells = _difference_cells(difference, p, tuple(sorted({*keys[a], *keys[b]})))
-        lines.append(Row(f"{a}-{b}-{metric}", comparison(a, b), cells, metric_column(metric).heading, ranked=False))
+        lines.append(
+            TableRow(f"{a}-{b}-{metric}", comparison(a, b), cells, metric_column(metric).heading, ranked=False)
+        )
     note = f"{origin_note(rows, sources, protocol)} Paired by seed and image. {INTERVALS} {DIFFERENCES}"
     won = " Won: share of (seed, image) pairs in which the first is better."
     return finish(Table(name, title, note + won, protocol, columns, tuple(lines), "Paired difference"))

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.published import COMPARED
 from analysis.sources import Sources, origin_note
 from analysis.tables.measured import NetworkResults, all_measured, all_rows, hardware, network_label
-from analysis.tables.table import Cell, Column, Row, Table, finish, identifier, published_cell
+from analysis.tables.table import Cell, Column, Table, TableRow, finish, identifier, published_cell
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ def cost_table(name: str, title: str, sources: Sources, grids: Sequence[str]) ->
             for column, figure in PUBLISHED_COSTS.items():
                 value = published.value("cost", column, backbone=backbone, method=method)
                 cells[f"{column}_published"] = published_cell(value, figure.digits)
-            row = Row(
+            row = TableRow(
                 f"{identifier(label)}-{method}", network_label(label, method), cells, "published sizes", ranked=False
             )
             lines.append(row)
-    other_sizes: dict[str, Row] = {}  # several measurements of one network: the first
+    other_sizes: dict[str, TableRow] = {}  # several measurements of one network: the first
     for network in (network for network in networks if not network.of_published_size(published)):
         size = [f"{key} {value}" for key, value in network.backbone.items() if key in ("width", "blocks")]
         label = network_label(", ".join([network.label(published), *size]), network.method)
         cells = cost_cells(network)
         identity = f"{label} {cells['parameters_m'].text} {cells['macs_g'].text}"
-        other_sizes.setdefault(identity, Row(identifier(identity), label, cells, "other sizes", ranked=False))
+        other_sizes.setdefault(identity, TableRow(identifier(identity), label, cells, "other sizes", ranked=False))
     rows = all_rows(networks)
     keys = sorted({key for network in networks for key in network.keys})
     note = (

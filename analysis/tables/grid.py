@@ -26,8 +26,8 @@ from analysis.tables.table import (
     PUBLISHED_PROTOCOL,
     Cell,
     Column,
-    Row,
     Table,
+    TableRow,
     finish,
     one_protocol,
     protocols,
@@ -147,7 +147,7 @@ def table_of(name: str, title: str, results: GridResults, numbers: pd.DataFrame,
         cells = {column.id: _cell(record, column.id, ledger, runs) for column in columns}
         n = "/".join(str(record[part]) for part in COUNTS)
         cells |= {"n": Cell(n, runs=runs) if record["n_images"] else Cell(), "status": Cell(record["status"])}
-        lines.append(Row(record["row"], record["row"], cells))
+        lines.append(TableRow(record["row"], record["row"], cells))
     columns += [Column("n", "n", "label"), Column("status", "Status", "label")]
     text = note(numbers, results, origin_note(results.comparable, sources, protocol))
     return finish(Table(name, title, text, protocol, tuple(columns), tuple(lines)))
@@ -192,12 +192,16 @@ def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
     if not numbers.n_images.any():
         return f"{preset} No row has a result yet."
     other, waiting = other_rows(numbers)
+    steps = numbers.iterations[numbers.iterations > 0]  # the blurred input itself was not trained
+    spread = f"{steps.min():.0f} to {steps.max():.0f}"
     sentences = [
         preset,
         f"{origin} n: images/photos/seeds. {INTERVALS}",
         f"Δ: difference to the row '{ledger.baseline}', paired by seed and image. {DIFFERENCES}",
         *_significant(numbers),
-        _steps(numbers),
+        f"Every trained row: {steps.iloc[0]:.0f} steps on images." if steps.nunique() == 1 else "",
+        f"The rows were NOT trained equally long ({spread} steps on images)." if steps.nunique() > 1 else "",
+        "" if len(steps) else "No row was trained.",
         ONE_SEED if int(numbers.n_seeds.max()) == 1 else "",
         f"Not done: {waiting} of {count(len(numbers), 'row')}." if waiting else "",
         f"Measured on another test set than the baseline row, so not compared here: {other}." if other else "",
@@ -237,13 +241,6 @@ def _significant(numbers: pd.DataFrame) -> list[str]:
 def _named(names: list[str]) -> str:
     rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return f"{len(names)} ({'; '.join(names[:MOST_NAMED])}{rest})" if names else "none"
-
-
-def _steps(numbers: pd.DataFrame) -> str:
-    steps = numbers.iterations[numbers.iterations > 0]  # the blurred input itself was not trained
-    if steps.nunique() > 1:
-        return f"The rows were NOT trained equally long ({steps.min():.0f} to {steps.max():.0f} steps on images)."
-    return f"Every trained row: {steps.iloc[0]:.0f} steps on images." if len(steps) else "No row was trained."
 
 
 def measured_metrics(numbers: pd.DataFrame) -> list[str]:

@@ -23,8 +23,8 @@ from analysis.tables.table import (
     PUBLISHED_PROTOCOL,
     Cell,
     Column,
-    Row,
     Table,
+    TableRow,
     finish,
     identifier,
     interval_cell,
@@ -54,8 +54,8 @@ def paper_table(name: str, title: str, sources: Sources, grids: Sequence[str]) -
     for backbone, label in published.backbones.items():
         for method in COMPARED:
             cells = _score_cells(sources, chosen, backbone, method)
-            lines.append(Row(f"{identifier(label)}-{method}", network_label(label, method), cells))
-    lines.append(Row("mean_gain", "Mean gain", _gains(sources, lines), ranked=False))
+            lines.append(TableRow(f"{identifier(label)}-{method}", network_label(label, method), cells))
+    lines.append(TableRow("mean_gain", "Mean gain", _gains(sources, lines), ranked=False))
     rows = all_rows(chosen.values())
     published_protocols = ", ".join(f"{d.protocol} ({name})" for name, d in published.datasets.items())
     note = [
@@ -91,7 +91,7 @@ def score_cell(network: NetworkResults, score: str, sources: Sources) -> Cell:
     return interval_cell(mean, METRICS[score].digits, network.keys)
 
 
-def _gains(sources: Sources, lines: Sequence[Row]) -> dict[str, Cell]:
+def _gains(sources: Sources, lines: Sequence[TableRow]) -> dict[str, Cell]:
     """Mean over backbones of BlurDM minus baseline, for every column."""
     cells = {}
     pairs = list(zip(lines[:: len(COMPARED)], lines[1 :: len(COMPARED)], strict=True))
@@ -127,7 +127,7 @@ def other_table(name: str, title: str, sources: Sources, grids: Sequence[str]) -
         for number in (number for number in numbers if number.method == method):
             digits = (METRICS.get(number.metric) or PUBLISHED_COSTS[number.metric]).digits
             cells[f"{number.metric}_published"] = published_cell(number.value, digits)
-        lines.append(Row(identifier(method), method, cells))
+        lines.append(TableRow(identifier(method), method, cells))
     rows = network.rows if network else pd.DataFrame()
     protocol = one_protocol({"psnr": protocols(rows)}, name)
     cited = "; ".join(f"{row.label}: {published.cite('other_diffusion', row.label)}" for row in lines)

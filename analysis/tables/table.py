@@ -66,7 +66,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row; rows of one ``group`` share a heading, and only ``ranked`` rows can be best."""
 
     id: str
@@ -85,14 +85,14 @@ class Table:
     note: str
     protocol: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     heading: str = "Row"  # above the labels
 
-    def cell(self, row: Row, column: Column) -> Cell:
+    def cell(self, row: TableRow, column: Column) -> Cell:
         """The cell of ``row`` in ``column``, empty if there is none."""
         return row.cells.get(column.id, Cell(published=column.kind == "published"))
 
-    def cells(self) -> Iterable[tuple[Row, Column, Cell]]:
+    def cells(self) -> Iterable[tuple[TableRow, Column, Cell]]:
         """Every cell, row by row."""
         return ((row, column, self.cell(row, column)) for row in self.rows for column in self.columns)
 
@@ -125,7 +125,7 @@ def read_table(path: Path) -> Table:
         rows = []
         for row in tree["rows"]:
             cells = {name: _read_cell(**cell) for name, cell in row["cells"].items()}
-            rows.append(Row(row["id"], row["label"], cells, row["group"]))
+            rows.append(TableRow(row["id"], row["label"], cells, row["group"]))
         return Table(tree["name"], tree["title"], tree["note"], tree["protocol"], columns, tuple(rows))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a table ({error}); build the report again: python -m analysis.build") from None

@@ -118,8 +118,13 @@ def _pyiqa(metric: Metric, device: str) -> Any:
     if metric.weights is None:
         return pyiqa.create_metric(metric.pyiqa, device=device)
     state = read(metric.weights)
-    if metric.weights == "niqe":
-        return _niqe(state, device)
+    if metric.weights == "niqe":  # pyiqa reads its model from a MATLAB file only
+        import scipy.io
+
+        with TemporaryDirectory() as folder:
+            model = Path(folder) / "niqe.mat"
+            scipy.io.savemat(model, {"mu_prisparam": state["mu"], "cov_prisparam": state["cov"]})
+            return pyiqa.create_metric("niqe", device=device, pretrained_model_path=str(model))
     with _no_downloads():
         score = pyiqa.create_metric(metric.pyiqa, device=device, pretrained=False)
     missing, unexpected = score.net.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()}, strict=False)
@@ -127,17 +132,6 @@ def _pyiqa(metric: Metric, device: str) -> Any:
         path = place(metric.weights)
         raise InputError(f"{path}: not for this pyiqa's '{metric.pyiqa}' (missing {missing}, unexpected {unexpected})")
     return score
-
-
-def _niqe(state: Mapping[str, np.ndarray], device: str) -> Any:
-    """pyiqa's NIQE, which reads its model from a MATLAB file only."""
-    import pyiqa
-    import scipy.io
-
-    with TemporaryDirectory() as folder:
-        model = Path(folder) / "niqe.mat"
-        scipy.io.savemat(model, {"mu_prisparam": state["mu"], "cov_prisparam": state["cov"]})
-        return pyiqa.create_metric("niqe", device=device, pretrained_model_path=str(model))
 
 
 def _no_downloads() -> Any:

@@ -10,7 +10,7 @@ from analysis.sources import Sources
 from analysis.tables.budget import budget_table
 from analysis.tables.cost import cost_table
 from analysis.tables.paper import other_table, paper_table
-from analysis.tables.table import Row, Table
+from analysis.tables.table import Table, TableRow
 from blurdm.core.errors import InputError
 from tests.support.fake_runs import edit_json, make_chain
 
@@ -48,7 +48,7 @@ def full_size(
     return sources(root)
 
 
-def rows(table: Table) -> dict[str, Row]:
+def rows(table: Table) -> dict[str, TableRow]:
     return {row.id: row for row in table.rows}
 
 

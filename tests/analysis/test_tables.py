@@ -13,7 +13,7 @@ from analysis.load import ID_COLUMNS, ORIGIN_COLUMNS, collect, collect_curves
 from analysis.sources import Sources
 from analysis.stats import Resamples
 from analysis.tables.chain import difference_numbers, differences_table, main_table
-from analysis.tables.table import MISSING, Row, Table
+from analysis.tables.table import MISSING, Table, TableRow
 from blurdm.core.arms import ARMS
 from blurdm.core.errors import InputError
 from tests.support.fake_grid import make_grid
@@ -32,7 +32,7 @@ def differences_of(root: Path) -> Table:
     return differences_table("differences", "Differences", sources(root))
 
 
-def arms(table: Table) -> dict[str, Row]:
+def arms(table: Table) -> dict[str, TableRow]:
     return {row.id: row for row in table.rows}
 
 
