@@ -1,31 +1,37 @@
-"""Which tables there are (artefacts.yaml), and how each is built from its sources."""
+"""The tables and figures of the report (artefacts.yaml), and how each table is built from its sources."""
 
+import json
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from analysis.budget_table import budget_table
-from analysis.grid_tables import grid_table
-from analysis.paper_tables import cost_table, other_table, paper_table
+from pydantic import ValidationError
+
 from analysis.sources import Sources
-from analysis.strict import read_strict
-from analysis.table import Table
-from analysis.tables import differences_table, main_table
+from analysis.tables.budget import budget_table
+from analysis.tables.chain import differences_table, main_table
+from analysis.tables.cost import cost_table
+from analysis.tables.grid import grid_table
+from analysis.tables.paper import other_table, paper_table
+from analysis.tables.table import Table
 from blurdm.core.config import Section
+from blurdm.core.config_io import read_yaml
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger, read_ledger
 
 ARTEFACTS = Path(__file__).with_name("artefacts.yaml")
-Kind = Literal["chain", "differences", "paper", "cost", "training_budget", "other_diffusion", "grids"]
+CHAIN = {"chain": main_table, "differences": differences_table, "training_budget": budget_table}
+PAPER = {"paper": paper_table, "cost": cost_table, "other_diffusion": other_table}
+Builder = Callable[[], Table]
 
 
 class Artefact(Section):
     """One table, or with kind ``grids`` one per sweep; ``grids`` are patterns of names of sweeps."""
 
     name: str
-    kind: Kind
+    kind: Literal["chain", "differences", "training_budget", "paper", "cost", "other_diffusion", "grids"]
     title: str
     grids: tuple[str, ...] = ()
 
@@ -39,47 +45,47 @@ class Artefacts(Section):
 
 def read_artefacts(path: Path = ARTEFACTS) -> Artefacts:
     """InputError is one line: the file, the key, and what is wrong with it."""
-    return read_strict(Artefacts, path)
+    try:
+        return Artefacts.model_validate_json(json.dumps(read_yaml(path)))
+    except TypeError as error:  # YAML has dates, JSON has not
+        raise InputError(f"{path}: {error}; should be text and lists of text") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise InputError(f"{path}: {key}: {message}") from None
 
 
-def builders(artefacts: Artefacts, sources: Sources) -> dict[str, Callable[[], Table]]:
-    """What builds each table, by its name; InputError if two would have the same name."""
-    found: dict[str, Callable[[], Table]] = {}
+def builders(artefacts: Artefacts, sources: Sources) -> dict[str, Builder]:
+    """A function that builds the table, by name of the table; InputError if two tables have the same name."""
+    by_name: dict[str, Builder] = {}
     for artefact in artefacts.tables:
-        for name, build in _of(artefact, sources):
-            if name in found:
+        for name, build in _builders(artefact, sources):
+            if name in by_name:
                 raise InputError(
                     f"{ARTEFACTS.name}: two tables are called '{name}'; a sweep of that name needs another"
                 )
-            found[name] = build
-    return found
+            by_name[name] = build
+    return by_name
 
 
-def _of(artefact: Artefact, sources: Sources) -> Iterator[tuple[str, Callable[[], Table]]]:
+def _builders(artefact: Artefact, sources: Sources) -> Iterator[tuple[str, Builder]]:
+    """(name, function) of the table, or of one table per matching sweep that has results."""
     name, title, grids = artefact.name, artefact.title, artefact.grids
-    match artefact.kind:
-        case "chain":
-            yield name, partial(main_table, name, title, sources)
-        case "differences":
-            yield name, partial(differences_table, name, title, sources)
-        case "training_budget":
-            yield name, partial(budget_table, name, title, sources)
-        case "grids":
-            for grid in (g for g in sources.ledgers if any(fnmatch(g, pattern) for pattern in grids)):
-                ledger = read_ledger(sources.ledgers[grid])
-                if _has_results(ledger, sources.runs):
-                    yield grid, partial(grid_table, grid, f"{title}: {ledger.question}", sources, grid)
-        case _:
-            build = {"paper": paper_table, "cost": cost_table, "other_diffusion": other_table}[artefact.kind]
-            yield name, partial(build, name, title, sources, grids)
-
-
-def _has_results(ledger: Ledger, runs: Path) -> bool:
-    return any((runs / run.stage / run.key / "result.json").is_file() for row in ledger.rows for run in row.runs)
+    if artefact.kind in CHAIN:
+        yield name, partial(CHAIN[artefact.kind], name, title, sources)
+    elif artefact.kind in PAPER:
+        yield name, partial(PAPER[artefact.kind], name, title, sources, grids)
+    else:
+        for grid in (g for g in sources.ledgers if any(fnmatch(g, pattern) for pattern in grids)):
+            ledger = read_ledger(sources.ledgers[grid])
+            folders = (sources.runs / run.stage / run.key for row in ledger.rows for run in row.runs)
+            if any((folder / "result.json").is_file() for folder in folders):
+                yield grid, partial(grid_table, grid, f"{title}: {ledger.question}", sources, grid)
 
 
 def origin(artefacts: Artefacts, sources: Sources, table: str) -> Ledger | None:
-    """The sweep that table ``table`` shows; None where it shows the chain or several sources."""
+    """The sweep whose rows table ``table`` shows; None if it shows the chain or several sources."""
     if any(artefact.name == table for artefact in artefacts.tables if artefact.kind != "grids"):
         return None
     return read_ledger(sources.ledgers[table]) if table in sources.ledgers else None

@@ -1,22 +1,18 @@
-"""``python -m analysis.build``: every table of artefacts.yaml from finished runs, then the figures; prints the chain's
-table and its differences.
-"""
+"""``python -m analysis.build``: make every table and figure of artefacts.yaml; prints the chain's tables."""
 
 import argparse
 import sys
-from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
 
 from analysis.artefacts import builders, read_artefacts
-from analysis.draw import draw_all
+from analysis.drawing import Inputs, draw_all
 from analysis.formats import FORMATS, write_table
-from analysis.inputs import Inputs
-from analysis.load import collect_curves, write_csv, write_results
+from analysis.load import collect_curves, write_csv
 from analysis.sources import Sources
-from analysis.table import Table
-from analysis.tables import difference_numbers
+from analysis.tables.chain import difference_numbers
+from analysis.tables.table import Table
 from analysis.terminal import add_sources, command, show
 from blurdm.core.errors import InputError
 
@@ -24,50 +20,42 @@ SHOWN = ("main", "differences")
 
 
 def build(sources: Sources, results: Path, reports: Path, console: Console) -> None:
-    """``reports``/tables and ``reports``/figures, ``reports``/curves.csv and the rows behind in ``results``."""
-    write_results(*sources.chain, results)
+    """``reports``/tables, figures and curves.csv, and the rows behind them in ``results``."""
+    rows, costs = sources.chain
+    write_csv(results / "main.csv", rows)
+    write_csv(results / "main_cost.csv", costs)
     for table in build_tables(sources, reports / "tables"):
         if table.name in SHOWN:
             show(table, console)
             console.print(table.note, highlight=False, markup=False)
             console.print()
-    _figures(sources, reports, console)
+    curves = collect_curves(sources.pointer)
+    write_csv(reports / "curves.csv", curves)
+    inputs = Inputs(sources.pointer, rows, costs, curves, difference_numbers(rows, sources.resamples))
+    for name, reason in draw_all(read_artefacts().figures, inputs, reports / "figures").items():
+        console.print(f"no figure '{name}': {reason}", highlight=False, markup=False)
 
 
 def build_tables(sources: Sources, folder: Path) -> list[Table]:
-    """Every table, in every format, in ``folder``; what an earlier build left there and is no table now is deleted.
+    """Every table, in every format, in ``folder``; files of former tables are deleted.
 
     A table that cannot be built does not stop the others: InputError names the first such one at the end.
     """
-    built, failed = [], []
+    tables, failed = [], []
     for name, make in builders(read_artefacts(), sources).items():
         try:
-            built.append(make())
+            tables.append(make())
         except InputError as error:
             failed.append(f"table '{name}': {error}")
             continue
-        write_table(built[-1], folder)
-    _delete_others(folder, {table.name for table in built})
-    if failed:
-        raise InputError(failed[0] + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""))
-    return built
-
-
-def _delete_others(folder: Path, names: Collection[str]) -> None:
+        write_table(tables[-1], folder)
+    names = {table.name for table in tables}
     for file in folder.iterdir() if folder.is_dir() else ():
         if file.suffix[1:] in FORMATS and file.stem not in names:
             file.unlink()
-
-
-def _figures(sources: Sources, reports: Path, console: Console) -> None:
-    rows, costs = sources.chain
-    curves = collect_curves(sources.pointer)
-    write_csv(reports / "curves.csv", curves)
-    differences = difference_numbers(rows, sources.resamples)
-    inputs = Inputs(sources.pointer, rows, costs, curves, differences)
-    missing = draw_all(read_artefacts().figures, inputs, reports / "figures")
-    for name, why in missing.items():
-        console.print(f"no figure '{name}': {why}", highlight=False, markup=False)
+    if failed:
+        raise InputError(failed[0] + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""))
+    return tables
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,20 +1,24 @@
-"""A table as Markdown, LaTeX, CSV, HTML and JSON: pure functions of it, so the same table gives the same bytes."""
+"""A table as Markdown, LaTeX, CSV, HTML and JSON: pure functions, so the same table gives the same bytes."""
 
 import csv
 import html
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from analysis.latex import escape, sentence, table_environment
-from analysis.table import Cell, Column, Row, Table
+from analysis.tables.table import Cell, Column, Table
 from blurdm.core.store import write_bytes
 
-SPACIOUS = 8  # columns up to which heads are set in one line
-MOST_COLUMNS = 12  # of a LaTeX tabular; a wider table is set as several below each other
+SPACIOUS = 8  # columns up to which headings are set in one line
+MOST_COLUMNS = 12  # of a LaTeX tabular; a wider table is set as several, one below the other
 COUNTS = ("n_images", "n_photos", "n_seeds")
+WORDS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "−": "$-$"}
+SIGNS = {"↑": "uparrow", "↓": "downarrow", "→": "rightarrow", "×": "times", "∞": "infty", "Δ": "Delta"}
+SPECIAL = WORDS | {c: rf"\{c}" for c in "&%$#_{}"} | {c: f"${c}$" for c in "<>|"}
+SPECIAL |= {c: rf"$\{name}$" for c, name in SIGNS.items()} | {"–": "--"}
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
@@ -31,8 +35,8 @@ def as_json(table: Table) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """A line per row: every column's number to its last digit (or its text), ``_low`` and ``_high`` where there are
-    any, then the counts, and the keys of all runs of the row.
+    """A line per row: every column's number to its last digit (or its text), ``_low`` and ``_high`` if it has
+    intervals, then the counts, and the keys of all runs of the row.
     """
     bounded = {c.id for _, c, cell in table.cells() if cell.low is not None}
     names = ["id", "label", "group"]
@@ -42,26 +46,22 @@ def as_csv(table: Table) -> str:
     writer = csv.DictWriter(text, [*names, *COUNTS, "runs"], lineterminator="\n")
     writer.writeheader()
     for row in table.rows:
-        writer.writerow(_csv_row(table, row, bounded))
+        line: dict[str, object] = {"id": row.id, "label": row.label, "group": row.group}
+        cells = {column: table.cell(row, column) for column in table.columns}
+        for column, cell in cells.items():
+            line[column.id] = cell.text if column.kind == "label" else "" if cell.value is None else cell.value
+            if cell.low is not None:
+                line |= {f"{column.id}_low": cell.low, f"{column.id}_high": cell.high}
+        for name in COUNTS:
+            counts = [getattr(cell, name) for cell in cells.values()]
+            line[name] = max((number for number in counts if number is not None), default="")
+        line["runs"] = " ".join(sorted({key for cell in cells.values() for key in cell.runs}))
+        writer.writerow(line)
     return text.getvalue()
 
 
-def _csv_row(table: Table, row: Row, bounded: set[str]) -> dict[str, object]:
-    line: dict[str, object] = {"id": row.id, "label": row.label, "group": row.group}
-    cells = {column: table.cell(row, column) for column in table.columns}
-    for column, cell in cells.items():
-        told: object = cell.text if column.kind == "label" else cell.value
-        line[column.id] = "" if told is None else told
-        if column.id in bounded and cell.low is not None:
-            line |= {f"{column.id}_low": cell.low, f"{column.id}_high": cell.high}
-    for name in COUNTS:
-        known = [getattr(cell, name) for cell in cells.values() if getattr(cell, name) is not None]
-        line[name] = max(known, default="")
-    return line | {"runs": " ".join(sorted({key for cell in cells.values() for key in cell.runs}))}
-
-
 def as_markdown(table: Table) -> str:
-    """Title, note, and the table; the best in bold, the second underlined; a group's name behind the row's label."""
+    """Title, note, and the table; the best in bold, the second underlined; a group's name after the row's label."""
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
@@ -70,34 +70,30 @@ def as_markdown(table: Table) -> str:
     lines.append(line(["---"] * (len(table.columns) + 1)))
     for row in table.rows:
         label = f"{row.label} *({row.group})*" if row.group else row.label
-        lines.append(line([label, *(_marked(table.cell(row, c), "**", "**", str) for c in table.columns)]))
+        lines.append(line([label, *(_markdown_cell(table.cell(row, column)) for column in table.columns)]))
     return f"**{sentence(table.title)}** {table.note}\n\n{''.join(lines)}"
 
 
-def _marked(cell: Cell, before: str, after: str, plain: Callable[[str], str]) -> str:
-    text = plain(cell.text)
-    if cell.best:
-        text = f"{before}{text}{after}"
-    elif cell.second:
-        text = f"<u>{text}</u>"
-    return " ".join([text, *map(plain, cell.lines[1:])])
+def _markdown_cell(cell: Cell) -> str:
+    mark = "**%s**" if cell.best else "<u>%s</u>" if cell.second else "%s"
+    return " ".join([mark.replace("%s", cell.text), *cell.lines[1:]])
 
 
 def as_html(table: Table) -> str:
-    """A table element with its caption; every cell says which runs are behind it."""
+    """A table element with its caption; every cell has the keys of its runs in ``data-runs``."""
     lines = [f'<table class="results" id="{html.escape(table.name)}">']
     lines.append(f"<caption><strong>{html.escape(sentence(table.title))}</strong> {html.escape(table.note)}</caption>")
     headings = [table.heading, *(column.heading for column in table.columns)]
     cells = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in headings)
     lines.append(f"<thead><tr>{cells}</tr></thead>")
     lines.append("<tbody>")
-    before = ""
+    group = ""
     for row in table.rows:
-        if row.group not in ("", before):
+        if row.group not in ("", group):
             lines.append(f'<tr class="group"><th colspan="{len(headings)}">{html.escape(row.group)}</th></tr>')
-        before = row.group
-        told = "".join(_html_cell(column, table.cell(row, column)) for column in table.columns)
-        lines.append(f'<tr id="{html.escape(row.id)}"><th scope="row">{html.escape(row.label)}</th>{told}</tr>')
+        group = row.group
+        cells = "".join(_html_cell(column, table.cell(row, column)) for column in table.columns)
+        lines.append(f'<tr id="{html.escape(row.id)}"><th scope="row">{html.escape(row.label)}</th>{cells}</tr>')
     return "\n".join([*lines, "</tbody>", "</table>", ""])
 
 
@@ -110,45 +106,45 @@ def _html_cell(column: Column, cell: Cell) -> str:
 
 
 def as_latex(table: Table) -> str:
-    r"""A table environment to \input; the document needs \usepackage{booktabs,graphicx}."""
+    r"""A table environment to \input, the note below the table; needs \usepackage{booktabs,graphicx}."""
     size = -(-len(table.columns) // -(-len(table.columns) // MOST_COLUMNS))  # equal blocks
-    body: list[str] = []
+    label = re.sub(r"[^A-Za-z0-9]", "-", table.name)
+    lines = [r"% needs \usepackage{booktabs,graphicx}", r"\begin{table}[htbp]", r"\centering\footnotesize"]
+    lines += [rf"\caption{{{escape(sentence(table.title))}}}", rf"\label{{tab:{label}}}"]
+    lines += [r"\vspace{4pt}", r"\setlength{\tabcolsep}{2.5pt}"]
     for start in range(0, len(table.columns), size):
-        body += ["", r"\medskip"] if start else []
-        body += _tabular(table, table.columns[start : start + size])
-    return table_environment(table.title, table.note, table.name, body)
+        lines += ["", r"\medskip"] if start else []
+        lines += _tabular(table, table.columns[start : start + size])
+    note = rf"\begin{{minipage}}{{\linewidth}}\scriptsize {escape(table.note)}\end{{minipage}}"
+    return "\n".join([*lines, "", r"\vspace{4pt}", note, r"\end{table}", ""])
 
 
 def _tabular(table: Table, columns: tuple[Column, ...]) -> list[str]:
-    """Shrunk to the line where it is wider; a row of a new group gets the group's name above it."""
+    """A tabular, shrunk to the line if it is wider; a new group starts with its name."""
     kinds = "".join("l" if column.kind == "label" else "c" for column in columns)
     lines = [r"\resizebox{\ifdim\width>\linewidth \linewidth\else \width\fi}{!}{%"]
     lines += [rf"\begin{{tabular}}{{l{kinds}}}", r"\toprule"]
-    headings = [_stacked(_heading(column, narrow=len(columns) > SPACIOUS)) for column in columns]
+    # The unit stands below the title, which has one word per line if there are many columns.
+    gap = r" (?=[\w(])" if len(columns) > SPACIOUS else r" (?=\()"
+    headings = [_stacked(list(filter(None, re.split(gap, column.heading)))) for column in columns]
     lines += [" & ".join([escape(table.heading), *headings]) + r" \\", r"\midrule"]
-    before = ""
+    group = ""
     for row in table.rows:
-        if row.group != before and (row.group or before):
+        if row.group != group and (row.group or group):
             lines.append(r"\addlinespace")
             if row.group:
                 lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{escape(row.group)}}}}} \\")
-        before = row.group
-        lines.append(" & ".join([escape(row.label), *(_latex_cell(table.cell(row, c)) for c in columns)]) + r" \\")
+        group = row.group
+        cells = []
+        for cell in (table.cell(row, column) for column in columns):
+            mark = r"\textbf{%s}" if cell.best else r"\underline{%s}" if cell.second else "%s"
+            cells.append(_stacked(cell.lines, mark))
+        lines.append(" & ".join([escape(row.label), *cells]) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}}"]
 
 
-def _heading(column: Column, narrow: bool) -> list[str]:
-    """The lines of a column's head: the unit below the title, which is a word per line where there are many columns."""
-    return list(filter(None, re.split(r" (?=[\w(])" if narrow else r" (?=\()", column.heading)))
-
-
-def _latex_cell(cell: Cell) -> str:
-    mark = r"\textbf{%s}" if cell.best else r"\underline{%s}" if cell.second else "%s"
-    return _stacked(cell.lines, mark)
-
-
 def _stacked(lines: list[str], mark: str = "%s") -> str:
-    """What stands below the first line, a unit or an interval, is small."""
+    """The lines below each other; all but the first, units or intervals, are small."""
     first, *below = map(escape, lines)
     first = mark.replace("%s", first)
     if not below:
@@ -156,6 +152,29 @@ def _stacked(lines: list[str], mark: str = "%s") -> str:
     gap = "0pt" if "underline" in mark else "-2pt"  # the rule needs room
     small = "".join(rf"\\[{gap if place == 0 else '-2pt'}]{{\scriptsize {line}}}" for place, line in enumerate(below))
     return rf"\begin{{tabular}}[t]{{@{{}}c@{{}}}}{first}{small}\end{{tabular}}"
+
+
+def escape(text: str) -> str:
+    """Plain text as LaTeX: special characters, arrows and other signs, Greek letters, and minus signs of numbers.
+
+    Latin letters stay as they are; a letter that LaTeX cannot set without further packages becomes "?".
+    """
+
+    def letter(c: str) -> str:
+        if ord(c) < 0x250:
+            return c
+        name = unicodedata.name(c, "").split()
+        if name[:3] == ["GREEK", "SMALL", "LETTER"] and len(name) == 4 and name[3] != "OMICRON":
+            return rf"$\{name[3].lower().replace('lamda', 'lambda')}$"
+        return "?"
+
+    escaped = "".join(SPECIAL.get(c) or letter(c) for c in text)
+    return re.sub(r"(?<![\w.-])-(?=\d)", "$-$", escaped)
+
+
+def sentence(title: str) -> str:
+    """``title`` with a full stop, unless it ends with a punctuation mark."""
+    return title if title.endswith((".", "?", "!")) else f"{title}."
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {

@@ -1,31 +1,30 @@
-"""``python -m analysis.grid LEDGER``: collect what is finished of a grid, then make and print its table and plot."""
+"""``python -m analysis.grid LEDGER``: collect the finished runs of a grid, then make and print its table and plot."""
 
 import argparse
 import hashlib
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from analysis.formats import FORMATS
-from analysis.grid_results import collect_grid, states, write_rows
-from analysis.grid_tables import grid_numbers, measured, read_numbers, statistics, table_of
-from analysis.load import write_csv
+from analysis.load import collect_grid, states, write_csv, write_grid_rows
 from analysis.sources import Sources
-from analysis.table import Table, read_table
+from analysis.tables.grid import grid_numbers, measured_metrics, read_numbers, statistics, table_of
+from analysis.tables.table import read_table
 from analysis.terminal import command, show
-from blurdm.core.ledger import State, read_ledger, runs_root
+from blurdm.core.ledger import read_ledger, runs_root
 from blurdm.core.store import write_bytes
+from blurdm.metrics import protocols
 
 SUFFIXES = ("csv", "json", "md", "tex")
-STAMP = ".made_from"  # in the report's folder: what table and plot were made from
+STAMP = ".made_from"  # in the report's folder: digest of everything that table and plot depend on
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a tracker wants of a grid: its table and plot, and by row name every mean with its interval."""
+    """For trackers: the table and plot of a grid, and by row name every mean with its interval."""
 
     files: list[Path]
     statistics: dict[str, dict[str, float]]
@@ -33,56 +32,54 @@ class Built:
 
 def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Built:
     """The grid whose ledger is at ``path``: ``results``/<grid>.csv and .parquet, ``reports``/grids/<grid>/table.* and
-    plot.*; prints the table below its question. Nothing is computed again where nothing was added.
+    plot.*; prints the question, the table and its note. Computed only if something changed since the last call.
     """
     ledger = read_ledger(path)
     folder = reports / "grids" / ledger.grid
     files = [folder / name for name in ("plot.pdf", "plot.png", *(f"table.{suffix}" for suffix in SUFFIXES))]
-    stamp, source = folder / STAMP, _source(path, states(ledger, runs_root(path)))
-    made = [results / f"{ledger.grid}.csv", results / f"{ledger.grid}.parquet", *files]
-    if not (stamp.is_file() and stamp.read_text() == source and all(file.is_file() for file in made)):
-        _make(path, results, folder)
+    written = [results / f"{ledger.grid}.csv", results / f"{ledger.grid}.parquet", *files]
+    stamp, source = folder / STAMP, _source_digest(path)
+    if not (stamp.is_file() and stamp.read_text() == source and all(file.is_file() for file in written)):
+        _write_grid(path, results, folder)
         write_bytes(stamp, source.encode())
-    _print(read_table(folder / "table.json"), console)
-    return Built(files, statistics(read_numbers(folder / "table.csv")))
-
-
-def _make(path: Path, results: Path, folder: Path) -> None:
-    """Everything that ``build_grid`` writes, from the run folders."""
-    from analysis.grid_plots import grid_plot
-    from analysis.style import save, styled
-
-    root = runs_root(path)
-    sources = Sources(root.parent / "chain" / "measure.json", root)
-    found = collect_grid(path)
-    numbers = grid_numbers(found, sources.resamples)
-    table = table_of(found.ledger.grid, found.ledger.question, found, numbers, sources)
-    write_rows(found, results)
-    write_csv(folder / "table.csv", numbers)
-    for suffix in SUFFIXES[1:]:  # table.csv has more digits and more columns
-        write_bytes(folder / f"table.{suffix}", FORMATS[suffix](table).encode())
-    metrics = measured(numbers)
-    with styled():
-        save(grid_plot(numbers, found.ledger, metrics[0] if metrics else "psnr"), folder / "plot")
-
-
-def _source(path: Path, found: Mapping[str, State]) -> str:
-    """A digest of all that table and plot follow from: this package, the ledger, and which results are there."""
-    digest = hashlib.sha256(path.read_bytes())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    root = runs_root(path)
-    for name, row in found.items():
-        made = [(run.key, (root / run.stage / run.key / "result.json").stat().st_mtime_ns) for run in row.finished]
-        digest.update(repr((name, row.status, made)).encode())
-    return digest.hexdigest()
-
-
-def _print(table: Table, console: Console) -> None:
-    """The question, the table, and what it rests on."""
+    table = read_table(folder / "table.json")
     console.print(table.title, style="bold", markup=False)
     show(table, console)
     console.print(table.note, highlight=False, markup=False)
+    return Built(files, statistics(read_numbers(folder / "table.csv")))
+
+
+def _write_grid(path: Path, results: Path, folder: Path) -> None:
+    """Compute and write all files of ``build_grid`` from the run folders."""
+    from analysis.drawing import save, styled
+    from analysis.grid_plot import grid_plot
+
+    root = runs_root(path)
+    sources = Sources(root.parent / "chain" / "measure.json", root)
+    grid = collect_grid(path)
+    numbers = grid_numbers(grid, sources.resamples)
+    table = table_of(grid.ledger.grid, grid.ledger.question, grid, numbers, sources)
+    write_grid_rows(grid, results)
+    write_csv(folder / "table.csv", numbers)
+    for suffix in SUFFIXES[1:]:  # table.csv has more digits and more columns
+        write_bytes(folder / f"table.{suffix}", FORMATS[suffix](table).encode())
+    metrics = measured_metrics(numbers)
+    with styled():
+        save(grid_plot(numbers, grid.ledger, metrics[0] if metrics else "psnr"), folder / "plot")
+
+
+def _source_digest(path: Path) -> str:
+    """A digest of all that table and plot depend on: code and style, the ledger, and which results are finished."""
+    digest = hashlib.sha256(path.read_bytes())
+    package = Path(__file__).parent
+    code = [*sorted(package.rglob("*.py")), package / "style.mplstyle", Path(protocols.__file__)]
+    for file in code:
+        digest.update(file.read_bytes())
+    root = runs_root(path)
+    for name, row in states(read_ledger(path), root).items():
+        results = [(run.key, (root / run.stage / run.key / "result.json").stat().st_mtime_ns) for run in row.finished]
+        digest.update(repr((name, row.status, results)).encode())
+    return digest.hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,116 +1,33 @@
-"""From the pointer file of a chain to tidy DataFrames: nothing but finished run folders is ever read."""
+"""From the pointer file of a chain, or the ledger of a grid, to tidy DataFrames. Reads finished run folders only."""
 
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from blurdm.core.arms import MODELS, arm_of
 from blurdm.core.errors import InputError
+from blurdm.core.ledger import Ledger, State, read_ledger, runs_root, state
 from blurdm.core.runs import restoring_model
 from blurdm.core.store import finished, read_json, write_bytes
 
 ID_COLUMNS = ["arm", "seed", "scene", "image"]
 ORIGIN_COLUMNS = ["key", "iterations", "protocol", "data_digest"]
-NOT_STATED = "standard"  # the metric protocol of results from before protocols had names
+GRID_COLUMNS = ["grid", "row", "series", "arm", "seed", "scene", "image"]
 CURVE_COLUMNS = ["step", "arm", "seed", "val_psnr", "loss"]
-CURVE_ARMS = {"baseline": "baseline", "direct": "direct", "pretrain": "oracle", "joint": "blurdm"}  # model stage -> arm
-
-
-def collect(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Per-image rows (ID_COLUMNS, metrics, ORIGIN_COLUMNS) and cost rows (arm, seed, cost figures, key) of a chain.
-
-    InputError names a run that is missing or unfinished, a duplicate row, or runs that saw different data.
-    """
-    read = [read_run(entry, folder) for entry, folder in evaluate_runs(pointer)]
-    rows = with_origins([(images.rows, images.origin) for images in read])
-    twice = rows[rows.duplicated(ID_COLUMNS)]
-    if len(twice):
-        first = twice.iloc[0]
-        raise InputError(
-            f"{pointer}: arm '{first.arm}', seed {first.seed}, image {first.scene}/{first.image} appears twice"
-        )
-    if rows.data_digest.nunique() > 1:
-        raise InputError(
-            f"{pointer}: its runs were evaluated on different data: {', '.join(rows.data_digest.unique())}"
-        )
-    metrics = metric_names(rows)
-    order = rows.sort_values(ID_COLUMNS, ignore_index=True)
-    return order[[*ID_COLUMNS, *metrics, *ORIGIN_COLUMNS]], cost_rows(read)
-
-
-def write_results(rows: pd.DataFrame, costs: pd.DataFrame, folder: Path) -> None:
-    """What ``collect`` gave as ``folder``/main.csv and main_cost.csv, each by rename."""
-    write_csv(folder / "main.csv", rows)
-    write_csv(folder / "main_cost.csv", costs)
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Whole or not at all."""
-    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
-
-
-def metric_names(rows: pd.DataFrame) -> list[str]:
-    """The metric columns of per-image rows, in their order."""
-    return [c for c in rows.columns if c not in ID_COLUMNS and c not in ORIGIN_COLUMNS]
-
-
-def evaluate_runs(pointer: Path) -> list[tuple[dict[str, Any], Path]]:
-    """(entry, run folder) per entry of the pointer; folders are relative to the one above the pointer's own."""
-    entries = read_json(pointer).get("runs")
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f"{pointer}: should hold a non-empty list 'runs'")
-    root = pointer.resolve().parent.parent
-    return [(entry, root / entry["folder"]) for entry in entries]
-
-
-def collect_curves(pointer: Path) -> pd.DataFrame:
-    """CURVE_COLUMNS of every training run behind the pointer; a step is an optimisation step on images."""
-    parts = []
-    for entry, folder in evaluate_runs(pointer):
-        if entry["model"] not in CURVE_ARMS:
-            continue
-        rows = _image_steps(_model_folder(entry, folder))
-        parts.append(rows.assign(arm=CURVE_ARMS[entry["model"]], seed=entry["seed"]))
-    if not parts:
-        return pd.DataFrame(columns=CURVE_COLUMNS)
-    curves = pd.concat(parts, ignore_index=True).reindex(columns=CURVE_COLUMNS)
-    return curves.sort_values(["arm", "seed", "step"], ignore_index=True)
-
-
-def _model_folder(entry: dict[str, Any], folder: Path) -> Path:
-    """The training run that an evaluate run measured."""
-    return restoring_model(folder) or folder
-
-
-def _image_steps(folder: Path) -> pd.DataFrame:
-    """step, val_psnr and loss of a training run, its steps renumbered so that the last one is its ``iterations``.
-
-    So the encoder's warm-up, which sees no restoration, falls below step 1 and is left out, and stage 3 goes on where
-    stage 1 ended: curves at the same step have trained on as many image batches.
-    """
-    history = pd.DataFrame(list(_json_lines(folder / "history.jsonl"))).reindex(columns=["step", "val_psnr", "loss"])
-    history["step"] += read_json(folder / "result.json")["iterations"] - history["step"].max()
-    return history[history["step"] > 0]
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        raise InputError(f"{path}: missing; the run has to finish first")
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            yield json.loads(line)
-        except ValueError:
-            raise InputError(f"{path}: line {number} is not JSON") from None
+NOT_STATED = "standard"  # the metric protocol of results from before protocols had names
 
 
 @dataclass(frozen=True)
-class Images:
-    """What a finished evaluate run measured: ``rows`` (arm, scene, image, metrics), what holds for all of them, the
-    cost figures by arm, and the layout of the test set.
+class RunResults:
+    """A finished measure run: ``rows`` (arm, scene, image, metrics), ``origin`` (values common to all rows), cost
+    figures by arm, and the layout of its test set.
     """
 
     rows: pd.DataFrame
@@ -119,8 +36,150 @@ class Images:
     layout: str
 
 
-def read_run(entry: Mapping[str, Any], folder: Path) -> Images:
-    """One finished evaluate run, of which ``entry`` gives seed and key; InputError if it is missing or unfinished."""
+@dataclass(frozen=True)
+class GridResults:
+    """``rows``: one per image and run, in the order of the ledger; ``states``: which runs are finished, by row name;
+    ``layouts``: the test set of every row that has results.
+    """
+
+    ledger: Ledger
+    rows: pd.DataFrame
+    states: Mapping[str, State]
+    layouts: Mapping[str, str]
+
+    @property
+    def metrics(self) -> list[str]:
+        return metric_names(self.rows)
+
+    @cached_property
+    def other_test_set(self) -> list[str]:
+        """Rows measured on another test set than the baseline row (the first row, until the baseline has results)."""
+        own = self.layouts.get(self.ledger.baseline, next(iter(self.layouts.values()), ""))
+        return [name for name, layout in self.layouts.items() if layout != own]
+
+    @cached_property
+    def comparable(self) -> pd.DataFrame:
+        """``rows`` measured on the baseline row's test set."""
+        return self.rows[~self.rows.row.isin(self.other_test_set)] if self.other_test_set else self.rows
+
+
+def collect(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Per-image rows (ID_COLUMNS, metrics, ORIGIN_COLUMNS) and cost rows (arm, seed, cost figures, key) of a chain.
+
+    InputError names a run that is missing or unfinished, a duplicate row, or runs that saw different data.
+    """
+    runs = [read_run(entry, folder) for entry, folder in measure_runs(pointer)]
+    rows = with_origins([(run.rows, run.origin) for run in runs])
+    duplicates = rows[rows.duplicated(ID_COLUMNS)]
+    if len(duplicates):
+        first = duplicates.iloc[0]
+        raise InputError(
+            f"{pointer}: arm '{first.arm}', seed {first.seed}, image {first.scene}/{first.image} appears twice"
+        )
+    if rows.data_digest.nunique() > 1:
+        raise InputError(
+            f"{pointer}: its runs were evaluated on different data: {', '.join(rows.data_digest.unique())}"
+        )
+    rows = rows.sort_values(ID_COLUMNS, ignore_index=True)
+    return rows[[*ID_COLUMNS, *metric_names(rows), *ORIGIN_COLUMNS]], _cost_rows(runs)
+
+
+def _cost_rows(runs: Sequence[RunResults]) -> pd.DataFrame:
+    records = [
+        {"arm": arm, "seed": run.origin["seed"], **figures, "key": run.origin["key"]}
+        for run in runs
+        for arm, figures in run.cost.items()
+    ]
+    costs = pd.DataFrame(records or {"arm": [], "seed": [], "key": []}, dtype=object)
+    return costs.infer_objects().astype({"seed": "Int64"}).sort_values(["arm", "seed"], ignore_index=True)
+
+
+def collect_grid(path: Path) -> GridResults:
+    """GRID_COLUMNS, metrics and ORIGIN_COLUMNS of the finished runs of the grid whose ledger is at ``path``.
+
+    A row without results is in ``states`` alone. InputError names an unreadable file, or runs that saw different data
+    of one test set.
+    """
+    ledger, root = read_ledger(path), runs_root(path)
+    row_states = states(ledger, root)
+    runs: dict[str, RunResults] = {}  # several rows may show different arms of one run
+    parts: list[tuple[pd.DataFrame, dict[str, Any]]] = []
+    layouts: dict[str, str] = {}
+    for row in ledger.rows:
+        for run in row_states[row.name].finished:
+            if run.key not in runs:
+                runs[run.key] = read_run({"seed": run.seed, "key": run.key}, root / run.stage / run.key)
+            results = runs[run.key]
+            rows = results.rows[results.rows.arm == row.arm]
+            if len(rows):
+                layouts[row.name] = results.layout
+                origin = {"grid": ledger.grid, "row": row.name, "series": row.series, "seed": run.seed}
+                parts.append((rows, {**results.origin, **origin, "layout": results.layout}))
+        if row_states[row.name].finished and row.name not in layouts:
+            status = f"arm '{row.arm}' was not measured"
+            row_states[row.name] = replace(row_states[row.name], finished=(), status=status)
+    if not parts:
+        return GridResults(ledger, pd.DataFrame(columns=[*GRID_COLUMNS, *ORIGIN_COLUMNS]), row_states, layouts)
+    rows = with_origins(parts)
+    for layout, digests in rows.groupby("layout", sort=False, observed=True).data_digest.unique().items():
+        if len(digests) > 1:
+            raise InputError(
+                f"{path}: its runs on layout '{layout}' were evaluated on different data: {', '.join(digests)};"
+                " plan the sweep again"
+            )
+    rows = rows[[*GRID_COLUMNS, *metric_names(rows.drop(columns="layout")), *ORIGIN_COLUMNS]]
+    return GridResults(ledger, rows, row_states, layouts)
+
+
+def states(ledger: Ledger, root: Path) -> dict[str, State]:
+    """Which runs of every row are finished, by row name."""
+    return {row.name: state(ledger, row, root) for row in ledger.rows}
+
+
+def collect_curves(pointer: Path) -> pd.DataFrame:
+    """CURVE_COLUMNS of every training run behind the pointer; a step is an optimisation step on images."""
+    parts = []
+    for entry, folder in measure_runs(pointer):
+        if entry["model"] in MODELS:
+            curve = _training_curve(restoring_model(folder) or folder)
+            parts.append(curve.assign(arm=arm_of(entry["model"]), seed=entry["seed"]))
+    if not parts:
+        return pd.DataFrame(columns=CURVE_COLUMNS)
+    curves = pd.concat(parts, ignore_index=True).reindex(columns=CURVE_COLUMNS)
+    return curves.sort_values(["arm", "seed", "step"], ignore_index=True)
+
+
+def _training_curve(folder: Path) -> pd.DataFrame:
+    """step, val_psnr and loss of a training run, its steps renumbered so that the last one is its ``iterations``.
+
+    So the encoder's warm-up, which trains no restoration, falls below step 1 and is left out, and stage 3 continues
+    where stage 1 ended: curves at the same step have trained on as many image batches.
+    """
+    path = folder / "history.jsonl"
+    if not path.is_file():
+        raise InputError(f"{path}: missing; the run has to finish first")
+    records = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            raise InputError(f"{path}: line {number} is not JSON") from None
+    history = pd.DataFrame(records).reindex(columns=["step", "val_psnr", "loss"])
+    history["step"] += read_json(folder / "result.json")["iterations"] - history["step"].max()
+    return history[history["step"] > 0]
+
+
+def measure_runs(pointer: Path) -> list[tuple[dict[str, Any], Path]]:
+    """(entry, run folder) per entry of the pointer; folders are relative to the parent of the pointer's folder."""
+    entries = read_json(pointer).get("runs")
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{pointer}: should hold a non-empty list 'runs'")
+    root = pointer.resolve().parent.parent
+    return [(entry, root / entry["folder"]) for entry in entries]
+
+
+def read_run(entry: Mapping[str, Any], folder: Path) -> RunResults:
+    """A finished measure run, with seed and key from ``entry``; InputError if it is missing or unfinished."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run; make it before its results are collected")
     result = finished(folder)
@@ -137,33 +196,27 @@ def read_run(entry: Mapping[str, Any], folder: Path) -> Images:
         "protocol": str(result.get("protocol", NOT_STATED)),
         "data_digest": str(read_json(folder / "provenance.json").get("data_digest")),
     }
-    return Images(rows, origin, result.get("cost", {}), layout_tested(folder))
+    return RunResults(rows, origin, result.get("cost", {}), layout_tested(folder))
 
 
 def layout_tested(folder: Path) -> str:
-    """The layout of the data set whose test pairs the evaluate run in ``folder`` measured."""
+    """The layout of the data set whose test pairs the measure run in ``folder`` measured."""
     return str(read_json(folder / "config.json").get("sections", {}).get("data", {}).get("layout", "unknown"))
 
 
-def cost_rows(read: Sequence[Images]) -> pd.DataFrame:
-    """arm, seed, the cost figures and key, a row per arm of every run that has a cost."""
-    told = [
-        {"arm": arm, "seed": images.origin["seed"], **figures, "key": images.origin["key"]}
-        for images in read
-        for arm, figures in images.cost.items()
-    ]
-    costs = pd.DataFrame(told, dtype=object) if told else pd.DataFrame(columns=["arm", "seed", "key"], dtype=object)
-    return costs.infer_objects().astype({"seed": "Int64"}).sort_values(["arm", "seed"], ignore_index=True)
+def metric_names(rows: pd.DataFrame) -> list[str]:
+    """The metric columns of per-image rows, in their order."""
+    return [name for name in rows.columns if name not in {*ID_COLUMNS, *GRID_COLUMNS, *ORIGIN_COLUMNS}]
 
 
 def with_origins(parts: Sequence[tuple[pd.DataFrame, Mapping[str, Any]]]) -> pd.DataFrame:
-    """The rows of all ``parts`` below each other, and beside them what holds for each part: words as categories, so
-    that a million rows are some megabytes.
+    """All rows concatenated, with the origin of each part as further columns; text columns are categories, so a million
+    rows take some megabytes.
     """
-    rows = pd.concat([rows for rows, _ in parts], ignore_index=True)
+    rows = pd.concat([part_rows for part_rows, _ in parts], ignore_index=True)
     for name in ("arm", "scene", "image"):
         rows[name] = rows[name].astype("category")
-    part = np.repeat(np.arange(len(parts)), [len(rows) for rows, _ in parts])
+    part = np.repeat(np.arange(len(parts)), [len(part_rows) for part_rows, _ in parts])
     for name in parts[0][1]:
         values = [origin[name] for _, origin in parts]
         if name == "seed":
@@ -174,3 +227,15 @@ def with_origins(parts: Sequence[tuple[pd.DataFrame, Mapping[str, Any]]]) -> pd.
             codes, names = pd.factorize(np.array(values, dtype=object))
             rows[name] = pd.Categorical.from_codes(codes[part], names)
     return rows
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def write_grid_rows(results: GridResults, folder: Path) -> None:
+    """``folder``/<grid>.csv and <grid>.parquet, each by rename; the same results give the same bytes."""
+    write_csv(folder / f"{results.ledger.grid}.csv", results.rows)
+    content = io.BytesIO()
+    results.rows.to_parquet(content, index=False)
+    write_bytes(folder / f"{results.ledger.grid}.parquet", content.getvalue())

@@ -1,4 +1,4 @@
-"""The images that evaluate runs have kept: found, read, compared, and drawn with a crop enlarged."""
+"""Images kept by restore runs: find, read, compare, and draw them with an enlarged crop."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,12 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from analysis.tables import ARMS
+from analysis.drawing import plain
+from blurdm.core.arms import ARMS, BASELINE, METHOD, arm_of
 from blurdm.core.errors import InputError
 
-COLUMNS = ("blurred", "baseline", "blurdm", "sharp")
+BLURRED, SHARP = arm_of(None), "sharp"
+COLUMNS = (BLURRED, BASELINE, METHOD, SHARP)
 FRAME = "#F0E442"
 INSET = 0.42  # side of the enlarged crop relative to the image's shorter side
 
@@ -31,18 +33,18 @@ class Pictured:
 
     def error(self, column: str) -> Pixels:
         """Root of the squared error to the sharp picture, mean over the channels: (H, W) in [0, 1]."""
-        return np.sqrt(((self.pictures[column] - self.pictures["sharp"]) ** 2).mean(axis=2))
+        return np.sqrt(((self.pictures[column] - self.pictures[SHARP]) ** 2).mean(axis=2))
 
 
 def first_of_each(rows: pd.DataFrame, folders: list[Path], most: int) -> list[Pictured]:
-    """The first kept image of each of the first ``most`` photos, so nobody picks; empty if no run kept all columns.
+    """The first kept image of each of the first ``most`` photos, chosen by rule; empty if no run kept all columns.
 
-    ``folders`` are evaluate runs, each with ``images/<column>/<scene>/<image>.png``; ``rows`` are those of one seed.
+    ``folders`` are restore runs, each with ``images/<column>/<scene>/<image>.png``; ``rows`` are those of one seed.
     """
     chosen = []
-    for scene, mine in rows.groupby("scene", sort=True, observed=True):
-        found = (pictured(rows, folders, str(scene), image) for image in sorted(mine.image.unique()))
-        first = next((image for image in found if image is not None), None)
+    for scene, scene_rows in rows.groupby("scene", sort=True, observed=True):
+        kept = (pictured(rows, folders, str(scene), image) for image in sorted(scene_rows.image.unique()))
+        first = next((image for image in kept if image is not None), None)
         chosen += [first] if first else []
         if len(chosen) == most:
             break
@@ -58,13 +60,13 @@ def pictured(rows: pd.DataFrame, folders: list[Path], scene: str, image: str) ->
     name = f"{scene}/{image}"
     if len({picture.shape for picture in pictures.values()}) > 1:
         raise InputError(f"the pictures of {name} differ in size")
-    mine = rows[(rows.scene == scene) & (rows.image == image)]
-    values = mine.groupby("arm", observed=True).psnr.first() if "psnr" in mine else pd.Series(dtype=float)
+    own = rows[(rows.scene == scene) & (rows.image == image)]
+    values = own.groupby("arm", observed=True).psnr.first() if "psnr" in own else pd.Series(dtype=float)
     return Pictured(name, pictures, {arm: float(values[arm]) for arm in COLUMNS if arm in values.index})
 
 
 def find(folders: list[Path], column: str, scene: str, image: str) -> Path | None:
-    """Where a run kept this image; a blurred or sharp one may lie in any run."""
+    """The file of this image in the first run that kept it; blurred and sharp ones may be in any run."""
     names = (folder / "images" / column / scene / f"{image}.png" for folder in folders)
     return next((name for name in names if name.is_file()), None)
 
@@ -84,7 +86,7 @@ def worst_crop(error: Pixels) -> Crop:
 
 
 def draw(axes: Axes, picture: Pixels, crop: Crop) -> None:
-    """The picture, its crop framed, and the crop enlarged in the corner that is farthest from it."""
+    """Draw the picture with its crop framed, and the crop enlarged in the corner farthest from it."""
     top, left, side = crop
     height, width = picture.shape[:2]
     bare(axes)
@@ -100,8 +102,17 @@ def draw(axes: Axes, picture: Pixels, crop: Crop) -> None:
         spine.set(visible=True, edgecolor=FRAME, linewidth=1.2)
 
 
+def draw_row(row: np.ndarray, image: Pictured, crop: Crop) -> None:
+    """Draw the pictures of one image, a column each, with the same crop and their PSNR."""
+    for axes, column in zip(row, COLUMNS, strict=True):
+        draw(axes, image.pictures[column], crop)
+        value = image.psnr.get(column)
+        axes.set_xlabel("reference" if column == SHARP else f"{value:.2f} dB" if value is not None else "")
+    row[0].set_ylabel(plain(image.name), fontsize=7)
+
+
 def bare(axes: Axes) -> None:
-    """No ticks and no frame, as for a picture."""
+    """Remove ticks and frame."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -109,4 +120,4 @@ def bare(axes: Axes) -> None:
 
 
 def title(column: str) -> str:
-    return ARMS[column].label if column in ARMS else "Sharp"
+    return ARMS[column].title if column in ARMS else "Sharp"

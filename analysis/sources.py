@@ -1,4 +1,4 @@
-"""What tables are built from: a chain, the grids, the published numbers; each is read once, and only when asked for."""
+"""The inputs of tables: a chain, the grids, the published numbers. Each is read once, on first use."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.grid_results import GridResults, collect_grid
-from analysis.load import collect, evaluate_runs
+from analysis.load import GridResults, collect, collect_grid, measure_runs
 from analysis.published import Published, read_published
 from analysis.stats import NO_SCENE, Resamples
+from blurdm.core.arms import STAGES
 from blurdm.core.errors import InputError
 from blurdm.core.runs import restore_folder
 from blurdm.core.store import read_json
@@ -27,7 +27,7 @@ class Sources:
     pointer: Path
     runs: Path
     resamples: Resamples = field(default_factory=lambda: Resamples.seeded(BOOTSTRAP_SEED))
-    numbers: dict[str, pd.DataFrame] = field(default_factory=dict)  # grid_tables.numbers_of fills it
+    numbers: dict[str, pd.DataFrame] = field(default_factory=dict)  # by grid; tables.grid.numbers_of fills it
     _grids: dict[str, GridResults] = field(default_factory=dict)
 
     @cached_property
@@ -41,68 +41,64 @@ class Sources:
 
     @cached_property
     def ledgers(self) -> dict[str, Path]:
-        """The ledger of every grid that was ever swept, by its name."""
+        """The ledger of every grid that has been swept, by name."""
         return {path.stem: path for path in sorted((self.runs / "sweeps").glob("*.json"))}
 
     def grid(self, name: str) -> GridResults:
-        """What is finished of a grid; InputError lists the grids that there are."""
+        """The finished results of a grid; InputError lists the grids that exist."""
         if name not in self.ledgers:
-            known = ", ".join(self.ledgers) or "none"
-            raise InputError(f"no sweep '{name}' in {self.runs / 'sweeps'}; there: {known}")
+            raise InputError(f"no sweep '{name}' in {self.runs / 'sweeps'}; there: {', '.join(self.ledgers) or 'none'}")
         if name not in self._grids:
             self._grids[name] = collect_grid(self.ledgers[name])
         return self._grids[name]
 
     @cached_property
     def _chain_folders(self) -> dict[str, Path]:
-        known = evaluate_runs(self.pointer) if self.pointer.is_file() else []
-        return {str(entry["key"]): folder for entry, folder in known}
+        runs = measure_runs(self.pointer) if self.pointer.is_file() else []
+        return {str(entry["key"]): folder for entry, folder in runs}
 
     def folder(self, key: str) -> Path:
-        """Where the evaluate run ``key`` is, or would be."""
+        """The folder of measure run ``key``, whether it exists or not."""
         return self._chain_folders.get(key, self.runs / "measure" / key)
 
     def inputs(self, folder: Path) -> dict[str, Path]:
-        """The folders of the runs that the run in ``folder`` was made from, by the name of the input."""
+        """Folders of the input runs that still exist, by name; for a measure run, the inputs of its restore run."""
         if folder.parent.name == "measure":
             folder = restore_folder(folder)
-        named = read_json(folder / "config.json").get("inputs", {})
-        stages = {"model": "*", "prepare": "prepare", "pretrain": "pretrain", "diffusion": "diffusion"}
-        found: dict[str, Path] = {}
-        for name, key in named.items():
-            places = sorted(folder.parent.parent.glob(f"{stages[name]}/{key}")) if name in stages else []
-            found |= {name: places[0]} if places else {}
-        return found
+        folders: dict[str, Path] = {}
+        for name, key in read_json(folder / "config.json").get("inputs", {}).items():
+            stage = "*" if name == "model" else name
+            paths = sorted(folder.parent.parent.glob(f"{stage}/{key}"))
+            if paths and (name == "model" or name in STAGES):
+                folders[name] = paths[0]
+        return folders
 
     def model(self, key: str) -> Path | None:
-        """The training run that evaluate run ``key`` measured, if it is still there."""
+        """The training run that measure run ``key`` measured, if it still exists."""
         return self.inputs(self.folder(key)).get("model")
 
     def section(self, folder: Path, name: str) -> dict[str, Any]:
-        """A section of a run's own config; empty where its stage does not read it."""
+        """A section of a run's config; empty if its stage does not read it."""
         value = read_json(folder / "config.json").get("sections", {}).get(name)
         return value if isinstance(value, dict) else {}
 
     def chain_of(self, folder: Path) -> list[Path]:
-        """The folders of all training runs behind the one in ``folder``, inputs first, and its own."""
-        known: dict[Path, None] = {}
-        for name, needed in self.inputs(folder).items():
-            if name != "prepare":
-                known |= dict.fromkeys(self.chain_of(needed))
-        return [*known, folder] if folder not in known else list(known)
+        """The folders of all training runs behind the one in ``folder``, inputs first, itself last."""
+        inputs = [path for name, path in self.inputs(folder).items() if name != "prepare"]
+        return list(dict.fromkeys([*(behind for path in inputs for behind in self.chain_of(path)), folder]))
 
     def revisions(self, keys: Iterable[str]) -> list[str]:
-        """The code revisions, shortened, that made these runs; "+" behind one with changes that were not committed."""
-        found = set()
-        for key in keys:
-            origin = read_json(self.folder(key) / "provenance.json")
-            dirty = "+" if origin.get("git_dirty") else ""
-            found.add(f"{str(origin.get('git_revision') or 'unknown')[:SHORT]}{dirty}")
-        return sorted(found)
+        """Abbreviated code revisions of these runs; "+" marks uncommitted changes."""
+        provenances = [read_json(self.folder(key) / "provenance.json") for key in keys]
+        revisions = {
+            str(origin.get("git_revision") or "unknown")[:SHORT] + ("+" if origin.get("git_dirty") else "")
+            for origin in provenances
+        }
+        return sorted(revisions)
 
 
 def origin_note(rows: pd.DataFrame, sources: Sources, protocol: str) -> str:
-    """What a table rests on: n, seeds, protocol, data digest and revision; empty for no rows."""
+    """The sentence under a table that states n, seeds, protocol, data digest and code revision."""
     if rows.empty:
         return "Nothing was measured for it yet."
     images = rows[["scene", "image"]].drop_duplicates()

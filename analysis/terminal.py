@@ -1,4 +1,4 @@
-"""A table on the terminal, and what the commands of this package have in common."""
+"""Print tables on the terminal; options and error handling shared by the commands of this package."""
 
 import argparse
 import sys
@@ -8,33 +8,28 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as View
 
-from analysis.table import Column, Table
+from analysis.tables.table import Column, Table
 from blurdm.core.errors import InputError
 
-UNBOUNDED = 10_000  # columns: how wide a table would be if nothing had to wrap
+UNBOUNDED = 10_000  # columns: wider than any table
 
 
 def show(table: Table, console: Console) -> None:
-    """Print a table without its note; where the terminal is narrow, intervals go below their means, and then columns
-    into several tables below each other.
+    """Print a table without its note; on a narrow terminal, intervals go below their means; on a narrower one, the
+    columns are split into several tables.
     """
     for stacked in (False, True):
         view = _view(table, table.columns, stacked)
         if _width(view, console) <= console.width:
             console.print(view)
             return
-    for block in _blocks(table, console):
-        console.print(_view(table, block, stacked=True))
-
-
-def _blocks(table: Table, console: Console) -> list[list[Column]]:
-    """The columns in as few groups as fit the terminal."""
-    blocks: list[list[Column]] = [[]]
+    blocks: list[list[Column]] = [[]]  # columns, in as few groups as fit the terminal
     for column in table.columns:
         if blocks[-1] and _width(_view(table, [*blocks[-1], column], stacked=True), console) > console.width:
             blocks.append([])
         blocks[-1].append(column)
-    return blocks
+    for block in blocks:
+        console.print(_view(table, block, stacked=True))
 
 
 def _width(view: View, console: Console) -> int:
@@ -46,11 +41,11 @@ def _view(table: Table, columns: Sequence[Column], stacked: bool) -> View:
     view.add_column("")
     for column in columns:
         view.add_column(column.heading, no_wrap=column.kind != "label")
-    before = ""
+    group = ""
     for row in table.rows:
-        if row.group not in ("", before):
+        if row.group not in ("", group):
             view.add_row(f"[italic]{row.group}[/italic]")
-        before = row.group
+        group = row.group
         cells = [("\n" if stacked else " ").join(table.cell(row, column).lines) for column in columns]
         view.add_row(*(text.replace("[", r"\[") for text in (row.label, *cells)))
     return view
@@ -59,7 +54,7 @@ def _view(table: Table, columns: Sequence[Column], stacked: bool) -> View:
 def command(
     parser: argparse.ArgumentParser, arguments: list[str] | None, make: Callable[[argparse.Namespace], int | None]
 ) -> int:
-    """Parse with --results and --reports added, and ``make``; exit code 2 and one line for wrong input."""
+    """Parse ``arguments``, with --results and --reports, and call ``make``; wrong input is one line and exit code 2."""
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--reports", type=Path, default=Path("reports"))
     try:
@@ -70,6 +65,6 @@ def command(
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    """--pointer and --runs: where the chain and the run folders are."""
+    """Add --pointer and --runs: the chain and the run folders."""
     parser.add_argument("--pointer", type=Path, default=Path("chain/measure.json"), help="the chain's measure runs")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="all run folders, and the ledgers of sweeps")

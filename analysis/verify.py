@@ -1,50 +1,37 @@
-"""``python -m analysis.verify REPORTS``: every number of every table once more, from the per-image rows of its runs.
+"""``python -m analysis.verify REPORTS``: recompute every number of every table from the per-image rows of its runs.
 
-One line for each cell that does not match, and for each run that is missing, was changed, saw other data, was measured
-by another protocol, or counts twice; exit code 2 if there is any.
+Prints one line for each cell that does not match, and for each run that is missing, was changed, saw other data, was
+measured by another protocol, or counts twice; then the exit code is 2. Data sets that changed are reported as well.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from analysis.artefacts import builders, read_artefacts
 from analysis.formats import FORMATS
-from analysis.sources import Sources
-from analysis.table import Table, read_table
+from analysis.load import measure_runs
+from analysis.sources import SHORT, Sources
+from analysis.tables.table import Table, read_table
 from analysis.terminal import add_sources
-from analysis.verify_data import data_problems
 from analysis.verify_runs import run_problems
+from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
+from blurdm.core.ledger import read_ledger
+from blurdm.core.store import read_json
+from blurdm.data.splits import folder_digest
 
 NEAR = 1e-9  # relative: another processor may add up in another order
 COMPARED = ("text", "value", "low", "high", "n_images", "n_photos", "n_seeds", "best", "second", "published", "runs")
+PRESETS = Path("experiments") / "presets"
 
 
 def verify(reports: Path, sources: Sources, config: Path) -> tuple[list[str], list[str]]:
-    """What does not match, and what could not be checked, a line each; InputError if there are no tables at all."""
+    """Problems, and what could not be checked, a line each; InputError if there are no tables at all."""
     folder = reports / "tables"
-    tables, problems = _stored(folder)
-    problems += run_problems(tables, sources)
-    changed, unchecked = data_problems(sources, config)
-    problems += changed
-    known = builders(read_artefacts(), sources)
-    for name in [*known, *(name for name in tables if name not in known)]:
-        if name not in known:
-            problems.append(f"{name}: no table of the report is called so; its sweep or its runs are gone")
-        elif not (folder / f"{name}.json").is_file():
-            problems.append(f"{name}: the table is missing from {folder}")
-        elif name in tables:
-            try:
-                problems += compare(tables[name], known[name](), folder)
-            except InputError as error:
-                problems.append(f"{name}: cannot be computed again: {error}")
-    return list(dict.fromkeys(problems)), unchecked
-
-
-def _stored(folder: Path) -> tuple[dict[str, Table], list[str]]:
     files = sorted(folder.glob("*.json"))
     if not files:
         raise InputError(f"{folder}: no tables; build them with: python -m analysis.build")
@@ -54,38 +41,59 @@ def _stored(folder: Path) -> tuple[dict[str, Table], list[str]]:
             tables[path.stem] = read_table(path)
         except InputError as error:
             problems.append(str(error))
-    return tables, problems
+    problems += run_problems(tables, sources)
+    changed, unchecked = data_problems(sources, config)
+    problems += changed
+    expected = builders(read_artefacts(), sources)
+    for name in [*expected, *(name for name in tables if name not in expected)]:
+        if name not in expected:
+            problems.append(f"{name}: no table of the report is called so; its sweep or its runs are gone")
+        elif not (folder / f"{name}.json").is_file():
+            problems.append(f"{name}: the table is missing from {folder}")
+        elif name in tables:
+            try:
+                problems += compare(tables[name], expected[name](), folder)
+            except InputError as error:
+                problems.append(f"{name}: cannot be computed again: {error}")
+    return list(dict.fromkeys(problems)), unchecked
 
 
-def compare(stored: Table, again: Table, folder: Path) -> list[str]:
-    """Where ``stored`` and the files beside it say something else than ``again``."""
-    said, found = stored.as_json(), again.as_json()
-    problems = list(_cells(said, found))
+def compare(stored: Table, computed: Table, folder: Path) -> list[str]:
+    """Differences of ``stored`` and the files beside it from ``computed``, a line each."""
+    old, new = stored.as_json(), computed.as_json()
+    problems = list(_cell_problems(old, new))
     for part in ("title", "note", "protocol", "columns"):
-        if said[part] != found[part] and not problems:
-            problems.append(f"{again.name}: its {part} should be: {found[part]}")
+        if old[part] != new[part] and not problems:
+            problems.append(f"{computed.name}: its {part} should be: {new[part]}")
     for suffix, make in FORMATS.items():
-        file = folder / f"{again.name}.{suffix}"
+        file = folder / f"{computed.name}.{suffix}"
         if not file.is_file():
             problems.append(f"{file}: missing")
-        elif not problems and suffix != "json" and file.read_text() != make(again):
-            problems.append(f"{file}: is not what its runs give, although {again.name}.json is")
+        elif not problems and suffix != "json" and file.read_text() != make(computed):
+            problems.append(f"{file}: is not what its runs give, although {computed.name}.json is")
     return problems
 
 
-def _cells(said: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
-    name = found["name"]
-    rows = {row["id"]: row for row in said["rows"]}
-    for row in found["rows"]:
-        if row["id"] not in rows:
-            yield f"{name}: row {row['id']} is missing"
+def _cell_problems(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    name = new["name"]
+    old_rows, new_rows = ({row["id"]: row["cells"] for row in table["rows"]} for table in (old, new))
+    for identity, cells in new_rows.items():
+        if identity not in old_rows:
+            yield f"{name}: row {identity} is missing"
             continue
-        for column, cell in row["cells"].items():
-            mine = rows[row["id"]]["cells"].get(column, {})
-            if not all(_same(mine.get(part), cell.get(part)) for part in COMPARED):
-                yield f"{name}: row {row['id']}, column {column}: {_differs(mine, cell)}"
-    there = {row["id"] for row in found["rows"]}
-    yield from (f"{name}: row {identity} has no runs behind it any more" for identity in rows if identity not in there)
+        for column, cell in cells.items():
+            stored = old_rows[identity].get(column, {})
+            different = [part for part in COMPARED if not _same(stored.get(part), cell.get(part))]
+            if different and _text(stored) != _text(cell):
+                message = f"the report says {_text(stored)}, its runs give {_text(cell)}"
+                yield f"{name}: row {identity}, column {column}: {message}"
+            elif different:
+                part = different[0]
+                message = f"{part} in the report is {stored.get(part)}, its runs give {cell.get(part)}"
+                yield f"{name}: row {identity}, column {column}: {message}"
+    for identity in old_rows:
+        if identity not in new_rows:
+            yield f"{name}: row {identity} has no runs behind it any more"
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -94,17 +102,61 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _differs(said: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Both as they are read; where that is the same, the part that is not."""
-    if _read(said) != _read(found):
-        return f"the report says {_read(said)}, its runs give {_read(found)}"
-    part = next(part for part in COMPARED if not _same(said.get(part), found.get(part)))
-    return f"{part} in the report is {said.get(part)}, its runs give {found.get(part)}"
-
-
-def _read(cell: Mapping[str, Any]) -> str:
+def _text(cell: Mapping[str, Any]) -> str:
     bounds = f" [{cell['low']:.6g}, {cell['high']:.6g}]" if "low" in cell and "high" in cell else ""
     return f"{cell.get('text', 'nothing')}{bounds}"
+
+
+def data_problems(sources: Sources, config: Path) -> tuple[list[str], list[str]]:
+    """A line per data set that changed after it was prepared, and one per data set that could not be checked."""
+    changed, unchecked, checked = [], [], set()
+    for prepared, user, find_root in _prepared(sources, config):
+        try:
+            root = find_root()
+            if (prepared, root) in checked:
+                continue
+            checked.add((prepared, root))
+            if not root.is_dir():
+                raise InputError(f"no data folder {root}")
+            digest = folder_digest(root, sources.runs / ".digests.json")
+            expected = str(read_json(prepared / "config.json").get("inputs", {}).get("raw"))
+        except InputError as error:
+            unchecked.append(f"the data of {user}: {error}")
+            continue
+        if digest != expected:
+            changed.append(
+                f"the data of {user} changed: {root} is {digest[:SHORT]}, its runs were made from {expected[:SHORT]}"
+            )
+    return changed, unchecked
+
+
+def _prepared(sources: Sources, config: Path) -> Iterator[tuple[Path, str, Callable[[], Path]]]:
+    """(folder of a prepare run, its user, function that returns its data folder or raises InputError)."""
+    if sources.pointer.is_file():
+        for folder in {_prepare_run(folder) for _, folder in measure_runs(sources.pointer)} - {None}:
+            yield folder, "the chain", partial(_data_root, config)  # type: ignore[misc]
+    for name, path in sources.ledgers.items():
+        ledger = read_ledger(path)
+        preset = config if ledger.preset == "demo" else PRESETS / f"{ledger.preset}.yaml"
+        preset = Path(ledger.preset) if ledger.preset.endswith(".yaml") else preset
+        folders = {_prepare_run(sources.runs / r.stage / r.key) for row in ledger.rows for r in row.runs} - {None}
+        for folder in sorted(folders):  # type: ignore[type-var]
+            root = ledger.data.get(folder.name)  # type: ignore[union-attr]
+            find_root = partial(Path, root) if root else partial(_data_root, preset, ledger.overrides)
+            yield folder, f"sweep {name}", find_root  # type: ignore[misc]
+
+
+def _data_root(config: Path, overrides: tuple[str, ...] = ()) -> Path:
+    """The data folder that a config names."""
+    return Path(load_config(config, overrides).data.root)
+
+
+def _prepare_run(folder: Path) -> Path | None:
+    """The prepare run that a measure run used, if both exist."""
+    config = folder / "config.json"
+    key = read_json(config).get("inputs", {}).get("prepare") if config.is_file() else None
+    prepared = folder.parent.parent / "prepare" / str(key)
+    return prepared if (prepared / "config.json").is_file() else None
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,8 +1,9 @@
-"""The runs behind stored tables: is each there, unchanged, of the same data and protocol, and counted once?"""
+"""Checks of the runs behind stored tables: present, unchanged, of the same data and protocol, each counted once."""
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from analysis.load import NOT_STATED
 from analysis.sources import SHORT, Sources
-from analysis.table import Table
+from analysis.tables.table import Table
 from blurdm.core.errors import InputError
 from blurdm.core.key import KEY_LENGTH, key_of
 from blurdm.core.store import file_digest, finished, read_json
@@ -21,8 +22,8 @@ REAL_KEY = re.compile(f"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """An evaluate run as it is now."""
+class MeasureRun:
+    """The present state of a measure run."""
 
     key: str
     data: str
@@ -33,55 +34,53 @@ class Evaluated:
 
 
 def run_problems(tables: Mapping[str, Table], sources: Sources) -> list[str]:
-    """A line per run that is missing or changed, and per table and cell whose runs do not go together."""
+    """A line per run that is missing or changed, and per table and cell whose runs must not be combined."""
     uses: dict[str, str] = {}
     for table in tables.values():
         for row, column, cell in table.cells():
             for key in cell.runs:
                 uses.setdefault(key, f"behind {table.name}: row {row.id}, column {column.id}")
-    problems, known = [], {}
+    problems, runs = [], {}
     for key, use in sorted(uses.items()):
         try:
-            known[key] = _evaluated(key, sources)
-            problems += [f"run {key} ({use}): {line}" for line in _changed(sources.folder(key))]
+            runs[key] = _read_run(key, sources)
+            problems += [f"run {key} ({use}): {line}" for line in _changes(sources.folder(key))]
         except InputError as error:
             problems.append(f"run {key} ({use}): {error}")
     for table in tables.values():
-        problems += [f"{table.name}: {line}" for line in _together(table, known)]
-        problems += [f"{table.name}: {line}" for line in _twice(table, known)]
+        problems += [f"{table.name}: {line}" for line in (*_mixed(table, runs), *_counted_twice(table, runs))]
     return problems
 
 
-def _evaluated(key: str, sources: Sources) -> Evaluated:
+def _read_run(key: str, sources: Sources) -> MeasureRun:
     folder = sources.folder(key)
-    result = finished(folder)
+    result, table = finished(folder), folder / "per_image.csv"
     if result is None:
         raise InputError(f"missing; it should be in {folder}")
     model = sources.inputs(folder).get("model")
     seed = read_json(model / "config.json").get("sections", {}).get("seed") if model else None
-    return Evaluated(
+    if not table.is_file():
+        raise InputError(f"{table} is missing")
+    return MeasureRun(
         key=key,
         data=str(read_json(folder / "provenance.json").get("data_digest")),
         protocol=str(result.get("protocol", NOT_STATED)),
         model=model.parent.name if model else "none",
         seed=seed,
-        rows=_digest(folder / "per_image.csv"),
+        rows=file_digest(table),
     )
 
 
-def _digest(path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"{path} is missing")
-    return file_digest(path)
-
-
-def _changed(folder: Path) -> Iterator[str]:
-    """What in a run folder is no longer what its stage wrote."""
+def _changes(folder: Path) -> Iterator[str]:
+    """Differences between a run folder and what its stage wrote."""
     result, path = finished(folder) or {}, folder / "per_image.csv"
     recorded = result.get("per_image_sha256")
     if recorded is not None and recorded != file_digest(path):
         yield f"{path} was changed since it was measured"
-    for name, mean in _means(path).items():
+    rows: Any = pd.read_csv(path, dtype={"arm": str, "scene": str, "image": str}, engine="c")
+    means = rows.drop(columns=["scene", "image"]).groupby("arm").mean(numeric_only=True)
+    for arm, metric in product(means.index, means.columns):
+        name, mean = f"{arm}.{metric}", float(means.loc[arm, metric])
         stated = result.get("metrics", {}).get(name)
         if stated is not None and not np.isclose(stated, mean, rtol=NEAR, atol=NEAR):
             yield f"the mean of {name} over {path} is {mean:.6g}, result.json says {stated:.6g}"
@@ -95,39 +94,31 @@ def _changed(folder: Path) -> Iterator[str]:
         yield f"measured on data {str(data)[:SHORT]}, but {prepared} is of another version"
 
 
-def _means(path: Path) -> dict[str, float]:
-    """arm.metric -> mean over images, as result.json has it."""
-    rows: Any = pd.read_csv(path, dtype={"arm": str, "scene": str, "image": str}, engine="c")
-    means = rows.drop(columns=["scene", "image"]).groupby("arm").mean(numeric_only=True)
-    return {f"{arm}.{metric}": float(means.loc[arm, metric]) for arm in means.index for metric in means.columns}
-
-
-def _together(table: Table, known: Mapping[str, Evaluated]) -> Iterator[str]:
-    """Data and protocol of the runs behind every column."""
+def _mixed(table: Table, runs: Mapping[str, MeasureRun]) -> Iterator[str]:
+    """Runs of another protocol than the table's, and columns whose runs saw different data."""
     protocols = set(table.protocol.split(", "))
     data: dict[str, list[str]] = {}
-    for key in sorted({key for _, _, cell in table.cells() for key in cell.runs if key in known}):
-        run = known[key]
-        data.setdefault(run.data, []).append(key)
-        if table.protocol != "none" and run.protocol not in protocols:
-            yield f"run {key} was measured by protocol {run.protocol}, the table says {table.protocol}"
+    for key in sorted({key for _, _, cell in table.cells() for key in cell.runs if key in runs}):
+        data.setdefault(runs[key].data, []).append(key)
+        if table.protocol != "none" and runs[key].protocol not in protocols:
+            yield f"run {key} was measured by protocol {runs[key].protocol}, the table says {table.protocol}"
     for column in table.columns:
-        runs = [known[k] for row in table.rows for k in table.cell(row, column).runs if k in known]
-        versions = sorted({run.data for run in runs})
+        keys = [key for row in table.rows for key in table.cell(row, column).runs if key in runs]
+        versions = sorted({runs[key].data for key in keys})
         if len(versions) > 1:
             rare = min(versions, key=lambda version: len(data[version]))
             listed = ", ".join(version[:SHORT] for version in versions)
-            told = f"run {data[rare][0]} is one of {rare[:SHORT]}"
-            yield f"column {column.id}: its runs saw different data ({listed}); {told}"
+            example = f"run {data[rare][0]} is one of {rare[:SHORT]}"
+            yield f"column {column.id}: its runs saw different data ({listed}); {example}"
 
 
-def _twice(table: Table, known: Mapping[str, Evaluated]) -> Iterator[str]:
+def _counted_twice(table: Table, runs: Mapping[str, MeasureRun]) -> Iterator[str]:
     """Seeds that count twice in a mean: two runs of one seed, or the same rows under two seeds."""
     for row, column, cell in table.cells():
         if cell.n_seeds is None:
             continue
         seen: dict[tuple[str, Any], str] = {}
-        for run in (known[key] for key in cell.runs if key in known):
+        for run in (runs[key] for key in cell.runs if key in runs):
             for what, mark in ((f"seed {run.seed}", run.seed), ("the same per-image rows", run.rows)):
                 other = seen.setdefault((run.model, mark), run.key)
                 if other != run.key and run.model != "none":

@@ -1,4 +1,4 @@
-"""Time and memory that tables, figures and their verification take, over many runs with made-up results.
+"""How long tables, figures and the check of them take over many runs with made-up results, and how much memory.
 
 Run from the repository: ``python benchmarks/analysis_speed.py [--runs 1000] [--images 1000]``
 """
@@ -21,26 +21,24 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a script
 
 from analysis.artefacts import builders, read_artefacts
-from analysis.draw import draw_all
+from analysis.drawing import Inputs, draw_all, save, styled
 from analysis.formats import write_table
-from analysis.grid_plots import grid_plot
-from analysis.grid_tables import numbers_of
-from analysis.inputs import Inputs
+from analysis.grid_plot import grid_plot
 from analysis.load import collect_curves
 from analysis.sources import Sources
-from analysis.style import save, styled
-from analysis.tables import difference_numbers
+from analysis.tables.chain import difference_numbers
+from analysis.tables.grid import numbers_of
 from analysis.verify import verify
+from blurdm.core.arms import ARMS, METHOD, MODELS, arm_of
 from blurdm.core.store import file_digest
 
 SEEDS = (0, 1, 2)
-MODELS = {"baseline": "baseline", "direct": "direct", "pretrain": "oracle", "joint": "blurdm"}
 METRICS = ("psnr", "ssim", "lpips")
 GRID = "made_up"
 
 
 class FakeRuns:
-    """Writes run folders with made-up results below ``root``/runs, as the stages do."""
+    """Run folders as the stages write them, below ``root``/runs."""
 
     def __init__(self, root: Path, images: int) -> None:
         self.root = root
@@ -58,16 +56,17 @@ class FakeRuns:
         rng = np.random.default_rng([seed or 0, round(1e4 * (gain + 9))])
         psnr = self.base + gain + rng.normal(0, 0.3, len(self.base))
         values = np.stack([psnr, psnr / 40, 1 / psnr], axis=1)
-        restored = {"prepare": "p"} | ({"model": model} if model else {})
-        self._folder("restore", f"r_{key}", {}, restored, None)
+        restore_inputs = {"prepare": "p"} | ({"model": model} if model else {})
+        self._folder("restore", f"r_{key}", {}, restore_inputs, {"metrics": {}, "arms": [arm]})
         cost = {"parameters": 350_000, "macs": 2.5e9, "seconds_per_image": 0.1, "side": 256}
         lines = [
             f"{arm},{s},{i},{a!r},{b!r},{c!r}" for (s, i), (a, b, c) in zip(self.names, values.tolist(), strict=True)
         ]
         means = {f"{arm}.{name}": mean for name, mean in zip(METRICS, values.mean(axis=0).tolist(), strict=True)}
         result = {"metrics": means, "iterations": 2000, "cost": {arm: cost} if model else {}}
-        inputs = {"prepare": "p", "restore": f"r_{key}"}
-        folder = self._folder("measure", key, {"data": {"layout": "gopro"}}, inputs, None)
+        folder = self._folder(
+            "measure", key, {"data": {"layout": "gopro"}}, {"prepare": "p", "restore": f"r_{key}"}, None
+        )
         (folder / "per_image.csv").write_text("\n".join([",".join(["arm,scene,image", *METRICS]), *lines]) + "\n")
         _write(folder / "result.json", result | {"per_image_sha256": file_digest(folder / "per_image.csv")})
 
@@ -75,39 +74,40 @@ class FakeRuns:
         self, stage: str, key: str, sections: dict[str, Any], inputs: dict[str, str], result: dict[str, Any] | None
     ) -> Path:
         folder = self.root / "runs" / stage / key
-        _write(folder / "config.json", {"stage": stage, "code": "", "sections": sections, "inputs": inputs})
+        _write(folder / "config.json", {"stage": stage, "version": 1, "sections": sections, "inputs": inputs})
         _write(folder / "provenance.json", {"git_revision": "0" * 40, "data_digest": "d" * 64, "threads": 1})
         if result is not None:
             _write(folder / "result.json", result)
         return folder
 
     def chain(self) -> int:
-        """Write a chain of three seeds; returns its number of measure runs."""
-        self.measure("e_none", "blurred", -2.0, None, None)
+        """A chain of three seeds; returns how many measure runs it has."""
+        self.measure("e_none", arm_of(None), -2.0, None, None)
         entries: list[dict[str, Any]] = [
             {"key": "e_none", "folder": "runs/measure/e_none", "seed": None, "model": "none"}
         ]
-        for number, (stage, arm) in enumerate(MODELS.items()):
+        for number, stage in enumerate(MODELS):
             for seed in SEEDS:
                 key = f"e_{stage}_{seed}"
                 self.train(stage, f"{stage}_{seed}", seed)
-                self.measure(key, arm, 0.1 * number, seed, f"{stage}_{seed}")
+                self.measure(key, arm_of(stage), 0.1 * number, seed, f"{stage}_{seed}")
                 entries.append({"key": key, "folder": f"runs/measure/{key}", "seed": seed, "model": stage})
         _write(self.root / "chain" / "measure.json", {"runs": entries})
         return len(entries)
 
     def grid(self, runs: int) -> None:
-        """Write a grid with rows of three seeds and ``runs`` measure runs in all."""
+        """A grid of as many rows of three seeds as make up ``runs`` measure runs."""
         rows = []
         for number in range(runs // len(SEEDS)):
-            entries = []
+            row_runs = []
             for seed in SEEDS:
                 key, model = f"g_{number}_{seed}", f"j_{number}_{seed}"
-                self.train("joint", model, seed)
-                self.measure(key, "blurdm", 0.001 * number, seed, model)
-                entries.append({"seed": seed, "stage": "measure", "key": key, "needs": [["joint", model]]})
-            row = {"name": f"row {number}", "series": "", "values": {"diffusion.steps": number}, "arm": "blurdm"}
-            rows.append(row | {"published": {}, "runs": entries})
+                self.train(str(ARMS[METHOD].stage), model, seed)
+                self.measure(key, METHOD, 0.001 * number, seed, model)
+                needs = [[ARMS[METHOD].stage, model], ["restore", f"r_{key}"]]
+                row_runs.append({"seed": seed, "stage": "measure", "key": key, "needs": needs})
+            row = {"name": f"row {number}", "series": "", "values": {"diffusion.steps": number}, "arm": METHOD}
+            rows.append(row | {"published": {}, "runs": row_runs})
         ledger: dict[str, Any] = {"grid": GRID, "question": "How fast?", "preset": "demo", "overrides": []}
         ledger |= {"seeds": list(SEEDS), "baseline": "row 0", "x": "diffusion.steps", "published_source": None}
         _write(self.root / "runs" / "sweeps" / f"{GRID}.json", ledger | {"rows": rows, "stopped": []})
@@ -118,8 +118,8 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value))
 
 
-class StepTimer:
-    """Seconds of each step: on the clock, and of CPU time."""
+class Stopwatch:
+    """Seconds of every step: on the clock, and of this process on a core."""
 
     def __init__(self) -> None:
         self.steps: dict[str, tuple[float, float]] = {}
@@ -132,33 +132,33 @@ class StepTimer:
 
 
 def measure(root: Path) -> dict[str, tuple[float, float]]:
-    """Seconds of each step of the report over the runs below ``root``."""
-    timer, reports = StepTimer(), root / "reports"
+    """Seconds of every step of the report over the runs below ``root``."""
+    watch, reports = Stopwatch(), root / "reports"
     sources = Sources(root / "chain" / "measure.json", root / "runs")
-    with timer.step("read the chain's rows"):
+    with watch.step("read the chain's rows"):
         rows, costs = sources.chain
-    with timer.step("read the grid's rows"):
+    with watch.step("read the grid's rows"):
         results = sources.grid(GRID)
     tables = []
     for name, make in builders(read_artefacts(), sources).items():
-        with timer.step(f"table {name}"):
+        with watch.step(f"table {name}"):
             tables.append(make())
-    with timer.step("write all tables, five formats"):
+    with watch.step("write all tables, five formats"):
         for table in tables:
             write_table(table, reports / "tables")
-    with timer.step("figures of the chain"):
+    with watch.step("figures of the chain"):
         differences = difference_numbers(rows, sources.resamples)
         inputs = Inputs(sources.pointer, rows, costs, collect_curves(sources.pointer), differences)
         draw_all(read_artefacts().figures, inputs, reports / "figures")
-    with timer.step("figure of the grid"), styled():
+    with watch.step("figure of the grid"), styled():
         save(grid_plot(numbers_of(sources, GRID), results.ledger), reports / "figures" / GRID)
-    clock, core = zip(*timer.steps.values(), strict=True)
-    timer.steps["tables and figures together"] = sum(clock), sum(core)
-    with timer.step("verify"):
+    clock, core = zip(*watch.steps.values(), strict=True)
+    watch.steps["tables and figures together"] = sum(clock), sum(core)
+    with watch.step("verify"):
         problems, _ = verify(reports, Sources(sources.pointer, sources.runs), root / "params.yaml")
     if problems:
         raise SystemExit("\n".join(problems))
-    return timer.steps
+    return watch.steps
 
 
 def main() -> None:
@@ -167,8 +167,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="test images, ten of each photo")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        fake = FakeRuns(Path(folder), options.images)
-        fake.grid(options.runs - fake.chain())
+        runs = FakeRuns(Path(folder), options.images)
+        runs.grid(options.runs - runs.chain())
         steps = measure(Path(folder))
     view = Table(title=f"{options.runs:,} runs x {options.images:,} images")
     view.add_column("step")

@@ -23,8 +23,8 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from analysis.drawing import styled
 from analysis.figures.schedules import schedules
-from analysis.style import styled
 from blurdm.cli.main import main, parser
 from blurdm.core.config import Config
 from blurdm.core.config_io import load_config

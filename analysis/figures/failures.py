@@ -5,9 +5,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.inputs import Inputs, by_image
-from analysis.pictures import COLUMNS, Pictured, draw, pictured, title, worst_crop
-from analysis.style import COLORS, WIDTH, plain
+from analysis.drawing import WIDTH, Inputs, by_image, plain
+from analysis.pictures import COLUMNS, draw_row, pictured, title, worst_crop
+from blurdm.core.arms import ARMS, BASELINE, METHOD
 
 TITLE = "Failures"
 CAPTION = (
@@ -20,8 +20,8 @@ MOST, PICTURED = 12, 2
 
 
 def build(inputs: Inputs) -> Figure:
-    gains = inputs.gains("blurdm", "baseline")
-    worst = (gains.blurdm - gains.baseline).sort_values(kind="stable")
+    psnr = inputs.psnr_of(METHOD, BASELINE)
+    worst = (psnr[METHOD] - psnr[BASELINE]).sort_values(kind="stable")
     folders = inputs.restored()
     kept = (pictured(inputs.first, folders, *name) for name in worst.index)
     shown = [image for _, image in zip(range(PICTURED), (image for image in kept if image), strict=False)]
@@ -30,39 +30,26 @@ def build(inputs: Inputs) -> Figure:
     figure = Figure(figsize=(WIDTH, above + sum(heights)))
     parts = [above, sum(heights)] if shown else [above]
     upper, *lower = figure.subfigures(len(parts), 1, height_ratios=parts, squeeze=False)[:, 0]
-    _losses(upper.subplots(), worst.head(MOST), _per_seed(inputs.rows))
+    by_seed = by_image(inputs.rows[inputs.rows.arm.isin((METHOD, BASELINE))], "psnr", ["arm", "seed"])
+    seed_gains = (by_seed[METHOD] - by_seed[BASELINE]).dropna(axis="columns", how="all")
+    _losses(upper.subplots(), worst.head(MOST), seed_gains)
     for below in lower:
         grid = below.subplots(len(shown), len(COLUMNS), squeeze=False, height_ratios=heights)
         for line, image in zip(grid, shown, strict=True):
-            _line(line, image)
+            crop = worst_crop(image.error(METHOD) ** 2 - image.error(BASELINE) ** 2)
+            draw_row(line, image, crop)
         for axes, column in zip(grid[0], COLUMNS, strict=True):
             axes.set_title(title(column))
     return figure
 
 
-def _per_seed(rows: pd.DataFrame) -> pd.DataFrame:
-    """BlurDM minus baseline (dB): a row per (scene, image), a column per seed that both have."""
-    table = by_image(rows[rows.arm.isin(("blurdm", "baseline"))], "psnr", ["arm", "seed"])
-    return (table["blurdm"] - table["baseline"]).dropna(axis="columns", how="all")
-
-
 def _losses(axes: Axes, worst: pd.Series, seeds: pd.DataFrame) -> None:
     """A bar per image from 0 to its mean, a dot per seed."""
     heights = -np.arange(len(worst), dtype=float)
-    axes.barh(heights, worst, height=0.55, color=COLORS["blurdm"], alpha=0.55)
+    axes.barh(heights, worst, height=0.55, color=ARMS[METHOD].color, alpha=0.55)
     for height, name in zip(heights, worst.index, strict=True):
         values = seeds.loc[name].dropna()
         axes.plot(values, [height] * len(values), ".", color="black", markersize=4)
     axes.axvline(0, color="black", linewidth=0.8, linestyle="-")
     axes.set_yticks(heights, [plain("/".join(name)) for name in worst.index], fontsize=7)
     axes.set_xlabel("PSNR of BlurDM minus baseline (dB)")
-
-
-def _line(axes: np.ndarray, image: Pictured) -> None:
-    """The pictures of one image, with the place where BlurDM does worst framed."""
-    crop = worst_crop(image.error("blurdm") ** 2 - image.error("baseline") ** 2)
-    for place, column in zip(axes, COLUMNS, strict=True):
-        draw(place, image.pictures[column], crop)
-        value = image.psnr.get(column)
-        place.set_xlabel("reference" if column == "sharp" else f"{value:.2f} dB" if value is not None else "")
-    axes[0].set_ylabel(plain(image.name), fontsize=7)

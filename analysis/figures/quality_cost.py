@@ -7,11 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.inputs import Inputs, Missing
-from analysis.published import read_published
-from analysis.published_costs import published_costs
-from analysis.style import COLORS, MARKS, WIDTH, plain
-from analysis.tables import ARMS
+from analysis.drawing import WIDTH, Inputs, Missing, plain
+from analysis.published import COMPARED, Published, read_published
+from analysis.tables.cost import COSTS, PUBLISHED_COSTS
+from blurdm.core.arms import ARMS
 
 TITLE = "Quality against cost"
 CAPTION = (
@@ -21,65 +20,84 @@ CAPTION = (
     " GoPro, on other data and another machine, so not to be compared with the top; lines join a backbone without"
     " (square) and with BlurDM (disc)."
 )
-AXES = (("parameters", "parameters (M)"), ("macs", "MACs (G)"), ("seconds", "seconds per image"))
+AXES = {"parameters": "parameters (M)", "macs": "MACs (G)", "seconds_per_image": "seconds per image"}
 STEPS: dict[str, Any] = {"where": "post", "color": "#999999", "linestyle": "--", "linewidth": 1}
-SCALE = {"parameters": 1e-6, "macs": 1e-9, "seconds": 1.0}
+DATA = "GoPro"  # of the published PSNR
 
 
 def build(inputs: Inputs) -> Figure:
     ours = measured(inputs)
+    published = published_costs(read_published())
     figure = Figure(figsize=(WIDTH, 5.2))
     upper, lower = figure.subplots(2, len(AXES), sharey="row")
-    for axes, (name, label) in zip(upper, AXES, strict=True):
-        _ours(axes, ours, name)
-        axes.set_xlabel(label)
+    for above, below, (cost, label) in zip(upper, lower, AXES.items(), strict=True):
+        _draw_ours(above, ours, cost)
+        _draw_published(below, published, cost)
+        for axes in (above, below):
+            axes.set_xlabel(label)
     figure.legend(*upper[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    published = published_costs(read_published())
-    for axes, (name, label) in zip(lower, AXES, strict=True):
-        _published(axes, published, name)
-        axes.set_xlabel(label)
     upper[0].set_ylabel("PSNR (dB), measured")
     lower[0].set_ylabel("PSNR (dB), published")
     return figure
 
 
 def measured(inputs: Inputs) -> pd.DataFrame:
-    """A row per arm with psnr (dB), parameters (M), macs (G) and seconds; Missing where no cost was measured."""
-    costs = inputs.costs.rename(columns={"seconds_per_image": "seconds"})
-    if not set(SCALE) <= set(costs) or costs.empty:
-        raise Missing("the evaluate runs measured no costs")
-    table = costs.groupby(costs.arm.astype(str))[list(SCALE)].median().astype(float) * pd.Series(SCALE)
+    """A row per arm with psnr (dB) and AXES in M, G and s; Missing if no cost was measured."""
+    if not set(AXES) <= set(inputs.costs) or inputs.costs.empty:
+        raise Missing("the restore runs measured no costs")
+    scale = pd.Series({cost: COSTS[cost].scale for cost in AXES})
+    table = inputs.costs.groupby(inputs.costs.arm.astype(str))[list(AXES)].median().astype(float) * scale
     table = table.assign(psnr=inputs.psnr.mean()).dropna(subset="psnr")
     return table.loc[[arm for arm in ARMS if arm in table.index]]
 
 
+def published_costs(published: Published) -> pd.DataFrame:
+    """name, method ("" for other papers'), psnr (dB) on GoPro and AXES in M, G and s; NaN if not stated."""
+    records = []
+    for backbone, label in published.backbones.items():
+        for method in COMPARED:
+            psnr = published.value("main", "psnr", dataset=DATA, backbone=backbone, method=method)
+            costs = {cost: published.value("cost", cost, backbone=backbone, method=method) for cost in PUBLISHED_COSTS}
+            records.append({"name": label, "method": method, "psnr": psnr, **costs})
+    for name in dict.fromkeys(number.method for number in published.of("other_diffusion")):
+        if not name.startswith("BlurDM"):  # one of the above
+            values = {n.metric: n.value for n in published.of("other_diffusion") if n.method == name}
+            records.append({"name": name, "method": "", **values})
+    table = pd.DataFrame(records)
+    table = table.assign(seconds_per_image=table.milliseconds / 1000)
+    return table.rename(columns={"parameters_m": "parameters", "macs_g": "macs"})
+
+
 def front(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:
-    """Indices, by rising cost, of the points that no other beats by costing no more and being no worse."""
+    """Indices, by rising cost, of the Pareto-optimal points: no other costs no more and is no worse."""
     order = np.lexsort((-quality, cost))
     best = np.maximum.accumulate(np.concatenate([[-np.inf], quality[order]]))[:-1]
     return order[quality[order] > best]
 
 
-def _ours(axes: Axes, table: pd.DataFrame, cost: str) -> None:
-    fair = table[table.index != "oracle"].dropna(subset=cost)
+def _draw_ours(axes: Axes, table: pd.DataFrame, cost: str) -> None:
+    table = table.dropna(subset=cost)
+    fair = table[[not ARMS[arm].group for arm in table.index]]
     chosen = front(fair[cost].to_numpy(), fair.psnr.to_numpy())
     axes.step(fair[cost].iloc[chosen], fair.psnr.iloc[chosen], **STEPS)
-    for arm, row in table.dropna(subset=cost).iterrows():
-        face = "white" if arm == "oracle" else COLORS[arm]
-        style: dict[str, Any] = {"color": COLORS[arm], "markerfacecolor": face, "linestyle": "none", "markersize": 7}
-        axes.plot(row[cost], row.psnr, MARKS[arm], label=ARMS[arm].label, **style)
+    for name, row in table.iterrows():
+        arm = ARMS[str(name)]
+        face = "white" if arm.group else arm.color
+        style: dict[str, Any] = {"color": arm.color, "markerfacecolor": face, "linestyle": "none", "markersize": 7}
+        axes.plot(row[cost], row.psnr, arm.mark, label=arm.title, **style)
     axes.margins(0.3, 0.2)
 
 
-def _published(axes: Axes, table: pd.DataFrame, cost: str) -> None:
-    known = table.dropna(subset=cost)
-    chosen = front(known[cost].to_numpy(), known.psnr.to_numpy())
-    axes.step(known[cost].iloc[chosen], known.psnr.iloc[chosen], **STEPS)
-    for name, pair in known.groupby("name", sort=False):
+def _draw_published(axes: Axes, table: pd.DataFrame, cost: str) -> None:
+    stated = table.dropna(subset=cost)
+    chosen = front(stated[cost].to_numpy(), stated.psnr.to_numpy())
+    axes.step(stated[cost].iloc[chosen], stated.psnr.iloc[chosen], **STEPS)
+    for name, pair in stated.groupby("name", sort=False):
         axes.plot(pair[cost], pair.psnr, color="#555555", linewidth=0.8, linestyle="-")
         for row in pair.itertuples():
-            color = COLORS.get(row.method, "#000000")
-            axes.plot(getattr(row, cost), row.psnr, MARKS.get(row.method, "*"), color=color, linestyle="none")
+            arm = ARMS.get(row.method)
+            mark, color = (arm.mark, arm.color) if arm else ("*", "#000000")
+            axes.plot(getattr(row, cost), row.psnr, mark, color=color, linestyle="none")
         last = pair.iloc[-1]
         up = 5 if len(pair) > 1 else -10
         place: dict[str, Any] = {"xytext": (0, up), "textcoords": "offset points", "ha": "center"}

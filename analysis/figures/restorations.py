@@ -4,9 +4,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analysis.inputs import Inputs, Missing
-from analysis.pictures import COLUMNS, Pictured, bare, draw, first_of_each, title, worst_crop
-from analysis.style import plain
+from analysis.drawing import Inputs, Missing
+from analysis.pictures import BLURRED, COLUMNS, SHARP, Pictured, bare, draw_row, first_of_each, title, worst_crop
 
 TITLE = "Restorations"
 CAPTION = (
@@ -21,29 +20,26 @@ CLIP = 0.2  # errors above are drawn alike
 def build(inputs: Inputs) -> Figure:
     chosen = first_of_each(inputs.first, inputs.restored(), MOST)
     if not chosen:
-        raise Missing(f"the evaluate runs kept no image in all of: {', '.join(COLUMNS)}")
+        raise Missing(f"the restore runs kept no image in all of: {', '.join(COLUMNS)}")
     return restorations(chosen)
 
 
 def restorations(rows: list[Pictured]) -> Figure:
     """Two lines per image, pictures and errors, and a column per method."""
     width = 2.0
-    heights = [width * row.pictures["sharp"].shape[0] / row.pictures["sharp"].shape[1] + 0.25 for row in rows]
+    heights = [width * row.pictures[SHARP].shape[0] / row.pictures[SHARP].shape[1] + 0.25 for row in rows]
     lines = [line for height in heights for line in (height, height - 0.2)]
     figure = Figure(figsize=(width * len(COLUMNS), sum(lines) + 0.5))
     grid = figure.subplots(len(lines), len(COLUMNS), squeeze=False, height_ratios=lines)
     scale = Normalize(0, CLIP)
     for number, row in enumerate(rows):
-        crop = worst_crop(row.error("blurred") ** 2)
-        for axes, below, column in zip(grid[2 * number], grid[2 * number + 1], COLUMNS, strict=True):
-            draw(axes, row.pictures[column], crop)
-            value = row.psnr.get(column)
-            axes.set_xlabel("reference" if column == "sharp" else f"{value:.2f} dB" if value is not None else "")
-            bare(below)
-            if column != "sharp":
-                below.imshow(row.error(column), norm=scale)
-        grid[2 * number][0].set_ylabel(plain(row.name), fontsize=7)
-        grid[2 * number + 1][0].set_ylabel("error", fontsize=7)
+        above, below = grid[2 * number], grid[2 * number + 1]
+        draw_row(above, row, worst_crop(row.error(BLURRED) ** 2))
+        for axes, column in zip(below, COLUMNS, strict=True):
+            bare(axes)
+            if column != SHARP:
+                axes.imshow(row.error(column), norm=scale)
+        below[0].set_ylabel("error", fontsize=7)
     for axes, column in zip(grid[0], COLUMNS, strict=True):
         axes.set_title(title(column))
     bar = grid[1][-1].inset_axes((0.05, 0.45, 0.9, 0.08))

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.inputs import Inputs, Missing
-from analysis.style import PHOTO_COLORS, PHOTO_MARKERS, WIDTH
+from analysis.drawing import PHOTO_COLORS, PHOTO_MARKERS, WIDTH, Inputs, Missing
+from blurdm.core.arms import ARMS, METHOD
 from blurdm.core.runs import restoring_model
 from blurdm.core.store import read_json
 from blurdm.diffusion.schedules import ALPHA, BETA, BETA_BAR
@@ -22,7 +22,7 @@ CAPTION = (
 
 
 def build(inputs: Inputs) -> Figure:
-    folders = inputs.evaluated("joint")
+    folders = inputs.evaluated(ARMS[METHOD].stage)
     if not folders:
         raise Missing("the chain has no run with a diffusion")
     model = restoring_model(folders[0])
@@ -46,13 +46,13 @@ def schedules(used: Mapping[str, Any]) -> Figure:
     _lines(step, {name: make(T, *noise) for name, make in BETA.items()}, used["beta_schedule"], "β", first=1)
     shapes = {name: rule(alpha, make(T, *noise)) for name, make in BETA.items()}
     _lines(by_beta, shapes, used["beta_schedule"], f"β̄ by beta, rule '{used['noise_rule']}'")
-    rules = {name: made(alpha, beta) for name, made in BETA_BAR.items()}
+    rules = {name: accumulate(alpha, beta) for name, accumulate in BETA_BAR.items()}
     _lines(by_rule, rules, used["noise_rule"], f"β̄ by rule, beta '{used['beta_schedule']}'")
     return figure
 
 
 def _lines(axes: Axes, values: Mapping[str, np.ndarray], used: str, label: str, first: int = 0) -> None:
-    """A line per name against t, in a colour, dashes and markers of its own."""
+    """Plot a line per name against t, each with its own colour, dashes and markers."""
     for number, (name, line) in enumerate(values.items()):
         axes.plot(
             np.arange(first, first + len(line)),

@@ -1,13 +1,14 @@
-"""How strong the blur is against what is gained."""
+"""Gain against strength of the blur."""
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.inputs import Inputs, Missing
-from analysis.style import COLORS, MARKS, WIDTH
-from analysis.tables import ARMS
+from analysis.drawing import WIDTH, Inputs, Missing
+from blurdm.core.arms import ARMS, BASELINE, METHOD, METHODS, arm_of
 
 TITLE = "Blur severity against gain"
 CAPTION = (
@@ -19,16 +20,16 @@ FEWEST = 3  # images for a line and a correlation
 
 
 def build(inputs: Inputs) -> Figure:
-    gains = inputs.gains("blurred", "baseline", "blurdm")
-    if len(gains) < FEWEST:
-        raise Missing(f"{len(gains)} test images are too few to show a trend")
+    blurred = arm_of(None)
+    psnr = inputs.psnr_of(blurred, BASELINE, METHOD)
+    if len(psnr) < FEWEST:
+        raise Missing(f"{len(psnr)} test images are too few to show a trend")
     figure = Figure(figsize=(WIDTH, 3.0))
     left, right = figure.subplots(1, 2)
-    for arm in ("baseline", "direct", "blurdm"):
-        if arm in gains:
-            _points(left, gains.blurred, gains[arm] - gains.blurred, arm, ARMS[arm].label)
+    for arm in (arm for arm in METHODS if arm in psnr):
+        _points(left, psnr[blurred], psnr[arm] - psnr[blurred], arm, ARMS[arm].title)
     left.set_ylabel("gain over the blurred input (dB)")
-    _points(right, gains.blurred, gains.blurdm - gains.baseline, "blurdm", "BlurDM minus baseline")
+    _points(right, psnr[blurred], psnr[METHOD] - psnr[BASELINE], METHOD, "BlurDM minus baseline")
     right.set_ylabel("gain over the baseline (dB)")
     for axes in (left, right):
         axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
@@ -38,7 +39,7 @@ def build(inputs: Inputs) -> Figure:
 
 
 def _points(axes: Axes, severity: pd.Series, gain: pd.Series, arm: str, label: str) -> None:
-    """Points, their line, and the rank correlation in the legend."""
+    """Points with a fitted line, and the rank correlation in the legend."""
     measured = gain.notna()
     x, y = severity[measured].to_numpy(), gain[measured].to_numpy()
     varied = len(x) >= FEWEST and np.ptp(x) > 0 and np.ptp(y) > 0
@@ -46,5 +47,6 @@ def _points(axes: Axes, severity: pd.Series, gain: pd.Series, arm: str, label: s
         label += f", ρ = {gain[measured].rank().corr(severity[measured].rank()):+.2f}"
         slope, start = np.polyfit(x, y, 1)
         ends = np.array([x.min(), x.max()])
-        axes.plot(ends, start + slope * ends, color=COLORS[arm], linestyle="-", linewidth=1.2)
-    axes.scatter(x, y, s=16, color=COLORS[arm], marker=MARKS[arm], alpha=0.7, linewidths=0.8, label=label)
+        axes.plot(ends, start + slope * ends, color=ARMS[arm].color, linestyle="-", linewidth=1.2)
+    style: dict[str, Any] = {"color": ARMS[arm].color, "marker": ARMS[arm].mark, "alpha": 0.7, "linewidths": 0.8}
+    axes.scatter(x, y, s=16, label=label, **style)

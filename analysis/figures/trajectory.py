@@ -1,18 +1,17 @@
-"""The reverse process on its way: where the latents go, and what would be restored with each of them."""
+"""The reverse process step by step: the path of the latents, and the restoration that each of them gives."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from analysis.inputs import Inputs, Missing
-from analysis.style import WIDTH, photo_style, plain
+from analysis.drawing import WIDTH, Inputs, Missing, photo_style, plain
+from blurdm.core.arms import ARMS, METHOD
 from blurdm.core.errors import InputError
 
 TITLE = "Reverse trajectory"
@@ -25,7 +24,7 @@ MOST_NAMED = 8
 
 
 def build(inputs: Inputs) -> Figure:
-    files = [folder / "trajectory.csv" for folder in inputs.restored("joint")]
+    files = [folder / "trajectory.csv" for folder in inputs.restored(ARMS[METHOD].stage)]
     if not files or not files[0].is_file():
         raise Missing("the restore run of the chain's joint model has no trajectory.csv; delete that run to have one")
     steps, z = read(files[0])
@@ -48,26 +47,29 @@ def read(path: Path) -> tuple[pd.DataFrame, NDArray]:
 def trajectories(steps: pd.DataFrame, z: NDArray) -> Figure:
     """``steps``: scene, image, t, psnr, distance, by image and t = T..0; ``z`` (images, T+1, values) in that order."""
     images, length, _ = z.shape
+    T = length - 1
     figure = Figure(figsize=(WIDTH, 2.9))
     plane, distance, quality = figure.subplots(1, 3)
     path, share = project(z)
     for number in range(images):
-        mine = steps.iloc[number * length : (number + 1) * length]
+        own = steps.iloc[number * length : (number + 1) * length]
         color, marker = photo_style(number)
-        label = plain(f"{mine.scene.iloc[0]}/{mine.image.iloc[0]}") if images <= MOST_NAMED else None
+        label = plain(f"{own.scene.iloc[0]}/{own.image.iloc[0]}") if images <= MOST_NAMED else None
         style = {"color": color, "linestyle": ("-", "--", ":", "-.")[number % 4], "linewidth": 1.2}
         plane.plot(*path[number].T, marker=".", markersize=3, **style)
         plane.plot(*path[number, 0], marker=marker, color=color, markerfacecolor="white")
         plane.plot(*path[number, -1], marker=marker, color=color)
-        distance.plot(mine.t, mine.distance, marker=marker, markersize=3.5, label=label, **style)
-        quality.plot(mine.t, mine.psnr - mine.psnr.iloc[-1], marker=marker, markersize=3.5, **style)
+        distance.plot(own.t, own.distance, marker=marker, markersize=3.5, label=label, **style)
+        quality.plot(own.t, own.psnr - own.psnr.iloc[-1], marker=marker, markersize=3.5, **style)
     plane.set_xlabel(f"first axis ({share[0]:.0%} of variance)")
     plane.set_ylabel(f"second axis ({share[1]:.0%})")
     distance.set_ylabel("distance of $z_t$ to $z_0$")
     quality.set_ylabel("PSNR with $z_t$ minus with $z_0$ (dB)", fontsize=8)
     quality.axhline(0, color="black", linewidth=0.8, linestyle=":")
     for axes in (distance, quality):
-        _time(axes, length - 1)
+        axes.set_xlabel("t")
+        axes.set_xlim(T + 0.03 * T, -0.03 * T)  # as the process runs
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if images <= MOST_NAMED:
         figure.legend(loc="outside upper center", ncols=4, fontsize=7)
     return figure
@@ -82,10 +84,3 @@ def project(z: NDArray) -> tuple[NDArray, NDArray]:
     axes = axes * np.where(axes[np.arange(2), np.abs(axes).argmax(axis=1)] < 0, -1, 1)[:, None]  # a sign is arbitrary
     variance = np.append(spread**2, 0.0)[:2] / max(float((spread**2).sum()), np.finfo(float).tiny)
     return (centred @ axes.T).reshape(*z.shape[:2], 2), variance
-
-
-def _time(axes: Axes, T: int) -> None:
-    """t from T on the left to 0 on the right, as the process runs."""
-    axes.set_xlabel("t")
-    axes.set_xlim(T + 0.03 * T, -0.03 * T)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

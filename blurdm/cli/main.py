@@ -206,7 +206,7 @@ def _add_others(group: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--steps", type=int, metavar="N", help="training steps timed per stage; 0: none (default: 3, if they are cheap)"
     )
     profile.add_argument("--all", action="store_true", help="every backbone at its published size")
-    profile.add_argument("--published", type=Path, default=Path("analysis/published.yaml"), help="with --all")
+    profile.add_argument("--published", type=Path, default=Path("analysis/published.csv"), help="with --all")
     profile.add_argument("--out", type=Path, default=Path("reports/cost.json"), help="with --all: the table as JSON")
     profile.add_argument("--device", default="cpu", help="cpu or cuda")
     profile.add_argument("--threads", type=count, default=1, help="CPU threads")

@@ -1,5 +1,6 @@
-"""``blurdm profile``: what a config's networks cost and how fast they train; with --all, the paper's table of costs."""
+"""``blurdm profile``: cost and training throughput of a config's networks; with --all, the paper's table of costs."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from blurdm.core.arms import MODELS
+from blurdm.core.arms import ARMS, BASELINE, METHOD, MODELS
 from blurdm.core.config import Backbone, Config
-from blurdm.core.config_io import read_yaml
+from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module, module_names
 from blurdm.core.store import write_json
 from blurdm.models.build import BACKBONES, initialise
@@ -23,7 +24,6 @@ COUNTED = (
 )
 STEPS = 3
 CHEAP = 100e9  # MACs: a second or two of one core; dearer steps are timed on a CPU only if asked for
-ARMS = {"baseline": "baseline", "joint": "BlurDM"}
 
 Size = tuple[int, int]
 
@@ -74,21 +74,23 @@ def _print_throughput(config: Config, device: str, steps: int | None, console: C
 def print_all(config: Config, device: str, threads: int, size: Size, published: Path, out: Path) -> None:
     """Every backbone at its published size without and with the prior of ``config``: measured, and as published.
 
-    The same rows go to the JSON file ``out``; ``published`` is a YAML file with the paper's numbers, used if it exists.
+    The same rows go to the JSON file ``out``; ``published`` is a CSV file with the paper's numbers, used if it exists.
     """
     torch.set_num_threads(threads)
-    printed = read_yaml(published) if published.is_file() else {}
+    published_costs = _published_costs(published) if published.is_file() else {}
     title = f"one {size[0]} x {size[1]} image on {_place(device)}; in brackets: the paper, 256 x 256 on an RTX 3090"
     table = _table(title, "backbone", "network", "parameters")
     rows = []
     for name in module_names(BACKBONES):
         paper: Backbone = load_module("backbone", BACKBONES, name).PAPER
-        for (kind, arm), method in zip(ARMS.items(), ("baseline", "blurdm"), strict=True):
-            network = _network(config.model_copy(update={"backbone": paper}), kind, device)
+        for method in (BASELINE, METHOD):
+            label = ARMS[method].addition or method
+            network = _network(config.model_copy(update={"backbone": paper}), ARMS[method].stage, device)
             cost = measure_cost(network, device, size)
-            told = _printed(printed, name, method)
-            rows.append({"backbone": name, "arm": arm, **cost, **{f"published_{key}": v for key, v in told.items()}})
-            table.add_row(name, arm, *_beside(_figures(cost), told))
+            paper_cost = published_costs.get((name, method), {})
+            rows.append({"backbone": name, "arm": label, **cost})
+            rows[-1] |= {f"published_{figure}": value for figure, value in paper_cost.items()}
+            table.add_row(name, label, *_with_published(_figures(cost), paper_cost))
     console = Console()
     console.print(table)
     console.print(COUNTED, highlight=False)
@@ -102,22 +104,31 @@ def _network(config: Config, kind: Any, device: str) -> Network:
     return network.eval().to(device)
 
 
-def _printed(published: dict[str, Any], backbone: str, method: str) -> dict[str, float]:
-    """The figures of the paper's cost table for a backbone, by our name; empty where it has none."""
-    called = published.get("backbones", {}).get(backbone)
-    figures: dict[str, float] = published.get("cost", {}).get("numbers", {}).get(called, {}).get(method, {})
-    return figures
+def _published_costs(path: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """The figures of the paper's table of costs, by our name of the backbone and method."""
+    costs: dict[tuple[str, str], dict[str, float]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            try:
+                if row["table"] == "cost":
+                    figures = costs.setdefault((row["backbone"], row["method"]), {})
+                    figures[row["metric"]] = float(row["value"])
+            except (KeyError, TypeError, ValueError) as error:
+                reason = f"no column {error}" if isinstance(error, KeyError) else "'value' should be a number"
+                raise InputError(f"{path}: line {reader.line_num}: {reason}") from None
+    return costs
 
 
-def _beside(figures: Sequence[str], told: dict[str, float]) -> list[str]:
+def _with_published(figures: Sequence[str], paper_cost: dict[str, float]) -> list[str]:
     """Measured figures with the published ones in brackets."""
     published = (
-        f"{told['parameters_m']:.2f} M" if "parameters_m" in told else None,
-        f"{told['macs_g']:.2f}" if "macs_g" in told else None,
-        f"{told['milliseconds'] / 1e3:.3f}" if "milliseconds" in told else None,
+        f"{paper_cost['parameters_m']:.2f} M" if "parameters_m" in paper_cost else None,
+        f"{paper_cost['macs_g']:.2f}" if "macs_g" in paper_cost else None,
+        f"{paper_cost['milliseconds'] / 1e3:.3f}" if "milliseconds" in paper_cost else None,
         None,
     )
-    return [f"{mine} ({theirs})" if theirs else mine for mine, theirs in zip(figures, published, strict=True)]
+    return [f"{own} ({other})" if other else own for own, other in zip(figures, published, strict=True)]
 
 
 def _table(title: str, *columns: str, figures: Sequence[str] = ("GMAC", "s", "peak MB")) -> Table:

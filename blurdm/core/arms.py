@@ -178,7 +178,8 @@ MODELS = tuple(name for name, stage in STAGES.items() if stage.trains == "networ
 class Arm:
     """``stage``: the model stage that restores, None for the blurred input. ``latent``: that of the image itself, of
     another photo (``foreign``, a diagnosis), or none. ``title`` in tables; ``group`` heads rows that are no method of
-    their own. ``color``, ``mark`` and ``line`` belong to the arm in every figure.
+    their own. ``color``, ``mark`` and ``line`` belong to the arm in every figure; ``curve``: title of its training
+    curve if that differs. ``addition``: the part added to a backbone, as in "FFTformer + BlurDM".
     """
 
     stage: str | None
@@ -188,15 +189,19 @@ class Arm:
     mark: str
     line: str = "-"
     group: str = ""
+    addition: str = ""
+    curve: str = ""
 
 
 BOUND, DIAGNOSIS = "upper bound (sees the sharp image)", "diagnosis: another photo's latent"
 ARMS = {
     "blurred": Arm(None, None, "Blurred input", "#7F7F7F", "x"),
     "baseline": Arm("baseline", "own", "Baseline", "#0072B2", "s"),
-    "direct": Arm("direct", "own", "Direct control", "#E69F00", "D", "--"),
-    "blurdm": Arm("joint", "own", "BlurDM", "#D55E00", "o"),
-    "oracle": Arm("pretrain", "own", "Oracle latent", "#009E73", "^", ":", BOUND),
+    "direct": Arm("direct", "own", "Direct control", "#E69F00", "D", "--", addition="direct encoder"),
+    "blurdm": Arm("joint", "own", "BlurDM", "#D55E00", "o", addition="BlurDM", curve="BlurDM stage 3"),
+    "oracle": Arm(
+        "pretrain", "own", "Oracle latent", "#009E73", "^", ":", BOUND, curve="BlurDM stage 1 (oracle latent)"
+    ),
     "blurdm_foreign": Arm("joint", "foreign", "BlurDM, foreign latent", "#CC79A7", "v", "-", DIAGNOSIS),
     "oracle_foreign": Arm("pretrain", "foreign", "Oracle, foreign latent", "#56B4E9", "P", "-", DIAGNOSIS),
 }

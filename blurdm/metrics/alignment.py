@@ -1,6 +1,6 @@
-"""RealBlur's evaluation: its pairs come from two cameras, so what differs in intensity and position is undone first.
+"""RealBlur's evaluation: its pairs come from two cameras, so intensity and position are matched first.
 
-Images are (H, W, 3) float32, RGB in [0, 1]; a mask is 1 where the aligned image shows something, of the same shape.
+Images are (H, W, 3) float32, RGB in [0, 1]; a mask of the same shape is 1 inside the aligned image.
 """
 
 from typing import Any
@@ -14,9 +14,9 @@ NO_MASK: Any = None  # OpenCV's types do not say that this is allowed
 
 
 def align(restored: np.ndarray, sharp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(restored, sharp, mask): one gain for the whole image, then a homography onto ``sharp``; both images masked.
+    """(restored, sharp, mask): apply one gain to the whole image, then a homography onto ``sharp``; both images masked.
 
-    InputError where no homography is found.
+    InputError if no homography is found.
     """
     import cv2
 
@@ -39,23 +39,23 @@ def align(restored: np.ndarray, sharp: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _homography(restored: np.ndarray, sharp: np.ndarray) -> np.ndarray:
-    """From places in ``sharp`` to places in ``restored``, by the enhanced correlation coefficient of grey images."""
+    """The homography from ``sharp`` to ``restored``, by the enhanced correlation coefficient (ECC) of grey images."""
     import cv2
 
-    # With an epsilon of 0 all iterations are made.
+    # An epsilon of 0 makes ECC run all iterations.
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, 0)
     target, moved = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (sharp, restored))
     start = np.eye(3, dtype=np.float32)
     try:
-        _, found = cv2.findTransformECC(target, moved, start, cv2.MOTION_HOMOGRAPHY, criteria, NO_MASK, SMOOTHING)
+        _, homography = cv2.findTransformECC(target, moved, start, cv2.MOTION_HOMOGRAPHY, criteria, NO_MASK, SMOOTHING)
     except cv2.error as error:
         reason = error.err.splitlines()[0] if error.err else "no reason given"
         raise InputError(f"the images cannot be aligned, as protocol 'realblur' asks ({reason})") from None
-    return found
+    return homography
 
 
 def psnr_masked(restored: np.ndarray, sharp: np.ndarray, mask: np.ndarray) -> float:
-    """dB over the masked pixels alone, of what ``align`` returns."""
+    """PSNR (dB) over the masked pixels of the images that ``align`` returns."""
     error = np.sum(np.square(restored - sharp), dtype=np.float64) / np.sum(mask, dtype=np.float64)
     with np.errstate(divide="ignore"):
         return float(-10 * np.log10(error))
@@ -66,7 +66,7 @@ def ssim_masked(restored: np.ndarray, sharp: np.ndarray, mask: np.ndarray) -> fl
     from skimage.metrics import structural_similarity
 
     _, values = structural_similarity(
-        sharp.astype(np.float64),  # as skimage computed when the protocol was made
+        sharp.astype(np.float64),  # skimage computed in float64 when the protocol was made
         restored.astype(np.float64),
         channel_axis=2,
         gaussian_weights=True,

@@ -1,4 +1,4 @@
-"""Measure images by the metrics and protocols of protocols.py, through pyiqa (imported when a metric is made)."""
+"""Compute the metrics of protocols.py by its protocols, through pyiqa (imported when a metric is made)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One restored and one sharp image (1, 3, H, W), rounded to 8 bits; aligned once, for whoever asks."""
+class MeasuredPair:
+    """One restored and one sharp image (1, 3, H, W), rounded to 8 bits; aligned once, on first use."""
 
     restored: Tensor
     sharp: Tensor
@@ -38,7 +38,7 @@ class Pair:
         return align(restored, sharp)
 
     def seen(self, aligned: bool) -> tuple[Tensor, Tensor]:
-        """What a metric with a reference compares; aligned, it is cut to [0, 1], which resampling may leave."""
+        """The images that a metric with a reference compares; aligned ones are clamped to [0, 1] after resampling."""
         if not aligned:
             return self.restored, self.sharp
         images = (torch.from_numpy(image).permute(2, 0, 1)[None] for image in self.aligned[:2])
@@ -46,7 +46,7 @@ class Pair:
         return restored, sharp
 
 
-Recipe = Callable[[Pair], Any]
+Recipe = Callable[[MeasuredPair], Any]
 
 RECIPES: Mapping[str, Recipe] = {
     "psnr_8_bits": lambda pair: psnr(pair.restored, pair.sharp),
@@ -60,17 +60,17 @@ RECIPES: Mapping[str, Recipe] = {
 def make_measure(names: Iterable[str], protocol: str, device: str = "cpu") -> Measure:
     """``(restored, sharp) -> {name: (B,)}`` for images (B, 3, H, W) in [0, 1]; float64 on the CPU.
 
-    InputError for unknown names, missing or damaged weights, no pyiqa; the measure's own for an image that is too small
-    or cannot be aligned.
+    InputError for unknown names, missing or damaged weights, or no pyiqa; the measure raises it for an image that is
+    too small or cannot be aligned.
     """
     recipes = {name: _recipe(name, protocol, device) for name in names}
 
     @torch.no_grad()
     def measure(restored: Tensor, sharp: Tensor) -> dict[str, Tensor]:
         for name in recipes:
-            _check_room(name, sharp)
+            _require_room(name, sharp)
         # One by one, so that the value of an image cannot depend on the batch it is in.
-        pairs = [Pair(r[None], s[None]) for r, s in zip(quantize(restored), quantize(sharp), strict=True)]
+        pairs = [MeasuredPair(r[None], s[None]) for r, s in zip(quantize(restored), quantize(sharp), strict=True)]
         return {
             name: torch.tensor([float(recipe(pair)) for pair in pairs], dtype=torch.float64)
             for name, recipe in recipes.items()
@@ -82,10 +82,10 @@ def make_measure(names: Iterable[str], protocol: str, device: str = "cpu") -> Me
 def _recipe(name: str, protocol: str, device: str) -> Recipe:
     lookup("metric", name, METRICS)
     rules = lookup("protocol", protocol, PROTOCOLS)
-    meant = rules.recipes.get(name, name)
-    if meant in RECIPES:
-        return RECIPES[meant]
-    metric = METRICS[meant]
+    recipe = rules.recipes.get(name, name)
+    if recipe in RECIPES:
+        return RECIPES[recipe]
+    metric = METRICS[recipe]
     require_weights(name)
     score = _pyiqa(metric, device)
     if not metric.reference:
@@ -93,7 +93,7 @@ def _recipe(name: str, protocol: str, device: str) -> Recipe:
     return lambda pair: score(*(_resized(image, metric.resize) for image in pair.seen(rules.aligned)))
 
 
-def _check_room(name: str, image: Tensor) -> None:
+def _require_room(name: str, image: Tensor) -> None:
     metric, (height, width) = METRICS[name], image.shape[-2:]
     if (height // metric.side) * (width // metric.side) < metric.squares:
         count = f"{metric.squares} squares" if metric.squares > 1 else "a square"
@@ -103,14 +103,14 @@ def _check_room(name: str, image: Tensor) -> None:
 
 
 def _resized(image: Tensor, side: int | None) -> Tensor:
-    """Bilinear, without regard to the aspect ratio and without smoothing, as the papers' LPIPS."""
+    """``image`` resized to ``side`` x ``side``: bilinear, not antialiased, as for the papers' LPIPS."""
     if side is None:
         return image
     return F.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
 
 
 def _pyiqa(metric: Metric, device: str) -> Any:
-    """pyiqa's metric, with weights of ours where it needs some."""
+    """pyiqa's metric, with the cached weights if it needs some."""
     try:
         import pyiqa
     except ImportError:
@@ -118,30 +118,24 @@ def _pyiqa(metric: Metric, device: str) -> Any:
     if metric.weights is None:
         return pyiqa.create_metric(metric.pyiqa, device=device)
     state = read(metric.weights)
-    if metric.weights == "niqe":
-        return _niqe(state, device)
+    if metric.weights == "niqe":  # pyiqa reads its model from a MATLAB file only
+        import scipy.io
+
+        with TemporaryDirectory() as folder:
+            model = Path(folder) / "niqe.mat"
+            scipy.io.savemat(model, {"mu_prisparam": state["mu"], "cov_prisparam": state["cov"]})
+            return pyiqa.create_metric("niqe", device=device, pretrained_model_path=str(model))
     with _no_downloads():
-        made = pyiqa.create_metric(metric.pyiqa, device=device, pretrained=False)
-    missing, unexpected = made.net.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()}, strict=False)
-    if unexpected or set(missing) & {name for name, _ in made.net.named_parameters()}:
+        score = pyiqa.create_metric(metric.pyiqa, device=device, pretrained=False)
+    missing, unexpected = score.net.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()}, strict=False)
+    if unexpected or set(missing) & {name for name, _ in score.net.named_parameters()}:
         path = place(metric.weights)
         raise InputError(f"{path}: not for this pyiqa's '{metric.pyiqa}' (missing {missing}, unexpected {unexpected})")
-    return made
-
-
-def _niqe(state: Mapping[str, np.ndarray], device: str) -> Any:
-    """pyiqa reads NIQE's model from a MATLAB file only."""
-    import pyiqa
-    import scipy.io
-
-    with TemporaryDirectory() as folder:
-        model = Path(folder) / "niqe.mat"
-        scipy.io.savemat(model, {"mu_prisparam": state["mu"], "cov_prisparam": state["cov"]})
-        return pyiqa.create_metric("niqe", device=device, pretrained_model_path=str(model))
+    return score
 
 
 def _no_downloads() -> Any:
-    """While it lasts, torchvision's networks are made without weights, which pyiqa would always download.
+    """A context in which torchvision's networks are made without weights, which pyiqa would always download.
 
     Every parameter is overwritten afterwards, which ``_pyiqa`` checks.
     """

@@ -1,4 +1,4 @@
-"""What is measured, which way is better, and by which protocol: tables of names, without torch. measure.py measures."""
+"""Tables of metrics and protocols, without torch: titles, units, direction, requirements. measure.py computes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,12 +10,17 @@ from blurdm.metrics.weights import WEIGHTS, place
 
 @dataclass(frozen=True)
 class Metric:
-    """``pyiqa``: its name there. ``reference``: whether it looks at the sharp image. ``resize``: side to which both
-    images are brought first, whatever their shape. An image needs room for ``squares`` squares of ``side`` px.
+    """``pyiqa``: its name there. ``digits``: decimals in tables. ``always``: a column of the chain's table even if not
+    measured. ``reference``: whether it compares with the sharp image. ``resize``: side to which both images are resized
+    first, whatever their shape. An image needs room for ``squares`` squares of ``side`` px.
     """
 
     pyiqa: str
-    lower_better: bool
+    title: str
+    digits: int
+    lower_better: bool = False
+    unit: str = ""
+    always: bool = False
     reference: bool = True
     weights: str | None = None
     resize: int | None = None
@@ -24,23 +29,22 @@ class Metric:
 
 
 METRICS = {
-    "psnr": Metric("psnr", lower_better=False),
-    "ssim": Metric("ssimc", lower_better=False, side=11),
-    "lpips": Metric("lpips", lower_better=True, weights="lpips", side=31),
-    # The same under every protocol: LPIPS as the BlurDM paper has it, about ten times smaller, beside whatever else a
-    # protocol scores. So a grid under ``standard`` still has a column that compares with the paper's.
-    "lpips_256": Metric("lpips", lower_better=True, weights="lpips", resize=256),
-    "dists": Metric("dists", lower_better=True, weights="dists", side=16),
-    "niqe": Metric("niqe", lower_better=True, reference=False, weights="niqe", side=96, squares=2),
-    "musiq": Metric("musiq", lower_better=False, reference=False, weights="musiq"),
+    "psnr": Metric("psnr", "PSNR", 2, unit="dB", always=True),
+    "ssim": Metric("ssimc", "SSIM", 3, always=True, side=11),
+    "lpips": Metric("lpips", "LPIPS", 4, lower_better=True, always=True, weights="lpips", side=31),
+    # The same under every protocol: LPIPS as the BlurDM paper has it, about ten times smaller, in addition to the LPIPS
+    # of the protocol. So a grid under ``standard`` still has a column that compares with the paper's.
+    "lpips_256": Metric("lpips", "LPIPS-256", 4, lower_better=True, weights="lpips", resize=256),
+    "dists": Metric("dists", "DISTS", 4, lower_better=True, weights="dists", side=16),
+    "niqe": Metric("niqe", "NIQE", 3, lower_better=True, reference=False, weights="niqe", side=96, squares=2),
+    "musiq": Metric("musiq", "MUSIQ", 2, reference=False, weights="musiq"),
 }
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """``note``: what to print under a table. ``recipes``: by metric, what it means here instead of pyiqa's metric on
-    whole images: a name in ``measure.RECIPES`` or another metric. ``aligned``: metrics with a reference see what
-    alignment.py makes of the pair.
+    """``note``: printed under tables. ``recipes``: by metric, what replaces pyiqa's metric on whole images: a name in
+    ``measure.RECIPES`` or another metric. ``aligned``: metrics with a reference get the pair aligned by alignment.py.
     """
 
     note: str
@@ -48,7 +52,7 @@ class Protocol:
     aligned: bool = False
 
 
-# Under every protocol both images are RGB and rounded to 8 bits first, and no border is cropped but where it is said.
+# Under every protocol both images are RGB and rounded to 8 bits first; no border is cropped unless stated.
 PROTOCOLS = {
     "standard": Protocol(
         "whole images, RGB, 8 bits; SSIM per channel with an 11 x 11 Gaussian window",
@@ -69,7 +73,7 @@ PROTOCOLS = {
 
 
 def available(name: str) -> bool:
-    """Whether the weights that metric ``name`` needs (if any) are on this machine."""
+    """Whether this machine has the weights that metric ``name`` needs, if any."""
     weights = lookup("metric", name, METRICS).weights
     return weights is None or place(weights).is_file()
 
@@ -81,6 +85,6 @@ def require_weights(name: str) -> None:
 
 
 def missing(name: str) -> str:
-    """The line that tells that metric ``name`` is not ``available``, and what to do."""
+    """Error line: metric ``name`` is not ``available``, and how to get its weights."""
     advice = WEIGHTS[METRICS[name].weights or name].advice
     return f"metric '{name}' is not available, its weights are not on this machine: {advice}"

@@ -1,4 +1,4 @@
-"""SSIM by separable Gaussian windows in float64: the same values as with whole windows, many times faster."""
+"""SSIM by separable Gaussian windows in float64: the same values as with full windows, many times faster."""
 
 from collections.abc import Callable
 
@@ -11,16 +11,16 @@ C1, C2 = 0.01**2, 0.03**2  # for images in [0, 1]
 
 
 def ssim_per_channel(restored: Tensor, sharp: Tensor) -> Tensor:
-    """(B,) from (B, C, H, W) in [0, 1]: as pyiqa's ``ssimc``, an 11 x 11 window at all places where it fits.
+    """SSIM (B,) of (B, C, H, W) in [0, 1]: as pyiqa's ``ssimc``, an 11 x 11 window at all places where it fits.
 
-    As there, a negative structure term counts as zero.
+    As in pyiqa, a negative structure term counts as zero.
     """
     luminance, structure = _terms(restored.double(), sharp.double(), lambda x: _smooth(_smooth(x, -1), -2))
     return (luminance * structure.relu()).flatten(1).mean(1)
 
 
 def ssim_3d(restored: Tensor, sharp: Tensor) -> Tensor:
-    """(B,) from (B, C, H, W) in [0, 1]: an 11 x 11 x 11 window over channel, height and width, edges replicated."""
+    """SSIM (B,) of (B, C, H, W) in [0, 1]: an 11 x 11 x 11 window over channel, height and width, edges replicated."""
     pad = (SIZE // 2,) * 6
 
     def smooth(x: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def ssim_3d(restored: Tensor, sharp: Tensor) -> Tensor:
 
 
 def _terms(x: Tensor, y: Tensor, smooth: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """The maps whose product is SSIM: luminance, and contrast with structure."""
+    """The two maps whose product is SSIM: luminance, and contrast times structure."""
     mean_x, mean_y = smooth(x), smooth(y)
     squares, product = mean_x.square() + mean_y.square(), mean_x * mean_y
     variances = smooth(x.square() + y.square()) - squares
@@ -41,12 +41,12 @@ def _terms(x: Tensor, y: Tensor, smooth: Callable[[Tensor], Tensor]) -> tuple[Te
 
 
 def _smooth(x: Tensor, dim: int) -> Tensor:
-    """``x``, 10 px shorter along ``dim``, weighted by the Gaussian window."""
+    """``x`` convolved with the Gaussian window along ``dim``, which gets 10 px shorter."""
     offsets = torch.arange(SIZE, dtype=torch.float64) - SIZE // 2
     window = torch.exp(-offsets.square() / (2 * SIGMA**2))
     window /= window.sum()
     length = x.shape[dim] - SIZE + 1
-    found = x.narrow(dim, 0, length) * window[0].item()
+    smoothed = x.narrow(dim, 0, length) * window[0].item()
     for start in range(1, SIZE):
-        found.add_(x.narrow(dim, start, length), alpha=window[start].item())
-    return found
+        smoothed.add_(x.narrow(dim, start, length), alpha=window[start].item())
+    return smoothed

@@ -1,6 +1,6 @@
-"""Weights of metrics, kept in the user's cache folder: which there are, where, and whether they are the right ones.
+"""Weights of metrics in the user's cache folder: names, places and checks.
 
-weights_fetch.py obtains them, weights_pack.py carries them to machines without a network. No torch here.
+weights_fetch.py downloads them, weights_pack.py carries them to machines without a network. No torch here.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ State = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Weights:
-    """``content`` is the ``digest`` of what is in ``file``, the same from every source; None: not known beforehand."""
+    """``content``: ``digest`` of the tensors in ``file``, the same from every source; None if not known beforehand."""
 
     file: str
     content: str | None
@@ -68,30 +68,30 @@ def cache_folder() -> Path:
 
 
 def place(name: str) -> Path:
-    """Where the weights called ``name`` belong, whether they are there or not; InputError for an unknown name."""
+    """The path of the weights called ``name``, whether they exist or not; InputError for an unknown name."""
     return cache_folder() / lookup("weights", name, WEIGHTS).file
 
 
 def digest(state: State) -> str:
-    """sha256 over names, types, shapes and values: of the content, not of how a file lays it out."""
-    found = hashlib.sha256()
+    """sha256 over names, types, shapes and values; independent of the file format."""
+    content = hashlib.sha256()
     for name in sorted(state):
         array = np.ascontiguousarray(state[name])
-        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
+        content.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        content.update(array.tobytes())
+    return content.hexdigest()
 
 
 def checked(name: str, state: State, source: str) -> State:
-    """``state``, if it is what the weights called ``name`` should be; InputError names ``source`` otherwise."""
-    expected, found = WEIGHTS[name].content, digest(state)
-    if expected not in (None, found):
-        raise InputError(f"{source}: not the weights of '{name}' (content is {found}, should be {expected})")
+    """``state``, if its digest is that of the weights called ``name``; InputError names ``source`` otherwise."""
+    expected, content = WEIGHTS[name].content, digest(state)
+    if expected not in (None, content):
+        raise InputError(f"{source}: not the weights of '{name}' (content is {content}, should be {expected})")
     return state
 
 
 def unpacked(name: str, content: bytes, source: str) -> State:
-    """What is in the bytes of a weights file; InputError names ``source`` if it is damaged or something else."""
+    """The tensors in the bytes of a weights file; InputError names ``source`` if it is damaged or of something else."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -102,7 +102,7 @@ def unpacked(name: str, content: bytes, source: str) -> State:
 
 
 def read(name: str) -> State:
-    """The weights called ``name``; InputError if they are not there (and how to get them) or damaged."""
+    """The weights called ``name``; InputError if they are missing (with how to get them) or damaged."""
     path = place(name)
     if not path.is_file():
         raise InputError(f"{path}: no weights of '{name}' on this machine; {WEIGHTS[name].advice}")

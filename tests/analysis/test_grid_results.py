@@ -11,13 +11,12 @@ from rich.console import Console
 
 from analysis.formats import FORMATS
 from analysis.grid import build_grid, main
-from analysis.grid_plots import grid_plot
-from analysis.grid_results import GRID_COLUMNS, collect_grid
-from analysis.grid_tables import ELSEWHERE, grid_numbers, read_numbers, statistics, table_of
-from analysis.load import ORIGIN_COLUMNS, write_csv
+from analysis.grid_plot import grid_plot
+from analysis.load import GRID_COLUMNS, ORIGIN_COLUMNS, collect_grid, write_csv
 from analysis.sources import Sources
 from analysis.stats import Resamples
-from analysis.table import Table
+from analysis.tables.grid import OTHER_TEST_SET, grid_numbers, read_numbers, statistics, table_of
+from analysis.tables.table import Table
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import read_ledger
 from blurdm.core.store import write_json
@@ -41,11 +40,11 @@ def numbers_of(ledger: Path) -> pd.DataFrame:
 
 def table(ledger: Path) -> Table:
     found = collect_grid(ledger)
-    sources = Sources(ledger.parents[2] / "chain" / "evaluate.json", ledger.parents[1])
+    sources = Sources(ledger.parents[2] / "chain" / "measure.json", ledger.parents[1])
     return table_of("ablation", "Ablation", found, grid_numbers(found, RESAMPLES), sources)
 
 
-def unfinish(ledger: Path, row: int, seed: int, stage: str = "evaluate") -> None:
+def unfinish(ledger: Path, row: int, seed: int, stage: str = "measure") -> None:
     (folder(ledger, row, seed, stage) / "result.json").unlink()
 
 
@@ -213,7 +212,7 @@ def test_printed_table_is_whole_and_stands_below_its_question(
     assert "…" not in printed and "nan" not in printed
     found = numbers_of(ledger).loc["steps=5, fixed"]
     assert f"{found.psnr_difference:+.2f}" in printed and f"[{found.psnr_low:.2f}, {found.psnr_high:.2f}]" in printed
-    for part in ("20/4/2", "32.28", "for the trend only", "Holm", "better"):
+    for part in ("20/4/2", "32.28", "trend is comparable", "Holm", "better"):
         assert part in " ".join(printed.split()), part
 
 
@@ -270,10 +269,14 @@ def test_a_row_of_another_test_set_is_kept_but_not_compared(ledger: Path) -> Non
             assert was in text
             (run / file).write_text(text.replace(was, now))
     results = collect_grid(ledger)
-    assert results.elsewhere == [other] and other in set(results.rows.row) and other not in set(results.comparable.row)
+    assert (
+        results.other_test_set == [other]
+        and other in set(results.rows.row)
+        and other not in set(results.comparable.row)
+    )
     numbers = grid_numbers(results, RESAMPLES)
     mine = numbers[numbers.row == other].iloc[0]
-    assert mine.status == ELSEWHERE and pd.isna(mine.psnr) and pd.isna(mine.psnr_difference)
+    assert mine.status == OTHER_TEST_SET and pd.isna(mine.psnr) and pd.isna(mine.psnr_difference)
     assert numbers[numbers.row != other].psnr.notna().all()
     axes, _ = drawn(ledger)
     assert "1 row of another test set not shown" in axes.get_title().replace("\n", " ")
@@ -298,7 +301,7 @@ def test_runs_on_different_data_and_bad_ledgers_are_one_line(ledger: Path, tmp_p
 def test_many_rows_are_all_in_the_table_and_the_plot_says_which_it_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.grid_plots.MOST_ROWS", 10)
+    monkeypatch.setattr("analysis.grid_plot.MOST_ROWS", 10)
     path = make_grid(tmp_path, steps=(1,), seeds=(0,))
     rows = json.loads(path.read_text())["rows"]
     edit(path, x=None, rows=[rows[0], *({**rows[1], "name": f"row {n}"} for n in range(13))])

@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.budget_table import budget_table
-from analysis.paper_tables import cost_table, other_table, paper_table
 from analysis.sources import Sources
-from analysis.table import Row, Table
+from analysis.tables.budget import budget_table
+from analysis.tables.cost import cost_table
+from analysis.tables.paper import other_table, paper_table
+from analysis.tables.table import Table, TableRow
 from blurdm.core.errors import InputError
 from tests.support.fake_runs import edit_json, make_chain
 
@@ -17,7 +18,7 @@ SIZES = {"baseline": 16_110_000, "joint": 18_293_000}  # MIMO-UNet+, by the stag
 
 
 def sources(root: Path) -> Sources:
-    return Sources(root / "chain" / "evaluate.json", root / "runs")
+    return Sources(root / "chain" / "measure.json", root / "runs")
 
 
 def full_size(
@@ -31,7 +32,7 @@ def full_size(
     data set of this ``layout``.
     """
     make_chain(root, images=False)
-    for result in (root / "runs" / "evaluate").glob("*/result.json"):
+    for result in (root / "runs" / "measure").glob("*/result.json"):
         rows = pd.read_csv(result.parent / "per_image.csv", dtype={"image": str})
         parts = [rows.assign(image=rows.image + f"_{n}") for n in range(-(-images // 20))]
         kept = pd.concat(parts).groupby("arm").head(images)
@@ -41,13 +42,13 @@ def full_size(
         arm = {"baseline": "baseline", "joint": "blurdm"}[stage]
         for seed in (0, 1):
             cost = {arm: {"parameters": size, "macs": 1.58e11, "seconds_per_image": 0.04, "side": 256}}
-            edit_json(root / "runs" / "evaluate" / f"eval_{stage}_{seed}" / "result.json", cost=cost)
+            edit_json(root / "runs" / "measure" / f"eval_{stage}_{seed}" / "result.json", cost=cost)
             sections = {"seed": seed, "backbone": {"name": backbone, "width": 32, "blocks": 20}}
             edit_json(root / "runs" / stage / f"{stage}{seed}" / "config.json", sections=sections)
     return sources(root)
 
 
-def rows(table: Table) -> dict[str, Row]:
+def rows(table: Table) -> dict[str, TableRow]:
     return {row.id: row for row in table.rows}
 
 
@@ -56,7 +57,7 @@ def test_ours_stand_beside_the_published_numbers_of_the_same_network_and_data(tm
     assert len(table.rows) == 9 and len(table.columns) == 24
     base, ours = (rows(table)[f"mimo_unetplus-{method}"].cells for method in ("baseline", "blurdm"))
     measured = pd.concat(
-        pd.read_csv(tmp_path / "runs" / "evaluate" / f"eval_joint_{seed}" / "per_image.csv") for seed in (0, 1)
+        pd.read_csv(tmp_path / "runs" / "measure" / f"eval_joint_{seed}" / "per_image.csv") for seed in (0, 1)
     ).query("arm == 'blurdm'")
     assert ours["gopro_psnr"].value == pytest.approx(measured.psnr.mean())
     assert ours["gopro_lpips"].value == pytest.approx(measured.lpips_256.mean())  # the published one is at 256 x 256
@@ -115,10 +116,10 @@ def test_other_diffusion_has_ours_where_it_was_measured(tmp_path: Path) -> None:
 
 def test_two_measurements_of_one_cell_are_refused(tmp_path: Path) -> None:
     full_size(tmp_path)
-    (tmp_path / "runs" / "evaluate" / "copy").mkdir()
-    for file in (tmp_path / "runs" / "evaluate" / "eval_joint_0").iterdir():
-        (tmp_path / "runs" / "evaluate" / "copy" / file.name).write_bytes(file.read_bytes())
-    run = {"seed": 0, "stage": "evaluate", "key": "copy", "needs": [["joint", "joint0"]]}
+    (tmp_path / "runs" / "measure" / "copy").mkdir()
+    for file in (tmp_path / "runs" / "measure" / "eval_joint_0").iterdir():
+        (tmp_path / "runs" / "measure" / "copy" / file.name).write_bytes(file.read_bytes())
+    run = {"seed": 0, "stage": "measure", "key": "copy", "needs": [["joint", "joint0"]]}
     row = {"name": "blurdm", "series": "", "values": {}, "arm": "blurdm", "published": {}, "runs": [run]}
     ledger = {"grid": "backbones", "question": "?", "preset": "demo", "overrides": [], "seeds": [0], "stopped": []}
     path = tmp_path / "runs" / "sweeps" / "backbones.json"

@@ -1,73 +1,87 @@
 """The published numbers: they agree with themselves, and a wrong file is one clear line."""
 
+import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
 from analysis.artefacts import read_artefacts
-from analysis.published import PUBLISHED, read_published
-from blurdm.core.config_io import read_yaml
+from analysis.published import PUBLISHED, Published, read_published
 from blurdm.core.errors import InputError
 
 ROUNDING = {"psnr": 0.006, "ssim": 0.0006, "lpips": 0.00006}
 
 
-def test_gains_follow_from_the_main_table() -> None:
-    published = read_published()
-    for data, gains in published.mean_gain.numbers.items():
+@pytest.fixture(scope="module")
+def published() -> Published:
+    return read_published()
+
+
+def number(published: Published, table: str, metric: str, **place: str) -> float:
+    value = published.value(table, metric, **place)
+    assert value is not None, (table, metric, place)
+    return value
+
+
+def test_gains_follow_from_the_main_table(published: Published) -> None:
+    for dataset in published.datasets:
         for metric, rounding in ROUNDING.items():
-            pairs = [(m.blurdm[data], m.baseline[data]) for m in published.main.numbers.values()]
-            mean = np.mean([getattr(a, metric) - getattr(b, metric) for a, b in pairs])
-            assert mean == pytest.approx(getattr(gains, metric), abs=rounding), (data, metric)
+            gains = [
+                number(published, "main", metric, dataset=dataset, backbone=backbone, method="blurdm")
+                - number(published, "main", metric, dataset=dataset, backbone=backbone, method="baseline")
+                for backbone in published.backbones
+            ]
+            stated = number(published, "mean_gain", metric, dataset=dataset)
+            assert np.mean(gains) == pytest.approx(stated, abs=rounding), (dataset, metric)
 
 
-def test_parts_that_say_the_same_agree() -> None:
-    published = read_published()
-    steps = {row.steps: row.psnr for row in published.steps.rows if row.prior == "blurdm"}
-    assert steps[5] == published.estimators.psnr["dual"] == published.prior.psnr["blurdm"]
-    assert published.prior_realblur_j.psnr["blurdm"] == published.main.numbers["MIMO-UNet+"].blurdm["RealBlur-J"].psnr
-    ours = published.other_diffusion["BlurDM-FFTformer"]
-    assert ours.psnr == published.main.numbers["FFTformer"].blurdm["GoPro"].psnr
-    assert ours.parameters_m == published.cost.numbers["FFTformer"].blurdm.parameters_m
-    hours = {row.epochs: row.hours for row in published.training_budget.rows}
-    assert hours[(3000, 500, 3000)] / hours[(6000,)] == pytest.approx(1.060, abs=0.0005)
-
-
-def changed(path: Path, tree: dict[str, Any], where: str, value: Any) -> Path:
-    *parents, leaf = where.split("/")
-    node = tree
-    for parent in parents:
-        node = node[parent]
-    if value is None:
-        del node[leaf]
-    else:
-        node[leaf] = value
-    with path.open("w") as file:
-        YAML(typ="safe").dump(tree, file)
-    return path
+def test_parts_that_say_the_same_agree(published: Published) -> None:
+    place = {"dataset": "GoPro", "backbone": "mimo_unet"}
+    default = number(published, "steps", "psnr", **place, method="blurdm", setting="5")
+    assert default == number(published, "estimators", "psnr", **place, method="dual")
+    assert default == number(published, "prior", "psnr", **place, method="blurdm")
+    place["dataset"] = "RealBlur-J"
+    prior = number(published, "prior_realblur_j", "psnr", **place, method="blurdm")
+    assert prior == number(published, "main", "psnr", **place, method="blurdm")
+    ours = {"backbone": "fftformer", "method": "blurdm"}
+    psnr = number(published, "other_diffusion", "psnr", dataset="GoPro", method="BlurDM-FFTformer")
+    parameters = number(published, "other_diffusion", "parameters_m", dataset="GoPro", method="BlurDM-FFTformer")
+    assert psnr == number(published, "main", "psnr", dataset="GoPro", **ours)
+    assert parameters == number(published, "cost", "parameters_m", **ours)
+    hours = {n.setting: n.value for n in published.of("training_budget") if n.metric == "hours"}
+    assert hours["3000+500+3000"] / hours["6000"] == pytest.approx(1.060, abs=0.0005)
 
 
 @pytest.mark.parametrize(
-    ("where", "value", "said"),
+    ("part", "before", "after", "message"),
     [
-        ("main/source", None, "main.source: field required"),
-        ("steps/confidence", ["Z"], "steps.confidence.0: input should be 'A', 'B', 'C', 'D' or 'E'"),
-        ("cost/confidence", [], "cost.confidence: tuple should have at least 1 item"),
-        ("main/numbers/MIMO-UNet+/blurdm/HIDE/psnr", "31", "main.numbers.MIMO-UNet+.blurdm.HIDE.psnr: input should be"),
-        ("main/numbers/MIMO-UNet+/blurdm/HIDE/ssim", 93.9, "main.numbers.MIMO-UNet+.blurdm.HIDE.ssim: input should be"),
-        ("main/numbers/MIMO-UNet+/blurdm/HIDE", None, "main.numbers.MIMO-UNet+.blurdm: has GoPro, RealBlur-J"),
-        ("cost/numbers/LoFormer-S", None, "yaml: cost.numbers: has FFTformer, MIMO-UNet+, Stripformer; should have"),
-        ("extra", 1, "extra: extra inputs are not permitted"),
+        ("", "blurdm,,psnr,30.73", "blurdm,,psnr,x", "line 17, column 'value': 'x' should be a number"),
+        ("", "blurdm,,ssim,0.939", "blurdm,,ssim,93.9", "'93.9' should be a number between 0 and 1"),
+        ("", "main,HIDE,mimo_unet,blurdm,,ssim,0.939\n", "", "table 'main' has no ssim of HIDE, mimo_unet, blurdm"),
+        ("", "cost,,loformer,blurdm,,milliseconds,99\n", "", "table 'cost' has no milliseconds of loformer, blurdm"),
+        ("", "baseline,,ssim,0.957", "baseline,,psnr,32.44", "line 3: the same number as on an earlier line"),
+        ("", "main,GoPro", "main,GOPRO", "line 2, column 'dataset': 'GOPRO' is not one of GoPro, HIDE"),
+        ("", "mean_gain,GoPro", "gain,GoPro", "column 'table': published_sources.csv has no source of it"),
+        ("", "32.44\n", "32.44,1\n", "line 2: should have 7 columns"),
+        ("", "table,dataset", "table,data", "line 1: columns should be table, dataset, backbone"),
+        ("_sources", "cost,,A,", "cost,,,", "line 10, column 'confidence': '' should be letters from A to E"),
+        ("_sources", "cost,,A,", "cost,,Z,", "line 10, column 'confidence': 'Z' should be letters from A to E"),
+        ("_datasets", ",1111,", ",many,", "line 2, column 'test_images': 'many' should be a number above 0"),
     ],
-)
-def test_a_wrong_file_is_one_line_that_names_the_key(tmp_path: Path, where: str, value: Any, said: str) -> None:
-    path = changed(tmp_path / "published.yaml", read_yaml(PUBLISHED), where, value)
-    with pytest.raises(InputError, match="published.yaml") as error:
-        read_published(path)
-    assert said in str(error.value) and "\n" not in str(error.value)
+)  # fmt: skip
+def test_a_wrong_file_is_one_line_that_names_the_place(
+    tmp_path: Path, part: str, before: str, after: str, message: str
+) -> None:
+    for file in PUBLISHED.parent.glob("published*.csv"):
+        shutil.copy(file, tmp_path)
+    path = tmp_path / f"published{part}.csv"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(InputError, match=f"published{part}.csv") as error:
+        read_published(tmp_path / "published.csv")
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_wrong_list_of_artefacts_is_one_line(tmp_path: Path) -> None:

@@ -11,21 +11,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from analysis import cards
 from analysis.artefacts import read_artefacts
 from analysis.build import build_tables
-from analysis.contents import read_contents
-from analysis.draw import draw_all
+from analysis.drawing import Inputs, draw_all
 from analysis.formats import write_table
 from analysis.grid import build_grid
-from analysis.inputs import Inputs
 from analysis.load import collect_curves
+from analysis.page import gallery
+from analysis.page.contents import read_contents
+from analysis.page.page import FilterNames, attributes
+from analysis.page.tex import compile_tex, left_out, warnings, write_tex
 from analysis.report import main
-from analysis.report_tex import compile_tex, left_out, warnings, write_tex
 from analysis.sources import Sources
-from analysis.table import read_table
-from analysis.tables import difference_numbers
-from analysis.tags import Known, attributes
+from analysis.tables.chain import difference_numbers
+from analysis.tables.table import read_table
 from analysis.trace import main as trace
 from blurdm.core.errors import InputError
 from tests.support.chromium import Browser, browser
@@ -49,14 +48,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_tables(sources, root / "reports" / "tables")
     rows, costs = sources.chain
     inputs = Inputs(pointer, rows, costs, collect_curves(pointer), difference_numbers(rows, sources.resamples))
-    (root / "runs" / "evaluate" / "eval_joint_0" / "trajectory.csv").unlink()
+    (root / "runs" / "restore" / "restore_joint_0" / "trajectory.csv").unlink()
     draw_all(("training", "trajectory"), inputs, root / "reports" / "figures")
     assert main(options(root)) == 0
     return root
 
 
 def options(root: Path) -> list[str]:
-    places = {"pointer": root / "chain" / "evaluate.json", "runs": root / "runs", "reports": root / "reports"}
+    places = {"pointer": root / "chain" / "measure.json", "runs": root / "runs", "reports": root / "reports"}
     return [part for name, path in places.items() for part in (f"--{name}", str(path))]
 
 
@@ -229,16 +228,16 @@ def test_gallery_ends_where_room_ends_and_says_so(
     root: Path, monkeypatch: pytest.MonkeyPatch, limit: dict[str, Any]
 ) -> None:
     for name, value in limit.items():
-        monkeypatch.setattr(cards, name, value)
-    found = cards.gallery(Sources(root / "chain" / "evaluate.json", root / "runs"))
+        monkeypatch.setattr(gallery, name, value)
+    found = gallery.gallery(Sources(root / "chain" / "measure.json", root / "runs"))
     assert 3 <= len(found.cards) < found.total == len(MODELS) * KEPT
     assert f"{len(found.cards)} of {found.total} kept restorations" in found.note
     assert [card.title for card in found.cards[:3]] == [f"I19/0000, {model}" for model in sorted(MODELS)]
-    assert sum(len(card.slider) for card in found.cards) < 1.5 * cards.MOST_BYTES
+    assert sum(len(card.slider) for card in found.cards) < 1.5 * gallery.MOST_BYTES
 
 
 def test_names_are_found_as_whole_words() -> None:
-    known = Known(("GoPro", "RealBlur-J"), ("FFTformer", "MIMO-UNet+"), ("LPIPS-256", "LPIPS", "PSNR"))
+    known = FilterNames(("GoPro", "RealBlur-J"), ("FFTformer", "MIMO-UNet+"), ("LPIPS-256", "LPIPS", "PSNR"))
     assert known.tags("RealBlur-J LPIPS-256 published") == {"dataset": "RealBlur-J", "metric": "LPIPS-256"}
     assert known.tags("BlurDM-FFTformer") == {"backbone": "FFTformer"}
     assert known.tags("MIMO-UNet+ + BlurDM, Δ LPIPS") == {"backbone": "MIMO-UNet+", "metric": "LPIPS"}

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from analysis.stats import (
-    Block,
     Difference,
+    Measurements,
     Resamples,
     difference_of,
     holm,
@@ -53,7 +53,7 @@ DESIGNS = {
 }
 
 
-def simulated(rng: np.random.Generator, design: str) -> Block:
+def simulated(rng: np.random.Generator, design: str) -> Measurements:
     """An arm whose true mean is 0."""
     photos, seeds, images, photo_sd, seed_sd, skewed = DESIGNS[design]
     scenes = np.repeat(np.arange(photos), images)
@@ -61,16 +61,16 @@ def simulated(rng: np.random.Generator, design: str) -> Block:
     values = photo_sd * effects[scenes] + rng.normal(0, seed_sd, (seeds, 1))
     values = values + rng.normal(0, 0.2, len(scenes)) + rng.normal(0, 0.05, (seeds, len(scenes)))
     names = np.array([f"{n:04d}" for n in range(len(scenes))], dtype=object)
-    return Block("arm", np.arange(seeds), scenes.astype(str).astype(object), names, {"psnr": values})
+    return Measurements("arm", np.arange(seeds), scenes.astype(str).astype(object), names, {"psnr": values})
 
 
-def shifted(one: Block, by: float) -> Block:
+def shifted(one: Measurements, by: float) -> Measurements:
     values = one.values["psnr"]
     assert values is not None
     return replace(one, values={"psnr": values + by})
 
 
-def zero(one: Block) -> Block:
+def zero(one: Measurements) -> Measurements:
     """The baseline that all differences of ``one`` to are its own values."""
     values = one.values["psnr"]
     assert values is not None
@@ -102,7 +102,7 @@ def test_intervals_cover_at_the_stated_rate_and_false_positives_are_at_most_nomi
 
 
 def test_percentiles_alone_would_not_cover_with_four_photos() -> None:
-    """Why the intervals are stretched."""
+    """Why the intervals are scaled."""
     rng, resamples = np.random.default_rng(1), Resamples.seeded(0, n_boot=400)
     photos, seeds = resamples.weights("photos", 4), resamples.weights("seeds", 3)
     held = []
@@ -122,7 +122,7 @@ def test_with_two_seeds_that_matter_it_still_covers() -> None:
     for _ in range(400):
         values = rng.normal(0, 0.1, 20) + rng.normal(0, 0.3, (2, 1)) + rng.normal(0, 0.1, (2, 20))
         scenes = np.arange(20).astype(str).astype(object)
-        found = mean_of(Block("a", np.arange(2), scenes, scenes, {"psnr": values}), "psnr", resamples)
+        found = mean_of(Measurements("a", np.arange(2), scenes, scenes, {"psnr": values}), "psnr", resamples)
         assert found is not None
         held.append(found.low <= 0 <= found.high)
     assert np.mean(held) >= 0.92
@@ -148,7 +148,7 @@ def test_holm_is_what_its_definition_says_and_keeps_the_family_wise_rate() -> No
 def test_p_agrees_with_the_t_test_where_there_is_one_seed_and_one_image_per_photo() -> None:
     values = np.random.default_rng(4).normal(0.3, 1, (1, 15))
     scenes = np.arange(15).astype(str).astype(object)
-    one = Block("a", np.arange(1), scenes, scenes, {"psnr": values})
+    one = Measurements("a", np.arange(1), scenes, scenes, {"psnr": values})
     found = difference_of(one, zero(one), "psnr", Resamples.seeded(0))
     expected = ttest_1samp(values[0], 0)
     assert found is not None

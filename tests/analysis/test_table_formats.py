@@ -13,7 +13,7 @@ from analysis.artefacts import builders, read_artefacts
 from analysis.formats import FORMATS, as_latex, write_table
 from analysis.sources import Sources
 from analysis.stats import Interval
-from analysis.table import Cell, Column, Row, Table, finish, interval_cell, published_cell, read_table
+from analysis.tables.table import Cell, Column, Table, TableRow, finish, interval_cell, published_cell, read_table
 from analysis.terminal import show
 from blurdm.core.errors import InputError
 from tests.support.fake_grid import make_grid
@@ -30,12 +30,12 @@ def small() -> Table:
     )
     one = Interval(25.123456, 24.5, 26.0, 12, 4, 3)
     rows = (
-        Row("a_b", "a_b 50 %", {"psnr": interval_cell(one, 2, ["k2", "k1"]), "n": Cell("12|4")}),
-        Row("c", "c", {"psnr": interval_cell(Interval(26.1, 25, 27, 12, 4, 3), 2, ["k3"], remark="significant")}),
-        Row(
+        TableRow("a_b", "a_b 50 %", {"psnr": interval_cell(one, 2, ["k2", "k1"]), "n": Cell("12|4")}),
+        TableRow("c", "c", {"psnr": interval_cell(Interval(26.1, 25, 27, 12, 4, 3), 2, ["k3"], remark="significant")}),
+        TableRow(
             "d", "d", {"psnr": interval_cell(Interval(26.104, 25, 27, 12, 4, 3), 2), "lpips": Cell("0.2", 0.2)}, "g <1>"
         ),
-        Row("p", "p", {"psnr_published": published_cell(99.0, 2, remark="(+1.00)")}, "g <1>"),
+        TableRow("p", "p", {"psnr_published": published_cell(99.0, 2, remark="(+1.00)")}, "g <1>"),
     )
     return finish(Table("small", "Small & simple", "The note.", "standard", columns, rows))
 
@@ -132,7 +132,7 @@ def test_latex_of_every_table_compiles_and_fits_the_page(tmp_path: Path) -> None
     require("pdflatex")
     make_chain(tmp_path, no_lpips=True, images=False)
     make_grid(tmp_path)
-    sources = Sources(tmp_path / "chain" / "evaluate.json", tmp_path / "runs")
+    sources = Sources(tmp_path / "chain" / "measure.json", tmp_path / "runs")
     made = builders(read_artefacts(), sources)
     for name, make in made.items():
         (tmp_path / f"{name}.tex").write_text(as_latex(make()))

@@ -7,22 +7,21 @@ import pandas as pd
 import pytest
 
 from analysis.build import build_tables, main
-from analysis.draw import draw_all
-from analysis.formats import FORMATS
-from analysis.latex import escape
+from analysis.drawing import draw_all
+from analysis.formats import FORMATS, escape
 from analysis.load import ID_COLUMNS, ORIGIN_COLUMNS, collect, collect_curves
 from analysis.sources import Sources
 from analysis.stats import Resamples
-from analysis.style import COLORS
-from analysis.table import MISSING, Row, Table
-from analysis.tables import ARMS, difference_numbers, differences_table, main_table
+from analysis.tables.chain import difference_numbers, differences_table, main_table
+from analysis.tables.table import MISSING, Table, TableRow
+from blurdm.core.arms import ARMS
 from blurdm.core.errors import InputError
 from tests.support.fake_grid import make_grid
 from tests.support.fake_runs import IMAGES, PHOTOS, edit_json, make_chain
 
 
 def sources(root: Path) -> Sources:
-    return Sources(root / "chain" / "evaluate.json", root / "runs")
+    return Sources(root / "chain" / "measure.json", root / "runs")
 
 
 def main_of(root: Path) -> Table:
@@ -33,7 +32,7 @@ def differences_of(root: Path) -> Table:
     return differences_table("differences", "Differences", sources(root))
 
 
-def arms(table: Table) -> dict[str, Row]:
+def arms(table: Table) -> dict[str, TableRow]:
     return {row.id: row for row in table.rows}
 
 
@@ -55,7 +54,7 @@ def test_collect_gives_tidy_rows_with_their_origin(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["result.json", "per_image.csv", "."])
 def test_unfinished_or_missing_run_is_one_clear_line(tmp_path: Path, missing: str) -> None:
     pointer = make_chain(tmp_path, seeds=(0,), images=False)
-    target = tmp_path / "runs" / "evaluate" / "eval_joint_0" / missing
+    target = tmp_path / "runs" / "measure" / "eval_joint_0" / missing
     if target.is_dir():
         shutil.rmtree(target)
     else:
@@ -67,7 +66,7 @@ def test_unfinished_or_missing_run_is_one_clear_line(tmp_path: Path, missing: st
 
 def test_runs_on_different_data_are_refused(tmp_path: Path) -> None:
     pointer = make_chain(tmp_path, seeds=(0,), images=False)
-    file = tmp_path / "runs" / "evaluate" / "eval_joint_0" / "provenance.json"
+    file = tmp_path / "runs" / "measure" / "eval_joint_0" / "provenance.json"
     file.write_text(file.read_text().replace("0123456789abcdef", "f" * 16))
     with pytest.raises(InputError, match="different data"):
         collect(pointer)
@@ -84,7 +83,7 @@ def test_curves_count_steps_on_images(tmp_path: Path) -> None:
 def test_groups_order_and_only_methods_can_be_best(tmp_path: Path) -> None:
     make_chain(tmp_path, images=False)
     table = main_of(tmp_path)
-    assert [row.id for row in table.rows] == list(ARMS) and set(COLORS) == set(ARMS)
+    assert [row.id for row in table.rows] == list(ARMS)
     rows = arms(table)
     assert "sees the sharp image" in rows["oracle"].group and "another photo" in rows["oracle_foreign"].group
     for metric in ("psnr", "ssim", "lpips"):
@@ -95,7 +94,7 @@ def test_groups_order_and_only_methods_can_be_best(tmp_path: Path) -> None:
 def test_every_number_knows_its_runs_and_counts(tmp_path: Path) -> None:
     make_chain(tmp_path, images=False)
     cell = arms(main_of(tmp_path))["blurdm"].cells["psnr"]
-    rows, _ = collect(tmp_path / "chain" / "evaluate.json")
+    rows, _ = collect(tmp_path / "chain" / "measure.json")
     assert cell.value == pytest.approx(rows[rows.arm == "blurdm"].psnr.mean())
     assert cell.low is not None and cell.value is not None and cell.high is not None
     assert cell.low < cell.value < cell.high
@@ -124,7 +123,7 @@ def test_verdict_is_that_of_the_corrected_p(tmp_path: Path) -> None:
 
 def test_numbers_of_two_protocols_never_stand_in_one_column(tmp_path: Path) -> None:
     make_chain(tmp_path, images=False)
-    edit_json(tmp_path / "runs" / "evaluate" / "eval_joint_1" / "result.json", protocol="blurdm")
+    edit_json(tmp_path / "runs" / "measure" / "eval_joint_1" / "result.json", protocol="blurdm")
     for make in (main_of, differences_of):
         with pytest.raises(InputError, match=r"column 'psnr': .*\(blurdm, standard\)") as error:
             make(tmp_path)
@@ -145,7 +144,7 @@ def test_note_states_what_it_rests_on(tmp_path: Path) -> None:
         assert part in note
     assert "code revision: aaaaaaaaaaaa" in note
     for seed in (0, 1):
-        edit_json(tmp_path / "runs" / "evaluate" / f"eval_baseline_{seed}" / "result.json", iterations=700)
+        edit_json(tmp_path / "runs" / "measure" / f"eval_baseline_{seed}" / "result.json", iterations=700)
     assert "NOT trained equally long" in main_of(tmp_path).note
     make_chain(tmp_path / "one", seeds=(0,), images=False)
     assert "With one seed" in main_of(tmp_path / "one").note
@@ -195,7 +194,7 @@ def test_tables_of_sweeps_that_are_gone_go_with_them(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_built_does_not_stop_the_others(tmp_path: Path) -> None:
     make_chain(tmp_path, images=False)
     make_grid(tmp_path)
-    edit_json(tmp_path / "runs" / "evaluate" / "e_steps_2_fixed_0" / "provenance.json", data_digest="f" * 16)
+    edit_json(tmp_path / "runs" / "measure" / "e_steps_2_fixed_0" / "provenance.json", data_digest="f" * 16)
     with pytest.raises(InputError, match="table 'ablation_steps'.*different data"):
         build_tables(sources(tmp_path), tmp_path / "tables")
     assert (tmp_path / "tables" / "main.tex").is_file()
@@ -204,5 +203,5 @@ def test_a_table_that_cannot_be_built_does_not_stop_the_others(tmp_path: Path) -
 def test_build_of_an_unfinished_chain_is_one_line_and_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--pointer", str(tmp_path / "chain" / "evaluate.json")]) == 2
+    assert main(["--pointer", str(tmp_path / "chain" / "measure.json")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

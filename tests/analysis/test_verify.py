@@ -9,7 +9,7 @@ import pytest
 
 from analysis.build import build_tables
 from analysis.sources import Sources
-from analysis.table import read_table
+from analysis.tables.table import read_table
 from analysis.trace import main as trace_main
 from analysis.trace import sweep_command, trace
 from analysis.verify import main as verify_main
@@ -28,7 +28,7 @@ def build(root: Path) -> Path:
     make_chain(root, images=False)
     make_grid(root)
     seal(root)
-    build_tables(Sources(root / "chain" / "evaluate.json", root / "runs"), root / "reports" / "tables")
+    build_tables(Sources(root / "chain" / "measure.json", root / "runs"), root / "reports" / "tables")
     return root
 
 
@@ -45,12 +45,12 @@ def root(built: Path, tmp_path: Path) -> Path:
 
 
 def evaluated(root: Path, key: str) -> Path:
-    return root / "runs" / "evaluate" / key
+    return root / "runs" / "measure" / key
 
 
 def said(root: Path, capsys: pytest.CaptureFixture[str], code: int = 2) -> list[str]:
     """The lines of ``analysis.verify``, which has to end with ``code``."""
-    options = ["--pointer", str(root / "chain" / "evaluate.json"), "--runs", str(root / "runs")]
+    options = ["--pointer", str(root / "chain" / "measure.json"), "--runs", str(root / "runs")]
     capsys.readouterr()
     assert verify_main([str(root / "reports"), *options, "--config", str(root / "params.yaml")]) == code
     return capsys.readouterr().out.splitlines()
@@ -111,13 +111,13 @@ def other_protocol(root: Path) -> None:
 
 
 def every_run_of_another_protocol(root: Path) -> None:
-    for path in (root / "runs" / "evaluate").glob("eval_*/result.json"):
+    for path in (root / "runs" / "measure").glob("eval_*/result.json"):
         edit_json(path, protocol="blurdm")
 
 
 def seed_twice(root: Path) -> None:
     """Seed 1 of the baseline becomes seed 0 once more, in the list of the chain's runs."""
-    pointer = root / "chain" / "evaluate.json"
+    pointer = root / "chain" / "measure.json"
     runs = json.loads(pointer.read_text())["runs"]
     runs = [run | ({"seed": 0} if run["key"] == "eval_baseline_1" else {}) for run in runs]
     edit_json(pointer, runs=runs)
@@ -230,7 +230,7 @@ def test_a_sweep_says_where_its_data_lies(root: Path, capsys: pytest.CaptureFixt
     config = {"sections": {}, "inputs": {"raw": folder_digest(data)}}
     prepared = make_run(root, "prepare", "p1", config, [], {"metrics": {}})
     (prepared / "index.json").write_text('{"digest": "0123456789abcdef0123456789abcdef.dir", "pairs": []}')
-    for run in (root / "runs" / "evaluate").glob("e_*/config.json"):
+    for run in (root / "runs" / "measure").glob("e_*/config.json"):
         edit_json(run, inputs={**json.loads(run.read_text()).get("inputs", {}), "prepare": "p1"})
     for ledger in (root / "runs" / "sweeps").glob("*.json"):
         edit_json(ledger, data={"p1": str(data)})
@@ -243,9 +243,9 @@ def test_a_changed_config_does_not_fit_its_key(root: Path, capsys: pytest.Captur
     """Real keys are hashes of config.json; those of made-up runs are names, so one gets a hash here."""
     key, folder = "0123456789abcdef", evaluated(root, "eval_none_None")
     shutil.copytree(folder, folder.with_name(key))
-    pointer = root / "chain" / "evaluate.json"
+    pointer = root / "chain" / "measure.json"
     runs = json.loads(pointer.read_text())["runs"]
-    edit_json(pointer, runs=[runs[0] | {"key": key, "folder": f"runs/evaluate/{key}"}, *runs[1:]])
+    edit_json(pointer, runs=[runs[0] | {"key": key, "folder": f"runs/measure/{key}"}, *runs[1:]])
     build_tables(Sources(pointer, root / "runs"), root / "reports" / "tables")
     assert has(said(root, capsys), f"run {key}", "config.json was changed: its key would be")
 
@@ -256,7 +256,7 @@ def test_reports_without_tables_are_one_line(tmp_path: Path, capsys: pytest.Capt
 
 
 def sources(root: Path) -> Sources:
-    return Sources(root / "chain" / "evaluate.json", root / "runs")
+    return Sources(root / "chain" / "measure.json", root / "runs")
 
 
 def test_a_number_leads_to_its_runs_and_the_command_that_makes_them_again(built: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_changed_sweep_is_asked_for_as_it_was(root: Path) -> None:
 def test_what_cannot_be_traced_is_one_line(
     built: Path, capsys: pytest.CaptureFixture[str], asked: tuple[str, ...], message: str
 ) -> None:
-    options = ["--pointer", str(built / "chain" / "evaluate.json"), "--runs", str(built / "runs")]
+    options = ["--pointer", str(built / "chain" / "measure.json"), "--runs", str(built / "runs")]
     assert trace_main([*asked, *options, "--reports", str(built / "reports")]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from blurdm.core.arms import arms_of
 from blurdm.core.store import write_json
 from tests.support.fake_runs import IMAGES, PHOTOS, make_run
 
 PUBLISHED = {1: 32.10, 2: 32.15, 5: 32.28}
-ARMS = ("blurdm", "blurdm_foreign")
+ARMS = tuple(arms_of("joint"))
 BASELINE = "steps=1, official"
 
 
@@ -64,6 +65,7 @@ def _runs(root: Path, grid: str, steps: int, noise: str, seed: int) -> dict[str,
         "pretrain": f"p_{grid[-5:]}_{seed}",
         "diffusion": f"d_{mark}",
         "joint": f"j_{mark}",
+        "restore": f"r_{mark}",
         "measure": f"e_{mark}",
     }
     sections: dict[str, Any] = {
@@ -75,15 +77,20 @@ def _runs(root: Path, grid: str, steps: int, noise: str, seed: int) -> dict[str,
         if not (root / "runs" / stage / keys[stage]).exists():
             reads = {k: v for k, v in sections.items() if k != "diffusion" or stage != "pretrain"}
             history = [_line(stage, step, gain(steps, noise), seed) for step in range(10, 201, 10)]
-            result = {"metrics": {"val_psnr": 25.0}, "iterations": 200}
-            make_run(root, stage, keys[stage], {"sections": reads}, history, result)
+            trained = {"metrics": {"val_psnr": 25.0}, "iterations": 200}
+            make_run(root, stage, keys[stage], {"sections": reads}, history, trained)
     scores = _scores(gain(steps, noise), seed)
     mean = float(np.mean([r[2] for r in scores]))
+    inputs = {"prepare": "p0", "model": keys["joint"]}
+    result: dict[str, Any] = {"metrics": {}, "arms": list(ARMS), "cost": {}, "iterations": 200}
+    config = {"sections": {"restore": {"noise_seed": 0}}, "inputs": inputs}
+    make_run(root, "restore", keys["restore"], config, [], result)
     result = {"metrics": {"blurdm.psnr": mean}, "protocol": "standard", "iterations": 200}
-    run = make_run(root, "measure", keys["measure"], {"sections": {"measure": {"noise_seed": 0}}}, [], result)
+    config = {"sections": {"measure": {}}, "inputs": {"prepare": "p0", "restore": keys["restore"]}}
+    run = make_run(root, "measure", keys["measure"], config, [], result)
     lines = [f"{arm},{p},{i},{v - (arm != 'blurdm'):.4f},{v / 40:.5f}" for p, i, v in scores for arm in ARMS]
     (run / "per_image.csv").write_text("\n".join(["arm,scene,image,psnr,ssim", *lines]) + "\n")
-    needs = [[stage, keys[stage]] for stage in ("pretrain", "diffusion", "joint")]
+    needs = [[stage, keys[stage]] for stage in ("pretrain", "diffusion", "joint", "restore")]
     return {"seed": seed, "stage": "measure", "key": keys["measure"], "needs": needs}
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from PIL import Image
 from safetensors.numpy import save_file
 
+from blurdm.core.arms import MODELS, arm_of, arms_of
 from blurdm.core.store import file_digest
 
 DIGEST = "0123456789abcdef0123456789abcdef.dir"
@@ -23,25 +24,18 @@ GAINS = {
     "oracle": 2.0,
     "oracle_foreign": 0.1,
 }
-ARMS_OF = {
-    "none": ("blurred",),
-    "baseline": ("baseline",),
-    "direct": ("direct",),
-    "pretrain": ("oracle", "oracle_foreign"),
-    "joint": ("blurdm", "blurdm_foreign"),
-}
 DIFFUSION = {"steps": 5, "alpha_schedule": "linear", "alpha_start": 1.0, "alpha_end": 2.0}
 DIFFUSION |= {"beta_schedule": "linear", "beta_start": 0.0, "beta_end": 0.02, "noise_rule": "official"}
-STEPS = {"none": 0, "baseline": 1000, "direct": 1000, "pretrain": 700, "joint": 1000}
+STEPS: dict[str | None, int] = {None: 0, "baseline": 1000, "direct": 1000, "pretrain": 700, "joint": 1000}
 
 
 def make_chain(root: Path, seeds: tuple[int, ...] = (0, 1), no_lpips: bool = False, images: bool = True) -> Path:
     """A finished chain below ``root``; returns its pointer file."""
-    entries = [_evaluate(root, "none", None, no_lpips, images)]
+    entries = [_measure(root, None, None, no_lpips, images)]
     for seed in seeds:
-        for model in ("baseline", "direct", "pretrain", "joint"):
+        for model in MODELS:
             _train(root, model, seed)
-            entries.append(_evaluate(root, model, seed, no_lpips, images))
+            entries.append(_measure(root, model, seed, no_lpips, images))
     pointer = root / "chain" / "measure.json"
     _write_json(pointer, {"runs": entries})
     return pointer
@@ -76,7 +70,7 @@ def _train(root: Path, model: str, seed: int) -> None:
             "images_per_s": 40.0,
         }
         if step % 100 == 0:
-            row["val_psnr"] = 24 + GAINS[ARMS_OF[model][0]] * (1 - np.exp(-step / 300)) + 0.05 * seed
+            row["val_psnr"] = 24 + GAINS[arm_of(model)] * (1 - np.exp(-step / 300)) + 0.05 * seed
         history.append(row)
     inputs = {"prepare": "p0"} | ({"pretrain": f"pretrain{seed}", "diffusion": f"d{seed}"} if model == "joint" else {})
     sections = {
@@ -90,27 +84,23 @@ def _train(root: Path, model: str, seed: int) -> None:
     make_run(root, model, f"{model}{seed}", {"sections": sections, "inputs": inputs}, history, final)
 
 
-def _evaluate(root: Path, model: str, seed: int | None, no_lpips: bool, images: bool) -> dict[str, Any]:
-    key = f"eval_{model}_{seed}"
-    inputs = {"prepare": "p0"} | ({} if seed is None else {"model": f"{model}{seed}"})
-    config = {"sections": {"measure": {"metrics": METRICS, "noise_seed": 0}}, "inputs": inputs}
-    figures = {
-        "parameters": 310_000,
-        "macs": 2_500_000_000,
-        "seconds_per_image": 0.041,
-        "peak_memory_mb": None,
-        "side": 256,
+def _measure(root: Path, model: str | None, seed: int | None, no_lpips: bool, images: bool) -> dict[str, Any]:
+    """A restore run with its pictures and costs, and the measure run of its images; returns the pointer's entry."""
+    name = f"{model or 'none'}_{seed}"
+    arms, inputs = list(arms_of(model)), {"prepare": "p0"} | ({} if seed is None else {"model": f"{model}{seed}"})
+    figures = {"parameters": 310_000, "macs": 2_500_000_000, "seconds_per_image": 0.041}
+    cost = {} if model is None else {arms[0]: {**figures, "peak_memory_mb": None, "side": 256}}
+    shared = {"iterations": STEPS[model], "cost": cost}
+    config = {"sections": {"restore": {"noise_seed": 0}}, "inputs": inputs}
+    restored = make_run(root, "restore", f"restore_{name}", config, [], {"metrics": {}, "arms": arms, **shared})
+    config = {
+        "sections": {"measure": {"metrics": METRICS}},
+        "inputs": {"prepare": "p0", "restore": restored.name},
     }
-    cost = {ARMS_OF[model][0]: figures}
-    result = {
-        "metrics": {f"{ARMS_OF[model][0]}.psnr": 25.0},
-        "protocol": "standard",
-        "iterations": STEPS[model],
-        "cost": {} if model == "none" else cost,
-    }
-    folder = make_run(root, "measure", key, config, [], result)
+    result = {"metrics": {f"{arms[0]}.psnr": 25.0}, "protocol": "standard", **shared}
+    folder = make_run(root, "measure", f"eval_{name}", config, [], result)
     lines = ["arm,scene,image," + ",".join(METRICS)]
-    for arm in ARMS_OF[model]:
+    for arm in arms:
         for p, photo in enumerate(PHOTOS):
             for i in range(IMAGES):
                 noise = np.random.default_rng([p, i, seed or 0, len(arm)]).normal(0, 0.15)
@@ -118,11 +108,12 @@ def _evaluate(root: Path, model: str, seed: int | None, no_lpips: bool, images: 
                 lpips = "" if no_lpips else f"{0.2 - 0.02 * gain:.5f}"
                 lines.append(f"{arm},{photo},{i:04d},{22 + p + 0.2 * i + gain:.4f},{0.7 + 0.03 * gain:.5f},{lpips}")
                 if images and i < 2:
-                    _pictures(folder, arm, photo, p, i)
+                    _pictures(restored, arm, photo, p, i)
     (folder / "per_image.csv").write_text("\n".join(lines) + "\n")
     if model == "joint":
-        _trajectory(folder)
-    return {"stage": "measure", "key": key, "folder": f"runs/measure/{key}", "seed": seed, "model": model}
+        _trajectory(restored)
+    place = {"stage": "measure", "key": folder.name, "folder": f"runs/measure/{folder.name}"}
+    return {**place, "seed": seed, "model": model or "none"}
 
 
 def _trajectory(folder: Path) -> None:
@@ -163,7 +154,7 @@ def edit_json(path: Path, **changes: Any) -> None:
 
 
 def seal(root: Path) -> None:
-    """Give every made-up evaluate run the result that its per-image rows have."""
+    """Give every made-up measure run the result that its per-image rows have."""
     for path in (root / "runs" / "measure").glob("*/per_image.csv"):
         rows = pd.read_csv(path, dtype={"image": str}).drop(columns=["scene", "image"]).groupby("arm").mean()
         means = {f"{arm}.{metric}": float(rows.loc[arm, metric]) for arm in rows.index for metric in rows.columns}

@@ -1,4 +1,4 @@
-"""The page's gallery: blurred and restored, over each other, for test images and models; small enough to be sent."""
+"""The page's gallery: sliders between blurred and restored test images, by model, within a size limit."""
 
 import io
 from collections.abc import Iterator
@@ -7,23 +7,23 @@ from pathlib import Path
 
 from PIL import Image
 
-from analysis.measured import Measured, all_measured
-from analysis.pictures import find
+from analysis.pictures import BLURRED, find
 from analysis.sources import Sources
-from analysis.tables import ARMS
+from analysis.tables.measured import all_measured
+from blurdm.core.arms import ARMS
 from blurdm.core.runs import restore_folder
 from blurdm.pages import data_uri, slider
 
 MOST_CARDS = 60
-MOST_BYTES = 9_000_000  # of all pictures together, as they stand in the page
+MOST_BYTES = 9_000_000  # of all encoded pictures together
 LONGEST = 640  # pixels of a picture's longer side
 QUALITY = 82
-GRIDS = ("backbones*",)  # sweeps over networks; those over settings have too many rows to look at
+GRIDS = ("backbones*",)  # sweeps over networks; those over settings have too many rows
 
 
 @dataclass(frozen=True)
 class Card:
-    """One slider with what is said below it; ``tags`` for the filters."""
+    """One slider with its title and text; ``tags`` for the filters."""
 
     title: str
     text: str
@@ -33,7 +33,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """``total``: how many pairs were kept by the runs, of which ``cards`` shows the first."""
+    """``total``: number of pairs kept by the runs; ``cards`` shows the first of them."""
 
     cards: tuple[Card, ...]
     total: int
@@ -52,25 +52,29 @@ class Gallery:
 
 
 def gallery(sources: Sources) -> Gallery:
-    """Image by image, so that where room ends every model has been seen."""
+    """Cards image by image, so that every model is shown even if the limit is reached early."""
     pairs = sorted(_pairs(sources), key=lambda pair: (pair.place, pair.order))
     cards: list[Card] = []
-    coded: dict[Path, str] = {}
+    encoded: dict[Path, str] = {}
     room = MOST_BYTES
     for pair in pairs:
-        before, after = (coded.get(file) or coded.setdefault(file, _coded(file)) for file in (pair.before, pair.after))
+        for file in (pair.before, pair.after):
+            if file not in encoded:
+                encoded[file] = _encode(file)
+        before, after = encoded[pair.before], encoded[pair.after]
         room -= len(before) + len(after)
         if len(cards) == MOST_CARDS or room < 0:
             break
-        label = f"{pair.scene}/{pair.image}, {pair.model}"
-        shown = slider(before, after, label, ("blurred", pair.model))
+        title = f"{pair.scene}/{pair.image}, {pair.model}"
         tags = {"dataset": pair.dataset, "backbone": pair.backbone}
-        cards.append(Card(label, pair.text, shown, tags))
+        cards.append(Card(title, pair.text, slider(before, after, title, ("blurred", pair.model)), tags))
     return Gallery(tuple(cards), len(pairs))
 
 
 @dataclass(frozen=True)
-class _Pair:
+class KeptPair:
+    """The files of one blurred and one restored image; ``order``: of the model."""
+
     scene: str
     image: str
     model: str
@@ -86,38 +90,27 @@ class _Pair:
         return self.dataset, self.scene, self.image
 
 
-def _pairs(sources: Sources) -> Iterator[_Pair]:
+def _pairs(sources: Sources) -> Iterator[KeptPair]:
     """Every image that a measured model's first run kept, with its blurred input."""
-    inputs = [restore_folder(sources.folder(str(key))) for key in _blurred_runs(sources)]
-    for order, one in enumerate(all_measured(sources, GRIDS)):
-        seeds = one.rows.seed
-        rows = one.rows[seeds.isna() | (seeds == seeds.min())]
-        for row in rows.itertuples():
+    published, (chain_rows, _) = sources.published, sources.chain
+    inputs = [restore_folder(sources.folder(str(key))) for key in chain_rows[chain_rows.arm == BLURRED].key.unique()]
+    for order, network in enumerate(all_measured(sources, GRIDS)):
+        dataset = network.dataset(published) or f"{network.n_images} images, not a published test set"
+        backbone = network.label(published)
+        seeds = network.rows.seed
+        for row in network.rows[seeds.isna() | (seeds == seeds.min())].itertuples():
             scene, image = str(row.scene), str(row.image)
-            folder = restore_folder(sources.folder(str(row.key)))
-            before, after = find(inputs, "blurred", scene, image), find([folder], one.method, scene, image)
+            before = find(inputs, BLURRED, scene, image)
+            after = find([restore_folder(sources.folder(str(row.key)))], network.method, scene, image)
             if before is None or after is None:
                 continue
-            names = _names(one, sources)
             psnr = getattr(row, "psnr", None)
-            text = f"{names['dataset']}, {names['backbone']}" + ("" if psnr is None else f", {psnr:.2f} dB")
-            yield _Pair(
-                scene, image, ARMS[one.method].label, **names, text=text, before=before, after=after, order=order
-            )
+            text = f"{dataset}, {backbone}" + ("" if psnr is None else f", {psnr:.2f} dB")
+            model = ARMS[network.method].title
+            yield KeptPair(scene, image, model, dataset, backbone, text, before, after, order)
 
 
-def _blurred_runs(sources: Sources) -> list[str]:
-    rows, _ = sources.chain
-    return list(rows[rows.arm == "blurred"].key.unique())
-
-
-def _names(one: Measured, sources: Sources) -> dict[str, str]:
-    published = sources.published
-    dataset = one.dataset(published) or f"{one.n_images} images, not a published test set"
-    return {"dataset": dataset, "backbone": one.label(published)}
-
-
-def _coded(file: Path) -> str:
+def _encode(file: Path) -> str:
     """The picture as WebP in a data URI, shrunk to LONGEST; the same file gives the same text."""
     with Image.open(file) as opened:
         picture = opened.convert("RGB")

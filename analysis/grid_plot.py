@@ -1,6 +1,6 @@
 """A grid as one figure: the paired difference to its baseline row, against the swept value or row by row.
 
-Differences rather than values: published numbers are from other data, so only their own differences can stand beside.
+Differences rather than values: published numbers are from other data, so only their own differences are comparable.
 """
 
 import textwrap
@@ -12,15 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from analysis.grid_tables import ELSEWHERE
-from analysis.style import PHOTO_COLORS as COLORS
-from analysis.style import PHOTO_MARKERS as MARKERS
-from analysis.style import WIDTH
-from analysis.style import plain as _plain
-from analysis.tables import METRICS, SIGNIFICANT, count
+from analysis.drawing import PHOTO_COLORS, PHOTO_MARKERS, WIDTH, plain
+from analysis.tables.chain import SIGNIFICANT, count, metric_column
+from analysis.tables.grid import OTHER_TEST_SET, other_rows
 from blurdm.core.ledger import Ledger
+from blurdm.metrics.protocols import METRICS
 
-LINES = ("-", "--", ":", "-.")  # with COLORS and MARKERS: series differ in grey as well
+LINES = ("-", "--", ":", "-.")  # with PHOTO_COLORS and PHOTO_MARKERS: series differ in grey as well
 DODGE = 3.5  # points between the series at one swept value, so that no interval hides another
 MOST_TICKS, MOST_ROWS = 12, 100
 LOG_SPAN = 10  # swept values that span more are spread by ratio
@@ -34,22 +32,25 @@ def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Fi
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     if shown["mean"].notna().any():
-        (_sweep if against_x else _dots)(axes, shown, ledger, _difference_label(numbers, ledger, metric))
+        baseline = numbers[numbers.row == ledger.baseline].iloc[0].get(metric, np.nan)
+        value = "" if pd.isna(baseline) else f" ({baseline:.{METRICS[metric].digits}f})"
+        heading = metric_column(metric).heading
+        label = plain(f"{heading}, difference to '{ledger.baseline}'{value}, 95 % interval")
+        (_sweep if against_x else _dots)(axes, shown, ledger, textwrap.fill(label, 60))
         figure.legend(loc="outside lower center", ncols=2)
     else:
         axes.text(0.5, 0.5, "no row can be compared with the baseline row yet", ha="center", transform=axes.transAxes)
-    elsewhere = numbers.status == ELSEWHERE
-    waiting = int((~elsewhere & (numbers.status != "done")).sum())
-    left = f" ({waiting} of {len(numbers)} rows not done)" if waiting else ""
-    left += f" ({count(int(elsewhere.sum()), 'row')} of another test set not shown)" if elsewhere.any() else ""
-    axes.set_title(textwrap.fill(_plain(ledger.question + left), 80), fontsize=9)
+    other, waiting = other_rows(numbers)
+    remark = f" ({waiting} of {len(numbers)} rows not done)" if waiting else ""
+    remark += f" ({count(other, 'row')} of another test set not shown)" if other else ""
+    axes.set_title(textwrap.fill(plain(ledger.question + remark), 80), fontsize=9)
     return figure
 
 
 def _differences(numbers: pd.DataFrame, ledger: Ledger, metric: str) -> pd.DataFrame:
     """row, series, x, mean, low, high, verdict and published of every row; the baseline row differs by 0 from itself.
 
-    All but the first three, and the verdict, are differences, NaN where there is none.
+    mean, low, high and published are differences, NaN if there is none.
     """
     columns = {"mean": "", "low": "_low", "high": "_high"}
     nothing = pd.Series(np.nan, numbers.index)
@@ -62,48 +63,33 @@ def _differences(numbers: pd.DataFrame, ledger: Ledger, metric: str) -> pd.DataF
         shown.loc[baseline & (numbers.n_images > 0), ["mean", "low", "high"]] = 0.0
     published = pd.Series({row.name: row.published.get(metric, np.nan) for row in ledger.rows}, dtype=float)
     shown["published"] = (published - published[ledger.baseline]).to_numpy()
-    return shown[numbers.status != ELSEWHERE]
+    return shown[numbers.status != OTHER_TEST_SET]
 
 
 def _sweep(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
     """A line per series against the swept value."""
     names = list(dict.fromkeys(shown.series))
     for number, series in enumerate(names):
-        mine = shown[shown.series == series].sort_values("x", kind="stable")
-        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+        points = shown[shown.series == series].sort_values("x", kind="stable")
+        color, marker = PHOTO_COLORS[number % len(PHOTO_COLORS)], PHOTO_MARKERS[number % len(PHOTO_MARKERS)]
         shift = (number - (len(names) - 1) / 2) * DODGE / 72
         place = axes.transData + ScaledTranslation(shift, 0, axes.figure.dpi_scale_trans)
-        done = mine.dropna(subset="mean")
-        style: dict[str, Any] = {
-            "color": color,
-            "linestyle": LINES[number % len(LINES)],
-            "marker": marker,
-            "markersize": 5,
-        }
-        name = _plain(series) or "this grid"
-        axes.plot(done.x, done["mean"], label=name, transform=place, **style)
+        done, published = points.dropna(subset="mean"), points.dropna(subset="published")
+        name = plain(series) or "this grid"
+        style: dict[str, Any] = {"color": color, "marker": marker}
+        solid = style | {"linestyle": LINES[number % len(LINES)], "markersize": 5}
+        axes.plot(done.x, done["mean"], label=name, transform=place, **solid)
         axes.vlines(done.x, done.low, done.high, color=color, linewidth=1.2, transform=place)
         for edge in (done.low, done.high):  # the shifted artists above do not count for the axes' limits
             axes.update_datalim(np.column_stack([done.x, edge]))
-        told = mine.dropna(subset="published")
-        hollow: dict[str, Any] = {
-            "color": color,
-            "marker": marker,
-            "markerfacecolor": "white",
-            "markersize": 7,
-            "linewidth": 0.8,
-        }
-        if len(told):
-            axes.plot(told.x, told.published, linestyle=(0, (1, 3)), label=f"{name}: published", zorder=1, **hollow)
+        if len(published):
+            hollow = style | {"markerfacecolor": "white", "markersize": 7, "linewidth": 0.8, "linestyle": (0, (1, 3))}
+            axes.plot(published.x, published.published, label=f"{name}: published", zorder=1, **hollow)
     axes.autoscale_view()
     axes.axhline(0, color="black", linewidth=0.8, linestyle=":", zorder=0)
-    axes.set_xlabel(_plain(ledger.x or ""))
+    axes.set_xlabel(plain(ledger.x or ""))
     axes.set_ylabel(label, fontsize=8)
-    _ticks(axes, np.unique(shown.x))
-
-
-def _ticks(axes: Axes, values: np.ndarray) -> None:
-    """The swept values themselves, where they are few; by ratio where they span more than a decade."""
+    values = np.unique(shown.x)
     if values[0] > 0 and values[-1] / values[0] > LOG_SPAN:
         axes.set_xscale("log")
     if len(values) <= MOST_TICKS:
@@ -116,9 +102,9 @@ def _dots(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
     rest = len(shown) - MOST_ROWS
     shown = shown.head(MOST_ROWS)
     heights = -np.arange(len(shown), dtype=float)
-    axes.hlines(heights, shown.low, shown.high, color=COLORS[0], linewidth=1.4)
+    axes.hlines(heights, shown.low, shown.high, color=PHOTO_COLORS[0], linewidth=1.4)
     kinds = (
-        (shown.verdict == SIGNIFICANT, COLORS[0], "significant"),
+        (shown.verdict == SIGNIFICANT, PHOTO_COLORS[0], "significant"),
         ((shown.verdict != SIGNIFICANT) & (shown.row != ledger.baseline), "#9FC8E0", "not resolved"),
         (shown.row == ledger.baseline, "black", "baseline row"),
     )
@@ -126,22 +112,13 @@ def _dots(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
         drawn = (chosen & shown["mean"].notna()).to_numpy()
         if drawn.any():
             axes.plot(shown["mean"][drawn], heights[drawn], marker, color=color, markeredgecolor="black", label=name)
-    told = shown.published.notna().to_numpy()
-    if told.any():
-        hollow: dict[str, Any] = {"markerfacecolor": "none", "color": COLORS[5], "markersize": 9}
-        axes.plot(shown.published[told], heights[told], "^", label="published", **hollow)
+    published = shown.published.notna().to_numpy()
+    if published.any():
+        hollow: dict[str, Any] = {"markerfacecolor": "none", "color": PHOTO_COLORS[5], "markersize": 9}
+        axes.plot(shown.published[published], heights[published], "^", label="published", **hollow)
     axes.axvline(0, color="black", linewidth=0.8, linestyle=":", zorder=0)
-    axes.set_yticks(heights, [_row_label(r.row, r.mean) for r in shown.itertuples()], fontsize=8)
+    names = [textwrap.fill(plain(row), 34) for row in shown.row]
+    results = ["\n(no result)" if np.isnan(mean) else "" for mean in shown["mean"]]
+    axes.set_yticks(heights, [name + result for name, result in zip(names, results, strict=True)], fontsize=8)
     axes.set_ylim(heights[-1] - 0.6, 0.6)
     axes.set_xlabel(label + (f"\n({rest} further rows not drawn)" if rest > 0 else ""), fontsize=8)
-
-
-def _row_label(name: str, mean: float) -> str:
-    return textwrap.fill(_plain(name), 34) + ("\n(no result)" if np.isnan(mean) else "")
-
-
-def _difference_label(numbers: pd.DataFrame, ledger: Ledger, metric: str) -> str:
-    title, digits = METRICS.get(metric, (metric, 3))
-    own = numbers[numbers.row == ledger.baseline].iloc[0].get(metric, np.nan)
-    value = "" if pd.isna(own) else f" ({own:.{digits}f})"
-    return textwrap.fill(_plain(f"{title}, difference to '{ledger.baseline}'{value}, 95 % interval"), 60)

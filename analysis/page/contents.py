@@ -1,11 +1,11 @@
-"""What a report is put together from: the tables and figures that lie in ``reports``, and what is not there."""
+"""The parts of a report: the tables and figures in ``reports``, and the missing ones."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.draw import INDEX
-from analysis.table import Table, read_table
+from analysis.drawing import INDEX
+from analysis.tables.table import Table, read_table
 from blurdm.core.errors import InputError
 from blurdm.core.store import read_json
 
@@ -14,8 +14,8 @@ CHAIN, PAPER = ("main", "differences"), ("paper", "cost", "training_budget", "ot
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure that was drawn: ``stem`` is its path without ending, relative to the reports."""
+class DrawnFigure:
+    """``stem``: path without suffix, relative to the reports."""
 
     name: str
     title: str
@@ -25,16 +25,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Contents:
-    """``grids`` are the plots of sweeps; ``missing``: what is left out, and why."""
+    """``grids``: the plots of sweeps. ``missing``: (title, reason) of every table and figure that could not be made."""
 
     reports: Path
     tables: dict[str, Table]
-    figures: tuple[Figure, ...]
-    grids: tuple[Figure, ...]
+    figures: tuple[DrawnFigure, ...]
+    grids: tuple[DrawnFigure, ...]
     missing: tuple[tuple[str, str], ...]
 
     def group(self, names: tuple[str, ...]) -> list[Table]:
-        """The tables of these names that there are, in this order."""
+        """The existing tables of these names, in this order."""
         return [self.tables[name] for name in names if name in self.tables]
 
     @property
@@ -43,7 +43,7 @@ class Contents:
 
 
 def read_contents(reports: Path) -> Contents:
-    """InputError if there is nothing to report yet, with the command that makes it."""
+    """InputError, with the command to run first, if there are no tables or figures yet."""
     index, files = reports / "figures" / INDEX, sorted((reports / "tables").glob("*.json"))
     if not files or not index.is_file():
         raise InputError(f"{reports}: holds no tables and figures yet; make them with: python -m analysis.build")
@@ -53,14 +53,9 @@ def read_contents(reports: Path) -> Contents:
         if "missing" in entry:
             missing.append((entry["title"], entry["missing"]))
         else:
-            figures.append(Figure(entry["name"], entry["title"], entry["caption"], f"figures/{entry['name']}"))
-    missing += [(f"Table '{n}'", "it was not built") for n in (*CHAIN, *PAPER) if n not in tables]
-    return Contents(reports, tables, tuple(figures), _grids(reports), tuple(missing))
-
-
-def _grids(reports: Path) -> tuple[Figure, ...]:
-    """The plot of every sweep that was drawn."""
-    found = []
+            figures.append(DrawnFigure(entry["name"], entry["title"], entry["caption"], f"figures/{entry['name']}"))
+    missing += [(f"Table '{name}'", "it was not built") for name in (*CHAIN, *PAPER) if name not in tables]
+    grids = []
     for plot in sorted((reports / "grids").glob("*/plot.png")):
         name, table = plot.parent.name, plot.with_name("table.json")
         title = str(read_json(table)["title"]) if table.is_file() else name
@@ -68,5 +63,5 @@ def _grids(reports: Path) -> tuple[Figure, ...]:
             f"{name}: {title} Differences to the baseline row, paired by image, with 95 % intervals; hollow points are"
             " published, from other data."
         )
-        found.append(Figure(name, name, caption, f"grids/{name}/plot"))
-    return tuple(found)
+        grids.append(DrawnFigure(name, name, caption, f"grids/{name}/plot"))
+    return Contents(reports, tables, tuple(figures), tuple(grids), tuple(missing))

@@ -1,4 +1,4 @@
-"""A table as data, from which every format is written: columns, rows, and cells that know the runs behind them."""
+"""A table as data, from which every format is written: columns, rows, and cells with the keys of their runs."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ PUBLISHED_PROTOCOL = "blurdm"  # what the paper's numbers were measured with
 
 @dataclass(frozen=True)
 class Column:
-    """``kind``: label (words), value (ours) or published; ``better``: higher, lower or None where neither is."""
+    """``kind``: label (text), value (ours) or published; ``better``: which direction is better, None for neither."""
 
     id: str
     title: str
@@ -36,7 +36,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """``text`` is the value as it is read, without interval; ``runs`` are the keys of the evaluate runs behind it."""
+    """``text``: the rounded value, without interval; ``runs``: keys of the measure runs that it was computed from."""
 
     text: str = MISSING
     value: float | None = None
@@ -49,11 +49,11 @@ class Cell:
     second: bool = False
     published: bool = False
     runs: tuple[str, ...] = ()
-    remark: str = ""  # a word behind it; part of the text in JSON
+    remark: str = ""  # printed after the value; part of the text in JSON
 
     @property
     def bounds(self) -> str:
-        """The interval, with as many digits as the text; empty where there is none."""
+        """The interval, with as many digits as the text; empty without one."""
         if self.low is None or self.high is None:
             return ""
         digits, sign = len(self.text.partition(".")[2]), "+" if self.text[0] in "+-" else ""
@@ -61,13 +61,13 @@ class Cell:
 
     @property
     def lines(self) -> list[str]:
-        """The text, and below it the interval and the remark where there are any."""
+        """The text, the interval and the remark, as far as they exist."""
         return [part for part in (self.text, self.bounds, self.remark) if part]
 
 
 @dataclass(frozen=True)
-class Row:
-    """A line; rows of one ``group`` stand together below its name, and only rows that are ``ranked`` can be best."""
+class TableRow:
+    """A row; rows of one ``group`` share a heading, and only ``ranked`` rows can be best."""
 
     id: str
     label: str
@@ -78,92 +78,96 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """``protocol`` names the conventions by which its own numbers were measured."""
+    """``protocol``: the metric protocol of its own numbers."""
 
     name: str
     title: str
     note: str
     protocol: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     heading: str = "Row"  # above the labels
 
-    def cell(self, row: Row, column: Column) -> Cell:
-        """A missing one is printed as missing."""
+    def cell(self, row: TableRow, column: Column) -> Cell:
+        """The cell of ``row`` in ``column``, empty if there is none."""
         return row.cells.get(column.id, Cell(published=column.kind == "published"))
 
-    def cells(self) -> Iterable[tuple[Row, Column, Cell]]:
+    def cells(self) -> Iterable[tuple[TableRow, Column, Cell]]:
         """Every cell, row by row."""
         return ((row, column, self.cell(row, column)) for row in self.rows for column in self.columns)
 
     def as_json(self) -> dict[str, Any]:
-        """What reports and pages read; keys that do not apply are left out."""
+        """The table as reports and pages read it; empty fields are left out."""
+        head = {name: getattr(self, name) for name in ("name", "title", "note", "protocol")}
         columns = [{name: value for name, value in vars(c).items() if value != ""} for c in self.columns]
-        rows = []
-        for row in self.rows:
-            cells = {column.id: _cell_json(self.cell(row, column)) for column in self.columns}
-            rows.append({"id": row.id, "label": row.label, "group": row.group, "cells": cells})
-        told = {"name": self.name, "title": self.title, "note": self.note, "protocol": self.protocol}
-        return {**told, "columns": columns, "rows": rows}
+        rows = [
+            {
+                "id": row.id,
+                "label": row.label,
+                "group": row.group,
+                "cells": {column.id: _cell_json(self.cell(row, column)) for column in self.columns},
+            }
+            for row in self.rows
+        ]
+        return {**head, "columns": columns, "rows": rows}
 
 
 def _cell_json(cell: Cell) -> dict[str, Any]:
-    told = {name: value for name, value in vars(cell).items() if value not in (None, "", ())}
-    remark = told.pop("remark", "")
-    return told | {"text": f"{cell.text} {remark}".strip()}
+    fields = {name: value for name, value in vars(cell).items() if value not in (None, "", ()) and name != "remark"}
+    return fields | {"text": f"{cell.text} {cell.remark}".strip()}
 
 
 def read_table(path: Path) -> Table:
     """The table that ``as_json`` wrote; InputError names a file that is missing or no such table."""
-    told = read_json(path)
+    tree = read_json(path)
     try:
-        columns = tuple(Column(**column) for column in told["columns"])
-        rows = tuple(Row(r["id"], r["label"], _read_cells(r["cells"]), r["group"]) for r in told["rows"])
-        return Table(told["name"], told["title"], told["note"], told["protocol"], columns, rows)
+        columns = tuple(Column(**column) for column in tree["columns"])
+        rows = []
+        for row in tree["rows"]:
+            cells = {name: _read_cell(**cell) for name, cell in row["cells"].items()}
+            rows.append(TableRow(row["id"], row["label"], cells, row["group"]))
+        return Table(tree["name"], tree["title"], tree["note"], tree["protocol"], columns, tuple(rows))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a table ({error}); build the report again: python -m analysis.build") from None
 
 
-def _read_cells(told: Mapping[str, dict[str, Any]]) -> dict[str, Cell]:
-    cells = {}
-    for name, values in told.items():
-        cell = Cell(**{**values, "runs": tuple(values.get("runs", ()))})
-        if cell.low is not None or cell.published:
-            text, _, remark = cell.text.partition(" ")
-            cell = replace(cell, text=text, remark=remark)
-        cells[name] = cell
-    return cells
+def _read_cell(text: str, runs: Iterable[str] = (), **fields: Any) -> Cell:
+    cell = Cell(text, runs=tuple(runs), **fields)
+    if cell.low is None and not cell.published:
+        return cell
+    text, _, remark = text.partition(" ")
+    return replace(cell, text=text, remark=remark)
 
 
-def value_cell(value: float, digits: int, sign: str = "", runs: Iterable[str] = (), **more: Any) -> Cell:
+def value_cell(value: float, digits: int, sign: str = "", runs: Iterable[str] = (), **fields: Any) -> Cell:
     """A number with ``digits`` decimals, or the missing cell for NaN."""
     if pd.isna(value):
         return Cell()
-    return Cell(f"{value:{sign}.{digits}f}", float(value), runs=tuple(sorted(set(runs))), **more)
+    return Cell(f"{value:{sign}.{digits}f}", float(value), runs=tuple(sorted(set(runs))), **fields)
 
 
 def interval_cell(
-    found: Interval | None, digits: int, runs: Iterable[str] = (), sign: str = "", remark: str = ""
+    interval: Interval | None, digits: int, runs: Iterable[str] = (), sign: str = "", remark: str = ""
 ) -> Cell:
     """A mean with its interval and counts; the missing cell for None."""
-    if found is None:
+    if interval is None:
         return Cell()
-    counts = {"n_images": found.n_images, "n_photos": found.n_photos, "n_seeds": found.n_seeds}
-    cell = value_cell(found.mean, digits, sign, runs, **counts, remark=remark)
-    if not np.isfinite([found.low, found.high]).all():
+    counts = {"n_images": interval.n_images, "n_photos": interval.n_photos, "n_seeds": interval.n_seeds}
+    cell = value_cell(interval.mean, digits, sign, runs, **counts, remark=remark)
+    if not np.isfinite([interval.low, interval.high]).all():
         return cell
-    return replace(cell, low=float(found.low), high=float(found.high))
+    return replace(cell, low=float(interval.low), high=float(interval.high))
 
 
 def published_cell(value: float | None, digits: int, sign: str = "", remark: str = "") -> Cell:
-    """A number of the paper: shown beside ours, never ranked with them."""
+    """A published number: shown beside ours, never ranked with them."""
     if value is None or pd.isna(value):
         return Cell(published=True)
     return Cell(f"{value:{sign}.{digits}f}", float(value), published=True, remark=remark)
 
 
 def finish(table: Table) -> Table:
-    """``table`` with its best marked, and a word on what is missing."""
+    """``table`` with the best values marked, and the number of missing cells in the note."""
     missing = sum(cell.text == MISSING for _, _, cell in table.cells())
     note = (
         f"{table.note} {MISSING}: missing, not measured or not published ({missing} cells)." if missing else table.note
@@ -172,12 +176,13 @@ def finish(table: Table) -> Table:
 
 
 def ranked(table: Table) -> Table:
-    """``table`` with the best and the second of every value column marked; equal as printed is equally good."""
+    """``table`` with best and second of every value column marked; values equal as printed rank equally."""
     rows = list(table.rows)
     for column in table.columns:
         if column.better is None or column.kind != "value":
             continue
-        values = {number: row.cells[column.id] for number, row in enumerate(rows) if _ranks(row, column)}
+        cells = {number: table.cell(row, column) for number, row in enumerate(rows) if row.ranked}
+        values = {number: cell for number, cell in cells.items() if cell.value is not None}
         order = sorted({float(cell.text) for cell in values.values()}, reverse=column.better == "higher")
         if len(order) < 2:
             continue
@@ -188,22 +193,22 @@ def ranked(table: Table) -> Table:
     return replace(table, rows=tuple(rows))
 
 
-def _ranks(row: Row, column: Column) -> bool:
-    return row.ranked and column.id in row.cells and row.cells[column.id].value is not None
-
-
 def protocols(rows: pd.DataFrame) -> set[str]:
     """The metric protocols of per-image rows."""
     return set(rows.protocol.astype(str).unique()) if "protocol" in rows else set()
 
 
-def one_protocol(found: Mapping[str, Collection[str]], table: str) -> str:
-    """The protocols of a table, given those of each of its columns; InputError if a column would mix two."""
-    for column, names in found.items():
+def one_protocol(by_column: Mapping[str, Collection[str]], table: str) -> str:
+    """The protocols of a table, from those of each column; InputError if a column would mix two."""
+    for column, names in by_column.items():
         if len(set(names)) > 1:
-            listed = ", ".join(sorted(set(names)))
             raise InputError(
-                f"table '{table}', column '{column}': measured by different protocols ({listed});"
-                " numbers of different protocols never stand in one column"
+                f"table '{table}', column '{column}': measured by different protocols"
+                f" ({', '.join(sorted(set(names)))}); numbers of different protocols never stand in one column"
             )
-    return ", ".join(sorted({name for names in found.values() for name in names})) or NOT_STATED
+    return ", ".join(sorted({name for names in by_column.values() for name in names})) or NOT_STATED
+
+
+def identifier(text: str) -> str:
+    """``text`` with letters, digits and "_" only."""
+    return "".join(c if c.isalnum() else "_" for c in text.lower().replace("+", "plus")).strip("_")

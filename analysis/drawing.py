@@ -1,0 +1,142 @@
+"""Everything that figures share: their data, their style, and how they become files."""
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.load import measure_runs
+from blurdm.core.errors import InputError
+from blurdm.core.registry import load_module
+from blurdm.core.runs import restore_folder
+from blurdm.core.store import write_bytes
+
+PACKAGE = "analysis.figures"
+INDEX = "figures.json"  # beside the figures: name, title, caption, and the reason if one is missing
+STYLE = Path(__file__).with_name("style.mplstyle")
+WIDTH = 6.8  # inches: the text width of a page
+PHOTO_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#7F7F7F")
+PHOTO_MARKERS = "osD^vP*X"
+
+
+class Missing(InputError):
+    """A figure has no data; the message says which, for the report to repeat."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """``rows`` and ``costs`` as from ``collect``, ``curves`` as from ``collect_curves``, ``differences`` as from
+    ``difference_numbers``: one row per comparison of two arms and metric.
+    """
+
+    pointer: Path
+    rows: pd.DataFrame
+    costs: pd.DataFrame
+    curves: pd.DataFrame
+    differences: pd.DataFrame
+
+    @cached_property
+    def first_seed(self) -> int | None:
+        """The seed whose pictures are shown; None if nothing was trained."""
+        seeds = self.rows.seed.dropna()
+        return int(seeds.min()) if len(seeds) else None
+
+    def evaluated(self, model: str | None = None) -> list[Path]:
+        """The measure runs of the first seed and those without seed; only those of the stage ``model`` if given."""
+        return [
+            folder
+            for entry, folder in measure_runs(self.pointer)
+            if entry["seed"] in (None, self.first_seed) and model in (None, entry["model"])
+        ]
+
+    def restored(self, model: str | None = None) -> list[Path]:
+        """The restore runs that these measured."""
+        return [restore_folder(folder) for folder in self.evaluated(model)]
+
+    @cached_property
+    def first(self) -> pd.DataFrame:
+        """The rows of these runs."""
+        return self.rows[self.rows.seed.isna() | (self.rows.seed == self.first_seed)]
+
+    @cached_property
+    def psnr(self) -> pd.DataFrame:
+        """PSNR (dB), mean over seeds: a row per (scene, image), a column per arm; Missing if it was not measured."""
+        if "psnr" not in self.rows or self.rows.psnr.isna().all():
+            raise Missing("PSNR was not measured")
+        return by_image(self.rows, "psnr", "arm")
+
+    def psnr_of(self, *arms: str) -> pd.DataFrame:
+        """``psnr`` of the images that all ``arms`` have; Missing names an arm without results."""
+        absent = [arm for arm in arms if arm not in self.psnr]
+        if absent:
+            raise Missing(f"nothing was measured of: {', '.join(absent)}")
+        return self.psnr.dropna(subset=list(arms))
+
+
+def by_image(rows: pd.DataFrame, metric: str, columns: str | list[str]) -> pd.DataFrame:
+    """Means of ``metric``: a row per (scene, image), sorted, a column per value of ``columns``; all names are text."""
+    table = rows.pivot_table(index=["scene", "image"], columns=columns, values=metric, observed=True)
+    names = [(str(scene), str(image)) for scene, image in table.index]
+    table.index = pd.MultiIndex.from_tuples(names, names=["scene", "image"])
+    table.columns = table.columns.astype(str) if isinstance(columns, str) else table.columns
+    return table.sort_index()
+
+
+def draw_all(names: Iterable[str], inputs: Inputs, folder: Path) -> dict[str, str]:
+    """Draw these figures to ``folder``/<name>.pdf and .png, and write INDEX; returns reasons of missing ones by name.
+
+    A module of PACKAGE has TITLE, CAPTION and ``build(inputs) -> Figure``. Files of former figures are deleted.
+    """
+    index, missing = [], {}
+    for name in names:
+        module = load_module("figure", PACKAGE, name)
+        entry = {"name": name, "title": module.TITLE, "caption": module.CAPTION}
+        try:
+            with styled():
+                save(module.build(inputs), folder / name)
+        except Missing as reason:
+            missing[name] = entry["missing"] = str(reason)
+        index.append(entry)
+    drawn = {entry["name"] for entry in index} - set(missing)
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.suffix in (".pdf", ".png") and file.stem not in drawn:
+            file.unlink()
+    write_bytes(folder / INDEX, (json.dumps(index, indent=1, sort_keys=True) + "\n").encode())
+    return missing
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Figures made and saved within use STYLE; matplotlib's settings are restored afterwards."""
+    with matplotlib.rc_context(fname=STYLE):
+        yield
+
+
+def save(figure: Figure, path: Path) -> None:
+    """``path``.png and ``path``.pdf, each by rename, without a date: the same figure gives the same bytes."""
+    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix[1:], metadata=metadata)
+        with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+            figure.set_layout_engine(None)  # slow, and needed once: positions hold for both formats
+        write_bytes(path.with_name(path.name + suffix), content.getvalue())
+
+
+def photo_style(number: int) -> tuple[str, str]:
+    """Colour and marker of photo number 0, 1, ..."""
+    return (
+        PHOTO_COLORS[number % len(PHOTO_COLORS)],
+        PHOTO_MARKERS[number // len(PHOTO_COLORS) % len(PHOTO_MARKERS)],
+    )
+
+
+def plain(text: str) -> str:
+    """``text`` with dollar signs escaped, which matplotlib takes for maths."""
+    return text.replace("$", r"\$")

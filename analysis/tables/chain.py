@@ -1,0 +1,182 @@
+"""The chain's tables: the measurements of every arm, and paired differences of arms."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from analysis.load import metric_names
+from analysis.sources import Sources, origin_note
+from analysis.stats import (
+    LEVEL,
+    Difference,
+    Measurements,
+    Resamples,
+    difference_of,
+    holm,
+    mean_of,
+    measurements,
+)
+from analysis.tables.cost import COSTS, cost_cell
+from analysis.tables.table import (
+    Cell,
+    Column,
+    Table,
+    TableRow,
+    finish,
+    interval_cell,
+    one_protocol,
+    protocols,
+    value_cell,
+)
+from blurdm.core.arms import ARMS, COMPARISONS, METHOD, METHODS
+from blurdm.core.registry import lookup
+from blurdm.metrics.protocols import METRICS
+
+SIGNIFICANT, NOT_RESOLVED = "significant", "not resolved"
+INTERVALS = (
+    "Intervals: 95 % over photos and training seeds (hierarchical bootstrap, scaled to the length of Student's t"
+    " interval)."
+)
+DIFFERENCES = (
+    "p: corrected for the number of rows compared (Holm); significant: p < 0.05. d: mean by the standard deviation over"
+    " photos. Detectable: the smallest true difference that would be found in 80 % of such experiments."
+)
+ONE_SEED = "With one seed, intervals leave out the noise of training."
+
+
+def metric_column(metric: str, column: str = "", title: str = "") -> Column:
+    """The column of our values of ``metric``; id and title are the metric's unless given."""
+    about = lookup("metric", metric, METRICS)
+    better = "lower" if about.lower_better else "higher"
+    return Column(column or metric, title or about.title, unit=about.unit, better=better)  # type: ignore[arg-type]
+
+
+def measurements_by(rows: pd.DataFrame, column: str, metrics: list[str]) -> dict[str, Measurements]:
+    """The measurements of every arm, or of every value of another column."""
+    groups = rows.groupby(column, sort=False, observed=True)
+    return {str(name): measurements(group, metrics, str(name)) for name, group in groups}
+
+
+def main_table(name: str, title: str, sources: Sources) -> Table:
+    """A row per arm of the chain: steps, every metric with its interval, and the cost."""
+    rows, costs = sources.chain
+    metrics = [metric for metric, about in METRICS.items() if about.always or metric in rows]
+    by_arm = measurements_by(rows, "arm", [metric for metric in metrics if metric in rows])
+    columns = [Column("iterations", "Steps"), *map(metric_column, metrics)]
+    columns += [Column(figure.name, figure.title, unit=figure.unit) for figure in COSTS.values()]
+    by_column = {m: protocols(rows.dropna(subset=[m])) if m in rows else set() for m in metrics}
+    protocol = one_protocol(by_column, name)
+    lines = []
+    for arm, about in ARMS.items():
+        if arm not in by_arm:
+            continue
+        arm_rows = rows[rows.arm == arm]
+        keys = arm_rows.key.unique()
+        cells = {"iterations": value_cell(int(arm_rows.iterations.median()), 0, runs=keys)}
+        for metric in (metric for metric in metrics if metric in rows):
+            mean = mean_of(by_arm[arm], metric, sources.resamples)
+            cells[metric] = interval_cell(mean, METRICS[metric].digits, keys)
+        cells |= {figure.name: cost_cell(costs[costs.arm == arm], figure) for figure in COSTS.values()}
+        lines.append(TableRow(arm, about.title, cells, about.group, ranked=not about.group))
+    sides = costs.side.dropna() if "side" in costs else pd.Series(dtype=float)
+    side = f"; costs are those of one image of {sides.iloc[0]:.0f} x {sides.iloc[0]:.0f} px" if len(sides) else ""
+    sentences = [origin_note(rows, sources, protocol), INTERVALS, f"Steps are those on images{side}.", same_steps(rows)]
+    sentences += [ONE_SEED] if rows.seed.nunique() <= 1 else []
+    sentences += ["Best in bold, second underlined; bound and diagnoses aside."]
+    return finish(Table(name, title, " ".join(sentences), protocol, tuple(columns), tuple(lines), "Method"))
+
+
+def same_steps(rows: pd.DataFrame) -> str:
+    """A sentence that states whether the methods were trained equally long."""
+    steps = rows.groupby("arm").iterations.median()
+    compared = [arm for arm in METHODS if arm in steps.index]
+    if len(compared) > 1 and steps[compared].nunique() == 1:
+        names = " and ".join(ARMS[arm].title.lower() for arm in compared if arm != METHOD)
+        return (
+            f"Trained without diffusion ({names}): {steps[compared[0]]:.0f} steps, as many as stages 1 + 3 of BlurDM"
+            " together and on the same batches; BlurDM's stage 2, on latents, comes on top."
+        )
+    listed = ", ".join(f"{ARMS[arm].title} {steps[arm]:.0f}" for arm in compared)
+    return f"The methods were NOT trained equally long ({listed} steps), so their differences mix method and training."
+
+
+def differences_table(name: str, title: str, sources: Sources) -> Table:
+    """A row per comparison and metric of the chain."""
+    rows, _ = sources.chain
+    protocol = one_protocol({m: protocols(rows.dropna(subset=[m])) for m in metric_names(rows)}, name)
+    keys = {arm: group.key.unique() for arm, group in rows.groupby("arm")}
+    columns = (
+        Column("mean", "Mean [95 %]"),
+        Column("p", "p"),
+        Column("effect", "d"),
+        Column("detectable", "Detectable"),
+        Column("won", "Won", unit="%"),
+        Column("n", "Images/photos/seeds", "label"),
+        Column("verdict", "Verdict", "label"),
+    )
+    lines = []
+    for difference, p in differences(rows, sources.resamples):
+        a, b, metric = difference.a, difference.b, difference.metric
+        cells = _difference_cells(difference, p, tuple(sorted({*keys[a], *keys[b]})))
+        lines.append(
+            TableRow(f"{a}-{b}-{metric}", comparison(a, b), cells, metric_column(metric).heading, ranked=False)
+        )
+    note = f"{origin_note(rows, sources, protocol)} Paired by seed and image. {INTERVALS} {DIFFERENCES}"
+    won = " Won: share of (seed, image) pairs in which the first is better."
+    return finish(Table(name, title, note + won, protocol, columns, tuple(lines), "Paired difference"))
+
+
+def _difference_cells(difference: Difference, p: float, runs: tuple[str, ...]) -> dict[str, Cell]:
+    digits = METRICS[difference.metric].digits
+    detectable = difference.detectable if np.isfinite(difference.detectable) else np.nan
+    return {
+        "mean": interval_cell(difference, digits, runs, "+"),
+        "p": p_cell(p, runs),
+        "effect": value_cell(difference.effect, 2, "+", runs),
+        "detectable": value_cell(detectable, digits, "", runs),
+        "won": value_cell(100 * difference.won, 0, "", runs),
+        "n": Cell(f"{difference.n_images}/{difference.n_photos}/{difference.n_seeds}", runs=runs),
+        "verdict": Cell(verdict(p), runs=runs),
+    }
+
+
+def p_cell(p: float, runs: Iterable[str]) -> Cell:
+    cell = value_cell(p, 3, "", runs)
+    return Cell("< 0.001", p, runs=cell.runs) if p < 0.001 else cell
+
+
+def verdict(p: float) -> str:
+    return SIGNIFICANT if p < LEVEL else NOT_RESOLVED
+
+
+def differences(rows: pd.DataFrame, resamples: Resamples) -> list[tuple[Difference, float]]:
+    """Every comparison in every metric, with its p corrected for the comparisons in that metric."""
+    metrics = metric_names(rows)
+    by_arm = measurements_by(rows, "arm", metrics)
+    pairs = [(by_arm[a], by_arm[b]) for a, b in COMPARISONS if a in by_arm and b in by_arm]
+    compared = []
+    for metric in metrics:
+        results = [difference_of(a, b, metric, resamples) for a, b in pairs]
+        measured = [difference for difference in results if difference is not None]
+        compared += list(zip(measured, holm([difference.p for difference in measured]), strict=True))
+    return compared
+
+
+def difference_numbers(rows: pd.DataFrame, resamples: Resamples) -> pd.DataFrame:
+    """The same as numbers, for figures: the fields of ``Difference``, with p corrected, and verdict."""
+    records = [vars(difference) | {"p": p, "verdict": verdict(p)} for difference, p in differences(rows, resamples)]
+    return pd.DataFrame(records, columns=[*Difference.__dataclass_fields__, "verdict"])
+
+
+def comparison(a: str, b: str, space: str = " ") -> str:
+    """The name of the difference of two arms."""
+    first, second = ARMS[a], ARMS[b]
+    if first.stage == second.stage:
+        return f"{first.title.removesuffix(' latent')}, own{space}minus foreign latent"
+    return f"{first.title}{space}minus {second.title.lower()}"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 photo``, ``4 photos``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
