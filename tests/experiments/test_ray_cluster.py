@@ -106,7 +106,7 @@ def test_asha_stops_the_worst_runs_of_the_last_stage(ray_nodes: "Nodes", tiny_da
     executor = RayTune(address=ray_nodes.address, scheduler="asha", max_concurrent=1)
     failures = {f.run.key: f for f in executor.execute(list(rows.values()), tmp_path, Resources(), never, Notes())}
     for rate, told in rates.items():
-        joint = rows[rate].inputs["model"]
+        joint = rows[rate].model
         assert isinstance(joint, Run)
         assert (finished(rows[rate].folder(tmp_path)) is None) is (told is not None)
         if told:

@@ -71,8 +71,8 @@ def test_plan_says_what_is_shared_and_writes_nothing(
 ) -> None:
     code, out, _ = sweep("plan", *asked)
     assert code == 0 and QUESTION in out and "2 rows with seeds 0, 1" in out
-    # prepare 1, pretrain 2 (shared by the rows), diffusion, joint, evaluate 4 each; without sharing 5 stages x 4 cells
-    assert "15 distinct runs" in out and "sharing saves 5 more" in out
+    # prepare 1, pretrain 2 (shared), diffusion, joint, restore, measure 4 each; without sharing 6 stages x 4 cells
+    assert "19 distinct runs" in out and "sharing saves 5 more" in out
     assert not results(tmp_path) and not (tmp_path / "runs" / "sweeps").exists()
 
 
@@ -82,7 +82,7 @@ def test_a_sweep_computes_shared_work_once_and_a_second_time_nothing(
     code, out, err = sweep(*asked)
     assert code == 0, err
     assert {p.parent.parent.name: 0 for p in results(tmp_path)}.keys() == {
-        "prepare", "pretrain", "diffusion", "joint", "measure",
+        "prepare", "pretrain", "diffusion", "joint", "restore", "measure",
     }  # fmt: skip
     assert len(list((tmp_path / "runs" / "pretrain").iterdir())) == 2
     rows = pd.read_csv(tmp_path / "results" / "tiny_steps.csv")
@@ -177,7 +177,7 @@ def test_two_sweeps_at_once_compute_each_run_once(asked: list[str], tmp_path: Pa
     ends = [process.communicate(timeout=240) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     starts = [json.loads((path.parent / "provenance.json").read_text())["started"] for path in results(tmp_path)]
-    assert len(starts) == 15
+    assert len(starts) == 19
     histories = [path.parent / "history.jsonl" for path in results(tmp_path) if "joint" in path.parts]
     for history in histories:  # one process trained it: no step is there twice
         steps = [json.loads(line)["step"] for line in history.read_text().splitlines()]

@@ -144,7 +144,7 @@ def test_other_wrong_input_is_one_line(mimo: dict[str, Tensor], tmp_path: Path, 
         (tmp_path / "alone.pth", "--backbone", "mimo_unet"): "a backbone with prior but no prior generator",
         (tmp_path / "alone.pth", tmp_path / "alone.pth", "--backbone", "mimo_unet"): "hold 2 states of a backbone",
     }.items():
-        told = blurdm("import-official", *arguments, "--runs", tmp_path / "runs")
+        told = blurdm("import", *arguments, "--runs", tmp_path / "runs")
         assert told.code == 2 and len(told.complaints) == 1 and message in told.err, told.err
     assert not (tmp_path / "runs").exists()
 
@@ -162,15 +162,15 @@ def test_an_imported_network_restores_and_is_evaluated(
         "--runs",
         tmp_path / "runs",
     )
-    told = blurdm("import-official", *arguments)
+    told = blurdm("import", *arguments)
     assert told.code == 0, told.err
     folder = Path(told.out.strip())
     assert folder.parent == tmp_path / "runs" / "joint" and stored_run(folder).key == folder.name
-    assert blurdm("import-official", *arguments).out == told.out, "twice is the same run"
+    assert blurdm("import", *arguments).out == told.out, "twice is the same run"
     config = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, **{"measure.metrics": ["psnr"]})
-    told = blurdm("measure", folder, "--config", config)
+    told = blurdm("score", folder, "--config", config)
     assert told.code == 0 and "blurdm.psnr" in told.out and "blurdm_foreign.psnr" in told.out, told.err
     (result,) = (tmp_path / "runs" / "measure").glob("*/result.json")
     assert json.loads(result.read_text())["cost"]["blurdm"]["parameters"] == 16_222_339 + 2_067_776
-    told = blurdm("measure", tmp_path, "--config", config)
+    told = blurdm("score", tmp_path, "--config", config)
     assert told.code == 2 and f"{tmp_path}: not a finished run" in told.err

@@ -203,7 +203,7 @@ import sys
 from pathlib import Path
 from resource import RLIMIT_FSIZE, RLIM_INFINITY, setrlimit
 from blurdm.core.errors import InputError
-from blurdm.core.runs import write_bytes
+from blurdm.core.store import write_bytes
 setrlimit(RLIMIT_FSIZE, (1000, RLIM_INFINITY))
 write_bytes(Path(sys.argv[1]), b"old" * 100)
 try:

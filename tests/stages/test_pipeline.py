@@ -153,9 +153,10 @@ def test_the_trajectory_of_a_kept_image_ends_where_it_was_measured(tiny_data: Pa
 
 
 def with_inputs(run: Run, root: Path, target: Path) -> Path:
-    """A folder of runs that holds all that ``run`` needs."""
+    """A folder of runs that holds what is finished of all that ``run`` needs."""
     for needed in run.chain()[:-1]:
-        shutil.copytree(needed.folder(root), needed.folder(target))
+        if needed.folder(root).is_dir():
+            shutil.copytree(needed.folder(root), needed.folder(target))
     return run.folder(target)
 
 

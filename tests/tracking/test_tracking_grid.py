@@ -22,7 +22,7 @@ from tests.support.mlflow_server import Server
 REPO = Path(__file__).parents[2]
 ROWS = ["steps=1, official", "steps=1, fixed", "steps=5, official", "steps=5, fixed"]
 STATISTICS = {name: {"psnr": 25.5, "psnr.low": 25.0, "psnr.high": 26.0} for name in ROWS}
-TRAINED = 2 + 4 * 2 * 2 + 4 * 2  # stage 1 once per seed; stages 2 and 3 and evaluate per row and seed
+RUNS = 2 + 4 * 2 * 4  # stage 1 once per seed; stages 2 and 3, restore and measure per row and seed
 PROCESSES = 8
 
 # MLflow is imported once, then eight processes sync at the same moment, each the ledger whose turn it is.
@@ -88,7 +88,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     ledger, table = make_grid(root, steps=(1, 5)), root / "table.md"
     table.write_text("| a |\n")
     report = sync_grid(ledger, uri, [table], repo=root, statistics=STATISTICS)
-    assert not report.failed and len(report.sent) == TRAINED + len(ROWS) + 2
+    assert not report.failed and len(report.sent) == RUNS + len(ROWS) + 2
     return Tracked(root, ledger, uri, MlflowClient(tracking_uri=uri))
 
 
@@ -137,7 +137,7 @@ def test_stage_runs_are_nested_below_their_row_or_the_shared_run(template: Track
         own = [
             folder(template.ledger, number, s, stage).name
             for s in (0, 1)
-            for stage in ("diffusion", "joint", "measure")
+            for stage in ("diffusion", "joint", "restore", "measure")
         ]
         assert sorted(template.children(template.row(name))) == sorted(own)
     assert set(identities(template.runs()).values()) == {1}
@@ -146,7 +146,7 @@ def test_stage_runs_are_nested_below_their_row_or_the_shared_run(template: Track
 def test_second_sync_sends_nothing_and_no_statistics_leave_them(tracked: Tracked) -> None:
     for options in ({"statistics": STATISTICS}, {}):
         report = tracked.sync(extra_artifacts=[tracked.root / "table.md"], **options)
-        assert not report.sent and not report.failed and len(report.already) == TRAINED + len(ROWS) + 2
+        assert not report.sent and not report.failed and len(report.already) == RUNS + len(ROWS) + 2
     assert tracked.row(ROWS[0]).data.metrics["psnr.low"] == 25.0
 
 
@@ -197,7 +197,7 @@ def test_stopped_and_failed_rows_show_their_curves_and_are_closed(tracked: Track
     entries = []
     for number in (2, 3):
         for seed in (0, 1):
-            for stage in ("joint", "measure"):
+            for stage in ("joint", "restore", "measure"):
                 (folder(tracked.ledger, number, seed, stage) / "result.json").unlink()
             entries.append({"stage": "joint", "key": folder(tracked.ledger, number, seed, "joint").name})
     stopped = [entry | {"by": "asha", "step": 200} for entry in entries[:2]]
@@ -217,7 +217,7 @@ def test_row_that_left_the_grid_leaves_the_experiment(tracked: Tracked) -> None:
     assert sorted(run.data.tags["blurdm.row"] for run in tracked.runs() if "blurdm.row" in run.data.tags) == sorted(
         ROWS[:3]
     )
-    assert sum("blurdm.key" in run.data.tags for run in tracked.runs()) == TRAINED - 6
+    assert sum("blurdm.key" in run.data.tags for run in tracked.runs()) == RUNS - 8
 
 
 @pytest.mark.parametrize("kind", ["database", "server"])
@@ -233,7 +233,7 @@ def test_eight_processes_at_once_send_every_run_once(tmp_path: Path, mlflow_serv
     client = MlflowClient(tracking_uri=uri)
     for ledger in ledgers:
         runs = runs_of(client, ledger.stem)
-        assert len(runs) == 1 + 2 + 1 + 2 * 3 and set(identities(runs).values()) == {1}
+        assert len(runs) == 1 + 2 + 1 + 2 * 4 and set(identities(runs).values()) == {1}
         assert {run.info.status for run in runs} == {"FINISHED"}
         assert {run.data.tags["blurdm.grid"] for run in runs} == {ledger.stem}
     assert not client.search_runs(["0"])  # nothing went astray
@@ -251,7 +251,7 @@ def test_server_that_is_away_gets_everything_once_it_is_back(
     assert not report.sent and len(report.failed) == 1 and "\n" not in report.failed[0]
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     back = sync_grid(ledger, mlflow_server.uri, repo=tmp_path)
-    assert not back.failed and len(back.sent) == len(runs_of(mlflow_server.client, "away")) == 1 + 2 + 1 + 2 * 3
+    assert not back.failed and len(back.sent) == len(runs_of(mlflow_server.client, "away")) == 1 + 2 + 1 + 2 * 4
     assert not sync_grid(ledger, mlflow_server.uri, repo=tmp_path).sent
 
 
