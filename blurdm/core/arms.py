@@ -163,7 +163,8 @@ STAGES = {
         MeasureSections,
         ("prepare", "restore"),
         (
-            *("data.pairs", "metrics.alignment", "metrics.measure", "metrics.psnr", "metrics.similarity"),
+            *("data.pairs", "metrics.alignment", "metrics.measure", "metrics.protocols", "metrics.psnr"),
+            *("metrics.similarity", "metrics.weights"),
             *("restore.tensors", "stages.measure", "stages.test_images"),
         ),
         "blurdm.stages.measure:measure",

@@ -16,18 +16,18 @@ DIGEST_LENGTH = 16
 def code_files(names: Iterable[str], backbone: str | None) -> list[Path]:
     """The files behind names of packages and modules below ``blurdm``, in order of path.
 
-    A package stands for the modules directly in it, ``package.*`` for its module ``backbone`` (none if that is None).
+    A package stands for the modules directly in it, ``package.*`` for its module ``backbone`` if there is one.
     """
     files: set[Path] = set()
     for name in names:
         path = PACKAGE.joinpath(*name.removesuffix(EVERY).split("."))
         if name.endswith(EVERY):
-            files |= {path / f"{backbone}.py"} if backbone else set()
+            files.add(path / f"{backbone}.py")
         elif path.is_dir():
             files |= set(path.glob("*.py"))
         else:
             files.add(path.with_suffix(".py"))
-    return sorted(files)
+    return sorted(file for file in files if file.is_file())
 
 
 def file_digests(names: Iterable[str], backbone: str | None) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from blurdm.core.arms import STAGES, TRAINED
 from blurdm.core.code import changed_files, code_digest, file_digests
+from blurdm.core.config import Config
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.graph import distinct
 from blurdm.core.key import key_of
@@ -54,23 +55,27 @@ def adopt(
     ``notify`` receives a line for each.
     """
     current: dict[str, str] = {}  # key -> the key under today's code, of runs that exist under it
+    stale: set[str] = set()  # keys of runs that do not
     adopted = refused = 0
     for stage in STAGES:
         for folder in sorted(finished_folders(root, stage), key=lambda f: f.stat().st_mtime, reverse=True):
             description = _description(folder, root, current)
             target = root / stage / key_of(description)
-            if finished(target) is None:
-                if stage not in stages:
-                    continue
-                problem = _problem(folder, description, root, places, resources)
-                if problem:
-                    refused += 1
-                    notify(f"{folder}: not adopted: {problem}")
-                    continue
+            if not stale.isdisjoint(description["inputs"].values()):
+                stale.add(folder.name)
+            elif finished(target) is not None:
+                current[folder.name] = target.name
+            elif stage not in stages:
+                stale.add(folder.name)
+            elif problem := _problem(folder, description, root, places, resources):
+                stale.add(folder.name)
+                refused += 1
+                notify(f"{folder}: not adopted: {problem}")
+            else:
                 files = _copy(folder, target, description, root)
+                current[folder.name] = target.name
                 adopted += 1
                 notify(f"{folder}: adopted as {target.name} ({files or 'its inputs were adopted'})")
-            current[folder.name] = target.name
     return adopted, refused
 
 
@@ -157,7 +162,9 @@ def _begin(
     """Compute the first steps, or the first image, of a run again into ``out``; its result if that was all of it."""
     from blurdm.stages.run import call_stage
 
-    sections = dict(stored.sections) | {"data": stored.sections["data"].model_copy(update={"root": place})}
+    unstated = set(STAGES[stored.stage].reads) - stored.sections.keys()  # at their legacy defaults
+    sections = {name: Config.model_fields[name].default for name in unstated} | dict(stored.sections)
+    sections["data"] = sections["data"].model_copy(update={"root": place})
     folders = {name: _input_folder(root, name, key) for name, key in description["inputs"].items()}
     run = Run(stored.stage, sections, {}, str(description["code"]))
     write_json(out / "config.json", description)

@@ -47,14 +47,10 @@ def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progre
     write_json(folder / "config.json", run.description)
     origin = provenance(resources)
     inputs = {name: i.folder(root) for name, i in run.inputs.items() if isinstance(i, Run)}
-    keep_freed_memory()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(resources.threads)
     started = time.monotonic()
     try:
         outcome = call_stage(run, inputs, folder, resources, _with_heartbeat(folder, on_progress))
     finally:
-        torch.set_num_threads(threads)
         (folder / HEARTBEAT).unlink(missing_ok=True)
     origin |= {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -72,20 +68,32 @@ def call_stage(run: Run, inputs: Inputs, out: Path, resources: Resources, on_pro
     module, _, name = STAGES[run.stage].function.partition(":")
     function = getattr(importlib.import_module(module), name)
     sections = run.typed_sections()
-    if resources.ranks == 1:
-        outcome: dict[str, Any] = function(sections, inputs, out, resources, on_progress)
+    keep_freed_memory()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(resources.threads)
+    try:
+        outcome: dict[str, Any]
+        if resources.ranks == 1:
+            outcome = function(sections, inputs, out, resources, on_progress)
+        else:
+            _require_shares(run, resources.ranks)
+            outcome = on_ranks(function, (sections, inputs, out), resources, on_progress)
         return outcome
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _require_shares(run: Run, ranks: int) -> None:
+    """InputError unless every batch of the stage divides by ranks and micro-batches."""
     section = run.sections[run.stage]
-    parts = sections.compute.micro_batches
-    shared = f"{resources.ranks} ranks" + (f" x {parts} micro-batches" if parts > 1 else "")
-    sizes = {"data.batch_size": sections.data.batch_size}
+    parts = run.sections["compute"].micro_batches
+    shared = f"{ranks} ranks" + (f" x {parts} micro-batches" if parts > 1 else "")
+    sizes = {"data.batch_size": run.sections["data"].batch_size}
     if getattr(section, "warmup_iterations", 0):
         sizes[f"{run.stage}.warmup_batch_size"] = section.warmup_batch_size
     for key, size in sizes.items():
-        if size % (resources.ranks * parts):
+        if size % (ranks * parts):
             raise InputError(f"{key}: {size} does not divide by {shared}; should be a multiple of that")
-    outcome = on_ranks(function, (sections, inputs, out), resources, on_progress)
-    return outcome
 
 
 def _with_heartbeat(folder: Path, on_progress: OnProgress) -> OnProgress:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from blurdm.core.config import Config
+from blurdm.core.config import PLAIN, Compute, Config
 from blurdm.core.config_io import load_config, read_yaml, validate
 from blurdm.core.errors import InputError
 from blurdm.core.key import canonical_json, flatten, identity
@@ -17,6 +17,45 @@ from tests.support.tiny import REPOSITORY, SMOKE, tiny_config, tiny_tree
 
 CONFIGS = [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "experiments" / "presets").glob("*.yaml"))]
 HERE = Path("/data/pairs")
+LATER = {"test", "data.fresh_blur", *(f"compute.{name}" for name in Compute.model_fields)}  # than the first runs
+
+
+def written_for_0_1(tree: dict[str, Any]) -> dict[str, Any]:
+    """``tree`` as a config of release 0.1 said it, before ``evaluate`` was split and some fields existed."""
+    old = {name: value for name, value in tree.items() if name not in ("restore", "measure", "compute", "test")}
+    restore = {name: value for name, value in tree["restore"].items() if name not in ("keep", "samples_per_scene")}
+    evaluate = restore | tree["measure"] | {"images_per_scene": tree["restore"]["samples_per_scene"]}
+    data = {name: value for name, value in tree["data"].items() if name != "fresh_blur"}
+    return old | {"data": data, "evaluate": evaluate}
+
+
+OLD = [path for path in CONFIGS if read_yaml(path)["compute"] == PLAIN.model_dump()]
+
+
+@pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
+def test_a_config_of_an_earlier_release_loads_as_it_was_meant(path: Path, tmp_path: Path) -> None:
+    tree = read_yaml(path)
+    old = tmp_path / "old.yaml"
+    old.write_text(json.dumps(written_for_0_1(tree)))
+    notes: list[str] = []
+    assert load_config(old, notify=notes.append) == load_config(path)
+    (note,) = notes
+    assert note.startswith(
+        f"{old}: written for an earlier release; read as evaluate: restore (keep: all) and measure, "
+    )
+    assert "data.fresh_blur: null" in note and 'compute.precision: "fp32"' in note
+
+
+def test_a_config_of_today_is_read_without_a_note() -> None:
+    notes: list[str] = []
+    load_config(SMOKE, notify=notes.append)
+    assert notes == []
+
+
+def test_overrides_of_the_former_section_land_where_it_went() -> None:
+    changes = ["evaluate.metrics=[psnr]", "evaluate.tile=64", "evaluate.images_per_scene=3"]
+    config = load_config(SMOKE, changes)
+    assert config.measure.metrics == ("psnr",) and (config.restore.tile, config.restore.samples_per_scene) == (64, 3)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -71,7 +110,7 @@ def test_what_is_wrong_is_refused_with_its_key(key: str, value: Any, told: list[
 
 
 @pytest.mark.parametrize("key", sorted(flatten(read_yaml(SMOKE))))
-def test_no_key_of_an_experiment_has_a_default(key: str) -> None:
+def test_no_key_of_an_experiment_has_a_default_but_its_legacy_value(key: str) -> None:
     tree = read_yaml(SMOKE)
     *parents, leaf = key.split(".")
     node = tree
@@ -80,6 +119,9 @@ def test_no_key_of_an_experiment_has_a_default(key: str) -> None:
     del node[leaf]
     if key == "synthesis.exclude":
         assert validate(tree, "some.yaml").synthesis is not None
+        return
+    if key in LATER:
+        assert validate(tree, "some.yaml") == load_config(SMOKE)  # which states legacy values
         return
     with pytest.raises(InputError, match=f"some.yaml: {key}: missing"):
         validate(tree, "some.yaml")

@@ -58,8 +58,8 @@ def test_rows_share_what_they_need_by_key(tiny_data: Path) -> None:
         for seed in (0, 1)
     ]
     runs = distinct(rows)
-    assert len(runs) == len({run.key for run in runs}) == 1 + 2 + 3 * 2 * 3
-    assert [len(level) for level in levels(runs)] == [1, 2, 6, 6, 6]
+    assert len(runs) == len({run.key for run in runs}) == 1 + 2 + 3 * 2 * 4
+    assert [len(level) for level in levels(runs)] == [1, 2, 6, 6, 6, 6]
     stages = [{run.stage for run in level} for level in levels(runs)]
     assert stages == [{"prepare"}, {"pretrain"}, {"diffusion"}, {"joint"}, {"restore"}, {"measure"}]
 
