@@ -16,7 +16,7 @@ from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger
 from blurdm.core.store import finished, read_json
 
-MLFLOW_RUNS = "mlflow.json"  # below the run folders, by blurdm.tracking.sync: the MLflow run of each key
+MLFLOW_RUNS = "mlflow.json"  # below the run folders, by blurdm.tracking.mirror: the MLflow run of each key
 CHANGED = re.compile("[0-9a-f]{6}")  # suffix of the name of a grid that was changed on the command line
 SEND = "not sent yet; send it with: blurdm track"
 

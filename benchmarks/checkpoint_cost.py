@@ -1,6 +1,6 @@
-"""``python benchmarks/checkpoint_cost.py``: what saving the state of a training costs, MIMO-UNet+ with its prior.
+"""``python benchmarks/checkpoint_cost.py``: the cost of saving a training's state, for MIMO-UNet+ with its prior.
 
-Weights and both moments of Adam, as stage 3 saves them, written to a temporary folder.
+The state is what stage 3 saves, weights and both moments of Adam, and is written to a temporary folder.
 """
 
 import sys
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from blurdm.core.runs import Resources
 from blurdm.models.backbones.mimo_unet import PAPER
 from blurdm.models.network import Network
-from blurdm.models.published import DIFFUSION, LATENT
+from blurdm.models.official import DIFFUSION, LATENT
 from blurdm.training.checkpoint import Checkpoints
 
 SAVES = 5
@@ -31,19 +31,19 @@ def main() -> int:
     default = Resources().checkpoint_seconds
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), default)
-        held = written = 0.0
+        blocked = written = 0.0
         started = time.process_time()
         for _ in range(SAVES):
             before = time.perf_counter()
             checkpoints.save({"key": "", "module": network.state_dict(), "optimizer": optimizer.state_dict()})
-            held += time.perf_counter() - before
+            blocked += time.perf_counter() - before
             checkpoints.wait()
             written += time.perf_counter() - before
         cpu = (time.process_time() - started) / SAVES
         size = (Path(folder) / "last.pt").stat().st_size
         checkpoints.close()
     pause = max(default, cpu / Checkpoints.SHARE)
-    print(f"{size / 1e6:.0f} MB: training waits {held / SAVES:.3f} s, on the disk after {written / SAVES:.2f} s")
+    print(f"{size / 1e6:.0f} MB: training waits {blocked / SAVES:.3f} s, on the disk after {written / SAVES:.2f} s")
     print(f"{cpu:.2f} s of CPU; so every {pause:.0f} s, which is {100 * cpu / pause:.1f} % of the time")
     return 0
 

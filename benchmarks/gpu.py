@@ -1,11 +1,11 @@
-"""``python benchmarks/gpu.py``: training MIMO-UNet+ by the paper's recipe on a GPU, plain and ours, by turns.
+"""``python benchmarks/gpu.py``: training MIMO-UNet+ by the paper's recipe on a GPU, plain and ours, interleaved.
 
-Plain is the recipe as it is stated, by a script that sets nothing: eager, in contiguous format, with PyTorch's default
-optimiser and arithmetic (TF32 for convolutions, not for products). Ours is what training does, in each form. A
-plain step ends when its loss has been read; ours are read at every tenth, as in training. The next batch comes from a
-cache of decoded images; what the host waits for it is told apart. "of peak": multiply-accumulates of our step, as a
-share of what a large product does in that precision (plain: tf32) on this device in this run. A CPU only shows that all
-this works: ``train_step.py`` measures there.
+Plain is the stated recipe in a script that changes no setting: eager, in contiguous format, with PyTorch's default
+optimiser and precision (TF32 for convolutions, not for matrix products). Ours is what training does, in each form. The
+loss of a plain step is read after each step; ours is read after every tenth, as in training. The next batch comes from
+a cache of decoded images; the time that the host waits for it is reported separately. "of peak": multiply-accumulates
+of our step, as a share of what a large matrix product reaches in that precision (plain: tf32) on this device in this
+run. On a CPU this only shows that it works; ``train_step.py`` measures there.
 """
 
 import argparse
@@ -31,26 +31,25 @@ from blurdm.cli.main import EXIT_INPUT, count
 from blurdm.core.config import Config
 from blurdm.core.errors import InputError
 from blurdm.models.cost import peak_mb, reset_peak, wait_for
-from blurdm.training.arithmetic import arithmetic
+from blurdm.models.precision import matmul_precision
 from blurdm.training.batches import TrainingData
-from blurdm.training.loop import LOG_EVERY
+from blurdm.training.loop import LOG_EVERY, LossBuffer
 from blurdm.training.throughput import macs_per_step, training_step
-from blurdm.training.unread import Losses
 
 FORMS = ("fp32", "tf32", "bf16", "bf16-compiled", "bf16-graphs")  # ours
 Step = Callable[[], object]
 
 
 class Turn(NamedTuple):
-    """Of a form: mean seconds of a step, peak memory in MB, and the share of all time that waits for batches."""
+    """One measurement of a form: mean seconds of a step, peak MB, and the share of time spent waiting for batches."""
 
     seconds: float
     peak: float
     waits: float
 
 
-def place(device: str) -> str:
-    """What ``device`` is called; InputError without such a one."""
+def device_name(device: str) -> str:
+    """The name of ``device``; InputError if it does not exist."""
     if device == "cpu":
         return device
     if not torch.cuda.is_available():
@@ -59,12 +58,14 @@ def place(device: str) -> str:
 
 
 def turn(form: str, stage: str, options: argparse.Namespace, data: TrainingData) -> Turn:
-    """``options.steps`` steps from fresh weights after one that is not counted, with the device to themselves."""
+    """Time ``options.steps`` steps from initial weights, after a warm-up step, with the device's memory freed."""
     device, config = options.device, config_for(form, options)
-    _free(device)
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
     reset_peak(device)
     before = peak_mb(device) or 0.0
-    with nullcontext() if form == PLAIN else arithmetic(config.compute, device):
+    with nullcontext() if form == PLAIN else matmul_precision(config.compute, device):
         step = plain_step(config, stage, device) if form == PLAIN else our_step(config, stage, device)
         seconds, waits = timed(step, data, options.steps)
     return Turn(seconds, (peak_mb(device) or 0.0) - before, waits)
@@ -75,7 +76,7 @@ def config_for(form: str, options: argparse.Namespace) -> Config:
 
 
 def our_step(config: Config, stage: str, device: str) -> Step:
-    step, unread = training_step(config, stage, device), Losses()
+    step, unread = training_step(config, stage, device), LossBuffer()
 
     def taken() -> None:
         unread.add(step())
@@ -86,28 +87,28 @@ def our_step(config: Config, stage: str, device: str) -> Step:
 
 
 def timed(step: Step, data: TrainingData, steps: int) -> tuple[float, float]:
-    """Seconds of a step, and the share of the time that waits for the next batch; steps have images of their own."""
+    """Seconds of a step, and the share of the time spent waiting for the next batch. Steps use images of their own."""
     step()
     data.batch("batch", 0)
     wait_for(data.device.type)
     waited, started = 0.0, time.perf_counter()
     for number in range(1, steps + 1):
         step()
-        asked = time.perf_counter()
+        requested = time.perf_counter()
         data.batch("batch", number)
-        waited += time.perf_counter() - asked
+        waited += time.perf_counter() - requested
     wait_for(data.device.type)
     whole = time.perf_counter() - started
     return (whole - waited) / steps, waited / whole
 
 
 def products_per_second(form: str, options: argparse.Namespace) -> float:
-    """Multiply-accumulates a second of square matrices, large enough to fill the device."""
+    """Multiply-accumulates per second of a product of square matrices that are large enough to fill the device."""
     side, config = (8192 if options.device == "cuda" else 512), config_for(form, options)
     kind = torch.bfloat16 if config.compute.precision == "bf16" else torch.float32
     a, b = (torch.rand(side, side, device=options.device, dtype=kind) for _ in range(2))
     times = []
-    with arithmetic(config.compute, options.device):
+    with matmul_precision(config.compute, options.device):
         for _ in range(10):
             started = time.perf_counter()
             (a @ b)[0, 0].item()  # waits for all of it
@@ -115,26 +116,20 @@ def products_per_second(form: str, options: argparse.Namespace) -> float:
     return side**3 / min(times)
 
 
-def _free(device: str) -> None:
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-
-
 def measure(stage: str, options: argparse.Namespace, data: TrainingData) -> dict[str, tuple[Turn, float]]:
-    """Medians of each form over the turns, and of how many times as fast as plain it is."""
+    """The median measurement of each form over the rounds, and its median speed relative to plain."""
     forms = (PLAIN, *options.forms)
-    said = [{form: turn(form, stage, options, data) for form in forms} for _ in range(options.rounds)]
-    found = {}
+    rounds = [{form: turn(form, stage, options, data) for form in forms} for _ in range(options.rounds)]
+    medians = {}
     for form in forms:
-        columns = zip(*(turns[form] for turns in said), strict=True)
-        ratio = statistics.median(turns[PLAIN].seconds / turns[form].seconds for turns in said)
-        found[form] = Turn(*map(statistics.median, columns)), ratio
-    return found
+        columns = zip(*(turns[form] for turns in rounds), strict=True)
+        ratio = statistics.median(turns[PLAIN].seconds / turns[form].seconds for turns in rounds)
+        medians[form] = Turn(*map(statistics.median, columns)), ratio
+    return medians
 
 
 def report(options: argparse.Namespace, data: TrainingData) -> None:
-    console, name = Console(), place(options.device)
+    console, name = Console(), device_name(options.device)
     table = Table(title=f"batches of {options.batch} x {options.crop} x {options.crop} on {name}")
     for column in ("stage", "form", "s/step", "images/s", "ratio", "peak MB", "of peak", "waits"):
         table.add_column(column, justify="right")
@@ -145,16 +140,16 @@ def report(options: argparse.Namespace, data: TrainingData) -> None:
         macs = macs_per_step(config, stage)
         iterations = sum(number for number, _ in getattr(config, stage).phases)
         steps += iterations
-        for form, (found, ratio) in measure(stage, options, data).items():
-            hours[form] += iterations * found.seconds / (1 - found.waits) / 3600
-            share = macs / found.seconds / speed[form]
-            figures = (f"{found.seconds:.4f}", f"{options.batch / found.seconds:.1f}", f"{ratio:.2f}")
-            table.add_row(stage, form, *figures, f"{found.peak:.0f}", f"{share:.0%}", f"{found.waits:.1%}")
+        for form, (median, ratio) in measure(stage, options, data).items():
+            hours[form] += iterations * median.seconds / (1 - median.waits) / 3600
+            share = macs / median.seconds / speed[form]
+            figures = (f"{median.seconds:.4f}", f"{options.batch / median.seconds:.1f}", f"{ratio:.2f}")
+            table.add_row(stage, form, *figures, f"{median.peak:.0f}", f"{share:.0%}", f"{median.waits:.1%}")
     console.print(table)
-    told = ", ".join(f"{form} {2 * speed[form] / 1e12:.3g}" for form in options.forms)
-    console.print(f"a large product, TFLOP/s: {told}", highlight=False)
-    told = ", ".join(f"{form} {taken:.4g}" for form, taken in hours.items())
-    console.print(f"hours of the recipe, {steps:,} steps like these, without validation: {told}", soft_wrap=True)
+    speeds = ", ".join(f"{form} {2 * speed[form] / 1e12:.3g}" for form in options.forms)
+    console.print(f"a large product, TFLOP/s: {speeds}", highlight=False)
+    totals = ", ".join(f"{form} {total:.4g}" for form, total in hours.items())
+    console.print(f"hours of the recipe, {steps:,} steps like these, without validation: {totals}", soft_wrap=True)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -172,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        place(options.device)
+        device_name(options.device)
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "pairs"
             make_pairs(root, options.pairs)
@@ -182,7 +177,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"gpu: {error}", file=sys.stderr)
         return EXIT_INPUT
     except torch.OutOfMemoryError:
-        print(f"gpu: batches of {options.batch} do not fit on {place(options.device)}; try fewer", file=sys.stderr)
+        print(
+            f"gpu: batches of {options.batch} do not fit on {device_name(options.device)}; try fewer", file=sys.stderr
+        )
         return EXIT_INPUT
     return 0
 

@@ -1,8 +1,8 @@
-"""``python benchmarks/kill_test.py``: training, killed at random moments, ends with the bits of one that was not.
+"""``python benchmarks/kill_test.py``: training that is killed at random ends bit for bit like undisturbed training.
 
-Every stage of a small chain, on every executor (a Slurm of this machine is started for it): the process at work in a
-run folder, which its heartbeat names, gets SIGKILL, again and again, and what is missing is started again. ``ranks`` is
-``inline`` with 2 ranks: the victim is the process that leads, or one of them, and 2 ranks are compared with 2 ranks.
+Every stage of a small chain runs on every executor (a Slurm cluster on this machine is started for it). The process
+that works in a run folder, which its heartbeat names, repeatedly gets SIGKILL, and missing runs are started again.
+``ranks`` is ``inline`` with 2 ranks: the victim is the leading process or a rank; the reference has 2 ranks, too.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
-from benchmarks.turns import REPOSITORY
+from benchmarks.executor_overhead import Silent
+from benchmarks.interleave import REPOSITORY
 from blurdm.core.arms import TRAINED
 from blurdm.core.config import Config, Synthesis
 from blurdm.core.config_io import load_config
@@ -31,7 +32,7 @@ from blurdm.core.store import finished, heartbeat, read_json
 from blurdm.data.blur.formation import make_pairs
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
-from experiments.where import make_executor
+from experiments.executors import make_executor
 from tests.support.processes import children
 from tests.support.slurm.cluster import one_node
 from tests.support.tiny import TEST, TRAIN, WINDOW, tiny_config, write_crop
@@ -50,16 +51,6 @@ LONG = {
 EXECUTORS = ("inline", "processes", "ray", "slurm", "ranks")
 
 
-class Silent:
-    """A listener that does not listen."""
-
-    def started(self, run: Run) -> None: ...
-
-    def progress(self, run: Run, progress: object) -> None: ...
-
-    def ended(self, run: Run, failure: object) -> None: ...
-
-
 def config_for(data: Path) -> Config:
     return tiny_config(data, **LONG)
 
@@ -74,7 +65,7 @@ def make_data(folder: Path) -> Path:
     return folder / "pairs"
 
 
-def ends(config: Config) -> list[Run]:
+def trained_runs(config: Config) -> list[Run]:
     """One run of each trained stage."""
     return [plan(config, stage, 0) for stage in TRAINED]
 
@@ -84,32 +75,37 @@ def ranks_of(executor: str) -> int:
 
 
 def drive(executor: str, data: Path, root: Path) -> int:
-    """What is killed, or starts what is killed: all runs on ``executor``, until they are there."""
+    """Compute all runs on ``executor`` until they are finished: the process that is killed, or that starts it."""
     ranks, executor = ranks_of(executor), "inline" if executor == "ranks" else executor
     options = {"executor": executor, "max_concurrent": 1, "ray_address": None, "threads": 1, "gpus_per_run": 0}
     parsed = argparse.Namespace(**options, ranks=ranks, retries=1000, scheduler=None, slurm_options=None)
     resources = Resources(checkpoint_seconds=0.3, ranks=ranks)
-    wanted = [run for end in ends(config_for(data)) for run in end.chain()]
-    while any(finished(run.folder(root)) is None for run in wanted):
-        make_executor(parsed, root, []).execute(wanted, root, resources, never, Silent())
+    runs = [needed for run in trained_runs(config_for(data)) for needed in run.chain()]
+    while any(finished(run.folder(root)) is None for run in runs):
+        make_executor(parsed, root, []).execute(runs, root, resources, never, Silent())
     return 0
 
 
 def at_work(runs: list[Run], root: Path) -> tuple[Run, int] | None:
-    """The run that said something last, and the process that did."""
-    said = [(beat["time"], run, beat["pid"]) for run in runs if (beat := heartbeat(run.folder(root)))]
-    said = [told for told in said if finished(told[1].folder(root)) is None and Path(f"/proc/{told[2]}").exists()]
-    return max(said, key=lambda told: told[0])[1:] if said else None
+    """The unfinished run with the latest heartbeat of a living process, and that process."""
+    latest: tuple[float, Run, int] | None = None
+    for run in runs:
+        beat = heartbeat(run.folder(root))
+        if not beat or finished(run.folder(root)) is not None or not Path(f"/proc/{beat['pid']}").exists():
+            continue
+        if latest is None or beat["time"] > latest[0]:
+            latest = beat["time"], run, beat["pid"]
+    return latest[1:] if latest else None
 
 
 def ranks_led_by(leader: int) -> list[int]:
-    """The ranks of a run on several: they are forked from a server that its process has started."""
-    known = children()
-    return sorted(rank for server in known.get(leader, []) for rank in known.get(server, []))
+    """The ranks of a distributed run, which a server forks that the leading process has started."""
+    tree = children()
+    return sorted(rank for server in tree.get(leader, []) for rank in tree.get(server, []))
 
 
 def victims(executor: str, leader: int) -> list[int]:
-    """Whom to choose from: of several ranks, none while they start, or end because one of them was killed."""
+    """Processes to choose from; none while ranks start, or end because one of them was killed."""
     if executor != "ranks":
         return [leader]
     ranks = ranks_led_by(leader)
@@ -119,23 +115,23 @@ def victims(executor: str, leader: int) -> list[int]:
 class Kill(NamedTuple):
     stage: str
     pid: int
-    leads: bool  # not one of several ranks
+    leads: bool  # the leading process, not a rank
 
 
 def kill_often(executor: str, data: Path, root: Path, kills: int, moments: random.Random) -> list[Kill]:
     """Kill the training, at most ``kills`` times in all, until everything has finished."""
-    runs, killed = ends(config_for(data)), list[Kill]()
+    runs, killed = trained_runs(config_for(data)), list[Kill]()
     command = [sys.executable, __file__, "--drive", executor, str(data), str(root)]
     driver = None
     while any(finished(run.folder(root)) is None for run in runs):
         if driver is None or driver.poll() is not None:
             driver = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(moments.uniform(0.05, 1.5))
-        found = at_work(runs, root)
-        # each stage its share, so that none is killed for ever before it gets anywhere
-        if not found or len(killed) == kills or count(killed, found[0].stage) == -(-kills // len(TRAINED)):
+        work = at_work(runs, root)
+        # each stage gets its share, so that none is killed for ever before it makes progress
+        if not work or len(killed) == kills or count(killed, work[0].stage) == -(-kills // len(TRAINED)):
             continue
-        run, leader = found
+        run, leader = work
         gone = {kill.pid for kill in killed}  # if not from /proc yet
         if alive := [pid for pid in victims(executor, leader) if pid not in gone]:
             victim = moments.choice(alive)
@@ -152,12 +148,12 @@ def count(killed: list[Kill], stage: str) -> int:
 
 
 def digests(runs: list[Run], root: Path) -> list[str]:
-    """Of the weights of finished runs."""
+    """Digests of the weights of finished runs."""
     return [read_json(run.folder(root) / "result.json")["weights_sha256"] for run in runs]
 
 
 def undisturbed(runs: list[Run], root: Path, ranks: int) -> list[str]:
-    """The digests that ``runs`` end with on ``ranks`` ranks when nothing is killed; made once."""
+    """The digests of ``runs`` on ``ranks`` ranks when nothing is killed. Computed once."""
     for run in runs:
         run_stage(run, root / f"whole-{ranks}", Resources(ranks=ranks))
     return digests(runs, root / f"whole-{ranks}")
@@ -179,7 +175,7 @@ def main() -> int:
     moments, wrong, done = random.Random(options.seed), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         data = make_data(Path(folder))
-        runs = ends(config_for(data))
+        runs = trained_runs(config_for(data))
         for number, executor in enumerate(options.executors):
             whole = undisturbed(runs, Path(folder), ranks_of(executor))
             share = (options.kills - done) // (len(options.executors) - number)
@@ -187,7 +183,7 @@ def main() -> int:
             with one_node() if executor == "slurm" else nullcontext():
                 killed = kill_often(executor, data, root, share, moments)
             seconds = round(time.monotonic() - started)
-            differ = sum(ours != theirs for ours, theirs in zip(digests(runs, root), whole, strict=True))
+            differ = sum(a != b for a, b in zip(digests(runs, root), whole, strict=True))
             wrong, done = wrong + differ, done + len(killed)
             stages = [count(killed, stage) for stage in TRAINED]
             row = [len(killed), *stages, sum(not kill.leads for kill in killed), seconds, differ]

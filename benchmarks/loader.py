@@ -1,8 +1,8 @@
-"""``python benchmarks/loader.py``: training pairs a second from the cache of decoded images, against decoding PNGs.
+"""``python benchmarks/loader.py``: training pairs per second from the cache of decoded images, and by decoding PNGs.
 
-Pairs of 720 x 1280 px, made of packaged photos in a temporary folder. By turns in one process: both images of a pair
-are decoded and a crop of each is converted and turned; or batches are drawn as training draws them, with the blur that
-is stored or with fresh blur.
+Pairs of 720 x 1280 px are made from packaged photos in a temporary folder. Interleaved in one process: both images of
+a pair are decoded and a crop of each is converted and rotated; or batches are drawn as training draws them, with the
+stored blur or with fresh blur.
 """
 
 import argparse
@@ -50,14 +50,14 @@ def make_pairs(root: Path, count: int) -> None:
 
 
 def describe(root: Path, batch: int, crop: int) -> tuple[dict[str, Any], Data]:
-    """The index of the pairs that ``make_pairs`` made, and the section of a config that has them."""
+    """The index of the pairs that ``make_pairs`` made, and a config's ``data`` section for them."""
     chosen: dict[str, Any] = {"batch_size": batch, "crop": crop, "flips": True, "rotations": True, "fresh_blur": None}
     data = Data(root=str(root), layout="gopro", val_scenes=("held",), val_images=1, **chosen)
     return build_index(root, "gopro", ("held",)), data
 
 
 def from_cache(index: dict[str, Any], data: Data, cache: Path, device: str) -> TrainingData:
-    """What a training draws its batches from; decodes the pairs to ``cache`` first if they are not there."""
+    """The source of a training's batches. Decodes the pairs to ``cache`` if they are not there yet."""
     train, val = (Frames.load(index, Path(data.root), split, cache) for split in ("train", "val"))
     return TrainingData(train, val, data, 0, torch.device(device))
 
@@ -76,14 +76,14 @@ def decoded_batch(root: Path, frames: Frames, data: Data, step: int) -> torch.Te
 
 
 def opening(index: dict[str, Any], data: Data, cache: Path) -> float:
-    """Seconds until training pairs that have been decoded before can be read."""
+    """Seconds until training pairs that were decoded before can be read."""
     started = time.perf_counter()
     Frames.load(index, Path(data.root), "train", cache)
     return time.perf_counter() - started
 
 
 def rate(make: Callable[[int], object], pairs: int, batches: int) -> tuple[float, float]:
-    """Pairs of ``batches`` batches per second, and per second of CPU."""
+    """Pairs per second, and per second of CPU time, over ``batches`` batches."""
     wall, cpu = time.perf_counter(), time.process_time()
     for step in range(batches):
         make(step)

@@ -1,4 +1,4 @@
-"""Seconds that one image takes, by metric and protocol, beside pyiqa's own SSIM. Run it as
+"""Seconds per image, by metric and protocol, beside pyiqa's own SSIM. Run it as
 
 python benchmarks/metric_speed.py --height 192 --width 256
 """
@@ -20,7 +20,7 @@ from blurdm.metrics.protocols import METRICS, PROTOCOLS, available
 
 
 def seconds(compute: Callable[[], object]) -> float:
-    """CPU time of this process, so that other work on the machine does not count."""
+    """CPU seconds of this process for a second call, so that other work on the machine does not count."""
     compute()
     began = time.process_time()
     compute()

@@ -1,8 +1,8 @@
-"""``python benchmarks/networks.py``: the networks against their plain forms: CPU seconds, ratio, peak memory.
+"""``python benchmarks/networks.py``: the networks compared with their plain forms: CPU seconds, ratio, peak memory.
 
-Each form runs in a process of its own, by turns, on the same random weights of the published size. ``plain`` has the
-system's allocator, as a script has that sets nothing; ``kept`` is the plain form with the allocator that our commands
-set. Memory is what the first pass adds to the process's peak.
+The forms run interleaved, each in a process of its own, with the same random weights of the published size. ``plain``
+uses the system's allocator with default settings; ``kept`` is the plain form with the allocator settings of our
+commands. Memory is what the first pass adds to the process's peak.
 """
 
 import argparse
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
+from benchmarks.interleave import interleave, serve
 from benchmarks.plain_networks import plain
-from benchmarks.turns import by_turns, serve
 from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.registry import load_module
-from blurdm.models.build import BACKBONES, arrange, build_backbone
+from blurdm.models.build import BACKBONES, build_backbone, to_channels_last
 from blurdm.models.cost import wait_for
+from blurdm.models.official import DIFFUSION, LATENT
 from blurdm.models.prior import PriorGenerator
-from blurdm.models.published import DIFFUSION, LATENT
 
 CASES = {
     "prior": (256, 256),
@@ -38,14 +38,14 @@ FORMS = ("plain", "kept", "ours")
 
 
 def network(case: str, form: str) -> nn.Module:
-    """The network of ``case`` with a prior; the plain forms in contiguous format, as they are written down."""
+    """The network of ``case`` with a prior; the plain forms in contiguous format."""
     torch.manual_seed(0)
     name = case.split()[0]
     if name == "prior":
-        made: nn.Module = PriorGenerator(LATENT, DIFFUSION)
+        module: nn.Module = PriorGenerator(LATENT, DIFFUSION)
     else:
-        made = build_backbone(load_module("backbone", BACKBONES, name).PAPER, LATENT)
-    return (arrange(made) if form == "ours" else plain(made)).eval()
+        module = build_backbone(load_module("backbone", BACKBONES, name).PAPER, LATENT)
+    return (to_channels_last(module) if form == "ours" else plain(module)).eval()
 
 
 def inputs(case: str, device: str) -> tuple[Tensor, Tensor]:
@@ -55,15 +55,15 @@ def inputs(case: str, device: str) -> tuple[Tensor, Tensor]:
 
 
 def step(case: str, form: str, device: str) -> Callable[[], None]:
-    """One pass of a form, in a process of its own; on a GPU, until it is done."""
+    """A function that runs one pass of a form to its end, on a GPU too."""
     torch.set_num_threads(1)
     if form != "plain":
         keep_freed_memory()
-    made, given = network(case, form).to(device), inputs(case, device)
+    module, arguments = network(case, form).to(device), inputs(case, device)
 
     def run() -> None:
         with torch.inference_mode():
-            made(*given)
+            module(*arguments)
         wait_for(device)
 
     return run
@@ -86,9 +86,9 @@ def main() -> int:
         table.add_column(column, justify="right")
     for case in options.cases:
         forms = {form: (form, case, options.device) for form in options.forms}
-        for form, found in by_turns(__file__, forms, options.rounds).items():
+        for form, median in interleave(__file__, forms, options.rounds).items():
             height, width = CASES[case]
-            figures = f"{found[clock]:.3f}", f"{found['ratio']:.2f}", f"{found['peak']:.0f}"
+            figures = f"{median[clock]:.3f}", f"{median['ratio']:.2f}", f"{median['peak']:.0f}"
             table.add_row(case.split()[0], f"{height} x {width}", form, *figures)
     Console().print(table)
     return 0

@@ -1,7 +1,7 @@
-"""The networks written the plain way, as the official code has them: what ``networks.py`` times ours against.
+"""The networks in plain form, as the official code has them: the reference of ``networks.py``.
 
-``plain`` turns a network of ours into one that computes the same function with the same weights, without what was done
-for speed. Kept here alone; ``tests/models/test_plain_networks.py`` shows that the two agree.
+``plain`` turns a network of ours into one that computes the same function with the same weights, but without our
+optimisations. ``tests/models/test_plain_networks.py`` shows that the two agree.
 """
 
 import math
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from blurdm.diffusion.process import Estimates, separately
 from blurdm.models.backbones import fftformer, mimo_unet, stripformer
-from blurdm.models.dct import Dct, dct_matrix
+from blurdm.models.backbones.loformer import Dct, dct_matrix
 from blurdm.models.encoder import Encoder
+from blurdm.models.fast import SIDE, PatchConvolution
 from blurdm.models.layers import Pointwise
-from blurdm.models.patch_dft import SIDE, PatchConvolution
 from blurdm.models.prior import PriorGenerator
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def plain(network: M) -> M:
-    """``network`` itself, each of its modules of a kind below turned into its plain form."""
+    """``network`` itself, with the class of each module replaced by its plain form in FORMS."""
     for module in network.modules():
         for ours, form in FORMS.items():
             if type(module) is ours:
@@ -33,14 +33,14 @@ def plain(network: M) -> M:
 
 
 class PlainEncoder(Encoder):
-    """The image given twice is convolved twice."""
+    """Convolves an image that is given twice twice."""
 
-    def _stem(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.stem(torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1))
+    def features(self, first: Tensor, second: Tensor) -> Tensor:
+        return super().features(first, second.clone())  # no longer one image
 
 
 class PlainPriorGenerator(PriorGenerator):
-    """One call per estimator and step, each of which sees the condition again."""
+    """Calls each estimator once per step, with the condition each time."""
 
     def _estimates(self, condition: Tensor) -> Estimates:
         residual, noise, T = self.residual, self.noise, self.schedule.T
@@ -51,7 +51,7 @@ class PlainPriorGenerator(PriorGenerator):
 
 
 class PlainMixedScales(mimo_unet.MixedScales):
-    """All scales side by side at the resolution of the first."""
+    """Resizes all scales to the first and concatenates them."""
 
     def forward(self, scales: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         size = scales[0].shape[-2:]
@@ -63,12 +63,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(dim=-1) @ v
 
 
-class PlainStripBlock(stripformer.Block):
+class PlainStripBlock(stripformer.StripBlock):
     attention = staticmethod(attention)
 
 
 class PlainFilteredFeedForward(fftformer.FilteredFeedForward):
-    """rfft2 of each patch, seen through strides."""
+    """rfft2 of each patch, on a strided view."""
 
     def forward(self, x: Tensor) -> Tensor:
         spectrum = torch.fft.rfft2(strided(self.widen(x)))
@@ -95,7 +95,7 @@ def whole(patches: Tensor) -> Tensor:
 
 
 class PlainDct(Dct):
-    """Matrices made anew in every call."""
+    """Computes its matrices in every call."""
 
     def _matrix(self, size: int, like: Tensor) -> Tensor:
         return dct_matrix(size).to(like)
@@ -110,7 +110,7 @@ FORMS: dict[type[nn.Module], type[nn.Module]] = {
     Encoder: PlainEncoder,
     PriorGenerator: PlainPriorGenerator,
     mimo_unet.MixedScales: PlainMixedScales,
-    stripformer.Block: PlainStripBlock,
+    stripformer.StripBlock: PlainStripBlock,
     fftformer.FilteredFeedForward: PlainFilteredFeedForward,
     PatchConvolution: PlainPatchConvolution,
     Dct: PlainDct,

@@ -1,4 +1,4 @@
-"""Seconds to plan a grid of 10,000 rows, and to check a finished sweep of 1,000 rows again. Run it as
+"""Seconds to plan a grid of 10,000 rows, and to check a finished sweep of 1,000 rows. Run it as
 
 python benchmarks/plan_speed.py
 """
@@ -11,12 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))  # run as a script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
-from blurdm.core.graph import missing  # noqa: E402
-from experiments.estimate import estimate  # noqa: E402
-from experiments.grid import Sweep, expand, load_grid  # noqa: E402
+from blurdm.core.graph import missing
+from experiments.estimate import estimate
+from experiments.grid import Sweep, expand, load_grid
 
 
 def write_grid(folder: Path, betas: int, rates: int) -> Path:
@@ -25,22 +24,22 @@ def write_grid(folder: Path, betas: int, rates: int) -> Path:
         "diffusion.beta_end": [(i + 1) / 1000 for i in range(betas)],
         "joint.lr": [(i + 1) / 1000 for i in range(rates)],
     }
-    told: dict[str, Any] = {"question": "How fast is planning?", "preset": "smoke", "axes": axes}
-    told |= {"rows": betas * rates, "baseline": "beta_end=0.001, lr=0.001"}
+    tree: dict[str, Any] = {"question": "How fast is planning?", "preset": "smoke", "axes": axes}
+    tree |= {"rows": betas * rates, "baseline": "beta_end=0.001, lr=0.001"}
     path = folder / f"rows_{betas * rates}.yaml"
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(tree))
     return path
 
 
 def plan(grid: Path, root: Path, data: Path, seeds: list[int]) -> Sweep:
-    """What ``sweep.py plan`` does before it prints."""
+    """Do what ``sweep.py plan`` does before it prints."""
     sweep = expand(load_grid(grid, overrides=[f"data.root={data}"], seeds=seeds), root / ".digests.json")
     estimate(sweep, root, max_concurrent=2)
     return sweep
 
 
 def finish(sweep: Sweep, root: Path) -> None:
-    """Every run of ``sweep`` as if it had been computed."""
+    """Write the folder of every run of ``sweep`` as if it had been computed."""
     for run in sweep.runs:
         folder = run.folder(root)
         folder.mkdir(parents=True)

@@ -1,7 +1,7 @@
 """Make the model that comes with the package, and measure it on photos that it has not seen.
 
-python -m benchmarks.pretrained [--arm joint] trains what is not there yet, and writes demo.safetensors and demo.json
-in blurdm/pretrained/; the figures of the card beside them, demo.md, are those of the latter.
+python -m benchmarks.pretrained [--arm joint] trains the model if necessary, and writes demo.safetensors and demo.json
+to blurdm/pretrained/. The figures of the model card beside them, demo.md, are from demo.json.
 """
 
 import argparse
@@ -46,9 +46,9 @@ def main() -> int:
 
 
 def trained(arm: str) -> Path:
-    """The finished run of ``arm``; photos, pairs and training as far as they are missing."""
-    with tempfile.TemporaryDirectory() as place:
-        pointer = Path(place) / "runs.json"
+    """The folder of the finished run of ``arm``. Makes photos, pairs and the training if they are missing."""
+    with tempfile.TemporaryDirectory() as folder:
+        pointer = Path(folder) / "runs.json"
         config = ["--config", str(PRESET)]
         for command in (
             ["data", "photos", "--set", "evidence"],
@@ -61,7 +61,7 @@ def trained(arm: str) -> Path:
 
 
 def measured(restorer: Restorer, config: Config) -> dict[str, Any]:
-    """Before and after over the test pairs, with 95 % intervals over photos; and what it does to a sharp photo."""
+    """Metrics before and after over the test pairs, with 95 % intervals over photos; and PSNR of sharp photos after."""
     frame = pd.DataFrame(rows(restorer, Path(config.data.root)))
     restored = frame[frame.arm == "restored"]
     bands = {}
@@ -94,7 +94,7 @@ def compared(frame: pd.DataFrame, metric: str) -> dict[str, Any]:
 
 
 def rows(restorer: Restorer, root: Path) -> Iterable[dict[str, Any]]:
-    """Each test pair twice: as it is blurred, and restored."""
+    """Two rows per test pair: blurred and restored."""
     measure = make_measure(METRICS, "standard")
     pairs = pd.read_csv(root / "manifest.csv", dtype={"name": str}).query("split == 'test'")
     for pair in pairs.itertuples():

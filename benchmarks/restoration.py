@@ -1,6 +1,6 @@
 """``python benchmarks/restoration.py``: MIMO-UNet+ with its prior restores 720 x 1280 px on one core, plain and ours.
 
-Plain is the whole image in fp32 through the networks as they are written down, with the C library's default allocator.
+Plain is the whole image in fp32 through the plain networks, with the C library's default allocator.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
+from benchmarks.interleave import interleave, serve
 from benchmarks.plain_networks import plain
-from benchmarks.turns import by_turns, serve
 from blurdm.core.allocator import keep_freed_memory
 from blurdm.models.backbones.mimo_unet import PAPER
-from blurdm.models.build import arrange, initialise
+from blurdm.models.build import initialise, to_channels_last
 from blurdm.models.network import Network
-from blurdm.models.published import DIFFUSION, LATENT
+from blurdm.models.official import DIFFUSION, LATENT
 from blurdm.restore.models import Model
 from blurdm.restore.restorer import Restorer
 
@@ -36,21 +36,21 @@ FORMS = {
 
 
 def network() -> Network:
-    made = Network("joint", PAPER, LATENT, DIFFUSION)
-    initialise(made, 0)
-    return made.requires_grad_(False).eval()
+    module = Network("joint", PAPER, LATENT, DIFFUSION)
+    initialise(module, 0)
+    return module.requires_grad_(False).eval()
 
 
 def pass_of(form: str, tile: int) -> Callable[[], object]:
     torch.set_num_threads(1)
     pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     if form == "plain":
-        made = plain(network())
+        module = plain(network())
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-        return lambda: made.restore(image, noise=made.draw_noise([0]))
+        return lambda: module.restore(image, noise=module.draw_noise([0]))
     keep_freed_memory()
-    made = arrange(network())
-    restorer = Restorer(Model(made, "mimo_unet", "0", {}), "64GB", tile or None, precision=form)  # type: ignore[arg-type]
+    module = to_channels_last(network())
+    restorer = Restorer(Model(module, "mimo_unet", "0", {}), "64GB", tile or None, precision=form)  # type: ignore[arg-type]
     return lambda: restorer.deblur(pixels)
 
 
@@ -65,8 +65,8 @@ def main() -> int:
     table = Table(title=f"one image of {SIZE[0]} x {SIZE[1]}, one core, median of {options.rounds} turns")
     for column in ("form", "CPU s", "wall s", "peak, MB", "ratio"):
         table.add_column(column, justify="right")
-    for form, found in by_turns(__file__, FORMS, options.rounds).items():
-        numbers = (f"{found['cpu']:.1f}", f"{found['wall']:.1f}", f"{found['peak']:.0f}", f"{found['ratio']:.2f}")
+    for form, median in interleave(__file__, FORMS, options.rounds).items():
+        numbers = (f"{median['cpu']:.1f}", f"{median['wall']:.1f}", f"{median['peak']:.0f}", f"{median['ratio']:.2f}")
         table.add_row(form, *numbers)
     Console().print(table)
     return 0

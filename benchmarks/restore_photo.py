@@ -1,4 +1,4 @@
-"""What restoring a 24-megapixel JPEG takes: seconds and peak memory; and whether EXIF and profile are intact.
+"""Seconds and peak memory of restoring a 24-megapixel JPEG, and whether its EXIF and ICC profile are preserved.
 
 python benchmarks/restore_photo.py --model models/joint/seed0 [--memory 2GB] [--returned]
 """
@@ -32,7 +32,7 @@ print(json.dumps({"code": code, "peak": peak}))
 
 
 def photo() -> bytes:
-    """A JPEG of smooth colours and some texture, stored on its side, with EXIF and a colour profile."""
+    """A JPEG of smooth colours with some texture, stored rotated by 90 degrees, with EXIF and an ICC profile."""
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (HEIGHT // 100, WIDTH // 100, 3), dtype=np.uint8)
     pixels = np.asarray(Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
@@ -65,18 +65,18 @@ def main() -> None:
             check=True,
         )
         seconds = time.perf_counter() - started
-        told = json.loads(done.stdout.splitlines()[-1])
+        usage = json.loads(done.stdout.splitlines()[-1])
         with Image.open(source) as before, Image.open(target) as after:
-            one, other = before.getexif(), after.getexif()
-            upright = after.size == before.size[::-1] and other[0x0112] == 1
-            exif = all(one[tag] == other[tag] for tag in one if tag != 0x0112 and tag != 0x8769)
-            exif = exif and one.get_ifd(0x8769) == other.get_ifd(0x8769)
+            tags, kept = before.getexif(), after.getexif()
+            upright = after.size == before.size[::-1] and kept[0x0112] == 1
+            exif = all(tags[tag] == kept[tag] for tag in tags if tag != 0x0112 and tag != 0x8769)
+            exif = exif and tags.get_ifd(0x8769) == kept.get_ifd(0x8769)
             icc = before.info["icc_profile"] == after.info["icc_profile"]
     print(done.stderr.strip())
     print("| budget (MB) | peak (MB) | seconds | upright | EXIF | ICC |\n| --- | --- | --- | --- | --- | --- |")
     words = ["same" if same else "DIFFERS" for same in (exif, icc)]
     budget = parse_memory(parsed.memory) / 2**20
-    print(f"| {budget:.0f} | {told['peak'] / 2**20:.0f} | {seconds:.0f} | {upright} | {' | '.join(words)} |")
+    print(f"| {budget:.0f} | {usage['peak'] / 2**20:.0f} | {seconds:.0f} | {upright} | {' | '.join(words)} |")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""``python benchmarks/step_profile.py``: what a training step of MIMO-UNet+ spends its time on, on one core of a CPU.
+"""``python benchmarks/step_profile.py``: time of a training step of MIMO-UNet+ by operator, on one CPU core.
 
-Shares of the operators that take most of a step of stage 1 (batch 2 x 128 x 128); and what convolutions of the
-network's three sizes do alone, in GFLOP a second, beside a large product: a step cannot be faster than they are.
+Shares of the operators that take most of a step of stage 1 (batch 2 x 128 x 128). Then the rates of the network's three
+sizes of convolution alone, in GFLOP/s, beside a large matrix product: they bound the speed of a step.
 """
 
 import argparse
@@ -27,37 +27,37 @@ LAYERS = ((32, 128), (64, 64), (128, 32))  # channels, side: the residual blocks
 BATCH, KERNEL = 2, 9
 
 
-def shares(precision: str, most: int) -> list[tuple[str, float]]:
-    """Operators with their part of the CPU time of a step, the largest first."""
+def shares(precision: str, count: int) -> list[tuple[str, float]]:
+    """Operators with their shares of the CPU time of a step, the largest first."""
     step = training_step(config_of(precision), "pretrain", "cpu")
     step()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         step()
-    found = list(profiler.key_averages())
-    whole = sum(event.self_cpu_time_total for event in found)
-    found.sort(key=lambda event: -event.self_cpu_time_total)
-    return [(event.key, event.self_cpu_time_total / whole) for event in found[:most]]
+    events = list(profiler.key_averages())
+    total = sum(event.self_cpu_time_total for event in events)
+    events.sort(key=lambda event: -event.self_cpu_time_total)
+    return [(event.key, event.self_cpu_time_total / total) for event in events[:count]]
 
 
 def rates(channels: int, side: int, dtype: torch.dtype) -> tuple[float, float, float]:
-    """GFLOP/s of a convolution forward, of its input's gradient, and of its weight's."""
+    """GFLOP/s of a convolution's forward pass, of its input gradient, and of its weight gradient."""
     layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False, dtype=dtype)
     layer.to(memory_format=torch.channels_last)
     x = torch.rand(BATCH, channels, side, side, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
     y = layer(x)
-    given = torch.rand_like(y)
+    gradient = torch.rand_like(y)
     work = 2 * BATCH * channels**2 * KERNEL * side**2 / 1e9
     times = (
         seconds(lambda: layer(x)),
-        seconds(lambda: torch.autograd.grad(y, x, given, retain_graph=True)),
-        seconds(lambda: torch.autograd.grad(y, layer.weight, given, retain_graph=True)),
+        seconds(lambda: torch.autograd.grad(y, x, gradient, retain_graph=True)),
+        seconds(lambda: torch.autograd.grad(y, layer.weight, gradient, retain_graph=True)),
     )
     forward, by_input, by_weight = (work / taken for taken in times)
     return forward, by_input, by_weight
 
 
 def seconds(call: Callable[[], object], times: int = 30) -> float:
-    """Of CPU time, the median of several calls."""
+    """Median CPU seconds of several calls."""
     taken = []
     for _ in range(times):
         started = time.process_time()
@@ -73,7 +73,7 @@ def main() -> int:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     torch.set_num_threads(1)
     keep_freed_memory()
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library tells the terminal when it starts
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library would print when it starts
     console = Console()
     table = Table("operator", "of a step", title=f"a step of stage 1 in {precision}")
     for name, share in shares(precision, 8):

@@ -23,26 +23,26 @@ STAGE = "direct"  # a stage whose name is no other word of the code
 
 
 @dataclass(frozen=True)
-class Source:
-    """One file with its syntax tree."""
+class SourceFile:
+    """A file with its syntax tree."""
 
     path: Path
     tree: ast.Module
     lines: int
 
 
-def read(repo: Path, folders: tuple[str, ...] = FOLDERS) -> list[Source]:
+def read(repo: Path, folders: tuple[str, ...] = FOLDERS) -> list[SourceFile]:
     """Every Python file below ``folders``, in order of path."""
     files = sorted(path for folder in folders for path in (repo / folder).rglob("*.py"))
     texts = {path: path.read_text() for path in files}
-    return [Source(path, ast.parse(text), text.count("\n")) for path, text in texts.items()]
+    return [SourceFile(path, ast.parse(text), text.count("\n")) for path, text in texts.items()]
 
 
 def functions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
-def one_use_helpers(source: Source) -> list[str]:
+def one_use_helpers(source: SourceFile) -> list[str]:
     """Names of private functions and methods that one place of their file uses."""
     uses = Counter(
         node.id if isinstance(node, ast.Name) else node.attr
@@ -63,11 +63,11 @@ def bindings(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield node.arg, node.lineno
 
 
-def vague(source: Source) -> list[tuple[str, int]]:
+def vague(source: SourceFile) -> list[tuple[str, int]]:
     return [(name, line) for name, line in bindings(source.tree) if name.strip("_").lower() in VAGUE]
 
 
-def ambiguous(sources: list[Source]) -> list[str]:
+def ambiguous(sources: list[SourceFile]) -> list[str]:
     """Names of classes that are defined in several places."""
     counts = Counter(n.name for s in sources for n in ast.walk(s.tree) if isinstance(n, ast.ClassDef))
     return sorted(name for name, count in counts.items() if count > 1)

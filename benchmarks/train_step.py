@@ -1,7 +1,7 @@
 """``python benchmarks/train_step.py``: a step of each stage, plain and ours: MIMO-UNet+, 2 x 128 x 128, one core.
 
-Plain is the recipe as it is stated: fp32, eager, in contiguous format, PyTorch's default optimiser, the C library's
-default allocator, and in stage 2 gradients for the frozen sharp encoder too. Ours is what training does.
+Plain is the stated recipe: fp32, eager, in contiguous format, PyTorch's default optimiser, the C library's default
+allocator, and in stage 2 gradients for the frozen sharp encoder too. Ours is what training does.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
+from benchmarks.interleave import REPOSITORY, interleave, serve
 from benchmarks.plain_networks import plain
-from benchmarks.turns import REPOSITORY, by_turns, serve
 from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.config import Config
 from blurdm.core.config_io import load_config
@@ -37,18 +37,20 @@ FORMS = (*DEFAULT, KEPT, "fp32-compiled", "bf16-compiled")
 
 
 def config_of(form: str, batch: int = 2, crop: int = 128) -> Config:
-    """The paper's recipe in a form of ours: a precision, with ``-compiled`` or ``-graphs`` to be executed so."""
+    """The paper's recipe in a form of ours: a precision, with ``-compiled`` or ``-graphs`` for the execution."""
     precision, _, execution = form.partition("-")
     computed = [f"compute.precision={precision}", f"compute.execution={execution or 'eager'}"]
     return load_config(PRESET, [f"data.batch_size={batch}", f"data.crop={crop}", *computed])
 
 
 def plain_step(config: Config, stage: str, device: str = "cpu") -> Callable[[], float]:
-    """A step as the recipe is stated, which returns the loss that it has lowered."""
+    """A step of the stated recipe, as a function that returns the loss."""
     generator, side = torch.Generator().manual_seed(0), config.data.crop
     shape = (config.data.batch_size, 3, side, side)
     blur, sharp = (torch.rand(shape, generator=generator).to(device) for _ in range(2))
-    module, loss = _plain_prior(config, blur, sharp) if stage == "diffusion" else _plain(config, stage, blur, sharp)
+    module, loss = (
+        plain_prior(config, blur, sharp) if stage == "diffusion" else plain_network(config, stage, blur, sharp)
+    )
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
 
     def step() -> float:
@@ -61,14 +63,14 @@ def plain_step(config: Config, stage: str, device: str = "cpu") -> Callable[[], 
     return step
 
 
-def _plain(config: Config, stage: str, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+def plain_network(config: Config, stage: str, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
     network = plain(Network(stage, config.backbone, config.latent, config.diffusion))  # type: ignore[arg-type]
     initialise(network, 0)
     noise = network.to(blur.device).draw_noise(range(len(blur)))
     return network, lambda: image_loss(network(blur, network.latent(blur, sharp, noise)), sharp, config.loss)[0]
 
 
-def _plain_prior(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+def plain_prior(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
     generator, teacher = PriorGenerator(config.latent, config.diffusion), Encoder(config.latent, batch_norm=True)
     for module in (plain(generator), plain(teacher).eval()):
         initialise(module, 0)
@@ -77,7 +79,7 @@ def _plain_prior(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module
     return generator, lambda: charbonnier(generator(blur, noise), teacher(blur, sharp))
 
 
-def work(form: str, stage: str) -> int:
+def worker(form: str, stage: str) -> int:
     torch.set_num_threads(1)
     if form != PLAIN:
         keep_freed_memory()
@@ -94,14 +96,19 @@ def main() -> int:
     parser.add_argument("--form", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.form:
-        return work(options.form, options.stages[0])
+        return worker(options.form, options.stages[0])
     table = Table(title=f"a training step, batch 2 x 128 x 128, one core, median of {options.rounds} turns")
     for column in ("stage", "form", "CPU s", "wall s", "peak, MB", "ratio", "aim"):
         table.add_column(column, justify="right")
     for stage in options.stages:
-        figures = by_turns(__file__, {form: (form, stage) for form in options.forms}, options.rounds)
-        for form, found in figures.items():
-            numbers = (f"{found['cpu']:.3f}", f"{found['wall']:.3f}", f"{found['peak']:.0f}", f"{found['ratio']:.2f}")
+        figures = interleave(__file__, {form: (form, stage) for form in options.forms}, options.rounds)
+        for form, median in figures.items():
+            numbers = (
+                f"{median['cpu']:.3f}",
+                f"{median['wall']:.3f}",
+                f"{median['peak']:.0f}",
+                f"{median['ratio']:.2f}",
+            )
             table.add_row(stage, form, *numbers, f"{AIMS[stage]}" if form == "bf16" else "")
     Console().print(table)
     return 0

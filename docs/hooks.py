@@ -1,7 +1,7 @@
-"""What MkDocs does to these pages: other files' text is included, links follow it, the reference is made from the code.
+"""MkDocs hooks: include text of other files, point links to the right page, and make the reference from the code.
 
 ``<!-- include FILE "HEADING" -->`` stands for the text below that heading of a Markdown file of this repository, or
-without a heading for the whole text; so every idea is written down in one place.
+without a heading for the whole text. So each text is written in one place.
 """
 
 import io
@@ -9,12 +9,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from html import unescape
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
-from unittest.mock import patch
 
 import matplotlib
 from latex2mathml.converter import convert
@@ -38,21 +37,21 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^(#+) (.+)$")
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 ANALYSES = ("build", "grid", "report", "trace", "verify")
-WIDTH = "84"  # of the text of --help
+HELP_ENVIRONMENT = {"COLUMNS": "84", "NO_COLOR": "1"}  # of --help
 
 places: dict[tuple[str, str], str] = {}
 """(file of the repository, slug of a heading in it or "" for the whole) -> where on the site its text is."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what is made from the code, and learn which text is on which page."""
+    """Add the pages that are made from the code, and record which text is on which page."""
     canonical = load_config(REPOSITORY / "params.yaml")
-    made: dict[str, str | bytes] = {
+    generated: dict[str, str | bytes] = {
         "reference/commands.md": _commands_page(),
         "reference/config.md": _config_page(canonical.model_dump()),
         "schedules.svg": _schedules(canonical.diffusion.model_dump()),
     }
-    for name, content in made.items():
+    for name, content in generated.items():
         files.append(File.generated(config, name, content=content))
     places.clear()
     for file in files.documentation_pages():
@@ -60,13 +59,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             text = _included(source, heading)
             places.setdefault((source, ""), file.src_uri)
             places.setdefault((source, slugify(heading, "-")), file.src_uri)
-            for title in _headings(text):
+            for _, match in _heading_lines(text):
+                title = match[2]
                 places.setdefault((source, slugify(title, "-")), f"{file.src_uri}#{slugify(title, '-')}")
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put in the included text; point links to where things are on the site."""
+    """Replace include comments by text, and point links to pages of the site."""
 
     def put(match: re.Match[str]) -> str:
         return _linked(_included(match[1], match[2]), match[1], page, config, files)
@@ -76,7 +76,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """LaTeX as MathML, which browsers draw by themselves."""
+    """Convert LaTeX to MathML, which browsers render without a script."""
     return MATHS.sub(lambda m: convert(unescape(m[2]), display="inline" if m[1] == "span" else "block"), html)
 
 
@@ -85,32 +85,28 @@ def _included(source: str, heading: str) -> str:
     if not heading:
         return text.partition("\n")[2]  # the page has a title of its own
     lines = text.splitlines(keepends=True)
-    headings = [(number, len(found[1]), found[2]) for number, found in _heading_lines(text)]
+    headings = [(number, len(match[1]), match[2]) for number, match in _heading_lines(text)]
     for start, depth, title in headings:
         if title == heading:
             ends = [number for number, level, _ in headings if number > start and level <= depth]
-            # a document's own title stands for what comes before its first section
+            # the document's own title stands for the text before its first section
             ends += [number for number, level, _ in headings if number > start and depth == 1]
             return "".join(lines[start + 1 : min(ends, default=len(lines))])
     raise PluginError(f"{source}: has no heading '{heading}'")
 
 
 def _heading_lines(text: str) -> Iterator[tuple[int, re.Match[str]]]:
-    """Number and match of every heading; a comment in a block of code is none."""
+    """Line number and match of every heading outside code blocks."""
     in_code = False
     for number, line in enumerate(text.splitlines()):
         in_code ^= line.startswith("```")
-        found = None if in_code else HEADING.match(line)
-        if found:
-            yield number, found
-
-
-def _headings(text: str) -> list[str]:
-    return [found[2] for _, found in _heading_lines(text)]
+        match = None if in_code else HEADING.match(line)
+        if match:
+            yield number, match
 
 
 def _linked(text: str, source: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """``text`` of the file ``source`` with links as they must be on ``page``."""
+    """``text`` of the file ``source`` with its links adapted to ``page``."""
 
     def link(match: re.Match[str]) -> str:
         target, _, anchor = match[1].partition("#")
@@ -132,7 +128,7 @@ def _linked(text: str, source: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _commands_page() -> str:
-    """Every command with the text of its ``--help``."""
+    """A page with the ``--help`` of every command."""
     parts = ["# Commands", "", "What `--help` prints, of every command there is."]
     for words in _commands(parser()):
         parts += _help(f"blurdm {' '.join(words)}", main, words)
@@ -143,23 +139,35 @@ def _commands_page() -> str:
 
 
 def _commands(parser: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of every command of an argparse parser, from the ones with sub-commands to these."""
+    """The words of every command of an argparse parser, commands with sub-commands before these."""
     choices = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
     if words and (not choices or parser.get_default("command")):
         yield words
-    for name, child in (item for found in choices for item in found.items()):
+    for name, child in (item for mapping in choices for item in mapping.items()):
         yield from _commands(child, (*words, name))
 
 
 def _help(title: str, main: Callable[[list[str]], int], words: Any) -> list[str]:
-    told = io.StringIO()
-    with redirect_stdout(told), suppress(SystemExit), patch.dict(os.environ, COLUMNS=WIDTH, NO_COLOR="1"):
+    output = io.StringIO()
+    with redirect_stdout(output), suppress(SystemExit), _environment(HELP_ENVIRONMENT):
         main([*words, "--help"])
-    return ["", f"## `{title}`", "", "```text", told.getvalue().strip(), "```"]
+    return ["", f"## `{title}`", "", "```text", output.getvalue().strip(), "```"]
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the time of the context."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _config_page(canonical: dict[str, Any]) -> str:
-    """Every key: what it may be, what it is in params.yaml, what it means."""
+    """A page with every config key: its type, its value in params.yaml, its meaning."""
     schema = Config.model_json_schema()
     intro = (
         "What a config says, key by key; `section.key=value` after `--set` changes one. A config states every key:"
@@ -167,7 +175,8 @@ def _config_page(canonical: dict[str, Any]) -> str:
     )
     parts = ["# Configuration", "", intro]
     for name, field in schema["properties"].items():
-        section = _section(field, schema["$defs"])
+        references = [option["$ref"] for option in (field, *field.get("anyOf", ())) if "$ref" in option]
+        section = schema["$defs"][references[0].rpartition("/")[2]] if references else None
         if section is None:
             rows = {name: field}
             parts += ["", f"## `{name}`", ""]
@@ -182,14 +191,8 @@ def _config_page(canonical: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _section(field: dict[str, Any], defined: dict[str, Any]) -> dict[str, Any] | None:
-    """The section that a key of the config is, also one that may be null."""
-    references = [option["$ref"] for option in (field, *field.get("anyOf", ())) if "$ref" in option]
-    return defined[references[0].rpartition("/")[2]] if references else None
-
-
 def _kind(about: dict[str, Any], defined: dict[str, Any]) -> str:
-    """A JSON schema in words."""
+    """A JSON schema as text."""
     if "anyOf" in about:
         return " or ".join(_kind(option, defined) for option in about["anyOf"])
     if "$ref" in about:
@@ -209,13 +212,13 @@ def _kind(about: dict[str, Any], defined: dict[str, Any]) -> str:
 
 def _yaml(value: Any) -> str:
     if isinstance(value, tuple):
-        return f"[{', '.join(_yaml(one) for one in value)}]"
+        return f"[{', '.join(_yaml(item) for item in value)}]"
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _schedules(diffusion: dict[str, Any]) -> bytes:
     """The report's figure of the schedules as SVG."""
-    drawn = io.BytesIO()
+    image = io.BytesIO()
     with styled(), matplotlib.rc_context({"svg.hashsalt": "schedules"}):
-        schedules(diffusion).savefig(drawn, format="svg", metadata={"Date": None})
-    return drawn.getvalue()
+        schedules(diffusion).savefig(image, format="svg", metadata={"Date": None})
+    return image.getvalue()

@@ -1,23 +1,81 @@
-"""The progress of a sweep: rows done and failed, the time left, and a bar for each run that is computed now."""
+"""What a sweep prints: its plan before it starts, and its progress while it runs."""
 
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from statistics import fmean
 
+from rich.console import Console
+from rich.markup import escape
 from rich.progress import TaskID
 
 from blurdm.cli.display import LINE_EVERY_SECONDS, Display
+from blurdm.core.arms import METHOD
 from blurdm.core.graph import Failure
 from blurdm.core.progress import Progress
 from blurdm.core.runs import Run
+from blurdm.stages.plan import unmeasurable
+from experiments.estimate import CPU, PROJECTION_FILE, Estimate, estimate, projection
+from experiments.grid import Sweep
+
+MAX_ROWS = 40  # of a plan
+
+
+def print_plan(sweep: Sweep, root: Path, max_concurrent: int, console: Console, device: str = CPU) -> None:
+    """Print rows, distinct runs, shared work, finished runs below ``root``, and the expected time.
+
+    ``max_concurrent`` runs go at a time, on devices of this kind (cpu, cuda).
+    """
+    grid = sweep.grid
+    console.print(f"[bold]{escape(grid.name)}[/bold]: {escape(grid.question)}")
+    seeds = ", ".join(map(str, grid.seeds))
+    console.print(f"{len(grid.rows)} rows with seeds {seeds}; preset {escape(grid.preset)}", highlight=False)
+    for row in grid.rows[:MAX_ROWS]:
+        arm = "" if row.arm == METHOD else f"  [dim](measures {row.arm})[/dim]"
+        mark = "  [dim](baseline of the comparison)[/dim]" if row.name == grid.baseline else ""
+        console.print(f"  {escape(row.name)}{arm}{mark}", highlight=False)
+    if len(grid.rows) > MAX_ROWS:
+        console.print(f"  and {len(grid.rows) - MAX_ROWS} more", highlight=False)
+    for folder in sweep.missing:
+        console.print(
+            f"[yellow]{escape(folder)}: no such data folder yet; the keys of runs on it are provisional[/yellow]",
+            highlight=False,
+        )
+    for line in unmeasurable(sweep.runs):
+        console.print(escape(line), highlight=False)
+    stages = ", ".join(f"{count} {stage}" for stage, count in sweep.per_stage.items())
+    shared = sweep.unshared - len(sweep.runs)
+    console.print(f"{len(sweep.runs)} distinct runs ({stages}); sharing saves {shared} more", highlight=False)
+    for line in time_lines(estimate(sweep, root, max_concurrent, device), len(sweep.runs), max_concurrent, device):
+        console.print(line, highlight=False)
+
+
+def time_lines(work: Estimate, runs: int, max_concurrent: int, device: str) -> list[str]:
+    """How many of the ``runs`` are left and how long they take: measured, and projected for published networks."""
+    if not work.ahead:
+        return ["all of them are there already"]
+    counts = f"{runs - work.ahead} are there already, {work.ahead} to compute, {max_concurrent} at a time"
+    if work.unknown == work.ahead:
+        lines = [f"{counts}; how long it takes is not known before a run has finished"]
+    else:
+        hours = "GPU-hours" if device != CPU else "core-hours"
+        excluded = f", not counting {work.unknown} runs of unknown length" if work.unknown else ""
+        duration = f"about {minutes(work.wall)}, {work.compute / 3600:.2g} {hours}{excluded}"
+        lines = [f"{counts}: {duration} (from {work.measured} finished runs)"]
+    if work.projected:
+        speed, source = projection().macs_per_second / 1e12, projection().source
+        basis = f"MACs of all steps at {speed:.3g} TMAC/s, {source}; {PROJECTION_FILE.name} says more"
+        lines.append(f"projected, not measured: {work.gpu / 3600:,.0f} GPU-hours for {work.projected} of these runs")
+        lines.append(f"  [dim]({escape(basis)})[/dim]")
+    return lines
 
 
 class SweepDisplay(Display):
-    """``rows`` maps a row's name to the keys of the evaluate runs that answer it; ``ahead`` is what must be computed.
+    """Rows done and failed, the time left, and a bar for each running run. ``ahead``: the runs to compute.
 
-    ``expected`` has seconds per run key, as far as they are known; ``side_by_side`` is how many runs go at a time.
+    ``rows`` maps the name of a row to the keys of its measure runs. ``expected``: seconds by run key, where known.
     """
 
     def __init__(
@@ -26,32 +84,32 @@ class SweepDisplay(Display):
         ahead: Iterable[Run],
         labels: dict[str, str],
         expected: Mapping[str, float],
-        side_by_side: int,
+        max_concurrent: int,
     ) -> None:
         super().__init__(labels)
-        self.rows, self.expected, self.side_by_side = rows, expected, side_by_side
+        self.rows, self.expected, self.max_concurrent = rows, expected, max_concurrent
         self.ahead = {run.key: run for run in ahead}
         self.running: dict[str, float] = {}
         self.failed: set[str] = set()
-        self.took: dict[str, list[float]] = defaultdict(list)
+        self.durations: dict[str, list[float]] = defaultdict(list)
         self.overall: TaskID | None = None
-        self.told = time.monotonic()
+        self.last_line = time.monotonic()
 
     def __enter__(self) -> "SweepDisplay":
         super().__enter__()
         if self.console.is_terminal:
             self.overall = self.bars.add_task("rows", total=len(self.rows), numbers="")
-        self._tell()
+        self._refresh()
         return self
 
     def started(self, run: Run) -> None:
         self.running[run.key] = time.monotonic()
-        self._tell()
+        self._refresh()
 
     def progress(self, run: Run, progress: Progress) -> None:
         if self.console.is_terminal:
             super().progress(run, progress)
-        self._tell()
+        self._refresh()
 
     def ended(self, run: Run, failure: Failure | None) -> None:
         began = self.running.pop(run.key, None)
@@ -59,47 +117,50 @@ class SweepDisplay(Display):
         if failure is not None:
             self.failed.add(run.key)
         elif began is not None:
-            self.took[run.stage].append(time.monotonic() - began)
+            self.durations[run.stage].append(time.monotonic() - began)
         if run.key in self.tasks:
             self.bars.remove_task(self.tasks.pop(run.key))
-        self._tell()
+        self._refresh()
 
-    def summary(self) -> str:
-        """One line: rows done and failed, runs at work, time left."""
-        done, failed = self._rows_done(), self._rows_failed()
-        return f"{done} of {len(self.rows)} rows done, {len(self.running)} runs at work, {failed} failed{self._left()}"
-
-    def _rows_done(self) -> int:
+    @property
+    def rows_done(self) -> int:
         open_keys = self.ahead.keys() | self.failed
         return sum(open_keys.isdisjoint(keys) for keys in self.rows.values())
 
-    def _rows_failed(self) -> int:
-        return sum(not self.failed.isdisjoint(keys) for keys in self.rows.values())
+    def summary(self) -> str:
+        """One line: rows done and failed, runs at work, time left."""
+        failed = sum(not self.failed.isdisjoint(keys) for keys in self.rows.values())
+        seconds = self.seconds_left()
+        left = "" if seconds is None else f", about {minutes(seconds)} left"
+        return (
+            f"{self.rows_done} of {len(self.rows)} rows done, {len(self.running)} runs at work, {failed} failed{left}"
+        )
 
-    def _left(self) -> str:
-        known = [second for seconds in self.took.values() for second in seconds] or list(self.expected.values())
-        if not self.ahead or not known:
-            return ""
-        total = sum(self._seconds(run, fmean(known)) for run in self.ahead.values())
-        return f", about {minutes(total / min(self.side_by_side, len(self.ahead)))} left"
+    def seconds_left(self) -> float | None:
+        """Expected seconds until all runs have finished, from runs of this sweep if possible; None if unknown."""
+        durations = [seconds for stage in self.durations.values() for seconds in stage] or [*self.expected.values()]
+        if not self.ahead or not durations:
+            return None
+        total, mean = 0.0, fmean(durations)
+        for run in self.ahead.values():
+            of_stage = self.durations[run.stage]
+            seconds = fmean(of_stage) if of_stage else self.expected.get(run.key, mean)
+            began = self.running.get(run.key)
+            total += seconds if began is None else max(seconds - (time.monotonic() - began), 0.0)
+        return total / min(self.max_concurrent, len(self.ahead))
 
-    def _seconds(self, run: Run, otherwise: float) -> float:
-        expected = fmean(self.took[run.stage]) if self.took[run.stage] else self.expected.get(run.key, otherwise)
-        began = self.running.get(run.key)
-        return expected if began is None else max(expected - (time.monotonic() - began), 0.0)
-
-    def _tell(self) -> None:
+    def _refresh(self) -> None:
         now = time.monotonic()
         if self.overall is not None:
             text = self.summary().partition("rows done, ")[2]
-            self.bars.update(self.overall, completed=self._rows_done(), numbers=text)
-        elif now - self.told > LINE_EVERY_SECONDS:
-            self.told = now
+            self.bars.update(self.overall, completed=self.rows_done, numbers=text)
+        elif now - self.last_line > LINE_EVERY_SECONDS:
+            self.last_line = now
             print(self.summary(), file=sys.stderr, flush=True)
 
 
 def minutes(seconds: float) -> str:
-    """``seconds`` for people: 40 s, 5 min, 3.2 h."""
+    """``seconds`` as text for people: 40 s, 5 min, 3.2 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

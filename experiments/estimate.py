@@ -1,33 +1,43 @@
-"""How long a sweep will take, from how long finished runs of the same stages took. No torch here."""
+"""How long a sweep will take: from finished runs of the same stages, or projected from MACs. No torch here."""
 
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from blurdm.core.arms import STAGES
+from pydantic import Field
+
+from blurdm.core.arms import STAGES, TRAINED
+from blurdm.core.config import Count, Positive, Section
+from blurdm.core.config_io import read_yaml, validate_as
 from blurdm.core.errors import InputError
 from blurdm.core.runs import Run, model_folder, restoring_model
 from blurdm.core.store import read_json
+from blurdm.data.layouts import LAYOUTS
 from blurdm.stages.plan import ON_TEST_PAIRS
 from experiments.grid import Sweep, finished_keys
-from experiments.projection import projected_seconds
 
-LATEST = 200  # finished runs of a stage that are looked at
+LATEST = 200  # finished runs of a stage that are read
 CPU = "cpu"
+PROJECTION_FILE = Path(__file__).parent / "projection.yaml"
+SIDE = 256  # px, of the image whose MACs the file states
+TRAINING_PASSES = 3  # forward and backward pass, in units of a forward pass
 
 Sections = Mapping[str, Mapping[str, Any]]
 Size = tuple[Any, ...]
-"""What decides the cost of one unit of work: crop, batch, backbone; for evaluate also the model and the metrics."""
+"""What decides the cost of one unit of work: crop, batch, backbone; on test pairs also the model and the metrics."""
 
 
 class Estimate(NamedTuple):
-    """Seconds of one device, and seconds on the clock; how many of the runs ``ahead`` no finished run tells of (they
-    count as nothing); from how many finished runs all this is taken; and what ``projected`` of the unknown runs would
-    take on one GPU, ``gpu`` seconds, by projection.yaml.
+    """``compute``: seconds of one device; ``wall``: seconds on the clock, for the runs ``ahead``.
+
+    ``unknown`` of these count as nothing, since no finished run has their stage and size. ``measured``: the number of
+    finished runs behind the estimate. ``projected``: how many unknown runs have published networks, and would take
+    ``gpu`` seconds on one GPU.
     """
 
     compute: float
@@ -47,32 +57,36 @@ class Speeds:
 
     @property
     def count(self) -> int:
-        return sum(len(found) for sizes in self.seconds.values() for found in sizes.values())
+        return sum(len(values) for sizes in self.seconds.values() for values in sizes.values())
 
     def typical(self, stage: str, size: Size, exact: bool) -> float | None:
-        """The median of the runs of ``stage`` and ``size``, or else, unless ``exact``, of ``stage``; None without."""
+        """The median over runs of this stage and size, or else, unless ``exact``, of this stage; None without any."""
         sizes = self.seconds.get(stage, {})
-        found = sizes.get(size) or [value for values in sizes.values() for value in values if not exact]
-        return median(found) if found else None
+        values = sizes.get(size) or [value for values in sizes.values() for value in values if not exact]
+        return median(values) if values else None
 
 
 def measured(root: Path, device: str = CPU) -> Speeds:
-    """The speeds of the latest finished runs below ``root`` that ran on a ``device`` of this kind (cpu, cuda)."""
+    """The speeds of the latest finished runs below ``root`` that ran on this kind of device (cpu, cuda)."""
     speeds = Speeds()
     for stage in STAGES:
-        for folder in _latest(root / stage):
+        if not (root / stage).is_dir():
+            continue
+        with os.scandir(root / stage) as entries:
+            latest = sorted(entries, key=lambda entry: entry.stat().st_mtime)[-LATEST:]
+        for entry in latest:
             try:
-                units, size = _measured(root, stage, folder, device)
-                seconds = read_json(folder / "result.json")["seconds"]
+                work = _finished_work(root, stage, Path(entry.path), device)
+                seconds = read_json(Path(entry.path) / "result.json")["seconds"]
             except (InputError, LookupError, TypeError, AttributeError):
-                continue  # unfinished, another device, or from another version: it tells nothing
-            if units:
-                speeds.seconds.setdefault(stage, {}).setdefault(size, []).append(seconds / units)
+                continue  # unfinished, or from another version
+            if work and work[0]:
+                speeds.seconds.setdefault(stage, {}).setdefault(work[1], []).append(seconds / work[0])
     return speeds
 
 
 def estimate(sweep: Sweep, root: Path, max_concurrent: int, device: str = CPU) -> Estimate:
-    """What is left to compute of ``sweep`` below ``root``, at most ``max_concurrent`` runs side by side."""
+    """What is left to compute of ``sweep`` below ``root``, at most ``max_concurrent`` runs at a time."""
     done = finished_keys(sweep.runs, root)
     ahead = [run for run in sweep.runs if run.key not in done]
     speeds = measured(root, device) if ahead else Speeds()
@@ -88,8 +102,15 @@ def estimate(sweep: Sweep, root: Path, max_concurrent: int, device: str = CPU) -
     return Estimate(compute, wall, unknown, len(ahead), speeds.count, len(projected), sum(projected.values()))
 
 
+def seconds_ahead(sweep: Sweep, root: Path, device: str = CPU) -> dict[str, float]:
+    """Expected seconds by key of the unfinished runs of ``sweep``, where finished runs allow an estimate."""
+    done = finished_keys(sweep.runs, root)
+    ahead = [run for run in sweep.runs if run.key not in done]
+    return expected_seconds(ahead, root, measured(root, device)) if ahead else {}
+
+
 def expected_seconds(runs: Iterable[Run], root: Path, speeds: Speeds) -> dict[str, float]:
-    """Seconds by key, of those ``runs`` that finished ones tell of; for published networks, ones of just their size."""
+    """Seconds by key, from finished runs of the same stage; for published networks only from those of the same size."""
     runs = list(runs)
     published = projected_seconds(runs)
     typical = cache(speeds.typical)
@@ -108,18 +129,10 @@ def expected_seconds(runs: Iterable[Run], root: Path, speeds: Speeds) -> dict[st
     return expected
 
 
-def _latest(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        newest = sorted(entries, key=lambda entry: entry.stat().st_mtime)[-LATEST:]
-    return [Path(entry.path) for entry in newest]
-
-
-def _measured(root: Path, stage: str, folder: Path, device: str) -> tuple[int | None, Size]:
-    """Units of work and size of the run in ``folder``; LookupError if it ran on another kind of device."""
+def _finished_work(root: Path, stage: str, folder: Path, device: str) -> tuple[int | None, Size] | None:
+    """Units of work and size of the run in ``folder``; None if it ran on another kind of device."""
     if read_json(folder / "provenance.json")["device"].partition(":")[0] != device.partition(":")[0]:
-        raise LookupError(device)
+        return None
     config = read_json(folder / "config.json")
     sections: dict[str, Any] = config["sections"]
     network = restoring_model(folder) if stage == "measure" else None
@@ -132,7 +145,7 @@ def _measured(root: Path, stage: str, folder: Path, device: str) -> tuple[int | 
 
 
 def _units(stage: str, sections: Sections, pairs: Mapping[str, int] | None) -> int | None:
-    """Pairs that ``stage`` looks at, or optimisation steps that it takes; None if the pairs were not counted yet."""
+    """The number of pairs or optimisation steps that ``stage`` processes; None before the pairs were counted."""
     if stage == "prepare":
         return None if pairs is None else sum(pairs.values())
     if stage in ON_TEST_PAIRS:
@@ -150,6 +163,74 @@ def _size(sections: Sections, model: str | None) -> Size:
 
 
 def _pairs(root: Path, key: str) -> Mapping[str, int] | None:
-    """The numbers of train, val and test pairs that the ``prepare`` run ``key`` counted; None before it has."""
+    """The numbers of train, val and test pairs of the ``prepare`` run ``key``; None before it has finished."""
     path = root / "prepare" / key / "result.json"
     return read_json(path)["metrics"] if path.is_file() else None
+
+
+class EncoderCost(Section):
+    """GMACs of an encoder whose latent has these values."""
+
+    latent: dict[str, int]
+    gmacs: Positive
+
+
+class BackboneCost(Section):
+    """GMACs of a backbone of this size."""
+
+    width: Count
+    blocks: Count | tuple[Count, ...]
+    gmacs: Positive
+
+
+class Projection(Section):
+    """The contents of projection.yaml: costs of the published networks, and the assumed speed of a GPU."""
+
+    macs_per_second: Positive
+    source: str
+    test_image: tuple[Count, Count]
+    encoder: EncoderCost
+    backbones: dict[str, BackboneCost] = Field(min_length=1)
+
+    def seconds(self, run: Run) -> float | None:
+        """Seconds that ``run`` takes on one GPU; None if it has no network, or one of a size that is not stated."""
+        network = run.model if run.stage == "restore" else run if run.stage in TRAINED else None
+        macs = None if network is None else self.forward_macs(network)
+        if macs is None:
+            return None
+        if run.stage == "restore":  # the published number of images, which no finished run has counted yet
+            published: Any = LAYOUTS[run.sections["data"].layout].published
+            passes, pixels = int(published.get("test", 0)), prod(self.test_image)
+        else:
+            data = run.sections["data"]
+            # in stage 2 the blur encoder learns, and the frozen sharp encoder is its target
+            cost = TRAINING_PASSES + (run.stage == "diffusion")
+            steps = sum(iterations for iterations, _ in run.sections[run.stage].phases)
+            passes, pixels = cost * steps * data.batch_size, data.crop**2
+        return passes * macs * pixels / SIDE**2 / self.macs_per_second
+
+    def forward_macs(self, run: Run) -> float | None:
+        """MACs of a forward pass of backbone, encoder or both on SIDE x SIDE; the estimators' are negligible."""
+        gmacs = 0.0
+        if backbone := run.sections.get("backbone"):
+            cost = self.backbones.get(backbone.name)
+            if cost is None or (cost.width, cost.blocks) != (backbone.width, backbone.blocks):
+                return None
+            gmacs += cost.gmacs
+        if latent := run.sections.get("latent"):
+            if any(getattr(latent, key) != value for key, value in self.encoder.latent.items()):
+                return None
+            gmacs += self.encoder.gmacs
+        return 1e9 * gmacs
+
+
+@cache
+def projection() -> Projection:
+    """The assumptions in projection.yaml."""
+    return validate_as(Projection, read_yaml(PROJECTION_FILE), str(PROJECTION_FILE))
+
+
+def projected_seconds(runs: Iterable[Run]) -> dict[str, float]:
+    """Seconds on one GPU by key, for runs whose networks have published sizes."""
+    projected = {run.key: projection().seconds(run) for run in runs}
+    return {key: seconds for key, seconds in projected.items() if seconds is not None}

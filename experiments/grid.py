@@ -1,4 +1,4 @@
-"""A grid: one question in YAML -> rows of configs -> the graph of runs that the rows share. No torch, no cluster."""
+"""Grids: a question in YAML -> rows of configs -> the graph of runs that the rows share. No torch, no cluster."""
 
 import os
 from collections import Counter
@@ -22,16 +22,16 @@ from blurdm.stages.plan import Planner, sections_read, stages_of
 from experiments.grid_file import MEASURE, PRESET, Choice, GridFile, check_keys, choices, require_read
 from experiments.variants import Shared, Variants
 
-HERE = Path(__file__).parent
-GRIDS, PRESETS, DEMO = HERE / "grids", HERE / "presets", HERE.parent / "params.yaml"
-SHOWN = 20  # names of rows in a message
+FOLDER = Path(__file__).parent
+GRIDS, PRESETS, DEMO = FOLDER / "grids", FOLDER / "presets", FOLDER.parent / "params.yaml"
+MAX_NAMES = 20  # of rows in an error message
 
 
 @dataclass(frozen=True)
-class Row:
-    """One answer to a grid's question: ``arm`` measured under ``config``; ``values`` is what makes this row, by key.
+class GridRow:
+    """One row of a grid: ``arm`` measured under ``config``. ``values``: the settings that distinguish it, by key.
 
-    ``series``: its name but for the swept quantity. ``published``: the paper's values by metric, where it has some.
+    ``series``: its name without the swept quantity. ``published``: the paper's values by metric, if any.
     """
 
     name: str
@@ -44,9 +44,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows that answer one question, each with every one of ``seeds``; ``x`` is the key of the swept quantity, if any.
+    """Rows that answer one question, each with all ``seeds``. ``x``: key of the swept quantity, if any.
 
-    ``overrides``: what the command line changed in ``preset``.
+    ``overrides``: settings of the command line on top of ``preset``.
     """
 
     name: str
@@ -54,20 +54,20 @@ class Grid:
     preset: str
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[GridRow, ...]
     baseline: str
     x: str | None
     published_source: str | None
 
 
 def grid_path(name: str) -> Path:
-    """The file of the shipped grid ``name``; InputError lists the known ones."""
+    """The file of the shipped grid ``name``; InputError lists the names."""
     require("grid", name, (path.stem for path in GRIDS.glob("*.yaml")))
     return GRIDS / f"{name}.yaml"
 
 
 def preset_path(name: str) -> Path:
-    """``demo`` is params.yaml, others are files of presets/, or any file if ``name`` ends in .yaml; InputError."""
+    """params.yaml for ``demo``, else a file in presets/, or any file if ``name`` ends in .yaml; InputError."""
     if name.endswith(".yaml"):
         return Path(name)
     require("preset", name, ("demo", *(path.stem for path in PRESETS.glob("*.yaml"))))
@@ -77,10 +77,10 @@ def preset_path(name: str) -> Path:
 def load_grid(
     path: Path | str, preset: str | None = None, overrides: Sequence[str] = (), seeds: Iterable[int] | None = None
 ) -> Grid:
-    """The grid in the YAML file ``path``, every row's config validated; InputError names the file and the key.
+    """Read the grid in the YAML file ``path`` and validate each row's config; InputError names the file and the key.
 
-    ``preset`` and ``seeds`` replace the file's. ``overrides`` (``section.key=value``) win over the preset and the
-    file's ``base``, not over its axes and arms.
+    ``preset`` and ``seeds`` replace the file's. ``overrides`` (``section.key=value``) take precedence over the preset
+    and the file's ``base``, but not over its axes and arms.
     """
     file = validate_as(GridFile, read_yaml(path), str(path))
     try:
@@ -104,13 +104,13 @@ def load_grid(
 
 
 class _Bases:
-    """What rows start from: the grid's preset (or that of the command line), or one of their own; each read once."""
+    """The base config of each row: the preset of the grid or of the command line, or the row's own; each read once."""
 
     def __init__(
         self, file: GridFile, preset: str | None, overrides: Sequence[str], seeds: Iterable[int] | None
     ) -> None:
         self.preset = preset or file.preset
-        self._asked = preset
+        self._command_line_preset = preset
         self._seeds = None if seeds is None else tuple(dict.fromkeys(seeds))
         self._file, self._overrides = file, overrides
         self._read: dict[str, Variants] = {}
@@ -120,51 +120,51 @@ class _Bases:
     def of(self, preset: str, where: str = "") -> Variants:
         """Configs made from ``preset``; InputError if it has other seeds than the grid's."""
         if preset not in self._read:
-            base = _base(self._file, preset_path(preset), self._overrides, self._seeds)
+            base = self._config(preset_path(preset))
             self._read[preset] = Variants(base, self._shared)
         seeds = self._read[preset].base.seeds
         if seeds != self._read[self.preset].base.seeds:
-            told = f"{list(seeds)} are the seeds of preset '{preset}', {list(self.seeds)} those of '{self.preset}'"
-            raise InputError(f"{where}: {told}; should be the same, or given on the command line")
+            both = f"{list(seeds)} are the seeds of preset '{preset}', {list(self.seeds)} those of '{self.preset}'"
+            raise InputError(f"{where}: {both}; should be the same, or given on the command line")
         return self._read[preset]
 
     def of_row(self, combination: Sequence[Choice]) -> Variants:
-        """What the row of these choices starts from; InputError if one sets a preset and the command line too."""
+        """Configs for the row of these choices; InputError if one sets a preset and the command line does too."""
         setting = next((choice for choice in combination if PRESET in choice.settings), None)
         if setting is None:
             return self.of(self.preset)
-        if self._asked:
-            raise InputError(f"preset '{self._asked}': {setting.where} of this grid sets the preset")
+        if self._command_line_preset:
+            raise InputError(f"preset '{self._command_line_preset}': {setting.where} of this grid sets the preset")
         return self.of(setting.settings[PRESET], setting.where)
 
+    def _config(self, preset: Path) -> Config:
+        """The preset with the settings of the file's ``base``, then the overrides of the command line."""
+        tree = read_yaml(preset)
+        validate(tree, str(preset))
+        for key, value in self._file.base.items():
+            section, _, name = key.partition(".")
+            tree[section] = (tree[section] or {}) | {name: value}
+        validate(tree, "base")
+        for override in self._overrides:
+            apply_override(tree, override)
+            key = override.partition("=")[0]
+            if key in self._file.axes:
+                raise InputError(f"override '{override}': an axis of this grid sets {key}")
+        if self._seeds is not None:
+            tree["seeds"] = list(self._seeds)
+        base = validate(tree, "overrides")
+        if not base.seeds:
+            raise InputError("seeds: none; should be at least one")
+        return base
 
-def _base(file: GridFile, preset: Path, overrides: Sequence[str], seeds: Sequence[int] | None) -> Config:
-    """The preset with what the file sets for all rows, then with the overrides of the command line."""
-    tree = read_yaml(preset)
-    validate(tree, str(preset))
-    for key, value in file.base.items():
-        section, _, name = key.partition(".")
-        tree[section] = (tree[section] or {}) | {name: value}
-    validate(tree, "base")
-    for override in overrides:
-        apply_override(tree, override)
-        key = override.partition("=")[0]
-        if key in file.axes:
-            raise InputError(f"override '{override}': an axis of this grid sets {key}")
-    if seeds is not None:
-        tree["seeds"] = list(seeds)
-    base = validate(tree, "overrides")
-    if not base.seeds:
-        raise InputError("seeds: none; should be at least one")
-    return base
 
-
-def _rows(file: GridFile, bases: _Bases) -> list[Row]:
+def _rows(file: GridFile, bases: _Bases) -> list[GridRow]:
+    """The product of axes and arms; InputError for settings without effect and for equal rows."""
     dimensions = choices(file)
     count = prod(map(len, dimensions))
     if count != file.rows:
         raise InputError(f"rows: {file.rows} is stated but axes and arms give {count}")
-    rows: dict[str, Row] = {}
+    rows: dict[str, GridRow] = {}
     same: dict[tuple[Any, ...], list[str]] = {}
     read: set[str] = set()
     for combination in product(*dimensions):
@@ -181,14 +181,14 @@ def _rows(file: GridFile, bases: _Bases) -> list[Row]:
         same.setdefault(identity, []).append(row.name)
     require_read("base", file.base, read)
     for choice in (choice for dimension in dimensions for choice in dimension):
-        choice.require_read()
+        require_read(choice.where, choice.settings, choice.read)
     twins = next((names for names in same.values() if len(names) > 1), None)
     if twins:
         raise InputError(f"rows '{twins[0]}' and '{twins[1]}' are the same: no stage reads what differs")
     return list(rows.values())
 
 
-def _row(file: GridFile, combination: Sequence[Choice], variants: Variants) -> Row:
+def _row(file: GridFile, combination: Sequence[Choice], variants: Variants) -> GridRow:
     name = ", ".join(choice.label for choice in combination)
     settings = {key: value for choice in combination for key, value in choice.resolved(variants.base).items()}
     settings.pop(PRESET, None)
@@ -202,15 +202,15 @@ def _row(file: GridFile, combination: Sequence[Choice], variants: Variants) -> R
         value = getattr(getattr(config, section), key)
         settings.setdefault(file.swept, list(value) if isinstance(value, tuple) else value)
     series = ", ".join(choice.label for choice in combination if not choice.along_x)
-    return Row(name, series, settings, config, arm, file.published.get(name, {}))
+    return GridRow(name, series, settings, config, arm, file.published.get(name, {}))
 
 
 def _check_names(file: GridFile, names: Sequence[str]) -> None:
-    """InputError unless the file's ``baseline`` and ``published`` are about rows and metrics that exist."""
+    """Raise InputError if the file's ``baseline`` or ``published`` name rows or metrics that do not exist."""
     for where, name in (("baseline", file.baseline), *(("published", name) for name in file.published)):
         if name not in names:
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            raise InputError(f"{where}: no row '{name}'; rows: {'; '.join(names[:SHOWN])}{more}")
+            rest = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+            raise InputError(f"{where}: no row '{name}'; rows: {'; '.join(names[:MAX_NAMES])}{rest}")
     for name, values in file.published.items():
         for metric in values:
             require(f"published: {name}: metric", metric, METRICS)
@@ -219,21 +219,21 @@ def _check_names(file: GridFile, names: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """A row with one seed (None: nothing is trained), and the run that measures it."""
 
-    row: Row
+    row: GridRow
     seed: int | None
     run: Run
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A grid with its runs: what executors make, and what the ledger tells analysis."""
+    """A grid and the runs of its rows. ``missing``: absent data folders, whose runs have provisional keys."""
 
     grid: Grid
-    cells: tuple[Cell, ...]
-    missing: tuple[str, ...] = ()  # data folders that are not there, whose runs have provisional keys
+    cells: tuple[SweepCell, ...]
+    missing: tuple[str, ...] = ()
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -242,7 +242,7 @@ class Sweep:
 
     @cached_property
     def unshared(self) -> int:
-        """How many runs there would be if every cell computed its own: its stages, summed over the cells."""
+        """The number of runs if cells shared none: the stages of each cell, summed."""
         return sum(len(stages_of(c.row.config, "measure", ARMS[c.row.arm].stage)) for c in self.cells)
 
     @property
@@ -251,13 +251,13 @@ class Sweep:
         return dict(Counter(run.stage for run in self.runs))
 
     def ledger(self) -> dict[str, Any]:
-        """All that analysis and tracking need to know of this sweep, as JSON: its rows and the keys of their runs."""
+        """The sweep as JSON for analysis and tracking: its rows, and the keys of their runs."""
         grid = self.grid
         runs: dict[str, list[dict[str, Any]]] = {row.name: [] for row in grid.rows}
         for cell in self.cells:
             needs = [[run.stage, run.key] for run in cell.run.chain()[:-1] if run.stage != "prepare"]
-            told = {"seed": cell.seed, "stage": cell.run.stage, "key": cell.run.key, "needs": needs}
-            runs[cell.row.name].append(told)
+            entry = {"seed": cell.seed, "stage": cell.run.stage, "key": cell.run.key, "needs": needs}
+            runs[cell.row.name].append(entry)
         rows = [
             {
                 "name": row.name,
@@ -276,23 +276,23 @@ class Sweep:
 
 
 def expand(grid: Grid, cache: Path | None = None, provisional: bool = False) -> Sweep:
-    """The runs of every row and seed; what rows share is one object. ``cache`` remembers digests of data files.
+    """The runs of every row and seed. Shared runs are one object. ``cache``: file with digests of data files.
 
-    InputError for a data folder that is not there, unless a ``provisional`` plan will do.
+    InputError for a data folder that does not exist, unless the plan may be ``provisional``.
     """
     planner = Planner(cache, provisional)
     cells = []
     for row in grid.rows:
         model = ARMS[row.arm].stage
         for seed in (None,) if model is None else grid.seeds:
-            cells.append(Cell(row, seed, planner.plan(row.config, "measure", seed, model)))
+            cells.append(SweepCell(row, seed, planner.plan(row.config, "measure", seed, model)))
     return Sweep(grid, tuple(cells), tuple(planner.missing))
 
 
 def finished_keys(runs: Iterable[Run], root: Path) -> set[str]:
-    """The keys of those ``runs`` that are finished below ``root``; only folders that exist are looked into."""
+    """The keys of the ``runs`` that are finished below ``root``. Fast: only existing folders are examined."""
     runs = list(runs)
     stages = {run.stage for run in runs}
     present = {stage: set(os.listdir(root / stage)) if (root / stage).is_dir() else set() for stage in stages}
-    there = (run for run in runs if run.key in present[run.stage])
-    return {run.key for run in there if os.path.isfile(f"{root}/{run.stage}/{run.key}/result.json")}
+    begun = (run for run in runs if run.key in present[run.stage])
+    return {run.key for run in begun if os.path.isfile(f"{root}/{run.stage}/{run.key}/result.json")}

@@ -1,4 +1,4 @@
-"""What a grid's YAML file may say, and the choices it offers: arms and the values of axes, each with its name."""
+"""Schema of a grid's YAML file, and the choices it offers: arms and the values of axes, each with its name."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from blurdm.core.registry import require
 
 MEASURE = "measure"
 PRESET = "preset"
-SPECIAL = (MEASURE, PRESET)  # what arms and axes may set that is no key of a config
+SPECIAL = (MEASURE, PRESET)  # arms and axes may set these besides keys of a config
 REFERENCE = "from"
 
 
@@ -38,7 +38,7 @@ class GridFile(Section):
     @field_validator("base", "axes", "arms", mode="before")
     @classmethod
     def _current_names(cls, settings: Any) -> Any:
-        """Keys that an earlier release had elsewhere keep working."""
+        """Replace keys by their current names if an earlier release had them elsewhere."""
         if not isinstance(settings, dict):
             return settings
         return {RENAMED.get(key, key): cls._current_names(value) for key, value in settings.items()}
@@ -51,33 +51,46 @@ class GridFile(Section):
 
 @dataclass(frozen=True)
 class Choice:
-    """One arm, or one value of one axis: what it sets, and its part of the row's name; ``along_x``: sets x alone."""
+    """One arm, or one value of one axis: its settings, and its part of the row's name. ``along_x``: it sets x alone.
+
+    ``read`` collects the config sections that the stages of its rows read.
+    """
 
     where: str
     label: str
     settings: Mapping[str, Any]
     along_x: bool
-    read: set[str] = field(default_factory=set)  # sections read by what its rows measure
+    read: set[str] = field(default_factory=set)
 
     def resolved(self, base: Config) -> dict[str, Any]:
-        """What it sets, with the values of ``base`` for {from: ...}."""
-        return {key: _resolved(value, base, f"{self.where}: {key}") for key, value in self.settings.items()}
-
-    def require_read(self) -> None:
-        """InputError if this choice sets something that no row with it reads."""
-        require_read(self.where, self.settings, self.read)
+        """The settings, with values of ``base`` in place of {from: ...}."""
+        resolved = dict(self.settings)
+        for name, value in self.settings.items():
+            if not isinstance(value, dict) or set(value) != {REFERENCE}:
+                continue
+            where = f"{self.where}: {name}: {REFERENCE}"
+            keys = value[REFERENCE] if isinstance(value[REFERENCE], list) else [value[REFERENCE]]
+            values = []
+            for key in keys:
+                _require_key(where, str(key))
+                section, _, leaf = key.partition(".")
+                values.append(getattr(getattr(base, section), leaf, None))
+            if not values or (len(values) > 1 and not all(isinstance(number, (int, float)) for number in values)):
+                raise InputError(f"{where}: {', '.join(map(str, keys))}; should be keys of numbers to add up")
+            resolved[name] = sum(values) if len(values) > 1 else values[0]
+        return resolved
 
 
 def require_read(where: str, settings: Mapping[str, Any], read: set[str]) -> None:
-    """InputError if something in ``settings`` is in none of the sections that are ``read``."""
+    """Raise InputError if one of the ``settings`` is in none of the sections that are ``read``."""
     for key in settings:
         if key not in SPECIAL and key.partition(".")[0] not in read:
-            known = ", ".join(sorted(read))
-            raise InputError(f"{where}: {key}: no stage reads it; what is measured here depends on {known}")
+            sections = ", ".join(sorted(read))
+            raise InputError(f"{where}: {key}: no stage reads it; what is measured here depends on {sections}")
 
 
 def check_keys(file: GridFile) -> None:
-    """InputError for a key that no config has, or that is set both by an axis and elsewhere."""
+    """Raise InputError for a key that no config has, or that both an axis and another place set."""
     places = {"axes": file.axes, "base": file.base} | {f"arms: {name}": arm for name, arm in file.arms.items()}
     for where, settings in places.items():
         for key in settings:
@@ -102,39 +115,21 @@ def choices(file: GridFile) -> list[list[Choice]]:
     for key, values in file.axes.items():
         leaf = key.rpartition(".")[2]
         short = leaf if leaves.count(leaf) == 1 else key
-        dimensions.append(
-            [Choice("axes", label, {key: value}, key == x) for label, value in _labelled(f"axes: {key}", short, values)]
-        )
+        if not isinstance(values, (list, dict)) or not values:
+            rule = "should be a list of values, or a mapping of label to value"
+            raise InputError(f"axes: {key}: {json.dumps(values)}; {rule}")
+        if isinstance(values, dict):
+            labelled = list(values.items())
+        else:
+            labelled = [(f"{short}={v if isinstance(v, str) else json.dumps(v)}", v) for v in values]
+        dimensions.append([Choice("axes", label, {key: value}, key == x) for label, value in labelled])
     return dimensions
 
 
-def _labelled(where: str, short: str, values: Any) -> list[tuple[str, Any]]:
-    if not isinstance(values, (list, dict)) or not values:
-        raise InputError(f"{where}: {json.dumps(values)}; should be a list of values, or a mapping of label to value")
-    if isinstance(values, dict):
-        return list(values.items())
-    return [(f"{short}={value if isinstance(value, str) else json.dumps(value)}", value) for value in values]
-
-
-def _resolved(value: Any, base: Config, where: str) -> Any:
-    """``value``, or what ``base`` has where it is {from: ...}."""
-    if not isinstance(value, dict) or set(value) != {REFERENCE}:
-        return value
-    keys = value[REFERENCE] if isinstance(value[REFERENCE], list) else [value[REFERENCE]]
-    found = []
-    for key in keys:
-        _require_key(f"{where}: {REFERENCE}", str(key))
-        section, _, name = key.partition(".")
-        found.append(getattr(getattr(base, section), name, None))
-    if not found or (len(found) > 1 and not all(isinstance(number, (int, float)) for number in found)):
-        raise InputError(f"{where}: {REFERENCE}: {', '.join(map(str, keys))}; should be keys of numbers to add up")
-    return sum(found) if len(found) > 1 else found[0]
-
-
 def _require_key(where: str, key: str) -> None:
-    known = section_keys()
+    keys = section_keys()
     section, _, name = key.partition(".")
-    if section not in known:
-        raise InputError(f"{where}: {key}: unknown key; should be section.key, sections: {', '.join(sorted(known))}")
-    if name not in known[section]:
-        raise InputError(f"{where}: {key}: unknown key; known in {section}: {', '.join(known[section])}")
+    if section not in keys:
+        raise InputError(f"{where}: {key}: unknown key; should be section.key, sections: {', '.join(sorted(keys))}")
+    if name not in keys[section]:
+        raise InputError(f"{where}: {key}: unknown key; known in {section}: {', '.join(keys[section])}")

@@ -1,4 +1,4 @@
-"""Configs that differ from one base in a few keys: only what changes is validated, and what is equal is one object."""
+"""Configs that differ from one base in a few keys. Only changed sections are validated, and equal ones shared."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,65 +15,64 @@ Shared = dict[tuple[str, Any], Any]  # (section, value) -> the one object with t
 
 
 class Variants:
-    """Configs made from ``base`` by dotted settings. Two with equal sections share them: compare them by ``id``.
+    """Configs made from ``base`` by dotted settings. Equal sections of two configs are identical (same ``id``).
 
-    That holds for several bases too, if they are given the same ``shared``.
+    This holds across several bases with the same ``shared``.
     """
 
     def __init__(self, base: Config, shared: Shared) -> None:
         self._unique = shared
         sections = {name: getattr(base, name) for name in section_keys()}
         self.base = base.model_copy(update={name: shared.setdefault((name, s), s) for name, s in sections.items()})
-        self._made: dict[tuple[str, str], Any] = {}
+        self._sections: dict[tuple[str, str], Any] = {}
         self._accepted: dict[Keys, set[tuple[Any, ...]]] = {}
 
     def config(self, settings: Mapping[str, Any], source: str) -> Config:
-        """``base`` with ``settings``, valid in itself and by the registries; InputError names ``source``."""
+        """``base`` with ``settings``, validated with its names looked up in registries; InputError names ``source``."""
         changes: dict[str, dict[str, Any]] = {}
         for key, value in settings.items():
             section, _, name = key.partition(".")
             changes.setdefault(section, {})[name] = value
-        sections = {name: self._section(name, changed, source) for name, changed in changes.items()}
+        sections = {}
+        for name, changed in changes.items():
+            request = name, json.dumps(changed, sort_keys=True)
+            if request not in self._sections:
+                section = changed_section(self.base, name, changed, source)
+                self._sections[request] = self._unique.setdefault((name, section), section)
+            sections[name] = self._sections[request]
         config = self.base.model_copy(update=sections)
         self._check(config, source)
         return config
 
-    def _section(self, name: str, changes: dict[str, Any], source: str) -> Any:
-        request = (name, json.dumps(changes, sort_keys=True))
-        if request not in self._made:
-            section = changed_section(self.base, name, changes, source)
-            self._made[request] = self._unique.setdefault((name, section), section)
-        return self._made[request]
-
     def _check(self, config: Config, source: str) -> None:
-        """``check``, unless it has accepted a config with the same values of all that it looked at there."""
-        for looked_at, accepted in self._accepted.items():
-            if _values(config, looked_at) in accepted:
+        """Call ``check``, unless it has accepted a config with the same values of all the keys that it read."""
+        for keys, accepted in self._accepted.items():
+            if _values(config, keys) in accepted:
                 return
-        watched = _Watched(config)
-        check(cast(Config, watched), source)
-        keys = tuple(sorted(watched.looked_at()))
+        recorder = _ReadRecorder(config)
+        check(cast(Config, recorder), source)
+        keys = tuple(sorted(recorder.keys_read()))
         self._accepted.setdefault(keys, set()).add(_values(config, keys))
 
 
 def _values(config: Config, keys: Keys) -> tuple[Any, ...]:
-    """Of ``keys`` (section, name); an empty name is the section itself, one that may be null."""
+    """The values of ``keys`` (section, name); an empty name stands for the section itself, which may be null."""
     sections = ((getattr(config, section), name) for section, name in keys)
     return tuple(getattr(section, name, None) if name else section for section, name in sections)
 
 
-class _Watched:
-    """A config, or a section of one, that notes what of it is looked at."""
+class _ReadRecorder:
+    """A config, or a section of one, that records which of its keys are read."""
 
     def __init__(self, model: BaseModel) -> None:
-        self._model, self._seen = model, dict[str, Any]()
+        self._model, self._read = model, dict[str, Any]()
 
     def __getattr__(self, name: str) -> Any:
-        if name not in self._seen:
+        if name not in self._read:
             value = getattr(self._model, name)
-            self._seen[name] = _Watched(value) if isinstance(value, Section) else value
-        return self._seen[name]
+            self._read[name] = _ReadRecorder(value) if isinstance(value, Section) else value
+        return self._read[name]
 
-    def looked_at(self) -> Iterator[tuple[str, str]]:
-        for section, watched in self._seen.items():
-            yield from ((section, name) for name in (watched._seen if isinstance(watched, _Watched) else [""]))
+    def keys_read(self) -> Iterator[tuple[str, str]]:
+        for section, value in self._read.items():
+            yield from ((section, name) for name in (value._read if isinstance(value, _ReadRecorder) else [""]))

@@ -1,7 +1,7 @@
-"""``blurdm app``: the web server, for this machine's own browser alone, and what it refuses.
+"""``blurdm app``: a web server for the browser of this machine alone.
 
-Other web pages cannot drive it: a request must name this very address as its host and, to change anything, as its
-origin; results lie under unguessable addresses; and the page's content policy lets it load nothing from anywhere.
+Other web pages cannot use it: a request must have this address as its host and, to change anything, as its origin.
+Results have unguessable addresses, and the page's content security policy allows no foreign sources.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from blurdm.app.worker import Desk, Event, find_models
+from blurdm.app.worker import Event, Worker, find_models
 from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.errors import InputError
 from blurdm.core.registry import require
@@ -46,7 +46,7 @@ HEADERS = {
 
 
 class OwnPageOnly:
-    """Lets through what comes from this server's own page, or was typed into the address bar; adds ``HEADERS``."""
+    """Middleware that accepts requests from this server's page or the address bar alone, and adds ``HEADERS``."""
 
     def __init__(self, app: ASGIApp, address: str) -> None:
         self.app, self.address = app, address
@@ -70,39 +70,39 @@ class OwnPageOnly:
             await self.app(scope, receive, with_headers)
 
 
-def make_app(desk: Desk, address: str) -> Starlette:
-    """What answers at ``address`` (as ``http://127.0.0.1:8000``), with the models and results of ``desk``."""
+def make_app(worker: Worker, address: str) -> Starlette:
+    """The application at ``address`` (as ``http://127.0.0.1:8000``), with the models and results of ``worker``."""
 
     async def home(request: Request) -> Response:
-        return HTMLResponse(_page(list(desk.models)))
+        return HTMLResponse(_page(list(worker.models)))
 
     async def restore(request: Request) -> Response:
         try:
             models = request.query_params.getlist("model")
             for model in models:
-                require("model", model, desk.models)
+                require("model", model, worker.models)
             if not models:
                 raise InputError("no model is chosen; choose one or more")
         except InputError as error:
             return _refused(400, str(error))
-        if desk.busy:
+        if worker.busy:
             return _refused(503, "another photo is being restored; drop this one again when that is done")
-        desk.busy = True  # no other request can come between here and the question
+        worker.busy = True  # without await since the check, so no other request came between
         try:
             content = await _body(request)
         except BaseException as error:
-            desk.busy = False
+            worker.busy = False
             if isinstance(error, InputError | ClientDisconnect):
                 return _refused(413, str(error))
             raise
-        events = _start(desk, content, request.query_params.get("name", "photo"), models)
+        events = start_restoring(worker, content, request.query_params.get("name", "photo"), models)
         return StreamingResponse(events, media_type="application/x-ndjson")
 
     async def result(request: Request) -> Response:
-        found = desk.results.get(request.path_params["address"])
-        if found is None:
+        stored = worker.results.get(request.path_params["address"])
+        if stored is None:
             return _refused(404, "this result is gone: only the last ones are kept; restore the photo again")
-        return FileResponse(found.file, filename=found.name, media_type="application/octet-stream")
+        return FileResponse(stored.file, filename=stored.name, media_type="application/octet-stream")
 
     routes = [
         Route("/", home),
@@ -113,7 +113,7 @@ def make_app(desk: Desk, address: str) -> Starlette:
 
 
 async def _body(request: Request) -> bytes:
-    """The photo's file; InputError for one that is, or says to be, too large, of which no more is read."""
+    """The content of the photo's file; InputError, without reading on, if it is larger than MOST_BYTES."""
     too_large = InputError(f"the file is larger than {MOST_BYTES >> 20} MB; use 'blurdm deblur' for it")
     if int(request.headers.get("content-length", 0)) > MOST_BYTES:
         raise too_large
@@ -126,21 +126,21 @@ async def _body(request: Request) -> bytes:
     return b"".join(parts)
 
 
-def _start(desk: Desk, content: bytes, name: str, models: list[str]) -> AsyncIterator[str]:
-    """Start restoring; returns what happens to the photo, a line of JSON each.
+def start_restoring(worker: Worker, content: bytes, name: str, models: list[str]) -> AsyncIterator[str]:
+    """Start restoring; returns the events, a line of JSON each.
 
-    A browser that leaves stops it at the next tile. One that left before it read anything never comes to that: then the
-    photo is restored to its end, and the desk is free again all the same.
+    It stops at the next tile when the browser leaves. A browser that leaves before it reads anything is not noticed:
+    then the photo is restored to its end, after which the worker is free as well.
     """
     loop, queue, left = asyncio.get_running_loop(), asyncio.Queue[Event | None](), False
 
-    def tell(event: Event | None) -> None:
+    def send(event: Event | None) -> None:
         with suppress(RuntimeError):  # the server has ended
             loop.call_soon_threadsafe(queue.put_nowait, event)
 
     def ended(_: Any) -> None:
-        desk.busy = False
-        tell(None)
+        worker.busy = False
+        send(None)
 
     async def events() -> AsyncIterator[str]:
         nonlocal left
@@ -150,7 +150,7 @@ def _start(desk: Desk, content: bytes, name: str, models: list[str]) -> AsyncIte
         finally:
             left = True
 
-    desk.start(content, name, models, tell, lambda: left).add_done_callback(ended)
+    worker.start(content, name, models, send, lambda: left).add_done_callback(ended)
     return events()
 
 
@@ -159,53 +159,47 @@ def _refused(status: int, reason: str) -> Response:
 
 
 def _page(models: list[str]) -> str:
-    here = files("blurdm.app")
-    body, style, script = ((here / f"app.{kind}").read_text() for kind in ("html", "css", "js"))
-    boxes = "".join(_box(name, chosen=number == 0) for number, name in enumerate(models))
-    body = body.replace("$models", boxes).replace("$endings", ",".join(sorted(ENDINGS)))
+    """The page, with a checkbox for each of ``models``, the first one checked."""
+    body, style, script = ((files("blurdm.app") / f"app.{kind}").read_text() for kind in ("html", "css", "js"))
+    boxes: list[str] = []
+    for name in map(escape, models):
+        checked = "" if boxes else " checked"
+        boxes.append(f'<label><input type="checkbox" name="model" value="{name}"{checked}> {name}</label>\n')
+    body = body.replace("$models", "".join(boxes)).replace("$endings", ",".join(sorted(ENDINGS)))
     return page("Restore a photo", body, style, script, policy="connect-src 'self'")
 
 
-def _box(name: str, chosen: bool) -> str:
-    told = escape(name)
-    return f'<label><input type="checkbox" name="model" value="{told}"{" checked" if chosen else ""}> {told}</label>\n'
-
-
-def serve(port: int, folder: Path, given: list[str], memory: str, tell: Callable[[str], object] = print) -> int:
-    """Serve until Ctrl-C; exit code 0. InputError for a port that is taken, or where there is no model."""
+def serve(port: int, folder: Path, given: list[str], memory: str, notify: Callable[[str], object] = print) -> int:
+    """Serve until Ctrl-C; exit code 0. InputError for a port that is taken, or without a model."""
     parse_memory(memory)
     keep_freed_memory()
     models = find_models(folder, given)
-    with _listen(port) as listening, tempfile.TemporaryDirectory(prefix="blurdm-app-") as results:
+    with socket.socket() as listening, tempfile.TemporaryDirectory(prefix="blurdm-app-") as results:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"--port {port}: {reason}; give another, or 0 for any that is free") from None
         address = f"http://{HOST}:{listening.getsockname()[1]}"
-        desk = Desk(models, memory, Path(results))
-        desk.load([next(iter(models)), *given])  # in this thread, in which PyTorch's profiler wants to be called first
+        worker = Worker(models, memory, Path(results))
+        worker.load(
+            [next(iter(models)), *given]
+        )  # in this thread: PyTorch's profiler must first be called in the main one
         settings = uvicorn.Config(
-            make_app(desk, address),
+            make_app(worker, address),
             log_level="error",
             lifespan="off",
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=1,
         )
-        # uvicorn ends in good order, then raises the signal again: to clean up after it, SIGTERM must not kill
+        # uvicorn shuts down, then raises the signal again; SIGTERM must not end the process before our clean-up
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        tell(f"{address} is the page; Ctrl-C ends it")
+        notify(f"{address} is the page; Ctrl-C ends it")
         try:
             with suppress(KeyboardInterrupt):
                 uvicorn.Server(settings).run(sockets=[listening])
         finally:
-            desk.close()
+            worker.close()
     return 0
-
-
-def _listen(port: int) -> socket.socket:
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((HOST, port))
-    except (OSError, OverflowError) as error:
-        listening.close()
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--port {port}: {reason}; give another, or 0 for any that is free") from None
-    return listening

@@ -1,7 +1,7 @@
-"""What the page works with: the models that there are, one photo at a time, and results in a folder of their own."""
+"""The worker behind the page: its models, one photo at a time, and a folder of results."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from html import escape
@@ -14,20 +14,20 @@ from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.registry import require
 from blurdm.core.store import read_json
 from blurdm.pages import data_uri, slider
-from blurdm.restore.compare import SIDE, make_pair
+from blurdm.restore.compare import SIDE, make_preview
 from blurdm.restore.encoding import encode_photo
 from blurdm.restore.files import shown
 from blurdm.restore.models import SECTIONS, installed
 from blurdm.restore.photo import Photo, decode_photo, size_of
 from blurdm.restore.restorer import Restorer, load
 
-KEPT = 12  # results; the oldest goes when a further one comes
+KEPT = 12  # results; the oldest is removed for a new one
 LONGEST_NAME = 80
-DETAIL = 700  # px: what is also shown of a large photo, as large as it is
+DETAIL = 700  # px: side of the part of a large photo that is also shown at full size
 ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "HEIF": ".heic"}
 
 Event = dict[str, Any]  # {progress, text}, {result}, or {error}
-Tell = Callable[[Event], object]
+Send = Callable[[Event], object]
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,23 @@ class Result:
 
 
 def find_models(folder: Path, given: list[str]) -> dict[str, str]:
-    """Name -> what ``blurdm.load`` takes: installed ones, runs below ``folder``, ``given`` ones; InputError if none."""
-    runs = {str(run.relative_to(folder)): str(run) for run in _runs(folder)}
+    """Name -> argument of ``blurdm.load``: installed models, runs below ``folder``, ``given`` ones; InputError if none.
+
+    Runs are finished ones that restore photos, two folders below ``folder``, as ``blurdm run --export`` makes them.
+    """
+    runs = {}
+    for result in sorted(folder.glob("*/*/result.json")):
+        stage = read_json(result.with_name("config.json"))["stage"]
+        if stage in SECTIONS and stage != "pretrain":
+            runs[str(result.parent.relative_to(folder))] = str(result.parent)
     models = {name: name for name in installed()} | runs | {name: name for name in given}
     if not models:
         raise InputError(f"no model: none is installed, and {folder} holds no finished run; give one with --model")
     return models
 
 
-def _runs(folder: Path) -> Iterator[Path]:
-    """Folders two below ``folder`` with a finished run that restores photos, as ``blurdm run --export`` makes them."""
-    for result in sorted(folder.glob("*/*/result.json")):
-        stage = read_json(result.with_name("config.json"))["stage"]
-        if stage in SECTIONS and stage != "pretrain":
-            yield result.parent
-
-
-class Desk:
-    """Restores one photo at a time, in a thread of its own, and keeps the last results in ``folder``."""
+class Worker:
+    """Restores one photo at a time, in its own thread, and keeps the last results in ``folder``."""
 
     def __init__(self, models: dict[str, str], memory: str, folder: Path) -> None:
         self.models, self.memory, self.folder = models, memory, folder
@@ -66,42 +65,41 @@ class Desk:
         self._thread = ThreadPoolExecutor(1)
 
     def load(self, models: list[str]) -> None:
-        """Load these beforehand; InputError for one that restores no photos."""
+        """Load ``models`` in advance; InputError for one that restores no photos."""
         for model in models:
             self._restorer(model)
 
     def close(self) -> None:
-        """Stop at the next tile, and wait for that."""
+        """Stop at the next tile, and wait until it has."""
         self.closed = True
         self._thread.shutdown()
 
-    def start(self, content: bytes, name: str, models: list[str], tell: Tell, stop: Callable[[], bool]) -> Future[None]:
-        """Restore the photo in ``content`` with each of ``models``; ``tell`` hears of it, in the thread."""
-        return self._thread.submit(self._restore, content, shown(name)[:LONGEST_NAME], models, tell, stop)
+    def start(self, content: bytes, name: str, models: list[str], send: Send, stop: Callable[[], bool]) -> Future[None]:
+        """Restore the photo in ``content`` with each of ``models``; ``send`` gets the events, in that thread."""
+        return self._thread.submit(self._restore, content, shown(name)[:LONGEST_NAME], models, send, stop)
 
-    def _restore(self, content: bytes, name: str, models: list[str], tell: Tell, stop: Callable[[], bool]) -> None:
+    def _restore(self, content: bytes, name: str, models: list[str], send: Send, stop: Callable[[], bool]) -> None:
         try:
             photo = None
             for number, model in enumerate(models):
-                tell({"progress": number / len(models), "text": f"restoring with {model}"})
+                send({"progress": number / len(models), "text": f"restoring with {model}"})
                 restorer = self._restorer(model)
                 photo = photo or decode_photo(content, name, restorer.photo_budget())
 
                 def on_tile(done: int, tiles: int, number: int = number, model: str = model) -> None:
                     if self.closed or stop():
                         raise StopRequested
-                    told = {"progress": (number + done / tiles) / len(models), "text": f"restoring with {model}"}
-                    tell(told)
+                    send({"progress": (number + done / tiles) / len(models), "text": f"restoring with {model}"})
 
                 pixels = restorer.restore(photo.pixels, on_tile, size_of(photo))
-                tell({"result": self._show(photo, pixels, name, model)})
+                send({"result": self._result_html(photo, pixels, name, model)})
         except StopRequested:
             return
         except InputError as error:
-            tell({"error": shown(str(error))})
+            send({"error": shown(str(error))})
         except (OSError, ValueError, MemoryError, RuntimeError) as error:
-            # a full disk, a profile that no writer takes: told, and the page goes on
-            tell({"error": f"{name}: {type(error).__name__}: {shown(str(error))[:200]}"})
+            # such as a full disk, or a profile that no encoder accepts: the page goes on
+            send({"error": f"{name}: {type(error).__name__}: {shown(str(error))[:200]}"})
 
     def _restorer(self, model: str) -> Restorer:
         require("model", model, self.models)
@@ -109,33 +107,30 @@ class Desk:
             self._restorers[model] = load(self.models[model], memory=self.memory)
         return self._restorers[model]
 
-    def _show(self, photo: Photo, pixels: np.ndarray, name: str, model: str) -> str:
-        """The result stored, and as HTML: a slider and a link that saves it."""
+    def _result_html(self, photo: Photo, pixels: np.ndarray, name: str, model: str) -> str:
+        """Store the result; returns a slider and a link that saves it, as HTML."""
         height, width = pixels.shape[:2]
         sliders = _slider(photo, pixels, f"{name}, {model}")
-        if max(height, width) > SIDE:  # which is shown smaller, so that small blur is not seen
+        if max(height, width) > SIDE:  # shown smaller, which hides small blur
             middle = replace(photo, pixels=_middle(photo.pixels))
             sliders += f"<p>The middle, not made smaller:</p>{_slider(middle, _middle(pixels), f'{name}, middle')}"
-        address = self._keep(encode_photo(photo, pixels), _saved_name(name, photo.format, model))
+        while len(self.results) >= KEPT:
+            self.results.pop(next(iter(self.results))).file.unlink()
+        address = secrets.token_urlsafe()
+        file = self.folder / address
+        file.write_bytes(encode_photo(photo, pixels))
+        stem = Path(name.replace("\\", "/")).stem or "photo"
+        self.results[address] = Result(file, f"{stem}-{model.replace('/', '-')}{ENDINGS[photo.format]}")
         return (
             f"<section><h2>{escape(model)}</h2>{sliders}"
             f'<p><a class="save" href="results/{address}" download>Save the result</a> {width} × {height} px,'
             f" {photo.format}</p></section>"
         )
 
-    def _keep(self, content: bytes, name: str) -> str:
-        while len(self.results) >= KEPT:
-            self.results.pop(next(iter(self.results))).file.unlink()
-        address = secrets.token_urlsafe()
-        file = self.folder / address
-        file.write_bytes(content)
-        self.results[address] = Result(file, name)
-        return address
-
 
 def _slider(photo: Photo, restored: np.ndarray, label: str) -> str:
-    pair = make_pair(label, photo, restored)
-    before, after = (data_uri(part, "image/jpeg") for part in (pair.before, pair.after))
+    preview = make_preview(label, photo, restored)
+    before, after = (data_uri(part, "image/jpeg") for part in (preview.before, preview.after))
     return slider(before, after, label, ("photo", "restored"))
 
 
@@ -143,8 +138,3 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
     """The middle of (H, W) or (H, W, 3), at most DETAIL px high and wide."""
     top, left = (max((side - DETAIL) // 2, 0) for side in pixels.shape[:2])
     return np.ascontiguousarray(pixels[top : top + DETAIL, left : left + DETAIL])
-
-
-def _saved_name(name: str, format: str, model: str) -> str:
-    stem = Path(name.replace("\\", "/")).stem or "photo"
-    return f"{stem}-{model.replace('/', '-')}{ENDINGS[format]}"

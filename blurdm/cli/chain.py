@@ -126,8 +126,7 @@ def track(runs: Path, experiment: str, reports: Path, chain: Path, out: Path | N
     """Send what is finished to MLflow: the chain to ``experiment``, every grid to its own. A server that is away is a
     line, not a failure: the rest can be sent later.
     """
-    from blurdm.tracking.grid import sync_grid
-    from blurdm.tracking.sync import default_uri, sync
+    from blurdm.tracking.sync import default_uri, sync, sync_grid
 
     uri, repo = default_uri(Path.cwd()), Path.cwd()
     files = [p for p in reports.rglob("*") if p.suffix in {".tex", ".md", ".csv", ".png"}]

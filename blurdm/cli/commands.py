@@ -60,10 +60,11 @@ def export_onnx(parsed: argparse.Namespace) -> int:
 
 
 def photos(parsed: argparse.Namespace) -> int:
-    from blurdm.data.photos.demo import demo_set, provide_photos
+    from blurdm.data.photos.demo import demo_set
     from blurdm.data.photos.evidence import evidence_set
+    from blurdm.data.photos.pins import provide_photos
 
-    photos = demo_set() if parsed.set == "demo" else evidence_set(parsed.archives, tell=print)
+    photos = demo_set() if parsed.set == "demo" else evidence_set(parsed.archives, print)
     target = parsed.target or Path("data", parsed.set)
     pin = parsed.pin or PHOTO_SETS[parsed.set]
     count = provide_photos(target, pin, photos)
@@ -158,8 +159,8 @@ def track(parsed: argparse.Namespace) -> int:
 
 
 def register(parsed: argparse.Namespace) -> int:
+    from blurdm.tracking.client import default_uri
     from blurdm.tracking.register import register
-    from blurdm.tracking.sync import default_uri
 
     uri = default_uri(Path.cwd())
     address = register(parsed.run, uri, parsed.name, parsed.experiment, Path.cwd())

@@ -1,4 +1,4 @@
-"""Training crops: which are drawn, and their pixels, the same for the blurred and the sharp image."""
+"""Random training crops, and their pixels; a pair is cropped at the same place in both images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,5 +63,5 @@ def cut(frames: Frames, crops: Sequence[Crop], blur: np.ndarray, sharp: np.ndarr
 
 def exposures(frames: Frames, crops: Sequence[Crop]) -> np.ndarray | None:
     """float32 (B,), the exposure lengths in px; None unless all are known."""
-    known = [length for crop in crops if (length := frames.exposure(crop.pair)) is not None]
-    return np.asarray(known, np.float32) if len(known) == len(crops) else None
+    lengths = [length for crop in crops if (length := frames.exposure(crop.pair)) is not None]
+    return np.asarray(lengths, np.float32) if len(lengths) == len(crops) else None

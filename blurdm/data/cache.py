@@ -19,28 +19,39 @@ class Frames:
 
     def __init__(self, entries: Sequence[dict[str, Any]], pixels: Sequence[np.ndarray]) -> None:
         self.entries = entries
-        self._pixels = pixels  # of each pair, both images one after the other, flat
+        self._pixels = pixels  # one flat array per pair: the blurred image, then the sharp one
 
     @classmethod
     def load(
-        cls, index: dict[str, Any], root: Path, split: str, cache: Path | None = None, tell: Notify = say_nothing
+        cls, index: dict[str, Any], root: Path, split: str, cache: Path | None = None, on_note: Notify = say_nothing
     ) -> "Frames":
         """The decoded pairs of ``split``: in files below ``cache`` that all later calls share, or (None) in memory.
 
-        InputError for a split without pairs, or for an image that no longer has the size that the index says.
+        InputError for a split without pairs, or for an image whose size differs from the index.
         """
         entries = [entry for entry in index["pairs"] if entry["split"] == split]
         if not entries:
-            found = sorted({entry["split"] for entry in index["pairs"]})
-            raise InputError(f"{root}: no {split} pairs; the data set has only: {', '.join(found) or 'none'}")
-        sizes = [_pair_bytes(entry) for entry in entries]
+            present = sorted({entry["split"] for entry in index["pairs"]})
+            raise InputError(f"{root}: no {split} pairs; the data set has only: {', '.join(present) or 'none'}")
+        sizes = [2 * 3 * int(entry["height"]) * int(entry["width"]) for entry in entries]
 
         def decode(i: int, pixels: np.ndarray) -> None:
-            _decode(entries[i], root, pixels)
+            height, width = entries[i]["height"], entries[i]["width"]
+            for half, name in zip(np.split(pixels, 2), (entries[i]["blur"], entries[i]["sharp"]), strict=True):
+                image = read_image(root / name)
+                if image.shape != (height, width, 3):
+                    raise InputError(
+                        f"{root / name}: {image.shape[0]}x{image.shape[1]} px, was {height}x{width} when indexed;"
+                        " prepare again"
+                    )
+                half[:] = image.reshape(-1)
 
         if cache is not None:
+            # named by content and pairs: the same data may be split in several ways
+            pairs = [[entry["blur"], entry["sharp"], entry["height"], entry["width"]] for entry in entries]
+            name = hashlib.sha256(canonical_json([index["digest"], pairs]).encode()).hexdigest()[:24]
             source = {"root": str(root.absolute()), "digest": index["digest"]}
-            return cls(entries, mapped(cache / _cache_key(index, entries), sizes, decode, source, tell))
+            return cls(entries, mapped(cache / name, sizes, decode, source, on_note))
         pixels = [np.empty(size, np.uint8) for size in sizes]
         for i, pair in enumerate(pixels):
             decode(i, pair)
@@ -59,26 +70,3 @@ class Frames:
         """Length in px of the camera path of pair ``i``, where the data set knows it."""
         length: float | None = self.entries[i]["exposure_px"]
         return length
-
-
-def _pair_bytes(entry: dict[str, Any]) -> int:
-    return 2 * 3 * int(entry["height"]) * int(entry["width"])
-
-
-def _cache_key(index: dict[str, Any], entries: Sequence[dict[str, Any]]) -> str:
-    """Names the content and the choice of pairs: the same data may be split in several ways."""
-    chosen = [[entry["blur"], entry["sharp"], entry["height"], entry["width"]] for entry in entries]
-    return hashlib.sha256(canonical_json([index["digest"], chosen]).encode()).hexdigest()[:24]
-
-
-def _decode(entry: dict[str, Any], root: Path, pixels: np.ndarray) -> None:
-    start = 0
-    for name in (entry["blur"], entry["sharp"]):
-        image = read_image(root / name)
-        if image.shape != (entry["height"], entry["width"], 3):
-            was = f"{entry['height']}x{entry['width']}"
-            raise InputError(
-                f"{root / name}: {image.shape[0]}x{image.shape[1]} px, was {was} when indexed; prepare again"
-            )
-        pixels[start : start + image.size] = image.reshape(-1)
-        start += image.size

@@ -1,4 +1,4 @@
-"""Where the (blur, sharp) pairs of a data set lie: published folder layouts -> list of pairs, checked for odd ones."""
+"""Published folder layouts of data sets, and the (blur, sharp) pairs in a folder; files without partner are errors."""
 
 import os
 import re
@@ -16,7 +16,7 @@ NAMED = 3  # how many odd files an error names
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairFiles:
     """A blurred and a sharp image, posix paths relative to the root; (scene, name) is unique within ``split``."""
 
     split: str
@@ -75,7 +75,7 @@ LAYOUTS: dict[str, Layout] = {
 Key = tuple[str, str, str]  # split, scene, name
 
 
-def scan(root: Path, layout: str) -> list[Pair]:
+def scan(root: Path, layout: str) -> list[PairFiles]:
     """All pairs below ``root``, sorted; InputError for a missing folder, no pairs, an empty split, or an odd file."""
     rules = lookup("layout", layout, LAYOUTS)
     if not root.is_dir():
@@ -84,14 +84,14 @@ def scan(root: Path, layout: str) -> list[Pair]:
     if not blurred and not sharp:
         raise InputError(f"{root}: no images in layout {layout}; should hold {rules.expected}")
     _require_partners(root, blurred, sharp)
-    found = {key[0] for key in blurred}
+    splits = {key[0] for key in blurred}
     for split in ("train", "test"):
-        if (root / split).is_dir() and split not in found:
+        if (root / split).is_dir() and split not in splits:
             raise InputError(f"{root / split}: no pairs; should hold some as {rules.expected}, or not exist")
-    return [Pair(*key, blur=blurred[key], sharp=sharp[key]) for key in sorted(blurred)]
+    return [PairFiles(*key, blur=blurred[key], sharp=sharp[key]) for key in sorted(blurred)]
 
 
-def count_report(pairs: Sequence[Pair], layout: str) -> list[str]:
+def count_report(pairs: Sequence[PairFiles], layout: str) -> list[str]:
     """One line per split whose number of pairs is not the published one, such as "gopro: 160 of 2103 train pairs"."""
     counts = Counter(pair.split for pair in pairs)
     lines = []
@@ -105,7 +105,8 @@ def count_report(pairs: Sequence[Pair], layout: str) -> list[str]:
 def _collect(root: Path, rules: Layout) -> tuple[dict[Key, str], dict[Key, str]]:
     """The blurred and the sharp files by key; files of the same folder and stem in two formats are an error."""
     patterns = [re.compile(pattern) for pattern in rules.patterns]
-    found: tuple[dict[Key, str], dict[Key, str]] = ({}, {})
+    blurred: dict[Key, str] = {}
+    sharp: dict[Key, str] = {}
     for relative in image_files(root):
         stem = relative.rpartition(".")[0]
         match = next((m for m in (pattern.fullmatch(stem) for pattern in patterns) if m), None)
@@ -113,11 +114,11 @@ def _collect(root: Path, rules: Layout) -> tuple[dict[Key, str], dict[Key, str]]
             continue
         groups = match.groupdict()
         key = (groups.get("split") or "test", groups.get("scene") or "all", groups["name"])
-        files = found[0 if groups["kind"] in BLUR_KINDS else 1]
+        files = blurred if groups["kind"] in BLUR_KINDS else sharp
         if key in files:
             raise InputError(f"{root}: {files[key]} and {relative} are the same image of a pair; should be one file")
         files[key] = relative
-    return found
+    return blurred, sharp
 
 
 def image_files(root: Path) -> Iterator[str]:
@@ -130,17 +131,14 @@ def image_files(root: Path) -> Iterator[str]:
 
 
 def _require_partners(root: Path, blurred: dict[Key, str], sharp: dict[Key, str]) -> None:
-    for files, others, here, there in ((blurred, sharp, "blurred", "sharp"), (sharp, blurred, "sharp", "blurred")):
-        odd = sorted(files[key] for key in files.keys() - others.keys())
+    """InputError for images without partner: names some, and the first folder that is missing as a whole, if any."""
+    to_sharp, to_blurred = {"blur": "sharp", "input": "target"}, {"sharp": "blur", "target": "input"}
+    sides = ((blurred, sharp, "blurred", "sharp", to_sharp), (sharp, blurred, "sharp", "blurred", to_blurred))
+    for files, partners, kind, partner_kind, partner_folder in sides:
+        odd = sorted(files[key] for key in files.keys() - partners.keys())
         if odd:
             named = ", ".join(odd[:NAMED]) + (", ..." if len(odd) > NAMED else "")
-            missing = _missing_folders(root, odd, there)
-            raise InputError(f"{root}: {len(odd)} {here} images without {there} one: {named}; {missing}")
-
-
-def _missing_folders(root: Path, odd: list[str], there: str) -> str:
-    """What would be right: the first folder that is missing as a whole, or else the files."""
-    partner = {"sharp": {"blur": "sharp", "input": "target"}, "blurred": {"sharp": "blur", "target": "input"}}[there]
-    folders = ["/".join(partner.get(part, part) for part in Path(name).parent.parts) for name in odd]
-    missing = next((folder for folder in folders if not (root / folder).is_dir()), None)
-    return f"folder {missing} is missing" if missing else f"should have the same names in {folders[0]}"
+            folders = ["/".join(partner_folder.get(part, part) for part in Path(name).parent.parts) for name in odd]
+            missing = next((folder for folder in folders if not (root / folder).is_dir()), None)
+            remedy = f"folder {missing} is missing" if missing else f"should have the same names in {folders[0]}"
+            raise InputError(f"{root}: {len(odd)} {kind} images without {partner_kind} one: {named}; {remedy}")

@@ -1,10 +1,10 @@
-"""Decoded pairs in a folder of files (shards) mapped into memory; each ends in the sha256 of what is before it.
+"""Decoded pairs in a folder of memory-mapped files (shards); each ends in the sha256 of its content.
 
-Written in parallel, each by rename, so that a folder that a killed process leaves is completed by the next one.
+Shards are written in parallel, each by rename, so the next process completes the folder of a killed one.
 
-A shard is read and hashed when it is first wanted on a day (UTC), but for the process that has just written it, and
-again when its inode, size or time of change is another one; ranks, runs side by side and restarts rely on that. So
-whatever is written to a shard is noticed at the next start, and what rots on the disk at the first of the next day.
+A shard is hashed at its first use on a day (UTC), and again when its inode, size or time of change differs; ranks,
+runs side by side and restarts rely on that. So a later write is noticed at the next start, and a defect of the disk at
+the first start of the next day.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from blurdm.core.progress import Notify
 from blurdm.core.store import locked, read_json, write_bytes, write_json
 
 SHARD_BYTES = 64 * 2**20
-SHARDS = 256  # no more of them, for each keeps a file open
+SHARDS = 256  # at most, since each keeps a file open
 SOURCE = "source.json"
 SOUND = "sound.json"
 DAY_SECONDS = 86_400
@@ -33,28 +33,37 @@ Decode = Callable[[int, np.ndarray], None]
 
 
 def mapped(
-    folder: Path, sizes: Sequence[int], decode: Decode, source: dict[str, str], tell: Notify
+    folder: Path, sizes: Sequence[int], decode: Decode, source: dict[str, str], on_note: Notify
 ) -> list[np.ndarray]:
-    """Pairs, of ``sizes`` in bytes, as flat read-only maps of files in ``folder``; what is not sound is written before.
+    """Pairs, of ``sizes`` in bytes, as flat read-only maps of files in ``folder``; writes missing or corrupt ones.
 
     ``source`` is {root, digest} of the data: folders beside this one, of the same root and another digest, are removed,
-    for their data is gone. ``tell`` hears what is going to be written. InputError if the disk has no room for it.
+    since their data is gone. ``on_note`` is called before writing. InputError if the disk has no room.
     """
     shards = _shards(sizes)
     lengths = [_bytes(sizes, pairs) for pairs in shards]
     if None in _remembered(folder, lengths):
-        # One process checks, and writes, what all that start at the same time would.
+        # Of the processes that start at the same time, one checks and writes.
         with (
-            locked(folder, lambda owner: tell(f"waiting for {owner}, which checks or decodes the data")),
+            locked(folder, lambda owner: on_note(f"waiting for {owner}, which checks or decodes the data")),
             ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
         ):
-            wanted = _unsound(folder, lengths, pool)
-            if wanted:
-                _announce(folder, sum(lengths[n] for n in wanted), len(wanted), tell)
+            corrupt = _corrupt(folder, lengths, pool)
+            if corrupt:
+                _require_space(folder, sum(lengths[n] for n in corrupt), len(corrupt), on_note)
                 write_json(folder / SOURCE, source)
-                _remove_outdated(folder, source)
-                list(pool.map(lambda n: _write(folder / _name(n), sizes, shards[n], decode), wanted))
-    return [pair for number, pairs in enumerate(shards) for pair in _map(folder / _name(number), sizes, pairs)]
+                for path in folder.parent.glob(f"*/{SOURCE}"):
+                    other = read_json(path)
+                    outdated = other["root"] == source["root"] and other["digest"] != source["digest"]
+                    if path.parent != folder and outdated:
+                        shutil.rmtree(path.parent, ignore_errors=True)
+                list(pool.map(lambda n: _write(folder / _name(n), sizes, shards[n], decode), corrupt))
+    maps = []
+    for number, pairs in enumerate(shards):
+        content = np.memmap(folder / _name(number), np.uint8, "r")
+        ends = np.cumsum([sizes[pair] for pair in pairs])
+        maps += [content[end - sizes[pair] : end] for pair, end in zip(pairs, ends, strict=True)]
+    return maps
 
 
 def megabytes(size: int) -> str:
@@ -82,22 +91,22 @@ def _bytes(sizes: Sequence[int], pairs: range) -> int:
 
 
 def _remembered(folder: Path, lengths: Sequence[int]) -> list[list[int] | None]:
-    """The states of those shards that were found sound today, and have not changed since; None for the others."""
+    """The states of the shards that were checked today and have not changed since; None for the others."""
     try:
-        found = read_json(folder / SOUND)
+        checked = read_json(folder / SOUND)
     except InputError:
-        found = {}
+        checked = {}
     states = [_state(folder / _name(number), length) for number, length in enumerate(lengths)]
-    return [state if found.get(_name(number)) == state else None for number, state in enumerate(states)]
+    return [state if checked.get(_name(number)) == state else None for number, state in enumerate(states)]
 
 
-def _unsound(folder: Path, lengths: Sequence[int], pool: ThreadPoolExecutor) -> list[int]:
-    """The shards that are not there or not as they were written; the others are remembered as sound."""
+def _corrupt(folder: Path, lengths: Sequence[int], pool: ThreadPoolExecutor) -> list[int]:
+    """The shards that are missing or whose hash differs; the others are remembered as sound."""
 
-    def checked(number: int, known: list[int] | None) -> list[int] | None:
-        path = folder / _name(number)
-        state = known or _state(path, lengths[number])
-        return state if known or (state and _sound(path, lengths[number])) else None
+    def checked(number: int, remembered: list[int] | None) -> list[int] | None:
+        path, size = folder / _name(number), lengths[number]
+        state = remembered or _state(path, size)
+        return state if remembered or (state and _is_sound(path, size)) else None
 
     states = list(pool.map(checked, range(len(lengths)), _remembered(folder, lengths)))
     write_json(folder / SOUND, {_name(number): state for number, state in enumerate(states) if state})
@@ -105,29 +114,29 @@ def _unsound(folder: Path, lengths: Sequence[int], pool: ThreadPoolExecutor) -> 
 
 
 def _state(path: Path, size: int) -> list[int] | None:
-    """What changes with each write to a shard of ``size``, and the day it is (UTC); None without such a file."""
+    """Inode, size and time of change of a shard of ``size``, and today's day (UTC); None without such a file."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except FileNotFoundError:
         return None
-    state = [found.st_ino, found.st_size, found.st_ctime_ns, int(time.time() // DAY_SECONDS)]
-    return state if found.st_size == size + DIGEST_BYTES else None
+    state = [stat.st_ino, stat.st_size, stat.st_ctime_ns, int(time.time() // DAY_SECONDS)]
+    return state if stat.st_size == size + DIGEST_BYTES else None
 
 
-def _sound(path: Path, size: int) -> bool:
-    """Whether the shard at ``path``, of the right size, holds what was written."""
+def _is_sound(path: Path, size: int) -> bool:
+    """Whether the hash at the end of a shard of ``size`` is that of its content."""
     content = np.memmap(path, np.uint8, "r")
     return hashlib.sha256(content[:size].data).digest() == content[size:].tobytes()
 
 
-def _announce(folder: Path, size: int, files: int, tell: Notify) -> None:
+def _require_space(folder: Path, size: int, files: int, on_note: Notify) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise InputError(
             f"{folder}: {megabytes(size)} needed for decoded images, {megabytes(free)} free; free some, or put the runs"
             " on a larger disk"
         )
-    tell(f"decoding images once: {megabytes(size)} in {files} files to {folder}")
+    on_note(f"decoding images once: {megabytes(size)} in {files} files to {folder}")
 
 
 def _write(path: Path, sizes: Sequence[int], pairs: range, decode: Decode) -> None:
@@ -139,16 +148,3 @@ def _write(path: Path, sizes: Sequence[int], pairs: range, decode: Decode) -> No
         start += sizes[number]
     content[size:] = np.frombuffer(hashlib.sha256(content[:size].data).digest(), np.uint8)
     write_bytes(path, content.data)
-
-
-def _map(path: Path, sizes: Sequence[int], pairs: range) -> list[np.ndarray]:
-    content = np.memmap(path, np.uint8, "r")
-    ends = np.cumsum([sizes[number] for number in pairs])
-    return [content[end - sizes[number] : end] for number, end in zip(pairs, ends, strict=True)]
-
-
-def _remove_outdated(folder: Path, source: dict[str, str]) -> None:
-    for path in folder.parent.glob(f"*/{SOURCE}"):
-        other = read_json(path)
-        if path.parent != folder and other["root"] == source["root"] and other["digest"] != source["digest"]:
-            shutil.rmtree(path.parent, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from blurdm.core.errors import InputError
 from blurdm.core.store import write_bytes
-from blurdm.data.layouts import Pair, scan
+from blurdm.data.layouts import PairFiles, scan
 from blurdm.data.pairs import check_pair, decode_image, read_bytes
 
 MANIFEST = "manifest.csv"
@@ -20,7 +20,7 @@ RACY_NS = 2_000_000_000  # a file changed this shortly before the cache was writ
 Progress = Callable[[int, int], None]  # done, total
 
 
-def split_index(pairs: Sequence[Pair], val_scenes: int | tuple[str, ...]) -> list[dict[str, Any]]:
+def split_index(pairs: Sequence[PairFiles], val_scenes: int | tuple[str, ...]) -> list[dict[str, Any]]:
     """Pairs as entries with split train, val or test; val is carved from train by scene, evenly spaced for a number.
 
     A data set without train pairs has no val. InputError for an unknown scene, or when no train scene would remain.
@@ -66,7 +66,7 @@ def folder_digest(root: Path, cache: Path | None = None) -> str:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such data folder")
-    known = _read_cache(cache)
+    remembered = _read_cache(cache)
     entries: dict[str, list[Any]] = {}
     for folder, _, names in os.walk(root, followlinks=True):
         for path in (Path(folder) / name for name in names):
@@ -77,10 +77,10 @@ def folder_digest(root: Path, cache: Path | None = None) -> str:
                     f"{path}: cannot be read ({error.strerror}); should be a file, or a link to one"
                 ) from None
             stamp = [state.st_size, state.st_mtime_ns]
-            remembered = known.get(str(path.absolute()))
-            same = remembered is not None and remembered[:2] == stamp
-            entries[str(path.absolute())] = [*stamp, remembered[2] if remembered and same else _sha256(path)]
-    if cache is not None and entries != known:
+            entry = remembered.get(str(path.absolute()))
+            same = entry is not None and entry[:2] == stamp
+            entries[str(path.absolute())] = [*stamp, entry[2] if entry and same else _sha256(path)]
+    if cache is not None and entries != remembered:
         write_bytes(cache, json.dumps(entries).encode())
     base = root.absolute()
     return _digest({Path(path).relative_to(base).as_posix(): entry[2] for path, entry in entries.items()})
@@ -95,8 +95,8 @@ def _val_scenes(scenes: list[str], wanted: int | tuple[str, ...]) -> set[str]:
             raise InputError(f"data.val_scenes: no train scene '{unknown[0]}'; known: {', '.join(scenes)}")
         chosen = set(wanted)
     if len(chosen) >= len(scenes):
-        told = wanted if isinstance(wanted, int) else len(chosen)
-        reason = f"{told} of {len(scenes)} train scenes leaves none to train on"
+        number = wanted if isinstance(wanted, int) else len(chosen)
+        reason = f"{number} of {len(scenes)} train scenes leaves none to train on"
         raise InputError(f"data.val_scenes: {reason}; should be fewer (scenes are subfolders)")
     return chosen
 
@@ -124,7 +124,7 @@ def _exposure_lengths(manifest: Path) -> dict[tuple[str, str, str], float]:
 
 
 def _read_cache(cache: Path | None) -> dict[str, list[Any]]:
-    """The remembered files but those too young, compared with the cache, to be trusted; {} if unusable."""
+    """The remembered files, without those changed too shortly before the cache was written; {} if unusable."""
     if cache is None or not cache.is_file():
         return {}
     try:

@@ -18,7 +18,7 @@ Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class DiffusionType(NamedTuple):
-    """What a process is made of; the one place that says it."""
+    """The terms of a process."""
 
     grows: bool  # the exposure alpha_t grows with t; otherwise alpha_t = alpha_0
     residual: bool  # e_t is estimated
@@ -43,30 +43,14 @@ SHAPES: dict[str, Shape] = {
 }
 
 
-def _alpha(shape: Shape) -> Range:
-    """alpha_t = (1 - u) alpha_0 + u alpha_T, u = shape(t/T)."""
-    return lambda T, alpha_0, alpha_T: _between(alpha_0, alpha_T, shape(np.linspace(0, 1, T + 1)))
+def _ramp(shape: Shape, extra: int) -> Range:
+    """(T, start, end) -> (1 - u) start + u end, with u = shape(x) at T + ``extra`` points x from 0 to 1."""
 
+    def ramp(T: int, start: float, end: float) -> np.ndarray:
+        u = shape(np.linspace(0, 1, T + extra))
+        return (1 - u) * start + u * end
 
-def _beta(shape: Shape) -> Range:
-    """beta_t = (1 - u) start + u end, u = shape((t-1)/(T-1)), 0 for T = 1."""
-    return lambda T, start, end: _between(start, end, shape(np.linspace(0, 1, T)))
-
-
-def _between(start: float, end: float, u: np.ndarray) -> np.ndarray:
-    return (1 - u) * start + u * end
-
-
-def _official(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
-    return _accumulate(alpha, alpha[:-1] ** 2 * beta)
-
-
-def _paper(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
-    return _accumulate(alpha, (alpha[1:] * beta) ** 2)
-
-
-def _variance(alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
-    return _accumulate(alpha, alpha[1:] ** 2 * beta)
+    return ramp
 
 
 def _accumulate(alpha: np.ndarray, light_variance: np.ndarray) -> np.ndarray:
@@ -78,7 +62,7 @@ def _accumulate(alpha: np.ndarray, light_variance: np.ndarray) -> np.ndarray:
 ALPHA: dict[str, Range] = {
     "linear": lambda T, alpha_0, alpha_T: np.linspace(alpha_0, alpha_T, T + 1),  # alpha_t - alpha_{t-1} constant
     "geometric": lambda T, alpha_0, alpha_T: np.geomspace(alpha_0, alpha_T, T + 1),  # alpha_t / alpha_{t-1} constant
-    **{name: _alpha(shape) for name, shape in SHAPES.items()},
+    **{name: _ramp(shape, 1) for name, shape in SHAPES.items()},  # u = shape(t/T)
 }
 
 # (T, start, end) -> beta_1..T, shape (T,)
@@ -87,14 +71,17 @@ BETA: dict[str, Range] = {
     "reversed": lambda T, start, end: np.linspace(end, start, T),
     "constant": lambda T, start, end: np.full(T, end),
     "zero": lambda T, start, end: np.zeros(T),
-    **{name: _beta(shape) for name, shape in SHAPES.items()},
+    **{name: _ramp(shape, 0) for name, shape in SHAPES.items()},  # u = shape((t-1)/(T-1)), 0 for T = 1
 }
 
-# (alpha_0..T, beta_1..T) -> beta_bar_0..T, shape (T+1,), beta_bar_0 = 0. Beneath the root, summed over i = 1..t:
+# (alpha_0..T, beta_1..T) -> beta_bar_0..T, shape (T+1,), beta_bar_0 = 0. Under the root, summed over i = 1..t:
 BETA_BAR: dict[str, Rule] = {
-    "official": _official,  # (alpha_{i-1}/alpha_t)^2 beta_i, as released
-    "paper": _paper,  # (alpha_i/alpha_t)^2 beta_i^2, Eq. 6
-    "variance": _variance,  # (alpha_i/alpha_t)^2 beta_i: Eq. 6 with beta read as a variance
+    # (alpha_{i-1}/alpha_t)^2 beta_i, as released
+    "official": lambda alpha, beta: _accumulate(alpha, alpha[:-1] ** 2 * beta),
+    # (alpha_i/alpha_t)^2 beta_i^2, Eq. 6
+    "paper": lambda alpha, beta: _accumulate(alpha, (alpha[1:] * beta) ** 2),
+    # (alpha_i/alpha_t)^2 beta_i: Eq. 6 with beta read as a variance
+    "variance": lambda alpha, beta: _accumulate(alpha, alpha[1:] ** 2 * beta),
 }
 
 
@@ -120,20 +107,23 @@ class Schedule:
 def make_schedule(diffusion: Diffusion) -> Schedule:
     """The schedule of this diffusion type; InputError lists the known names of an unknown alpha or beta schedule.
 
-    Where the exposure does not grow, alpha_t = alpha_0, the noise rule is applied to that; without noise beta-bar is
-    0. So one reverse process serves all types. Type mlp is a single step whatever ``steps`` says.
+    Where the exposure does not grow, alpha_t = alpha_0, also in the noise rule; without noise beta-bar is 0. So one
+    reverse process serves all types. Type mlp is a single step for any ``steps``.
     """
-    made_of = TYPES[diffusion.type]
+    kind = TYPES[diffusion.type]
     T = 1 if diffusion.type == "mlp" else diffusion.steps
     alpha = lookup("alpha schedule", diffusion.alpha_schedule, ALPHA)(T, diffusion.alpha_start, diffusion.alpha_end)
     beta = lookup("beta schedule", diffusion.beta_schedule, BETA)(T, diffusion.beta_start, diffusion.beta_end)
-    if not made_of.grows:
+    if not kind.grows:
         alpha = np.full(T + 1, diffusion.alpha_start)
     beta_bar = lookup("noise rule", diffusion.noise_rule, BETA_BAR)(alpha, beta)
-    if not made_of.noise:
+    if not kind.noise:
         beta_bar = np.zeros(T + 1)
     elif diffusion.fixed_terminal_noise is not None:
-        beta_bar = _fix_terminal_noise(beta_bar, diffusion.fixed_terminal_noise)
+        if beta_bar[-1] > 0:
+            beta_bar = beta_bar * (diffusion.fixed_terminal_noise / beta_bar[-1])
+        else:  # without noise (T = 1, beta_1 = 0): all of it in the last step
+            beta_bar = np.concatenate([beta_bar[:-1], [diffusion.fixed_terminal_noise]])
     return coefficients(alpha, beta_bar, diffusion.eta, diffusion.first_step == "released")
 
 
@@ -165,13 +155,6 @@ def coefficients(alpha: np.ndarray, beta_bar: np.ndarray, eta: float, released_f
     if released_first_step:
         gamma[0] = beta_bar[1]  # the released code drops alpha_1/alpha_0 here; harmless where beta_1 = 0
     return Schedule(_table(alpha), _from_1(beta), _table(beta_bar), _from_1(gamma), _from_1(sigma))
-
-
-def _fix_terminal_noise(beta_bar: np.ndarray, value: float) -> np.ndarray:
-    """Scaled so that beta_bar_T = ``value``; a table without noise (T = 1, beta_1 = 0) gets it in the last step."""
-    if beta_bar[-1] > 0:
-        return beta_bar * (value / beta_bar[-1])
-    return np.concatenate([beta_bar[:-1], [value]])
 
 
 def _table(values: np.ndarray) -> tuple[float, ...]:

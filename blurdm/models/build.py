@@ -21,13 +21,13 @@ def build_backbone(backbone: Backbone, latent: Latent | None) -> nn.Module:
 
 
 def padding_multiple(backbone: Backbone) -> int:
-    """What the backbone pads the sides of an image to multiples of; tiles start at such multiples."""
+    """The backbone pads the sides of an image to multiples of this; tiles start at such multiples."""
     multiple: int = load_module("backbone", BACKBONES, backbone.name).MULTIPLE
     return multiple
 
 
 def initialise(module: nn.Module, seed: int) -> None:
-    """Fresh weights in place (on the CPU), each submodule's from (seed, its name), whatever else the module holds.
+    """Fresh weights in place (on the CPU), each submodule's from (seed, its name), independent of its other submodules.
 
     So a baseline and the same backbone with a prior start from the same weights; the global random state is untouched.
     """
@@ -40,14 +40,13 @@ def initialise(module: nn.Module, seed: int) -> None:
                 reset()
 
 
-def arrange(module: M) -> M:
-    """``module`` itself, its weights in the memory format that is fastest.
+def to_channels_last(module: M) -> M:
+    """``module`` itself, its weights in channels_last but where a part has another ``memory_format`` as an attribute.
 
-    Convolutions run about a quarter faster on a CPU in channels_last, and with mixed precision on a GPU too. A backbone
-    that works on planes says so by an attribute ``memory_format``.
+    Convolutions run about a quarter faster in channels_last on a CPU, and on a GPU with mixed precision.
     """
     module.to(memory_format=torch.channels_last)
     for part in module.modules():
-        if isinstance(wanted := getattr(part, "memory_format", None), torch.memory_format):
-            part.to(memory_format=wanted)
+        if isinstance(memory_format := getattr(part, "memory_format", None), torch.memory_format):
+            part.to(memory_format=memory_format)
     return module

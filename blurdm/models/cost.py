@@ -1,4 +1,4 @@
-"""What restoring one image costs: parameters, multiply-accumulates, seconds and peak memory."""
+"""Cost of restoring one image: parameters, multiply-accumulates, seconds and peak memory."""
 
 import statistics
 import time
@@ -23,7 +23,7 @@ def count_parameters(module: nn.Module) -> int:
 def count_macs(module: Callable[..., Any], *inputs: Any) -> int:
     """Multiply-accumulates of one call (what papers print as "FLOPs"): half of what PyTorch's counter counts.
 
-    Counted are convolutions, linear layers and matrix products; not FFTs, and nothing element-wise.
+    Counts convolutions, linear layers and matrix products, but no FFTs and no element-wise operations.
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*inputs)
@@ -57,7 +57,7 @@ def _restore(network: Network, blur: Tensor, noise: Tensor | None) -> None:
 
 
 def wait_for(device: str) -> None:
-    """Until a GPU has done what it was given; a CPU has."""
+    """Wait until a GPU has finished its queued work; return at once for a CPU."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 

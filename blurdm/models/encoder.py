@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blurdm.core.config import Latent
-from blurdm.models.precision import full_precision, widened
+from blurdm.models.fast import convolve_twice
+from blurdm.models.precision import full_precision, to_fp32
 from blurdm.models.shape import pad_to_multiple
 
 SLOPE = 0.1
@@ -49,28 +50,26 @@ class Encoder(nn.Module):
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        x = widened(self.features(*self._input_range(first, second)))
+        by_second = self._ranged(second, second)
+        x = to_fp32(self.features(by_second if first is second else self._ranged(first, second), by_second))
         with full_precision(x):
             if self.tokens == 1:
                 return self.mlp(self._pooled(x))
             return self.mlp(torch.stack([self._pooled(cell) for cell in cells(x, isqrt(self.tokens))], dim=1))
 
     def features(self, first: Tensor, second: Tensor) -> Tensor:
-        """What is pooled: (B, size, h, w) at a quarter of the resolution, of two images in the range it works in."""
-        return self.expand(self.blocks(self.reduce(self._stem(first, second))))
-
-    def _stem(self, first: Tensor, second: Tensor) -> Tensor:
-        if first is not second:
-            return self.stem(torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1))
-        # One image twice: its two kernels act as their sum, on half of the channels.
-        conv = self.stem[0]
-        assert isinstance(conv, nn.Conv2d)
-        halves = conv.weight.chunk(2, dim=1)
-        return F.leaky_relu(F.conv2d(self._unshuffled(first), halves[0] + halves[1], conv.bias, padding=1), SLOPE)
+        """Features before pooling, (B, size, h, w) at a quarter of the resolution, of two images from ``_ranged``."""
+        if first is second:  # one image twice
+            conv = self.stem[0]
+            assert isinstance(conv, nn.Conv2d)
+            x = F.leaky_relu(convolve_twice(conv, self._unshuffled(first)), SLOPE)
+        else:
+            x = self.stem(torch.cat([self._unshuffled(first), self._unshuffled(second)], dim=1))
+        return self.expand(self.blocks(self.reduce(x)))
 
     @property
     def reach(self) -> int:
-        """How far from its own place a feature sees, in px of the image; a multiple of MULTIPLE."""
+        """Receptive field of a feature to either side, in px of the image; a multiple of MULTIPLE."""
         return MULTIPLE * (1 + 2 * len(self.blocks) + len(self.expand))  # before the blocks at most a quarter-size px
 
     def _pooled(self, x: Tensor) -> Tensor:
@@ -82,17 +81,8 @@ class Encoder(nn.Module):
         weights = self.score(x).flatten(2).softmax(dim=2)
         return (x.flatten(2) * weights).sum(dim=2)
 
-    def _input_range(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """[-0.5, 0.5] as released, or both images in units of the second one's contrast, about its mean.
-
-        One image given twice stays one.
-        """
-        if first is second:
-            ranged = self._ranged(first, first)
-            return ranged, ranged
-        return self._ranged(first, second), self._ranged(second, second)
-
     def _ranged(self, image: Tensor, by: Tensor) -> Tensor:
+        """``image`` in [-0.5, 0.5] as released, or (normalize_input) standardised by mean and contrast of ``by``."""
         if not self.normalize_input:
             return image - 0.5
         mean = by.mean(dim=(1, 2, 3), keepdim=True)
@@ -109,7 +99,7 @@ def cells(x: Tensor, grid: int) -> Iterator[Tensor]:
 
 
 def cell_slices(rows: int, columns: int, grid: int) -> list[tuple[slice, slice]]:
-    """Where these cells are in features of this size."""
+    """The same cells as slices of features with so many ``rows`` and ``columns``."""
     down, across = (
         [slice(i * length // grid, -(-(i + 1) * length // grid)) for i in range(grid)] for length in (rows, columns)
     )

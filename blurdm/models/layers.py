@@ -1,4 +1,4 @@
-"""Layers that several backbones are made of."""
+"""Layers shared by several backbones."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class GatedFeedForward(nn.Module):
         return self.gated(self.widen(x))
 
     def gated(self, wide: Tensor) -> Tensor:
-        """What follows the first convolution."""
+        """The layers after the first convolution."""
         gate, value = self.depthwise(wide).chunk(2, dim=1)
         return self.narrow(F.gelu(gate) * value)
 

@@ -1,4 +1,4 @@
-"""A whole deblurring network: a backbone, and what makes its latent. One class for every arm that is compared."""
+"""A whole deblurring network: a backbone and the module that makes its latent. One class for all arms."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -26,13 +26,11 @@ class Network(nn.Module):
         self.prior: nn.Module | None = None
         if kind != "baseline":
             assert latent is not None
-            self.prior = self._make_prior(latent, diffusion)
-
-    def _make_prior(self, latent: Latent, diffusion: Diffusion | None) -> nn.Module:
-        if self.kind == "joint":
-            assert diffusion is not None
-            return PriorGenerator(latent, diffusion)
-        return Encoder(latent, batch_norm=self.kind == "pretrain" and latent.sharp_batch_norm)
+            if kind == "joint":
+                assert diffusion is not None
+                self.prior = PriorGenerator(latent, diffusion)
+            else:
+                self.prior = Encoder(latent, batch_norm=kind == "pretrain" and latent.sharp_batch_norm)
 
     def latent(self, blur: Tensor, sharp: Tensor | None = None, noise: Tensor | None = None) -> Tensor | None:
         """The latent of this kind of network (see Encoder), None for the baseline; the oracle must get ``sharp``."""
@@ -49,7 +47,7 @@ class Network(nn.Module):
         return result
 
     def draw_noise(self, sources: Sequence[int | torch.Generator]) -> Tensor | None:
-        """What ``latent`` needs as noise, one seed or generator per image; None where the latent is not diffused."""
+        """Noise for ``latent``, from one seed or generator per image; None where the latent is not diffused."""
         return self.prior.draw_noise(sources) if isinstance(self.prior, PriorGenerator) else None
 
     def forward(self, blur: Tensor, latent: Tensor | None) -> list[Tensor]:

@@ -22,16 +22,63 @@ from blurdm.core.registry import load_module, module_names
 from blurdm.models.build import BACKBONES, build_backbone
 from blurdm.models.encoder import Encoder
 from blurdm.models.prior import PriorGenerator
-from blurdm.models.published import DIFFUSION, LATENT
 
 Rules = Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]
 State = Mapping[str, Tensor]
 
 NESTED = ("model_state", "model_dm_state", "model_le_state", "params", "state_dict")
-# What training scripts put beside tensors. Rebuilding it calls no code of the file's choosing; all else is refused.
+# Types that training scripts store beside tensors. Rebuilding them runs no code from the file; others are refused.
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [argparse.Namespace, NUMPY_SCALAR, np.dtype, type(np.dtype("float64")), type(np.dtype("int64"))]
 SCHEDULE_TOLERANCE = 1e-6
+
+# The published settings of the latent and of the diffusion, as released: official weights were trained with them.
+LATENT = Latent(
+    size=256,
+    tokens=1,
+    features=64,
+    blocks=6,
+    sharp_batch_norm=True,
+    unshuffle=4,
+    normalize_input=False,
+    pooling="avg",
+    encoder_init="default",
+    gain="k",
+    fusion_init_std=None,
+    fusion_levels=("coarse", "middle", "fine"),
+)
+
+DIFFUSION = Diffusion(
+    optimizer="adam",
+    iterations=315_000,
+    lr=1e-4,
+    lr_min=1e-6,
+    betas=(0.9, 0.999),
+    weight_decay=0.0,
+    grad_clip=None,
+    ema=0.0,
+    validate_every=2_625,
+    steps=5,
+    type="dual",
+    start="blur",
+    alpha_schedule="linear",
+    alpha_start=1.0,
+    alpha_end=2.0,
+    beta_schedule="linear",
+    beta_start=0.0,
+    beta_end=0.02,
+    noise_rule="official",
+    fixed_terminal_noise=None,
+    first_step="released",
+    eta=0.0,
+    estimator_layers=6,
+    estimator_init_std=None,
+    condition_init="scratch",
+    standardize=False,
+    standardize_crops=320,
+    loss="charbonnier",
+    supervision="final",
+)
 
 ENCODER: Rules = (
     (r"E\.0\.", "stem.0."),
@@ -56,7 +103,7 @@ SCHEDULE = ("alphas", "betas_bar", "time_stamps_list")
 
 
 class Official(NamedTuple):
-    """What was found, in evaluation mode: a backbone (with or without prior), a prior generator, a sharp encoder."""
+    """Loaded modules in evaluation mode: a backbone (with or without prior), a prior generator, a sharp encoder."""
 
     backbone: nn.Module | None
     prior: PriorGenerator | None
@@ -67,7 +114,7 @@ def load_official(source: Path | str | State, backbone: str) -> Official:
     """The modules whose weights ``source`` holds: a checkpoint file (.pth, .pt, .safetensors), or state dicts.
 
     A state dict may be plain, nested under one of ``NESTED``, and with or without ``module.`` before its names. Its
-    entries tell which module it is of. The backbone is of the published size; it has a prior if the weights have one.
+    entries identify its module. The backbone is of the published size; it has a prior if the weights have one.
     InputError names what is unknown, missing or of another shape, and refuses a file that would run code.
     """
     names = [n for n in module_names(BACKBONES) if hasattr(load_module("backbone", BACKBONES, n), "OFFICIAL")]
@@ -75,13 +122,13 @@ def load_official(source: Path | str | State, backbone: str) -> Official:
         raise InputError(f"backbone '{backbone}' has no official checkpoint; known: {', '.join(names)}")
     where = str(source) if isinstance(source, Path | str) else "state dict"
     content = read_checkpoint(Path(source)) if isinstance(source, Path | str) else source
-    found: dict[str, Any] = {"backbone": None, "prior": None, "sharp_encoder": None}
+    modules: dict[str, Any] = {"backbone": None, "prior": None, "sharp_encoder": None}
     for state in _state_dicts(content, where):
         kind = _kind(state)
-        if found[kind] is not None:
+        if modules[kind] is not None:
             raise InputError(f"{where}: holds two states of a {kind.replace('_', ' ')}; give one")
-        found[kind] = _module(kind, state, backbone, where)
-    return Official(**found)
+        modules[kind] = _module(kind, state, backbone, where)
+    return Official(**modules)
 
 
 def read_checkpoint(path: Path) -> Any:

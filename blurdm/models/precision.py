@@ -1,21 +1,90 @@
-"""What of a network stays in fp32 where the rest of it is computed in bf16 (autocast)."""
+"""Numeric precision and execution: TF32 or exact products, bf16 autocast and what stays in fp32, compilation."""
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-NARROW = (torch.bfloat16, torch.float16)
+from blurdm.core.config import Compute
+from blurdm.core.errors import InputError
+from blurdm.core.runs import Resources
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+HALF_WIDTH = (torch.bfloat16, torch.float16)
+
+
+@contextmanager
+def matmul_precision(compute: Compute, device: str) -> Iterator[None]:
+    """Within it, fp32 products and convolutions on CUDA use TF32 or, at any other precision, are exact.
+
+    PyTorch's default is TF32 for convolutions and not for products. A CPU has no TF32. InputError for bf16 on a GPU
+    without bf16 units.
+    """
+    bf16_on_gpu = compute.precision == "bf16" and device.startswith("cuda")
+    if bf16_on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name()
+        raise InputError(f"compute.precision: bf16, which {name} does not have; should be fp32 or tf32")
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, products.allow_tf32
+    cudnn.allow_tf32 = products.allow_tf32 = compute.precision == "tf32"
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, products.allow_tf32 = before
+
+
+def autocast(precision: Literal["fp32", "tf32", "bf16"], device: torch.device) -> torch.autocast:
+    """The context of a forward pass: bf16 autocast, or for other precisions none."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """Within it, nothing is narrowed on the device of ``like``; nothing at all where nothing would have been."""
+    """Within it, autocast is off on the device of ``like``."""
     kind = like.device.type
     if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return nullcontext()
 
 
-def widened(x: Tensor) -> Tensor:
-    """``x`` in fp32 if it has been narrowed, else as it is."""
-    return x.float() if x.dtype in NARROW else x
+def to_fp32(x: Tensor) -> Tensor:
+    """``x`` in fp32 if it is bf16 or fp16, else unchanged."""
+    return x.float() if x.dtype in HALF_WIDTH else x
+
+
+def maybe_compile(function: Callable[P, R], compute: Compute) -> Callable[P, R]:
+    """``function``, compiled in one piece unless ``compute.execution`` is eager; its tensors never change shape.
+
+    InputError without a C++ compiler and Python's headers.
+    """
+    if compute.execution == "eager":
+        return function
+    compiler, headers = os.environ.get("CXX", "g++"), Path(sysconfig.get_path("include"), "Python.h")
+    missing = compiler if shutil.which(compiler) is None else None if headers.is_file() else headers
+    if missing:
+        raise InputError(
+            f"compute.execution: {compute.execution} needs a C++ compiler and Python's headers, and there is no"
+            f" {missing}; install g++ and python3-dev, or set eager"
+        )
+    torch.compiler.reset()  # a process keeps a limited number of compiled functions; drop those of earlier trainings
+    mode = "reduce-overhead" if compute.execution == "graphs" else None
+    compiled: Callable[P, R] = torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
+    return compiled
+
+
+def describe(compute: Compute, resources: Resources) -> str:
+    """Devices, precision, micro-batches and execution of a training, in one line."""
+    places = f"{resources.ranks} x {resources.device}" if resources.ranks > 1 else resources.device
+    if not resources.device.startswith("cuda"):
+        threads = "1 thread" if resources.threads == 1 else f"{resources.threads} threads"
+        places += f" ({threads}, freed memory kept)"
+    batches = f", batches in {compute.micro_batches} parts" if compute.micro_batches > 1 else ""
+    execution = {"eager": "", "compiled": ", compiled", "graphs": ", compiled to graphs"}[compute.execution]
+    return f"training on {places} in {compute.precision}{batches}{execution}, channels last, fused optimiser"

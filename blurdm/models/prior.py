@@ -6,17 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from blurdm.core.config import Diffusion, Latent
-from blurdm.diffusion.estimators import Estimator, given
+from blurdm.diffusion.estimators import Estimator
 from blurdm.diffusion.process import Estimates, Step, add_noise, reverse_steps, separately
 from blurdm.diffusion.schedules import TYPES, make_schedule, resampled
 from blurdm.models.encoder import Encoder
+from blurdm.models.fast import batch_estimators
 from blurdm.models.precision import full_precision
 
 
 class PriorGenerator(nn.Module):
     """Blur encoder, then the reverse process in latent space; only the estimators that the diffusion type needs exist.
 
-    A latent is (B, *latent_shape): (B, size), or (B, tokens, size) for more than one token, all with the same
+    A latent is (B, *latent_shape): (B, size), or (B, tokens, size) for more than one token; all tokens share the
     estimators. ``noise`` is always (B, draws, *latent_shape), from ``draw_noise``: first eps of z_T, then for eta > 0
     the reverse steps' fresh w_T..w_2. ``draws`` is 0 for types without noise, 1 for eta = 0, and T for eta > 0.
     """
@@ -26,7 +27,7 @@ class PriorGenerator(nn.Module):
 
     def __init__(self, latent: Latent, diffusion: Diffusion) -> None:
         super().__init__()
-        made_of = TYPES[diffusion.type]
+        kind = TYPES[diffusion.type]
         self.diffusion = diffusion
         self.resample(None, None)
         self.latent_shape = (latent.size,) if latent.tokens == 1 else (latent.tokens, latent.size)
@@ -34,15 +35,15 @@ class PriorGenerator(nn.Module):
         self.register_buffer("latent_mean", torch.zeros(latent.size))
         self.register_buffer("latent_std", torch.ones(latent.size))
         shape = (latent.size, diffusion.estimator_layers, diffusion.estimator_init_std)
-        self.residual = Estimator(*shape) if made_of.residual else None
-        self.noise = Estimator(*shape) if made_of.noise else None
+        self.residual = Estimator(*shape) if kind.residual else None
+        self.noise = Estimator(*shape) if kind.noise else None
         self.encoder = Encoder(latent, batch_norm=False)
 
     def resample(self, steps: int | None, eta: float | None) -> None:
-        """Sample with other ``steps`` and ``eta`` than in training from now on; None: as in training.
+        """Sample with ``steps`` and ``eta`` from now on; None: as in training.
 
-        An e_t learned for one of T steps is the light of a T-th of the exposure, so that each of T' steps has T/T' of
-        it; the time that the estimators see is t/T' (``resampled`` says what becomes of the noise).
+        An e_t learned for one of T steps is the light of a T-th of the exposure, so each of T' steps adds T/T' of it.
+        The estimators get the time t/T'. For the noise see ``resampled``.
         """
         diffusion = resampled(self.diffusion, steps, eta)
         self.schedule = make_schedule(diffusion)
@@ -54,7 +55,7 @@ class PriorGenerator(nn.Module):
         return self.of_encoded(self.encoder(blur, blur), noise)
 
     def of_encoded(self, encoded: Tensor, noise: Tensor) -> Tensor:
-        """The prior of images whose latent by the blur encoder is known."""
+        """The prior z_0 from the blur encoder's latent."""
         return self.from_standard(self.reverse(self.to_standard(encoded), noise)[-1].z)
 
     def standardized(self, blur: Tensor, noise: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ class PriorGenerator(nn.Module):
         return (z - self.latent_mean) / self.latent_std if self.standardize else z
 
     def from_standard(self, z: Tensor) -> Tensor:
-        """What ``to_standard`` was given: a latent as the backbone is given it."""
+        """The inverse of ``to_standard``: a latent as the backbone takes it."""
         return z * self.latent_std + self.latent_mean if self.standardize else z
 
     def trajectory(self, blur: Tensor, noise: Tensor) -> list[Tensor]:
@@ -79,13 +80,13 @@ class PriorGenerator(nn.Module):
         return self.reverse(self.condition(blur), noise)
 
     def condition(self, blur: Tensor) -> Tensor:
-        """z^B, the blur encoder's latent in the space that is diffused: what both estimators are given."""
+        """z^B, the blur encoder's latent in the space that is diffused; both estimators are conditioned on it."""
         return self.to_standard(self.encoder(blur, blur))
 
     def clean_start(self, condition: Tensor) -> Tensor:
         """z_T without its noise: z^B, or 0 for ``start: gaussian``.
 
-        Then z_T = beta_bar_T eps, whose noise is just what the reverse steps remove, and the blur is known from the
+        Then z_T = beta_bar_T eps, exactly the noise that the reverse steps remove, and the blur enters by the
         condition alone. Noise of unit spread, as in a usual DDPM, is ``fixed_terminal_noise: 1``.
         """
         return condition if self.diffusion.start == "blur" else torch.zeros_like(condition)
@@ -96,15 +97,15 @@ class PriorGenerator(nn.Module):
         return add_noise(self.clean_start(condition), self.schedule.T, self.schedule, draws[0] if draws else None)
 
     def reverse(self, condition: Tensor, noise: Tensor) -> list[Step]:
-        """``steps`` for blurred images whose ``condition`` is known."""
+        """``steps`` from the ``condition`` of the blurred images."""
         z_T, draws = self.start(condition, noise), self._per_draw(noise, len(condition))
         with full_precision(condition):
             return list(reverse_steps(z_T, self.schedule, self._estimates(condition), fresh=draws[1:]))
 
     def draw_noise(self, sources: Sequence[int | torch.Generator]) -> Tensor:
-        """Noise (B, draws, *latent_shape), one source per image: a seed, or a generator (B times the same goes on).
+        """Noise (B, draws, *latent_shape), one source per image: a seed or a generator (which may repeat).
 
-        Each image is drawn on its own, so a seeded image has the same noise whatever batch it is in.
+        Each image is drawn on its own, so a seeded image has the same noise in every batch.
         """
         noise = torch.empty(len(sources), self.draws, *self.latent_shape)
         for row, source in zip(noise, sources, strict=True):
@@ -119,14 +120,15 @@ class PriorGenerator(nn.Module):
         return list(noise.unbind(1))
 
     def _estimates(self, condition: Tensor) -> Estimates:
-        made = [estimator for estimator in (self.residual, self.noise) if estimator is not None]
-        if not made:
+        """(z_t, t) -> e_t and eps_t by the two estimators, in their batched form (``fast``)."""
+        estimators = [estimator for estimator in (self.residual, self.noise) if estimator is not None]
+        if not estimators:
             return separately(None, None)
-        together = given(condition, made)
+        estimate = batch_estimators(estimators, condition)
 
         def estimates(z: Tensor, t: int) -> tuple[Tensor | None, Tensor | None]:
-            said = iter(together(t / self.schedule.T, z))
-            residual = None if self.residual is None else self.light * next(said)
-            return residual, None if self.noise is None else next(said)
+            outputs = iter(estimate(t / self.schedule.T, z))
+            residual = None if self.residual is None else self.light * next(outputs)
+            return residual, None if self.noise is None else next(outputs)
 
         return estimates

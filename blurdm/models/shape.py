@@ -1,4 +1,4 @@
-"""What every backbone does about its depth and about the size of its images."""
+"""Depths of levels, limits of a backbone's settings, and padding and cropping of images."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,7 +20,7 @@ def depths(backbone: Backbone, levels: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def no_dropout(backbone: Backbone) -> None:
-    """InputError if a network that has no dropout is asked for some."""
+    """InputError for a dropout other than 0."""
     if backbone.dropout:
         raise InputError(f"backbone.dropout: {backbone.name} has none, so it must be 0, not {backbone.dropout}")
 

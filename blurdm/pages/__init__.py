@@ -6,25 +6,25 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-HERE = Path(__file__).parent
-STYLE = (HERE / "slider.css").read_text()
-SCRIPT = (HERE / "slider.js").read_text()
+FOLDER = Path(__file__).parent
+STYLE = (FOLDER / "slider.css").read_text()
+SCRIPT = (FOLDER / "slider.js").read_text()
 
 
 def slider(before: str, after: str, label: str, names: tuple[str, str] = ("before", "after")) -> str:
     """HTML of two pictures of equal size (data URIs), one uncovered by mouse, finger or arrow keys; needs ``page``.
 
-    ``label`` says which picture it is, for readers who do not see it; ``names`` what the two sides show.
+    ``label`` is the accessible name; ``names`` caption the two sides.
     """
     texts = {"label": label, "before_name": names[0], "after_name": names[1], "before": before, "after": after}
-    return Template((HERE / "slider.html").read_text()).substitute({k: escape(v) for k, v in texts.items()})
+    return Template((FOLDER / "slider.html").read_text()).substitute({k: escape(v) for k, v in texts.items()})
 
 
 def page(title: str, body: str, style: str = "", script: str = "", policy: str = "") -> str:
     """A whole document around ``body`` (HTML) with the sliders' style and script, and more of both on request.
 
-    Its content policy lets the browser run and draw what is in the file and ask nobody for anything, but for what the
-    directives in ``policy`` allow.
+    Its content security policy allows the content of the file and no requests but those of the directives in
+    ``policy``.
     """
     style, script = STYLE + style, SCRIPT + script
     policy = (
@@ -32,14 +32,14 @@ def page(title: str, body: str, style: str = "", script: str = "", policy: str =
         f" base-uri 'none'; form-action 'none'; {policy}"
     )
     parts = {"title": escape(title), "body": body, "style": style, "script": script, "policy": policy}
-    return Template((HERE / "page.html").read_text()).substitute(parts)
+    return Template((FOLDER / "page.html").read_text()).substitute(parts)
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """``content`` as an address that holds it: ``data:image/png;base64,...``."""
+    """``content`` as a data URI: ``data:image/png;base64,...``."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def _hash(text: str) -> str:
-    """What a content policy calls this very text."""
+    """The source expression of a content security policy for ``text``."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""``blurdm deblur``: many photos, one after the other or side by side; a bad one stops no other, and is told last."""
+"""``blurdm deblur``: many photos, serially or in parallel; a bad one stops no other and is reported at the end."""
 
 import multiprocessing
 import sys
@@ -16,9 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.errors import InputError
-from blurdm.restore.compare import MOST_PAIRS, Pair, make_pair, write_page
+from blurdm.restore.compare import MOST_PAIRS, Preview, make_preview, write_page
 from blurdm.restore.encoding import encode_photo
-from blurdm.restore.files import Entry, Task, find_tasks, is_done, read_manifest, shown, store
+from blurdm.restore.files import ManifestEntry, Task, find_tasks, is_done, read_manifest, shown, store
 from blurdm.restore.photo import decode_photo, read_content, size_of
 from blurdm.restore.restorer import OnTile, Restorer, ignore_tiles, load
 
@@ -27,12 +27,12 @@ EXIT_FAILED = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a photo: ``failure`` is None, or what is wrong with it in one line."""
+    """The result of one photo: ``failure`` is None, or an error in one line."""
 
     task: Task
     skipped: bool = False
     failure: str | None = None
-    pair: Pair | None = None
+    preview: Preview | None = None
 
 
 def deblur(
@@ -50,16 +50,20 @@ def deblur(
     tasks = find_tasks(inputs, out)
     restorer = load(**options)
     print(restorer.describe(), file=sys.stderr)
-    known = {out: read_manifest(out) for out in {task.out for task in tasks}}
-    work = [(task, known[task.out].get(task.name, []), compare) for task in tasks]
+    manifests = {out: read_manifest(out) for out in {task.out for task in tasks}}
+    work = [(task, manifests[task.out].get(task.name, []), compare) for task in tasks]
     outcomes = []
-    with _progress(len(work)) as (on_tile, tell):
-        done = _in_turn(restorer, work, on_tile) if jobs == 1 else _side_by_side(work, options, jobs)
-        for outcome in done:
-            tell(outcome)
+    with _progress(len(work)) as (on_tile, report):
+        serial = (restore_file(restorer, item, on_tile) for item in work)
+        for outcome in serial if jobs == 1 else _in_parallel(work, options, jobs):
+            report(outcome)
             outcomes.append(outcome)
-    if compare:
-        _write_pages(outcomes, tasks)
+    previews = {outcome.task: outcome.preview for outcome in outcomes if outcome.preview}
+    for folder in dict.fromkeys(task.out for task in tasks if task in previews):
+        shown_here = [previews[task] for task in tasks if task.out == folder and task in previews]
+        left_out = len(shown_here) - MOST_PAIRS
+        rest = f" (without the last {left_out})" if left_out > 0 else ""
+        print(f"before and after: {shown(write_page(folder, shown_here[:MOST_PAIRS]))}{rest}")
     failed = [outcome for outcome in outcomes if outcome.failure]
     if failed and len(outcomes) > 1:
         print(f"{len(failed)} of {len(outcomes)} photos were not restored:", file=sys.stderr)
@@ -68,16 +72,16 @@ def deblur(
     return EXIT_FAILED if failed else 0
 
 
-Work = tuple[Task, list[Entry], bool]
+Work = tuple[Task, list[ManifestEntry], bool]
 
 
 def restore_file(restorer: Restorer, work: Work, on_tile: OnTile = ignore_tiles) -> Outcome:
-    """Restore one photo file, unless that was done before; what is wrong with it is in the outcome."""
-    task, known, compare = work
+    """Restore one photo file, unless that was done before; errors are in the outcome."""
+    task, entries, compare = work
     try:
         budget = restorer.photo_budget()
         content = read_content(task.photo, budget)
-        skipped = is_done(task, content, restorer.settings, known)
+        skipped = is_done(task, content, restorer.settings, entries)
         if skipped and not compare:
             return Outcome(task, skipped=True)
         photo = decode_photo(content, shown(task.photo), budget)
@@ -86,22 +90,17 @@ def restore_file(restorer: Restorer, work: Work, on_tile: OnTile = ignore_tiles)
         else:
             pixels = restorer.restore(photo.pixels, on_tile, size_of(photo))
             store(task, content, restorer.settings, encode_photo(photo, pixels))
-        pair = make_pair(task.name, photo, pixels) if compare else None
-        return Outcome(task, skipped=skipped, pair=pair)
+        preview = make_preview(task.name, photo, pixels) if compare else None
+        return Outcome(task, skipped=skipped, preview=preview)
     except InputError as error:
-        told = shown(str(error))
-        return Outcome(task, failure=told if shown(task.photo) in told else f"{shown(task.photo)}: {told}")
+        message = shown(str(error))
+        return Outcome(task, failure=message if shown(task.photo) in message else f"{shown(task.photo)}: {message}")
     except (OSError, ValueError, MemoryError, RuntimeError) as error:
-        # a name that no disk takes, a disk that is gone, a profile that no writer takes: of this photo alone
+        # such as a file name that the disk rejects, or a colour profile that the encoder rejects: only this photo fails
         return Outcome(task, failure=f"{shown(task.photo)}: {shown(type(error).__name__)}: {shown(str(error))[:200]}")
 
 
-def _in_turn(restorer: Restorer, work: Sequence[Work], on_tile: OnTile) -> Iterator[Outcome]:
-    for one in work:
-        yield restore_file(restorer, one, on_tile)
-
-
-_restorer: Restorer | None = None  # of a worker process
+_restorer: Restorer | None = None  # in a worker process
 
 
 def _start_worker(options: Mapping[str, Any], threads: int) -> None:
@@ -111,18 +110,18 @@ def _start_worker(options: Mapping[str, Any], threads: int) -> None:
     _restorer = load(**options)
 
 
-def _work(work: Work) -> Outcome:
+def _restore_in_worker(work: Work) -> Outcome:
     assert _restorer is not None
     return restore_file(_restorer, work)
 
 
-def _side_by_side(work: Sequence[Work], options: Mapping[str, Any], jobs: int) -> Iterator[Outcome]:
-    """Each worker has a model of its own, and as many threads as there would be without it: so the same bits."""
+def _in_parallel(work: Sequence[Work], options: Mapping[str, Any], jobs: int) -> Iterator[Outcome]:
+    """Restore in ``jobs`` processes, each with its own model and as many threads as a serial run: the same bits."""
     start = (dict(options), torch.get_num_threads())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(jobs, len(work)), context, _start_worker, start)
     try:
-        futures: list[Future[Outcome]] = [pool.submit(_work, one) for one in work]
+        futures: list[Future[Outcome]] = [pool.submit(_restore_in_worker, item) for item in work]
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool:
@@ -135,7 +134,7 @@ def _side_by_side(work: Sequence[Work], options: Mapping[str, Any], jobs: int) -
 
 @contextmanager
 def _progress(total: int) -> Iterator[tuple[OnTile, Callable[[Outcome], None]]]:
-    """On a terminal a bar with the time left; in any case one line per photo on the standard output."""
+    """A progress bar if stderr is a terminal; always one line per photo on stdout."""
     console = Console(stderr=True)
     columns = (TextColumn("restoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
@@ -146,25 +145,13 @@ def _progress(total: int) -> Iterator[tuple[OnTile, Callable[[Outcome], None]]]:
         def on_tile(tile: int, tiles: int) -> None:
             bar.update(job, completed=done + tile / (tiles + 1))
 
-        def tell(outcome: Outcome) -> None:
+        def report(outcome: Outcome) -> None:
             nonlocal done
             done += 1
             bar.update(job, completed=done)
             if outcome.failure is None:
-                told = "was there" if outcome.skipped else "restored"
+                state = "was there" if outcome.skipped else "restored"
                 bar.console.file.flush()
-                print(f"{shown(outcome.task.photo)} -> {shown(outcome.task.target)} ({told})", flush=True)
+                print(f"{shown(outcome.task.photo)} -> {shown(outcome.task.target)} ({state})", flush=True)
 
-        yield on_tile, tell
-
-
-def _write_pages(outcomes: Sequence[Outcome], tasks: Sequence[Task]) -> None:
-    """One page per out folder, with its photos in the order of the command."""
-    pairs = {outcome.task: outcome.pair for outcome in outcomes if outcome.pair}
-    for out in dict.fromkeys(task.out for task in tasks):
-        found = [pairs[task] for task in tasks if task.out == out and task in pairs]
-        if found:
-            left_out = len(found) - MOST_PAIRS
-            page = write_page(out, found[:MOST_PAIRS])
-            rest = f" (without the last {left_out})" if left_out > 0 else ""
-            print(f"before and after: {shown(page)}{rest}")
+        yield on_tile, report

@@ -21,7 +21,7 @@ h1 { font-size: 1.4rem; } h2 { margin: 1.5rem 0 0.4rem; font-size: 1rem; overflo
 
 
 @dataclass(frozen=True)
-class Pair:
+class Preview:
     """A photo and its restoration as JPEGs to look at."""
 
     name: str
@@ -29,10 +29,10 @@ class Pair:
     after: bytes
 
 
-def make_pair(name: str, photo: Photo, restored: np.ndarray) -> Pair:
+def make_preview(name: str, photo: Photo, restored: np.ndarray) -> Preview:
     """Small pictures of ``photo`` and of its ``restored`` pixels, both with the photo's colour profile."""
     profile = photo.info.get("icc_profile")
-    return Pair(name, _preview(photo.pixels, profile), _preview(restored, profile))
+    return Preview(name, _preview(photo.pixels, profile), _preview(restored, profile))
 
 
 def _preview(pixels: np.ndarray, profile: bytes | None) -> bytes:
@@ -44,12 +44,12 @@ def _preview(pixels: np.ndarray, profile: bytes | None) -> bytes:
     return buffer.getvalue()
 
 
-def write_page(out: Path, pairs: list[Pair]) -> Path:
+def write_page(out: Path, previews: list[Preview]) -> Path:
     """Write ``compare.html`` into ``out`` and return its path."""
     parts = []
-    for pair in pairs:
-        name = shown(pair.name)
-        before, after = (data_uri(part, "image/jpeg") for part in (pair.before, pair.after))
+    for preview in previews:
+        name = shown(preview.name)
+        before, after = (data_uri(part, "image/jpeg") for part in (preview.before, preview.after))
         parts.append(f"<h2>{escape(name)}</h2>\n{slider(before, after, name, ('photo', 'restored'))}")
     path = out / PAGE
     write_bytes(path, page("Before and after", "\n".join(["<h1>Before and after</h1>", *parts]), STYLE).encode())

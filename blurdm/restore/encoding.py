@@ -1,7 +1,7 @@
-"""Restored pixels as a file like the one that they came from: its format, its depth, and what else it says.
+"""Encoding of restored pixels in the format and depth of the original file, with its metadata.
 
-PNG and TIFF are put together here, for Pillow writes no 16-bit colour; their compression is lossless. JPEG and HEIC are
-written at a high quality, so that little of what was restored is lost again, WebP as the original, lossless or not.
+PNG and TIFF, both lossless, are assembled here because Pillow writes no 16-bit colour. JPEG and HEIC are written at a
+high quality, WebP lossless or not as the original.
 """
 
 import io
@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
 
-from blurdm.restore.metadata import PNG_SIGNATURE, kept_jpeg_segments, kept_png_chunks, png_chunk, xmp_upright
+from blurdm.restore.metadata import (
+    PNG_SIGNATURE,
+    kept_jpeg_segments,
+    kept_png_chunks,
+    png_chunk,
+    riff_chunks,
+    xmp_upright,
+)
 from blurdm.restore.photo import TIFF_DIRECTORIES, Photo
 
 QUALITY = 95
@@ -21,7 +28,7 @@ ROWS = 256  # of a PNG or TIFF compressed at a time
 PNG_UP = b"\x02"  # each row as its difference to the one above
 PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}  # by samples per pixel
 DEFLATE, UNASSOCIATED_ALPHA = 8, 2
-# tags of a TIFF that belong to the pixels as they were stored
+# TIFF tags that describe the stored pixels
 TIFF_PIXELS = {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 317, 318}
 TIFF_PIXELS |= {319, 320, 321, 322, 323, 324, 325, 330, 338, 339, 340, 341, 347, 512, 513, 514, 529, 530, 531, 532}
 
@@ -37,44 +44,28 @@ def encode_photo(photo: Photo, pixels: np.ndarray) -> bytes:
     if photo.format == "TIFF":
         return _tiff(photo, samples)
     image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
-    if photo.format == "JPEG":
-        return _jpeg(photo, image)
     buffer = io.BytesIO()
-    image.save(buffer, format=photo.format, **_options(photo))
-    return buffer.getvalue()
+    if photo.format != "JPEG":
+        image.save(buffer, format=photo.format, **_options(photo))
+        return buffer.getvalue()
+    dpi = {"dpi": photo.info["dpi"]} if photo.info.get("dpi") else {}
+    image.save(buffer, format="JPEG", quality=QUALITY, subsampling=0, **dpi)
+    content = buffer.getvalue()
+    (length,) = struct.unpack_from(">H", content, 4)  # of the segment that Pillow begins with; the kept ones follow it
+    return content[: 4 + length] + kept_jpeg_segments(photo.content) + content[4 + length :]
 
 
 def _options(photo: Photo) -> dict[str, Any]:
-    """What Pillow is told when it writes WebP, HEIC or BMP."""
+    """Pillow's options for WebP, HEIC or BMP, with the metadata of the original."""
     kept = {name: photo.info[name] for name in ("exif", "icc_profile", "xmp", "dpi") if photo.info.get(name)}
     if photo.format == "BMP":
         return {name: value for name, value in kept.items() if name == "dpi"}
     kept.pop("dpi", None)
     if photo.format == "WEBP":
-        kept["lossless"] = b"VP8L" in (name for name, _ in _riff_chunks(photo.content))
+        kept["lossless"] = b"VP8L" in riff_chunks(photo.content)
     if photo.format == "HEIF":
         kept["chroma"] = 444  # colours at full resolution, as in JPEG
     return kept | {"quality": QUALITY}
-
-
-def _riff_chunks(content: bytes) -> Iterator[tuple[bytes, int]]:
-    """(name, length) of each chunk of a WebP."""
-    offset = 12
-    while offset + 8 <= len(content):
-        name, length = struct.unpack_from("<4sI", content, offset)
-        yield name, length
-        offset += 8 + length + length % 2
-
-
-def _jpeg(photo: Photo, image: Image.Image) -> bytes:
-    """With all segments of the original that are not about its pixels, after the one that Pillow begins with."""
-    buffer = io.BytesIO()
-    dpi = {"dpi": photo.info["dpi"]} if photo.info.get("dpi") else {}
-    image.save(buffer, format="JPEG", quality=QUALITY, subsampling=0, **dpi)
-    content = buffer.getvalue()
-    (length,) = struct.unpack_from(">H", content, 4)
-    begin = 4 + length
-    return content[:begin] + kept_jpeg_segments(photo.content) + content[begin:]
 
 
 def _png(photo: Photo, samples: np.ndarray) -> bytes:
@@ -109,9 +100,14 @@ def _tiff(photo: Photo, samples: np.ndarray) -> bytes:
         for top in range(0, height, ROWS)
     ]
     directory = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag, value in _kept_tags(photo):
-        directory.tagtype[tag] = TiffTags.LONG if tag in TIFF_DIRECTORIES else photo.tags.tagtype[tag]
-        directory[tag] = value
+    for tag, value in (photo.tags or {}).items():
+        if tag in TIFF_DIRECTORIES:
+            value = photo.directories.get(tag)
+        if tag == TiffImagePlugin.XMP:
+            value = xmp_upright(value)
+        if tag not in TIFF_PIXELS and value:
+            directory.tagtype[tag] = TiffTags.LONG if tag in TIFF_DIRECTORIES else photo.tags.tagtype[tag]
+            directory[tag] = value
     lengths = [len(strip) for strip in strips]
     directory[TiffImagePlugin.IMAGEWIDTH], directory[TiffImagePlugin.IMAGELENGTH] = width, height
     directory[TiffImagePlugin.BITSPERSAMPLE] = (8 * samples.itemsize,) * channels
@@ -126,13 +122,3 @@ def _tiff(photo: Photo, samples: np.ndarray) -> bytes:
     # Pillow counts from the end of the directory
     directory[TiffImagePlugin.STRIPOFFSETS] = [sum(lengths[:i]) for i in range(len(strips))]
     return b"".join([b"II*\x00\x08\x00\x00\x00", directory.tobytes(8), *strips])
-
-
-def _kept_tags(photo: Photo) -> Iterator[tuple[int, Any]]:
-    for tag, value in (photo.tags or {}).items():
-        if tag in TIFF_DIRECTORIES:
-            value = photo.directories.get(tag)
-        if tag == TiffImagePlugin.XMP:
-            value = xmp_upright(value)
-        if tag not in TIFF_PIXELS and value:
-            yield tag, value

@@ -1,6 +1,6 @@
-"""Which photos a command restores, where each goes, and what was restored before: one line per photo in the out folder.
+"""The photos of a command, their targets, and the manifest of restored files in the out folder.
 
-A restored file is known by its own digest, so what somebody else put there, or changed, is never overwritten.
+A restored file is identified by its digest, so a foreign or changed file is never overwritten.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """A restored photo: the digests of the file that was read, of the settings, and of the file that was written."""
 
     name: str
@@ -46,7 +46,16 @@ def find_tasks(inputs: Sequence[Path], out: Path | None) -> list[Task]:
     Without it they go to ``restored/``, beside a photo and in a folder. InputError for a folder without photos, or if a
     result would take the place of another one or of a photo.
     """
-    tasks = [task for given in inputs for task in _tasks(given, out)]
+    tasks = []
+    for path in inputs:
+        if not path.is_dir():
+            tasks.append(Task(path, out or path.parent / FOLDER, path.name))
+            continue
+        target = out or path / FOLDER
+        below = [Task(photo, target, str(photo.relative_to(path))) for photo in _photos(path, target)]
+        if not below:
+            raise InputError(f"{shown(path)}: holds no photo ({', '.join(sorted(ENDINGS))})")
+        tasks += below
     photos = {os.path.realpath(task.photo): task.photo for task in tasks}
     targets: dict[Path, Path] = {}
     for task in tasks:
@@ -63,69 +72,59 @@ def find_tasks(inputs: Sequence[Path], out: Path | None) -> list[Task]:
     return list({task.target: task for task in tasks}.values())
 
 
-def _tasks(given: Path, out: Path | None) -> list[Task]:
-    if not given.is_dir():
-        return [Task(given, out or given.parent / FOLDER, given.name)]
-    target = out or given / FOLDER
-    found = [Task(photo, target, str(photo.relative_to(given))) for photo in _photos(given, target)]
-    if not found:
-        raise InputError(f"{shown(given)}: holds no photo ({', '.join(sorted(ENDINGS))})")
-    return found
-
-
 def _photos(folder: Path, target: Path) -> Iterator[Path]:
-    """The photos below ``folder``, hidden files and folders of results left out."""
-    for where, folders, files in os.walk(folder):
-        here = Path(where)
+    """The photos below ``folder``, without hidden files and folders of results."""
+    for root, folders, files in os.walk(folder):
+        parent = Path(root)
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and not (here / name / MANIFEST).is_file() and here / name != target
+            if not name.startswith(".") and not (parent / name / MANIFEST).is_file() and parent / name != target
         )
         for name in sorted(files):
             if Path(name).suffix.lower() in ENDINGS and not name.startswith("."):
-                yield here / name
+                yield parent / name
 
 
 def shown(path: Path | str) -> str:
-    """A path as one line that every terminal can print: what is not printable is escaped."""
+    """A path as one printable line; other characters are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
 
 
-def read_manifest(out: Path) -> dict[str, list[Entry]]:
-    """What was restored into ``out`` before, by name; a line that was cut off or changed is left out."""
+def read_manifest(out: Path) -> dict[str, list[ManifestEntry]]:
+    """Manifest entries of ``out`` by name; incomplete or changed lines are skipped."""
     path = out / MANIFEST
-    entries: dict[str, list[Entry]] = {}
+    entries: dict[str, list[ManifestEntry]] = {}
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
-            entry = Entry(**json.loads(line))
+            entry = ManifestEntry(**json.loads(line))
         except (ValueError, TypeError):
             continue
         entries.setdefault(entry.name, []).append(entry)
     return entries
 
 
-def is_done(task: Task, content: bytes, settings: str, known: Sequence[Entry]) -> bool:
-    """Whether the result is there already; InputError if something else is in its place."""
+def is_done(task: Task, content: bytes, settings: str, entries: Sequence[ManifestEntry]) -> bool:
+    """Whether the result exists already; InputError if the target is another file."""
     if not os.path.lexists(task.target):
         return False
     ours = task.target.is_file() and not task.target.is_symlink()
     output = file_digest(task.target) if ours else ""
-    if output not in {entry.output for entry in known}:
+    if output not in {entry.output for entry in entries}:
         raise InputError(
             f"{shown(task.photo)}: {shown(task.target)} is not (or no longer) what blurdm wrote; move it away,"
             " or give another folder with --out"
         )
-    return Entry(task.name, _digest(content), settings, output) in known
+    return ManifestEntry(task.name, _digest(content), settings, output) in entries
 
 
 def store(task: Task, original: bytes, settings: str, restored: bytes) -> None:
-    """Write the result, by rename, and the line that tells of it, before it: so a result is never without its line."""
+    """Append the manifest entry, then write the result by rename: a result is never without its entry."""
     folder = task.target.parent
     folder.mkdir(parents=True, exist_ok=True)
     if not folder.resolve().is_relative_to(task.out.resolve()):
         raise InputError(f"{shown(task.target)}: leads out of {shown(task.out)} through a link; remove the link")
-    entry = Entry(task.name, _digest(original), settings, _digest(restored))
+    entry = ManifestEntry(task.name, _digest(original), settings, _digest(restored))
     with open(task.out / MANIFEST, "a") as file:
         file.write(json.dumps(asdict(entry)) + "\n")
     write_bytes(task.target, restored)

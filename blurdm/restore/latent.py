@@ -1,7 +1,7 @@
 """The latent of a whole photo in bounded memory: the encoder runs on windows, whose features are pooled one by one.
 
-A window is read with a margin as wide as the encoder's features see, so they are those of the whole photo but for
-rounding, and so is the latent, for every pooling and any number of tokens.
+A window is read with a margin of the encoder's receptive field, so features and latent are those of the whole photo up
+to rounding, for every pooling and number of tokens.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from torch import Tensor
 from blurdm.models.encoder import CONTRAST_FLOOR, MULTIPLE, Encoder, cell_slices
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
-from blurdm.restore.tiling import Source, Window
+from blurdm.restore.tiling import ImageSource, Window
 
 SIDE = 512  # px of a window without its margin
 
 
 @torch.no_grad()
-def photo_latent(network: Network, source: Source, noise: Tensor | None, side: int = SIDE) -> Tensor | None:
-    """What ``network.latent`` makes of the whole of ``source``, from windows of ``side`` px; None for a baseline."""
+def photo_latent(network: Network, source: ImageSource, noise: Tensor | None, side: int = SIDE) -> Tensor | None:
+    """``network.latent`` of the whole of ``source``, from windows of ``side`` px; None for a baseline."""
     if network.prior is None:
         return None
     if isinstance(network.prior, PriorGenerator):
@@ -30,11 +30,11 @@ def photo_latent(network: Network, source: Source, noise: Tensor | None, side: i
     return encode(network.prior, source, side)
 
 
-def encode(encoder: Encoder, source: Source, side: int) -> Tensor:
+def encode(encoder: Encoder, source: ImageSource, side: int) -> Tensor:
     """``encoder(image, image)`` of the whole of ``source``."""
     mean, spread = _contrast(source, side) if encoder.normalize_input else (0.5, 1.0)
     rows, columns = (-(-length // MULTIPLE) for length in (source.height, source.width))
-    cells = [_Cell(encoder, *place) for place in cell_slices(rows, columns, isqrt(encoder.tokens))]
+    cells = [CellPool(encoder, *place) for place in cell_slices(rows, columns, isqrt(encoder.tokens))]
     for inner, read in _windows(source, side, encoder.reach):
         image = (source.window(read) - mean) / spread
         top, left = inner.top // MULTIPLE, inner.left // MULTIPLE
@@ -47,8 +47,8 @@ def encode(encoder: Encoder, source: Source, side: int) -> Tensor:
     return encoder.mlp(pooled[:, 0] if encoder.tokens == 1 else pooled)
 
 
-def _windows(source: Source, side: int, margin: int) -> Iterator[tuple[Window, Window]]:
-    """Windows that cover the image without overlap, starting on the encoder's grid, each with what is read for it."""
+def _windows(source: ImageSource, side: int, margin: int) -> Iterator[tuple[Window, Window]]:
+    """Windows that cover the image without overlap, on the encoder's grid, each with the window to read for it."""
     for top in range(0, source.height, side):
         for left in range(0, source.width, side):
             bottom, right = min(top + side, source.height), min(left + side, source.width)
@@ -58,8 +58,8 @@ def _windows(source: Source, side: int, margin: int) -> Iterator[tuple[Window, W
             yield inner, Window(above, before, below - above, after - before)
 
 
-def _contrast(source: Source, side: int) -> tuple[float, float]:
-    """Mean and spread over all pixels and channels, as the encoder normalises its input by."""
+def _contrast(source: ImageSource, side: int) -> tuple[float, float]:
+    """Mean and spread over all pixels and channels, for ``normalize_input``."""
     count, total, squares = 0, 0.0, 0.0
     for inner, _ in _windows(source, side, 0):
         image = source.window(inner).double() - 0.5  # about the middle, so that the squares lose no digits
@@ -70,7 +70,7 @@ def _contrast(source: Source, side: int) -> tuple[float, float]:
     return mean + 0.5, max(squares / count - mean**2, 0.0) ** 0.5 + CONTRAST_FLOOR
 
 
-class _Cell:
+class CellPool:
     """Pools the features of one cell, window by window; weights are exp(score), rescaled as scores grow."""
 
     def __init__(self, encoder: Encoder, rows: slice, columns: slice) -> None:
@@ -80,15 +80,15 @@ class _Cell:
         self.scale = -torch.inf
 
     def add(self, features: Tensor, top: int, left: int) -> None:
-        """Take in what of ``features`` (1, C, h, w), which begin at (top, left), lies in this cell."""
+        """Pool the part of ``features`` (1, C, h, w), which begin at (top, left), that lies in this cell."""
         rows = slice(max(self.rows.start - top, 0), max(self.rows.stop - top, 0))
         columns = slice(max(self.columns.start - left, 0), max(self.columns.stop - left, 0))
         x = features[..., rows, columns].flatten(2)
         if not x.numel():
             return
         if self.encoder.pooling == "max":
-            found = x.amax(dim=2)
-            self.largest = found if self.largest is None else torch.maximum(self.largest, found)
+            largest = x.amax(dim=2)
+            self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
             return
         scores = x.new_zeros(1, 1, x.shape[2])
         if self.encoder.pooling == "attention":

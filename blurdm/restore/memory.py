@@ -1,12 +1,13 @@
-"""From a memory budget to the size of tiles: what a network's tensors take is counted, not measured.
+"""The tile size for a memory budget, from the counted (not measured) bytes of a network's tensors.
 
-So the same model, photo size and budget always give the same tiles, and the same bits.
+So the same model, photo size and budget always give the same tiles and the same bits.
 """
 
 import copy
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,79 +24,68 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 SIDES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 RESIDENT = 700 * 2**20  # Python, PyTorch (600 MB with CUDA, unused or not) and the image libraries
 PROBES = (64, 128)  # px
-# What a process that keeps freed memory takes, by what its tensors take: kernels, and holes that nothing fits in.
+# Memory of a process that keeps freed memory, relative to its tensors: kernels and fragmentation.
 # Measured: from 1.2 for Restormer to 2.5 for MIMO-UNet+.
 SPARE = 2.5
 
 
 def parse_memory(text: str | int) -> int:
     """Bytes from ``2GB``, ``512M`` or a number; InputError otherwise."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(text).strip(), re.IGNORECASE)
-    if found is None or not float(found[1]):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(text).strip(), re.IGNORECASE)
+    if match is None or not float(match[1]):
         raise InputError(f"memory '{text}': should be a size such as 2GB or 800MB")
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    return int(float(match[1]) * UNITS[match[2].upper()])
 
 
-class Costs:
+class MemoryCosts:
     """Peak bytes of a network's tensors, counted on two small images: growth with the number of pixels and its square.
 
-    The square is that of attention; for strips and windows it says too much, which only makes tiles smaller.
+    The square is that of attention; for strips and windows it overestimates, which only makes tiles smaller.
     """
 
     def __init__(self, network: Network) -> None:
         self.weights = sum(tensor.nbytes for tensor in network.state_dict().values())
         network = copy.deepcopy(network).cpu()
-        self._tile = _growth(lambda image: network(image, _some_latent(network, image)))
-        encoder = _encoder(network)
+        prior = network.prior.encoder if isinstance(network.prior, PriorGenerator) else network.prior
+        shape: tuple[int, ...] | None = None
         self.encoder = 0
-        if encoder is not None:
-            one = _growth(lambda image: encoder.features(image, image))
-            self.encoder = _bytes(one, (SIDE + 2 * encoder.reach) ** 2)
+        if isinstance(prior, Encoder):
+            encoder, shape = prior, (1, prior.size) if prior.tokens == 1 else (1, prior.tokens, prior.size)
+            growth = _growth(lambda image: encoder.features(image, image))
+            self.encoder = _bytes(growth, (SIDE + 2 * encoder.reach) ** 2)
+        self._tile = _growth(lambda image: network(image, None if shape is None else image.new_zeros(shape)))
 
     def tile(self, height: int, width: int) -> int:
-        """Of restoring one tile, with its input and output."""
+        """Bytes to restore one tile, with its input and output."""
         return _bytes(self._tile, height * width)
 
 
 def _growth(call: Callable[[Tensor], Any]) -> tuple[float, float]:
-    """The peak of ``call`` as a + b n bytes per pixel for n pixels."""
-    (less, low), (more, high) = ((side**2, _probe(call, side) / side**2) for side in PROBES)
-    square = max((high - low) / (more - less), 0.0)
-    return high - square * more, square
-
-
-def _probe(call: Callable[[Tensor], Any], side: int) -> int:
-    image = torch.full((1, 3, side, side), 0.5).to(memory_format=torch.channels_last)
-    return peak_bytes(lambda: call(image)) + image.nbytes
+    """The peak of ``call`` as a + b n bytes per pixel for n pixels, fitted to two image sizes."""
+    points = []
+    for side in PROBES:
+        image = torch.full((1, 3, side, side), 0.5).to(memory_format=torch.channels_last)
+        points.append((side**2, (peak_bytes(partial(call, image)) + image.nbytes) / side**2))
+    (few, low), (many, high) = points
+    square = max((high - low) / (many - few), 0.0)
+    return high - square * many, square
 
 
 def _bytes(growth: tuple[float, float], pixels: int) -> int:
     return int(pixels * (growth[0] + growth[1] * pixels))
 
 
-def _some_latent(network: Network, image: Tensor) -> Tensor | None:
-    encoder = _encoder(network)
-    if encoder is None:
-        return None
-    return image.new_zeros((1, encoder.size) if encoder.tokens == 1 else (1, encoder.tokens, encoder.size))
-
-
-def _encoder(network: Network) -> Encoder | None:
-    prior = network.prior
-    if isinstance(prior, PriorGenerator):
-        return prior.encoder
-    return prior if isinstance(prior, Encoder) else None
-
-
-def choose_tile(costs: Costs, multiple: int, budget: int, height: int, width: int, photo_bytes: int) -> int | None:
+def choose_tile(
+    costs: MemoryCosts, multiple: int, budget: int, height: int, width: int, photo_bytes: int
+) -> int | None:
     """The largest side of a tile within ``budget`` bytes, None for the whole photo; InputError if none is small enough.
 
-    ``photo_bytes`` is what the photo itself takes, however it is cut.
+    ``photo_bytes``: the memory of the photo itself.
     """
     fixed = RESIDENT + photo_bytes + 2 * costs.weights
 
     def needed(rows: int, columns: int) -> int:
-        band = 2 * 3 * 4 * rows * width  # finished rows in float, and what of them the next row of tiles blends with
+        band = 2 * 3 * 4 * rows * width  # finished rows in float, and the rows that the next tiles blend with
         return fixed + band + int(SPARE * max(costs.tile(rows, columns), costs.encoder))
 
     if needed(height, width) <= budget:
@@ -117,8 +107,8 @@ def choose_tile(costs: Costs, multiple: int, budget: int, height: int, width: in
 
 @torch.no_grad()
 def peak_bytes(call: Callable[[], Any]) -> int:
-    """The most bytes that tensors made by ``call`` on the CPU have at any one moment."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library tells the terminal when it starts
+    """Peak bytes of the CPU tensors that ``call`` allocates."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's start message
     with profile(use_cpu=True, profile_memory=True) as profiler:
         call()
     events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]

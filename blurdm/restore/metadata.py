@@ -1,6 +1,6 @@
-"""What a photo's file says beside its pixels: orientation in EXIF and XMP, and the pieces that JPEG and PNG consist of.
+"""Metadata of photo files: orientation in EXIF and XMP, and the segments and chunks of JPEG, PNG and WebP.
 
-Pieces are carried over as they are, byte by byte, so maker notes and what nobody here knows of survive.
+Segments and chunks are copied byte by byte, so maker notes and unknown data survive.
 """
 
 import re
@@ -14,15 +14,15 @@ ORIENTATION, SHORT = 0x0112, 3
 EXIF_HEADER = b"Exif\x00\x00"
 XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))\d")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# of the pixels as they were stored, so replaced with them
+# chunks that describe the stored pixels, which are replaced
 PNG_PIXELS = set(b"IHDR PLTE IDAT IEND tRNS bKGD hIST sBIT sPLT acTL fcTL fdAT".split())
-# JFIF and Adobe say how the pixels are coded, and MPF where further pictures lie
+# segments of the same kind: JFIF and Adobe (how pixels are coded), MPF (offsets of further pictures)
 JPEG_PIXELS = {0xE0: b"", 0xEE: b"Adobe", 0xE2: b"MPF\x00"}
 JPEG_COMMENT = 0xFE
 
 
 def orientation(exif: bytes | None) -> int:
-    """How the picture is stored, 1 (upright) to 8, as EXIF numbers it; 1 where that is not known."""
+    """EXIF orientation, 1 (upright) to 8; 1 if unknown."""
     place = _place(exif or b"")
     if place is None:
         return 1
@@ -33,7 +33,7 @@ def orientation(exif: bytes | None) -> int:
 
 
 def reset_orientation(exif: bytes) -> bytes:
-    """The same EXIF, saying that the picture is upright."""
+    """``exif`` with the orientation set to upright."""
     place = _place(exif)
     if place is None:
         return exif
@@ -42,7 +42,7 @@ def reset_orientation(exif: bytes) -> bytes:
 
 
 def _place(exif: bytes) -> tuple[int, str] | None:
-    """Where in ``exif`` the orientation is, and the order of its bytes."""
+    """Offset of the orientation in ``exif``, and its byte order; None without one."""
     start = len(EXIF_HEADER) if exif.startswith(EXIF_HEADER) else 0
     order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
     try:
@@ -55,17 +55,17 @@ def _place(exif: bytes) -> tuple[int, str] | None:
             if tag == ORIENTATION:
                 return (entry + 8, order) if kind == SHORT and entry + 10 <= len(exif) else None
     except struct.error:
-        pass  # ends before it says so
+        pass  # truncated
     return None
 
 
 def xmp_upright(xmp: bytes | str) -> bytes:
-    """The same XMP, saying that the picture is upright."""
+    """``xmp`` with the orientation set to upright."""
     return XMP_ORIENTATION.sub(rb"\g<1>1", xmp.encode() if isinstance(xmp, str) else xmp)
 
 
 def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
-    """``pixels`` (H, W, ...) that are stored as EXIF's orientation ``turn`` says, as they are meant to be seen."""
+    """``pixels`` (H, W, ...) stored in EXIF orientation ``turn``, upright."""
     if turn in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if turn in (3, 4, 7, 8):
@@ -76,7 +76,7 @@ def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(name, data) of each chunk of a PNG, as far as it is whole."""
+    """(name, data) of each chunk of a PNG, up to a truncated one."""
     offset = len(PNG_SIGNATURE)
     while offset + 12 <= len(content):
         length, name = struct.unpack_from(">I4s", content, offset)
@@ -84,29 +84,38 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         offset += 12 + length
 
 
+def riff_chunks(content: bytes) -> Iterator[bytes]:
+    """The names of the chunks of a WebP."""
+    offset = 12
+    while offset + 8 <= len(content):
+        name, length = struct.unpack_from("<4sI", content, offset)
+        yield name
+        offset += 8 + length + length % 2
+
+
 def png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def kept_png_chunks(content: bytes) -> tuple[bytes, bytes]:
-    """The chunks of a PNG that are not about its pixels: those that stood before the pixels, and those after."""
+    """The chunks of a PNG that do not describe its pixels: those before the pixels, and those after."""
     before: list[bytes] = []
     after: list[bytes] = []
-    seen = False
+    pixels_seen = False
     for name, data in png_chunks(content):
-        seen = seen or name == b"IDAT"
+        pixels_seen = pixels_seen or name == b"IDAT"
         if name in PNG_PIXELS:
             continue
         if name == b"eXIf":
             data = reset_orientation(data)
         if name == b"iTXt" and data.startswith(b"XML:com.adobe.xmp"):
             data = xmp_upright(data)
-        (after if seen else before).append(png_chunk(name, data))
+        (after if pixels_seen else before).append(png_chunk(name, data))
     return b"".join(before), b"".join(after)
 
 
 def kept_jpeg_segments(content: bytes) -> bytes:
-    """The application segments and comments of a JPEG that are not about how its pixels are coded."""
+    """The application segments and comments of a JPEG that do not describe its pixels."""
     kept = []
     for marker, data in _jpeg_segments(content):
         about_pixels = marker in JPEG_PIXELS and data.startswith(JPEG_PIXELS[marker])
@@ -120,7 +129,7 @@ def kept_jpeg_segments(content: bytes) -> bytes:
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, data) of each segment before the pixels of a JPEG, as far as it is whole."""
+    """(marker, data) of each segment before the pixels of a JPEG, up to a truncated one."""
     offset = 2
     while offset + 4 <= len(content) and content[offset] == 0xFF:
         marker = content[offset + 1]

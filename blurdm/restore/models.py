@@ -1,4 +1,4 @@
-"""A model that restores photos: a finished run's folder, one safetensors file, or the name of one that is installed."""
+"""Models that restore photos: the folder of a finished run, a safetensors file, or the name of an installed model."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from blurdm.core.errors import InputError
 from blurdm.core.key import canonical_json
 from blurdm.core.registry import require
 from blurdm.core.store import read_json, write_bytes
-from blurdm.models.build import arrange
+from blurdm.models.build import to_channels_last
 from blurdm.models.network import Network
 from blurdm.training.checkpoint import load_weights
 
@@ -32,7 +32,7 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class Model:
-    """A network in evaluation mode; ``digest`` is that of its weights and settings, however they are stored."""
+    """A network in evaluation mode; ``digest`` is of its weights and settings, independent of how they are stored."""
 
     network: Network
     name: str
@@ -41,9 +41,9 @@ class Model:
 
 
 def find_model(model: str | Path | None, device: str = "cpu") -> Model:
-    """The model that ``model`` says: a run folder, a file, an installed name, or None for the one called "demo".
+    """The model of a run folder, a file or an installed name; None: the one called "demo".
 
-    InputError where there is none, or where it cannot restore a photo.
+    InputError if there is none, or if it cannot restore photos.
     """
     if model is None:
         if not (INSTALLED / f"{DEFAULT}.safetensors").is_file():
@@ -53,11 +53,14 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
         model = DEFAULT
     place = Path(model)
     if place.is_dir():
-        description, weights = _of_run(place)
+        description, weights = _read_run(place)
     else:
         if not place.is_file():
-            place = _installed(str(model))
-        description, weights = _of_file(place)
+            if place.suffix == ".safetensors" or "/" in str(model):
+                raise InputError(f"{model}: not a finished run and not a model file; no such folder or file")
+            require("model", str(model), installed())
+            place = INSTALLED / f"{model}.safetensors"
+        description, weights = _read_file(place)
     if description["stage"] == "pretrain":
         raise InputError(f"{model}: a stage-1 network sees the sharp image; it cannot restore a photo that has none")
     network = _build(description, weights, str(place), device)
@@ -66,30 +69,23 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
 
 def load_network(folder: Path, device: str = "cpu") -> Network:
     """The network of the finished model run in ``folder``, in evaluation mode, rebuilt from the run's own config."""
-    return _build(*_of_run(folder), str(folder), device)
+    return _build(*_read_run(folder), str(folder), device)
 
 
 def export_model(folder: Path, file: Path) -> None:
     """Write the model of the finished run in ``folder`` as one safetensors file that holds its settings too."""
-    description, weights = _of_run(folder)
+    description, weights = _read_run(folder)
     find_model(folder)  # refuses a run that restores no photos
     content = save(weights, {"format": FORMAT, "model": canonical_json(description)})
     write_bytes(file, content)
 
 
 def installed() -> list[str]:
-    """The names of the models that came with the package."""
+    """The names of the models in the package."""
     return sorted(path.stem for path in INSTALLED.glob("*.safetensors"))
 
 
-def _installed(name: str) -> Path:
-    if name.endswith(".safetensors") or "/" in name:
-        raise InputError(f"{name}: not a finished run and not a model file; no such folder or file")
-    require("model", name, installed())
-    return INSTALLED / f"{name}.safetensors"
-
-
-def _of_run(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not (folder / "result.json").is_file():
         raise InputError(f"{folder}: not a finished run (no result.json)")
     config = read_json(folder / "config.json")
@@ -102,35 +98,34 @@ def _of_run(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return {"stage": stage, "sections": sections}, load_weights(folder)
 
 
-def _of_file(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     wrong = f"{file}: not a model file; should be one that `blurdm export model RUN FILE.safetensors` wrote"
     try:
         with safe_open(file, framework="pt") as content:
-            about = content.metadata() or {}
+            metadata = content.metadata() or {}
             weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-        description = json.loads(about.get("model", "null"))
+        description = json.loads(metadata.get("model", "null"))
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{wrong} ({' '.join(str(error).split())})") from None
-    if about.get("format") != FORMAT or description["stage"] not in SECTIONS:
+    if metadata.get("format") != FORMAT or description["stage"] not in SECTIONS:
         raise InputError(wrong)
     return description, weights
 
 
 def _build(description: dict[str, Any], weights: dict[str, Tensor], place: str, device: str) -> Network:
     try:
-        found = {name: _section(name, value) for name, value in description["sections"].items()}
-        network = Network(description["stage"], found["backbone"], found.get("latent"), found.get("diffusion"))
+        sections: dict[str, Any] = {}
+        for name, value in description["sections"].items():
+            section: Any = Config.model_fields[name].annotation
+            assert issubclass(section, Section)
+            sections[name] = section.model_validate_json(json.dumps(value))
+        latent, diffusion = sections.get("latent"), sections.get("diffusion")
+        network = Network(description["stage"], sections["backbone"], latent, diffusion)
         network.load_state_dict(weights)
     except (KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{place}: does not fit this version of blurdm ({reason}); train or export it again") from None
-    return arrange(network.requires_grad_(False).eval().to(device))
-
-
-def _section(name: str, value: Any) -> Any:
-    model: Any = Config.model_fields[name].annotation
-    assert issubclass(model, Section)
-    return model.model_validate_json(json.dumps(value))
+    return to_channels_last(network.requires_grad_(False).eval().to(device))
 
 
 def _digest(description: dict[str, Any], weights: dict[str, Tensor]) -> str:

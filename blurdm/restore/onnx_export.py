@@ -49,8 +49,8 @@ def export_onnx(model: str | Path, file: Path, size: tuple[int, int] | None = No
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "model.onnx")
         _write(network, written, size or EXAMPLE, None if size else grid)
-        tried = [size] if size else [EXAMPLE, (2 * grid, 5 * grid), (7 * grid, 3 * grid)]
-        difference = max(_difference(network, written, one) for one in tried)
+        sizes = [size] if size else [EXAMPLE, (2 * grid, 5 * grid), (7 * grid, 3 * grid)]
+        difference = max(_difference(network, written, tested) for tested in sizes)
         if not difference <= TOLERANCE:
             raise InputError(
                 f"{file}: ONNX Runtime differs from PyTorch by {difference:.2g}; should be {TOLERANCE} at most"
@@ -60,7 +60,7 @@ def export_onnx(model: str | Path, file: Path, size: tuple[int, int] | None = No
 
 
 def _inputs(network: Network, size: tuple[int, int], seed: int = 0) -> dict[str, Tensor]:
-    """Random ones."""
+    """A random image of ``size``, and noise if the network needs it."""
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed))
     noise = network.draw_noise([seed])
     return {"image": image} if noise is None else {"image": image, "noise": noise}
@@ -90,11 +90,11 @@ def _write(network: Network, file: Path, size: tuple[int, int], grid: int | None
 
 
 def _difference(network: Network, file: Path, size: tuple[int, int]) -> float:
-    """The largest between ONNX Runtime and PyTorch, on a random image of ``size``."""
+    """The largest difference between ONNX Runtime and PyTorch on a random image of ``size``."""
     import onnxruntime
 
     inputs = _inputs(network, size, seed=1)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    (restored,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
     expected = network.restore(inputs["image"], noise=inputs.get("noise"))
-    return float(np.abs(found - expected.numpy()).max())
+    return float(np.abs(restored - expected.numpy()).max())

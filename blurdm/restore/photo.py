@@ -1,6 +1,6 @@
-"""Photo files as pixels: 8 or 16 bit, colour or grey, with or without alpha, upright, and what else they say, kept.
+"""Decoding of photo files: 8 or 16 bit, colour or grey, with or without alpha, upright, with their metadata.
 
-Pillow reads all formats. Of 16-bit colour it gives one byte of each number at a time, so those are decoded twice.
+Pillow reads all formats. Its decoders return one byte of each 16-bit colour value, so such files are decoded twice.
 """
 
 import io
@@ -30,8 +30,8 @@ MOST_SCANS = 64  # of a progressive JPEG; cameras and editors write about ten
 class Photo:
     """``pixels`` are uint8 or uint16, (H, W) or (H, W, 3); ``alpha`` (H, W) of the same type, or None.
 
-    ``content`` is the file as it was read; ``info`` what Pillow says of it; ``tags`` those of a TIFF, and
-    ``directories`` what those of them hold that point to more of them: EXIF and GPS.
+    ``content`` is the file; ``info`` Pillow's metadata; ``tags`` those of a TIFF, and ``directories`` its EXIF and GPS
+    directories, by tag.
     """
 
     pixels: np.ndarray
@@ -44,7 +44,7 @@ class Photo:
 
 
 def read_photo(path: Path, most_bytes: int | None = None) -> Photo:
-    """The photo at ``path``; InputError for what is no photo, damaged, or takes more than ``most_bytes`` of memory."""
+    """The photo at ``path``; InputError if it is no photo, damaged, or takes more than ``most_bytes`` of memory."""
     return decode_photo(read_content(path, most_bytes), str(path), most_bytes)
 
 
@@ -53,7 +53,7 @@ def decode_photo(content: bytes, name: str, most_bytes: int | None = None) -> Ph
     register_heif()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of what is refused here, or does not matter
+            warnings.simplefilter("ignore")  # Pillow's warnings are either errors here or irrelevant
             with Image.open(io.BytesIO(content), formats=_known_formats()) as image:
                 _check(image, content, most_bytes)
                 return _decoded(image, content)
@@ -70,19 +70,19 @@ def decode_photo(content: bytes, name: str, most_bytes: int | None = None) -> Ph
 
 
 def photo_bytes(width: int, height: int, samples: int, size: int) -> int:
-    """What a photo takes while it is read, restored and written: as Pillow has it, as an array, and restored."""
+    """Memory of a photo while it is read, restored and written: Pillow's copy, the array, and the result."""
     return width * height * (4 + 2 * samples * size + (samples * size if size > 1 else 0)) + (32 << 20)
 
 
 def size_of(photo: Photo) -> int:
-    """``photo_bytes`` of a photo that was read, its file included."""
+    """``photo_bytes`` of a decoded photo, plus its file."""
     height, width = photo.pixels.shape[:2]
     samples = (photo.pixels.size + (0 if photo.alpha is None else photo.alpha.size)) // (height * width)
     return photo_bytes(width, height, samples, photo.pixels.itemsize) + 2 * len(photo.content)
 
 
 def register_heif() -> bool:
-    """Let Pillow read and write HEIC where its plugin pillow-heif is installed; says whether it is."""
+    """Enable HEIC in Pillow; returns whether the plugin pillow-heif is installed."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -99,11 +99,11 @@ def _known_formats() -> list[str]:
 def read_content(path: Path, most_bytes: int | None = None) -> bytes:
     """The bytes of a photo's file; InputError where there is none, or if it is larger than ``most_bytes``."""
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            raise InputError(f"{path}: not a file")  # a pipe would keep us waiting
-        if most_bytes is not None and found.st_size > most_bytes:
-            raise InputError(f"{path}: a file of {found.st_size >> 20} MB is too large for the memory budget")
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path}: not a file")  # a pipe would block
+        if most_bytes is not None and status.st_size > most_bytes:
+            raise InputError(f"{path}: a file of {status.st_size >> 20} MB is too large for the memory budget")
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such photo") from None
@@ -112,7 +112,7 @@ def read_content(path: Path, most_bytes: int | None = None) -> bytes:
 
 
 def _check(image: ImageFile.ImageFile, content: bytes, most_bytes: int | None) -> None:
-    """InputError, before anything is decoded, for what is not one photo of a size and kind that can be restored."""
+    """InputError, before anything is decoded, unless it is one photo of a size and kind that can be restored."""
     width, height = image.size
     if min(width, height) < MIN_SIZE:
         raise InputError(f"{width}x{height} px is too small; should be at least {MIN_SIZE}x{MIN_SIZE} px")
@@ -131,11 +131,15 @@ def _check(image: ImageFile.ImageFile, content: bytes, most_bytes: int | None) -
 
 def _decoded(image: ImageFile.ImageFile, content: bytes) -> Photo:
     kind = "JPEG" if image.format == "MPO" else str(image.format)  # the further pictures of an MPO are previews
-    tags, directories = (None, {}) if kind != "TIFF" else _tiff_tags(image)
+    tags: Any = None
+    directories: dict[int, Any] = {}
+    if kind == "TIFF":
+        tiff: Any = image
+        tags, exif = tiff.tag_v2, tiff.getexif()
+        directories = {tag: dict(exif.get_ifd(tag)) for tag in TIFF_DIRECTORIES if tag in tags}
     # Pillow turns a TIFF upright by itself, and pillow-heif a HEIC
     turn = 1 if kind in ("TIFF", "HEIF") else orientation(image.info.get("exif"))
-    pixels = _pixels(image, content)
-    pixels = upright(pixels, turn)
+    pixels = upright(_stored_pixels(image, content), turn)
     info: dict[Any, Any] = dict(image.info)
     if info.get("exif"):
         info["exif"] = reset_orientation(info["exif"])
@@ -149,13 +153,8 @@ def _decoded(image: ImageFile.ImageFile, content: bytes) -> Photo:
     return Photo(np.ascontiguousarray(colour), alpha, kind, content, info, tags, directories)
 
 
-def _tiff_tags(image: Any) -> tuple[Any, dict[int, Any]]:
-    exif = image.getexif()
-    return image.tag_v2, {tag: dict(exif.get_ifd(tag)) for tag in TIFF_DIRECTORIES if tag in image.tag_v2}
-
-
-def _pixels(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
-    """As stored: (H, W) or (H, W, channels) of uint8 or uint16, a palette as colours; InputError for other kinds."""
+def _stored_pixels(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
+    """(H, W) or (H, W, channels), uint8 or uint16, not turned, a palette as colours; InputError for other kinds."""
     if "transparency" in image.info and _sixteen(image):
         raise InputError("16 bits with a transparent colour; should be without, or have an alpha channel")
     if image.mode == "P" or (image.mode in ("L", "RGB") and "transparency" in image.info):
@@ -174,30 +173,27 @@ def _sixteen(image: ImageFile.ImageFile) -> bool:
 
 
 def _sixteen_bits(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
-    """Pillow's decoders for 16-bit colour keep the higher byte; told that the bytes are the other way round, the lower.
+    """16-bit colour from two readings: Pillow's decoders keep the high byte, or with swapped byte order the low one.
 
-    ``N`` in the name of a raw mode is the machine's own order, ``B`` big-endian and ``L`` little-endian.
+    The last letter of a raw mode is the byte order: ``N`` native, ``B`` big-endian, ``L`` little-endian.
     """
-    if image.mode == "LA":  # Pillow has no second reading of these
+    if image.mode == "LA":  # Pillow has no raw mode with swapped bytes
         raise InputError("16-bit grey with alpha; should be 8-bit, or without alpha")
-    own = "L" if sys.byteorder == "little" else "B"
-    letters = {_raw_mode(tile.args)[-1].replace("N", own) for tile in image.tile}
+    native = "L" if sys.byteorder == "little" else "B"
+    tiles: Any = image.tile
+    raw_modes = [tile.args if isinstance(tile.args, str) else str(tile.args[0]) for tile in tiles]
+    letters = {mode[-1].replace("N", native) for mode in raw_modes}
     if letters not in ({"L"}, {"B"}):
         raise InputError("16 bits per channel in an unusual order; should be 8-bit, or saved anew")
-    (high,) = letters
+    swapped = "B" if letters == {"L"} else "L"
     pixels = np.asarray(image).astype(np.uint16) << 8
     with Image.open(io.BytesIO(content), formats=_known_formats()) as again:
         assert isinstance(again, ImageFile.ImageFile)
-        again.tile = [tile._replace(args=_swapped(tile.args, "B" if high == "L" else "L")) for tile in again.tile]
+        again.tile = [tile._replace(args=_with_byte_order(tile.args, swapped)) for tile in again.tile]
         pixels |= np.asarray(again)
     return pixels
 
 
-def _raw_mode(args: Any) -> str:
-    return str(args if isinstance(args, str) else args[0])
-
-
-def _swapped(args: Any, letter: str) -> Any:
-    if isinstance(args, str):
-        return args[:-1] + letter
-    return (args[0][:-1] + letter, *args[1:])
+def _with_byte_order(args: Any, letter: str) -> Any:
+    """A tile's arguments, a raw mode or a tuple that begins with one, with another last letter of the raw mode."""
+    return args[:-1] + letter if isinstance(args, str) else (args[0][:-1] + letter, *args[1:])

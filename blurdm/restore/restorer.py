@@ -1,10 +1,9 @@
-"""The object that restores images: arrays, PIL images and tensors, of any size, within a memory budget."""
+"""Restorer: restores arrays, PIL images and tensors of any size within a memory budget."""
 
 import hashlib
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +14,9 @@ from blurdm.core.errors import InputError
 from blurdm.core.seeding import derive
 from blurdm.data.pairs import MIN_SIZE
 from blurdm.models.fusion import latent_of_window
+from blurdm.models.precision import autocast
 from blurdm.restore.latent import photo_latent
-from blurdm.restore.memory import RESIDENT, Costs, choose_tile, parse_memory
+from blurdm.restore.memory import RESIDENT, MemoryCosts, choose_tile, parse_memory
 from blurdm.restore.models import Model, find_model
 from blurdm.restore.photo import photo_bytes
 from blurdm.restore.tiling import TensorSource, Window, check_tile, restore_tiles
@@ -35,8 +35,8 @@ def ignore_tiles(done: int, total: int) -> None:
 class Restorer:
     """Restores images with one model: ``Restorer(find_model("models/joint/seed0")).deblur(image)``.
 
-    The same image, model, seed and tiles give the same bits, whatever was restored before: the noise of the prior
-    derives from the seed and the image's own pixels. Safe to use from one thread at a time.
+    The same image, model, seed and tiles give the same bits in any order of images: the noise of the prior derives from
+    the seed and the pixels. Safe to use from one thread at a time.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Restorer:
         if tile is not None:
             check_tile(tile, self.network.multiple)
         self.tile = tile
-        self._costs = None if tile else Costs(self.network)
+        self._costs = None if tile else MemoryCosts(self.network)
 
     def deblur(self, image: Picture, on_tile: OnTile = ignore_tiles) -> Picture:
-        """``image`` restored, as the same kind of thing, of the same size and type.
+        """``image`` restored, as an object of the same kind, size and type.
 
         A NumPy array is (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16 or float in [0, 1]; a tensor (3, H, W) or
         (B, 3, H, W) of uint8 or float in [0, 1]; a PIL image of mode RGB, L, RGBA or LA. Alpha stays as it is, grey
-        stays grey. ``on_tile`` hears (tiles done, tiles in all). InputError for anything else.
+        stays grey. ``on_tile`` is called with (tiles done, total). InputError for anything else.
         """
         if isinstance(image, Image.Image):
             if image.mode not in ("L", "LA", "RGB", "RGBA"):
@@ -89,18 +89,18 @@ class Restorer:
 
     @property
     def settings(self) -> str:
-        """A digest of all that was chosen and changes the result."""
+        """Digest of all settings that change the result."""
         chosen = (self.model.digest, self.seed, self.latent, self.tile or self.memory, self.precision)
         return hashlib.sha256(repr(chosen).encode()).hexdigest()
 
     def photo_budget(self) -> int:
-        """Bytes that a photo itself may take, as pixels and as a file, so that something is left for its tiles."""
+        """Bytes that the photo itself may take, as pixels and as a file; tiles get the rest."""
         return max(self.memory - RESIDENT, 0)
 
     def tile_for(self, height: int, width: int, held: int | None = None) -> int | None:
-        """The side of the tiles for an image of this size, None for the whole of it; InputError if memory is too small.
+        """The side of the tiles for an image of this size, None for the whole image; InputError if memory is too small.
 
-        ``held``: bytes that the image takes itself; those of an 8-bit RGB image if nothing is said.
+        ``held``: bytes of the image itself, by default those of an 8-bit RGB image.
         """
         if self._costs is None:
             return self.tile
@@ -118,9 +118,9 @@ class Restorer:
         if image.dtype is not torch.uint8 and not image.is_floating_point():
             raise InputError(f"a tensor of {image.dtype}; should be uint8, or float in [0, 1]")
         batch = image if image.ndim == 4 else image[None]
-        plain = batch.detach().cpu()
-        arrays = (plain if plain.dtype is torch.uint8 else plain.float()).permute(0, 2, 3, 1).numpy()
-        restored = np.stack([self.restore(one, on_tile) for one in arrays])
+        on_cpu = batch.detach().cpu()
+        arrays = (on_cpu if on_cpu.dtype is torch.uint8 else on_cpu.float()).permute(0, 2, 3, 1).numpy()
+        restored = np.stack([self.restore(pixels, on_tile) for pixels in arrays])
         result = torch.from_numpy(restored).permute(0, 3, 1, 2).to(image.device, image.dtype).contiguous()
         return result if image.ndim == 4 else result[0]
 
@@ -128,9 +128,12 @@ class Restorer:
         """``pixels`` (H, W) or (H, W, 3) restored, of the same type; ``held`` as in ``tile_for``."""
         _check(pixels)
         height, width = pixels.shape[:2]
-        source = _Pixels(pixels, self.device)
+        source = ArraySource(pixels, self.device)
         network, restored = self.network, np.empty_like(pixels, order="C")
-        noise = network.draw_noise([self._noise_seed(pixels)])
+        digest = hashlib.sha256(f"{pixels.dtype} {pixels.shape}".encode())
+        for row in pixels:
+            digest.update(row.tobytes())
+        noise = network.draw_noise([derive(self.seed, "photo noise", digest.hexdigest())])
         whole = photo_latent(network, source, noise) if self.latent == "photo" else None
 
         def infer(window: Tensor, place: Window) -> Tensor:
@@ -140,7 +143,7 @@ class Restorer:
                 latent = latent_of_window(whole, *across)
             elif network.prior is not None:
                 latent = photo_latent(network, TensorSource(window), noise)
-            with self._autocast():
+            with autocast(self.precision, torch.device(self.device)):
                 return network(window, latent)[-1]
 
         def emit(top: int, rows: Tensor) -> None:
@@ -150,17 +153,6 @@ class Restorer:
             tile = self.tile_for(height, width, held)
             restore_tiles(source, infer, tile, network.multiple, emit, on_tile)
         return restored
-
-    def _noise_seed(self, pixels: np.ndarray) -> int:
-        digest = hashlib.sha256(f"{pixels.dtype} {pixels.shape}".encode())
-        for row in pixels:
-            digest.update(row.tobytes())
-        return derive(self.seed, "photo noise", digest.hexdigest())
-
-    def _autocast(self) -> Any:
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16)
 
 
 def load(
@@ -192,8 +184,8 @@ def choose_device(device: str | None) -> str:
     return device
 
 
-class _Pixels:
-    """A Source of an array (H, W) or (H, W, 3); grey is shown to the network as three equal channels."""
+class ArraySource:
+    """An ``ImageSource`` of an array (H, W) or (H, W, 3); grey becomes three equal channels."""
 
     def __init__(self, pixels: np.ndarray, device: str) -> None:
         self.pixels, self.device = pixels, device
@@ -204,7 +196,7 @@ class _Pixels:
         if part.ndim == 2:
             part = np.broadcast_to(part[..., None], (*part.shape, 3))
         scaled = part.astype(np.float32) / np.float32(LARGEST[part.dtype.name])
-        return torch.from_numpy(scaled).to(self.device).permute(2, 0, 1)[None]  # so laid out, channels come last
+        return torch.from_numpy(scaled).to(self.device).permute(2, 0, 1)[None]  # in channels_last
 
 
 def _as_pixels(rows: Tensor, like: np.ndarray) -> np.ndarray:
@@ -217,6 +209,7 @@ def _as_pixels(rows: Tensor, like: np.ndarray) -> np.ndarray:
 
 
 def _check(pixels: np.ndarray) -> None:
+    """InputError for an array that cannot be restored."""
     if pixels.dtype.name not in LARGEST:
         raise InputError(f"an array of {pixels.dtype}; should be uint8, uint16, or float in [0, 1]")
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):

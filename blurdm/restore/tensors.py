@@ -1,4 +1,4 @@
-"""The images of a data set as tensors, and the noise of each: what evaluating a model needs of restoring."""
+"""The images of a data set as tensors, the noise of each, and their restoration."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def write_tensor(path: Path, image: Tensor) -> None:
 
 
 def image_noise(network: Network, seed: int, name: str) -> Tensor | None:
-    """The noise of the photo called ``name``: its own, whatever else is restored and in whichever order."""
+    """The noise of the photo called ``name``, independent of other photos and their order."""
     return network.draw_noise([derive(seed, "image noise", name)])
 
 
@@ -37,7 +37,7 @@ def restore_tensor(
 ) -> Tensor:
     """``blur`` (1, 3, H, W) restored with ``latent``, in tiles of this side or (None) whole, clamped to [0, 1].
 
-    With ``own``, the sharp image (which only the oracle sees) and the noise, each tile has a latent of its own instead.
+    With ``own``, the sharp image (which only the oracle sees) and the noise, each tile has its own latent instead.
     """
     if tile is not None:
         check_tile(tile, network.multiple)

@@ -26,8 +26,8 @@ class Window(NamedTuple):
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
-class Source(Protocol):
-    """An image of which a window at a time becomes a tensor."""
+class ImageSource(Protocol):
+    """An image that is read as a tensor one window at a time."""
 
     @property
     def height(self) -> int: ...
@@ -42,7 +42,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class TensorSource:
-    """An image that is a tensor (1, 3, H, W) already."""
+    """An ``ImageSource`` of a tensor (1, 3, H, W)."""
 
     image: Tensor
 
@@ -64,7 +64,7 @@ def overlap_of(tile: int) -> int:
 
 
 def check_tile(tile: int, multiple: int) -> None:
-    """InputError unless tiles of this side start on the backbone's grid and leave something between their overlaps."""
+    """InputError unless tiles of this side start on the backbone's grid and are larger than their overlaps."""
     smallest = max(32, 2 * multiple)
     if tile < smallest or tile % multiple:
         raise InputError(f"tile {tile}: should be a multiple of {multiple}, at least {smallest}")
@@ -88,8 +88,8 @@ def spans(length: int, tile: int, multiple: int) -> list[tuple[int, int]]:
 def ramps(parts: list[tuple[int, int]]) -> list[Tensor]:
     """The weights (size,) of each span; at every px of the image those of all spans add up to 1.
 
-    They change in the middle of what two tiles share, over half of the least overlap: next to its border a tile knows
-    too little of its surroundings to be used.
+    They change in the middle of what two tiles share, over half of the least overlap: near its border, a tile lacks
+    context.
     """
     weights = [torch.ones(size, dtype=torch.float64) for _, size in parts]
     width = overlap_of(parts[0][1]) / 2
@@ -102,7 +102,7 @@ def ramps(parts: list[tuple[int, int]]) -> list[Tensor]:
 
 
 def restore_tiles(
-    source: Source,
+    source: ImageSource,
     infer: Callable[[Tensor, Window], Tensor],
     tile: int | None,
     multiple: int,

@@ -12,7 +12,7 @@ from blurdm.core.progress import OnProgress
 from blurdm.core.runs import Resources
 from blurdm.models.network import Kind, Network
 from blurdm.stages.training import store, train, training_data
-from blurdm.training.tasks import image_module, image_phases, warmup_phases
+from blurdm.training.image import image_module, image_phases, warmup_phases
 
 Inputs = Mapping[str, Path]
 

@@ -11,8 +11,7 @@ from blurdm.core.registry import load_module
 from blurdm.core.runs import Resources, Run
 from blurdm.core.store import file_digest, finished, provenance, write_json
 from blurdm.models.build import BACKBONES
-from blurdm.models.official import Official, load_official
-from blurdm.models.published import LATENT
+from blurdm.models.official import LATENT, Official, load_official
 from blurdm.training.checkpoint import save_weights
 
 

@@ -8,7 +8,7 @@ from blurdm.core.arms import DiffusionSections
 from blurdm.core.progress import OnProgress
 from blurdm.core.runs import Resources
 from blurdm.stages.training import store, train, training_data
-from blurdm.training.tasks import latent_task
+from blurdm.training.prior import prior_phases
 
 
 def diffusion(
@@ -18,7 +18,7 @@ def diffusion(
     with training_data(
         inputs["prepare"], sections.data, sections.compute, sections.seed, resources, on_progress
     ) as data:
-        generator, phases = latent_task(sections, inputs["pretrain"], data)
+        generator, phases = prior_phases(sections, inputs["pretrain"], data)
         section = sections.diffusion
         trained = train(generator, phases, section, sections.compute, sections.seed, out, resources, on_progress)
     return store(trained, out, 0)

@@ -12,7 +12,7 @@ from blurdm.core.store import write_json
 from blurdm.data.cache import Frames
 from blurdm.data.layouts import count_report, scan
 from blurdm.data.splits import build_index
-from blurdm.training.batches import tell_note
+from blurdm.training.batches import notify
 
 
 def prepare(
@@ -31,7 +31,7 @@ def prepare(
     for split in ("train", "val"):
         if resources.cache is not None and counts[split]:
             # what every training will need; it would decode it itself
-            Frames.load(index, Path(data.root), split, resources.cache, partial(tell_note, on_progress))
+            Frames.load(index, Path(data.root), split, resources.cache, partial(notify, on_progress))
     for line in count_report(scan(Path(data.root), data.layout), data.layout):
         on_progress(Progress(1, 1, unit="pair", note=line))
     return {"metrics": {f"{split}_pairs": count for split, count in counts.items()}, "data_digest": index["digest"]}

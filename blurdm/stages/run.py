@@ -17,7 +17,7 @@ from blurdm.core.errors import InputError
 from blurdm.core.progress import OnProgress, Progress, ignore_progress
 from blurdm.core.runs import Resources, Run
 from blurdm.core.store import HEARTBEAT, beat, finished, locked, provenance, read_json, write_json
-from blurdm.training.launch import on_ranks
+from blurdm.training.launch import run_distributed
 
 Inputs = Mapping[str, Path]
 HEARTBEAT_SECONDS = 1.0
@@ -77,7 +77,7 @@ def call_stage(run: Run, inputs: Inputs, out: Path, resources: Resources, on_pro
             outcome = function(sections, inputs, out, resources, on_progress)
         else:
             _require_shares(run, resources.ranks)
-            outcome = on_ranks(function, (sections, inputs, out), resources, on_progress)
+            outcome = run_distributed(function, (sections, inputs, out), resources, on_progress)
         return outcome
     finally:
         torch.set_num_threads(threads)

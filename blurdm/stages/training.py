@@ -11,9 +11,9 @@ from torch import nn
 from blurdm.core.config import Compute, Data, Optimisation
 from blurdm.core.progress import OnProgress
 from blurdm.core.runs import Resources
-from blurdm.models.build import arrange
-from blurdm.training.arithmetic import arithmetic, describe
-from blurdm.training.batches import TrainingData, tell_note
+from blurdm.models.build import to_channels_last
+from blurdm.models.precision import describe, matmul_precision
+from blurdm.training.batches import TrainingData, notify
 from blurdm.training.checkpoint import save_weights
 from blurdm.training.distributed import rank
 from blurdm.training.loop import Loop, Phase
@@ -24,7 +24,7 @@ def training_data(
     prepared: Path, data: Data, compute: Compute, seed: int, resources: Resources, on_progress: OnProgress
 ) -> Iterator[TrainingData]:
     """The data that a stage trains on, with products and convolutions in the precision of ``compute``."""
-    with arithmetic(compute, resources.device):
+    with matmul_precision(compute, resources.device):
         yield TrainingData.open(prepared, data, seed, resources, on_progress)
 
 
@@ -40,9 +40,9 @@ def train(
 ) -> Any:
     """The module that ``Loop`` ends with; its checkpoints carry the name of ``out``, the key of the run."""
     if not rank():
-        tell_note(on_progress, describe(compute, resources))
+        notify(on_progress, describe(compute, resources))
     loop = Loop(
-        arrange(module),
+        to_channels_last(module),
         phases,
         section,
         key=out.name,

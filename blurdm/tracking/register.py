@@ -1,4 +1,4 @@
-"""``blurdm track register``: a finished run as a registered MLflow model, which ``mlflow models serve`` serves."""
+"""``blurdm track register``: registers a finished run as an MLflow model, which ``mlflow models serve`` can serve."""
 
 import importlib.metadata
 import tempfile
@@ -7,34 +7,34 @@ from pathlib import Path
 from blurdm.core.errors import InputError
 from blurdm.core.store import read_json
 from blurdm.restore.models import export_model, find_model
+from blurdm.tracking.client import open_experiment, quiet
 from blurdm.tracking.send import KEY_TAG, one_line
-from blurdm.tracking.sync import open_experiment, quiet
 
 PACKAGE = Path(__file__).parent.parent
 REQUIRED = ("torch", "numpy", "pydantic", "ruamel.yaml", "safetensors", "pillow", "rich", "pandas", "mlflow")
 
 
 def register(folder: Path, uri: str, name: str, experiment: str, repo: Path) -> str:
-    """Register the model of the finished run in ``folder`` as the next version of ``name``; returns its address.
+    """Register the model of the finished run in ``folder`` as the next version of ``name`` and return its address.
 
-    The MLflow model holds one safetensors file, this package's code, and the versions of what it needs. InputError for
-    a run that restores no photos, or if MLflow does not take it.
+    The MLflow model holds one safetensors file, this package's code, and the versions of its requirements. InputError
+    for a run that restores no photos, or if MLflow refuses the model.
     """
     find_model(folder)
     key = read_json(folder / "result.json")["key"]
     try:
         with quiet(), tempfile.TemporaryDirectory() as temporary:
             model = Path(temporary, "model")
-            _save(folder, model, Path(temporary, "model.safetensors"))
-            return _register(model, uri, name, experiment, repo, key)
+            save_model(folder, model, Path(temporary, "model.safetensors"))
+            return create_version(model, uri, name, experiment, repo, key)
     except InputError:
         raise
-    except Exception as error:  # whatever a tracking server does
+    except Exception as error:  # of any kind: it depends on the tracking server
         raise InputError(f"MLflow at {uri}: not registered ({one_line(error)})") from None
 
 
-def _save(folder: Path, target: Path, weights: Path) -> None:
-    """Write the run in ``folder`` as an MLflow model into ``target``."""
+def save_model(folder: Path, target: Path, weights: Path) -> None:
+    """Write the run in ``folder`` as an MLflow model to ``target``; ``weights`` is a temporary file."""
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
@@ -53,8 +53,8 @@ def _save(folder: Path, target: Path, weights: Path) -> None:
     )
 
 
-def _register(model: Path, uri: str, name: str, experiment: str, repo: Path, key: str) -> str:
-    """Store the files in a run of their own, then the version that points to them, through an explicit client."""
+def create_version(model: Path, uri: str, name: str, experiment: str, repo: Path, key: str) -> str:
+    """Upload the model folder to an MLflow run of its own and create a version of ``name`` that points to it."""
     from mlflow.exceptions import MlflowException
 
     client, experiment_id = open_experiment(uri, experiment, repo)

@@ -1,4 +1,4 @@
-"""What of a run folder goes to MLflow, and how: one function per thing that is sent, through an explicit client."""
+"""Sends run folders and files to MLflow through an explicit client."""
 
 import hashlib
 import json
@@ -13,9 +13,10 @@ from blurdm.core.key import flatten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
 KEY_TAG = "blurdm.key"
-MOST_POINTS = 1000  # per curve, so that a week of training is as quick to open as a minute
+MAX_POINTS = 1000  # per curve, so that a week of training is as quick to open as a minute
 PARAM_LENGTH, DIGEST_LENGTH, SAMPLES = 500, 36, 6
 FILES = ("config.json", "provenance.json", "result.json", "per_image.csv")
 
@@ -25,9 +26,9 @@ Point = tuple[str, int, float]  # of a curve: name, step, value
 def send_run(
     client: "MlflowClient", experiment_id: str, folder: Path, tags: Mapping[str, str], files: Sequence[str] = FILES
 ) -> str:
-    """One finished run folder as one MLflow run, whose id is returned; it counts once it is closed as FINISHED.
+    """Send a finished run folder as one MLflow run and return its id. The run is complete once it is FINISHED.
 
-    ``tags`` are added to its own; ``files`` and, with per-image results, a few images become artifacts.
+    ``tags`` are added to its own. ``files`` become artifacts and, with per-image results, a few images too.
     """
     config, origin, result = (read_object(folder / f"{name}.json") for name in ("config", "provenance", "result"))
     sections = config["sections"]
@@ -43,14 +44,17 @@ def send_run(
     all_tags = {name: as_text(value) for name, value in described.items() if value is not None} | dict(tags)
     run_id: str = client.create_run(experiment_id, begin, all_tags, f"{config['stage']} {folder.name}").info.run_id
     params = flatten({**sections, "inputs": config.get("inputs", {})})
-    send_numbers(client, run_id, params, _points(folder, result), end)
-    layout = sections.get("data", {}).get("layout", "data")
-    _send_dataset(client, run_id, layout, origin.get("data_digest"), config["stage"])
+    send_numbers(client, run_id, params, run_points(folder, result), end)
+    if digest := origin.get("data_digest"):
+        layout = sections.get("data", {}).get("layout", "data")
+        client.log_inputs(run_id, [dataset_input(layout, digest, config["stage"])])
     for name in files:
         if (folder / name).is_file():
             client.log_artifact(run_id, str(folder / name))
-    for image in _samples(folder) if "per_image.csv" in files else []:
-        client.log_artifact(run_id, str(image), image.parent.relative_to(folder).as_posix())
+    if "per_image.csv" in files:
+        images = sorted((folder / "images").glob("*/*/*.png"))
+        for image in images[:: -(-len(images) // SAMPLES) or 1]:  # evenly spread over arms and photos
+            client.log_artifact(run_id, str(image), image.parent.relative_to(folder).as_posix())
     client.set_terminated(run_id, "FINISHED", end)
     return run_id
 
@@ -58,7 +62,7 @@ def send_run(
 def send_numbers(
     client: "MlflowClient", run_id: str, params: Mapping[str, Any], points: Sequence[Point], when: int | None
 ) -> None:
-    """Params (cut at PARAM_LENGTH) and (name, step, value) points, in as few calls as MLflow's limits allow."""
+    """Send params (cut at PARAM_LENGTH) and points in as few calls as MLflow's limits allow."""
     from mlflow.entities import Metric, Param
 
     metrics = [Metric(name, float(value), when or 0, step) for name, step, value in points]
@@ -69,8 +73,8 @@ def send_numbers(
         metrics, texts = metrics[room:], texts[100:]
 
 
-def _points(folder: Path, result: dict[str, Any]) -> list[Point]:
-    """The curves of history.jsonl, and the final metrics that are not the last point of a curve anyway."""
+def run_points(folder: Path, result: dict[str, Any]) -> list[Point]:
+    """The curves of history.jsonl, and the final metrics without a curve."""
     history = curves(folder / "history.jsonl")
     finals = {
         "seconds": result.get("seconds"),
@@ -82,40 +86,31 @@ def _points(folder: Path, result: dict[str, Any]) -> list[Point]:
 
 
 def curves(history: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) by name; those of an earlier phase are named ``phase/name``, for they mean something else."""
+    """(step, value) by name. An earlier phase (warm-up) has curves of its own, named ``phase/name``."""
     rows = [json.loads(line) for line in history.read_text().splitlines()] if history.is_file() else []
-    found: dict[str, list[tuple[int, float]]] = {}
+    points: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         prefix = "" if row["phase"] == rows[-1]["phase"] else f"{row['phase']}/"
         for name, value in row.items():
             if name not in ("step", "phase") and isinstance(value, int | float):
-                found.setdefault(prefix + name, []).append((int(row["step"]), float(value)))
-    return found
+                points.setdefault(prefix + name, []).append((int(row["step"]), float(value)))
+    return points
 
 
-def thin(curve: list[tuple[int, float]], most: int = MOST_POINTS) -> list[tuple[int, float]]:
-    """At most ``most`` of the points, evenly spread, the first and the last included."""
-    if len(curve) <= most:
+def thin(curve: list[tuple[int, float]], limit: int = MAX_POINTS) -> list[tuple[int, float]]:
+    """At most ``limit`` of the points, evenly spread, including the first and the last."""
+    if len(curve) <= limit:
         return curve
-    return [curve[i * (len(curve) - 1) // (most - 1)] for i in range(most)]
+    return [curve[i * (len(curve) - 1) // (limit - 1)] for i in range(limit)]
 
 
-def _send_dataset(client: "MlflowClient", run_id: str, name: str, digest: str | None, stage: str) -> None:
-    """The data by its own digest (MLflow stores 36 characters); MLflow would otherwise compute one of its own."""
+def dataset_input(name: str, digest: str, stage: str) -> "DatasetInput":
+    """The data set under its own digest (of which MLflow stores 36 characters); MLflow would compute another one."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    if digest is None:
-        return
     source = json.dumps({"digest": digest})
     dataset = Dataset(name, digest[:DIGEST_LENGTH], source_type="local", source=source)
-    context = InputTag("mlflow.data.context", "training" if stage in TRAINED else "evaluation")
-    client.log_inputs(run_id, [DatasetInput(dataset, [context])])
-
-
-def _samples(folder: Path) -> list[Path]:
-    """A few restorations of an evaluate run, evenly spread over its arms and photos."""
-    images = sorted((folder / "images").glob("*/*/*.png"))
-    return images[:: -(-len(images) // SAMPLES) or 1]
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training" if stage in TRAINED else "evaluation")])
 
 
 def files_digest(files: Sequence[Path]) -> str:
@@ -129,7 +124,7 @@ def files_digest(files: Sequence[Path]) -> str:
 def send_files(
     client: "MlflowClient", experiment_id: str, files: Sequence[Path], tags: Mapping[str, str], name: str
 ) -> str:
-    """A run that holds tables and figures as artifacts, whose id is returned."""
+    """Send a run that holds tables and figures as artifacts and return its id."""
     run_id: str = client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id
     for file in files:
         client.log_artifact(run_id, str(file), "report")
@@ -138,12 +133,14 @@ def send_files(
 
 
 def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run folder; InputError names the file as stage/key/name."""
+    name = "/".join(path.parts[-3:])
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path.name}: {one_line(error)}") from None
+        raise InputError(f"{name}: {one_line(error)}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path.name}: should hold a JSON object")
+        raise InputError(f"{name}: should hold a JSON object")
     return value
 
 

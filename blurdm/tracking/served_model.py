@@ -1,6 +1,6 @@
-"""What ``mlflow models serve`` runs for a registered model: photo files in, restored photo files out, as base64 text.
+"""The model that ``mlflow models serve`` runs: photo files in, restored photo files out, as base64 text.
 
-MLflow stores this file as the model's code and the safetensors file as its artifact; nothing is pickled.
+MLflow stores this file as the model's code and the safetensors file as its artifact. Nothing is pickled.
 """
 
 import base64
@@ -20,16 +20,17 @@ ARTIFACT, COLUMN = "model", "image"
 
 
 class ServedModel(PythonModel):
-    """Restores the column "image" of a table: base64 of photo files, each answered by one of the same format."""
+    """Restores the column "image" of a table: photo files as base64 text. The format of each file is kept."""
 
     def load_context(self, context: Any) -> None:
         self.restorer = load(context.artifacts[ARTIFACT])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """A table of the same length; InputError, which the server answers with its text, for what is no photo."""
-        return pd.DataFrame({COLUMN: [self._restored(text) for text in model_input[COLUMN]]})
+        """A table of the same length; InputError, whose text the server returns, if an entry is no photo."""
+        return pd.DataFrame({COLUMN: [self.restore(text) for text in model_input[COLUMN]]})
 
-    def _restored(self, text: str) -> str:
+    def restore(self, text: str) -> str:
+        """One photo file as base64 text, restored."""
         try:
             content = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError, TypeError):

@@ -16,8 +16,8 @@ from blurdm.core.seeding import derive
 from blurdm.core.store import read_json
 from blurdm.data.cache import Frames
 from blurdm.metrics.psnr import psnr
-from blurdm.training.crops import Ahead, Crops, Cut, Request, StoredBlur, as_images
-from blurdm.training.distributed import own_range
+from blurdm.training.crops import Crops, Cut, Prefetcher, Request, StoredBlur, as_images
+from blurdm.training.distributed import BatchPart
 from blurdm.training.fresh_blur import FreshBlur
 
 
@@ -31,15 +31,15 @@ class TrainingData:
     seed: int
     device: torch.device
     crops: Crops = field(init=False)
-    ahead: Ahead[Request, Cut] | None = field(init=False)
+    prefetcher: Prefetcher[Request, Cut] | None = field(init=False)
 
     def __post_init__(self) -> None:
         on_gpu = self.device.type == "cuda"
         kind = StoredBlur if self.data.fresh_blur is None else FreshBlur
         crops = kind(self.train, self.data, self.seed, pinned=on_gpu)
         object.__setattr__(self, "crops", crops)
-        # A GPU works while the next batch is cut; on a CPU, both would want the same cores.
-        object.__setattr__(self, "ahead", Ahead(crops.cut) if on_gpu else None)
+        # The next batch is cut while a GPU works; on a CPU, both would compete for the same cores.
+        object.__setattr__(self, "prefetcher", Prefetcher(crops.cut) if on_gpu else None)
 
     @classmethod
     def open(
@@ -50,29 +50,32 @@ class TrainingData:
         resources: Resources,
         on_progress: Callable[[Progress], None] = ignore_progress,
     ) -> "TrainingData":
-        index, tell = read_json(prepared / "index.json"), partial(tell_note, on_progress)
-        train, val = (Frames.load(index, Path(data.root), split, resources.cache, tell) for split in ("train", "val"))
+        index, on_note = read_json(prepared / "index.json"), partial(notify, on_progress)
+        train, val = (
+            Frames.load(index, Path(data.root), split, resources.cache, on_note) for split in ("train", "val")
+        )
         return cls(train, val, data, seed, torch.device(resources.device))
 
     def batch(
-        self, purpose: str, step: int, size: int | None = None, whole: bool = False
+        self, purpose: str, step: int, size: int | None = None, part: BatchPart | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """blur and sharp (B, 3, crop, crop) in [0, 1], and the exposure length in px (B,) if the data set knows it.
 
-        Of several ranks or micro-batches, each gets its own rows of the batch of ``size``, unless it asks for the
-        ``whole``.
+        All rows of the batch of ``size`` (default: ``data.batch_size``), or those of one ``part``.
         """
-        rows = size or self.data.batch_size
-        (own, _), (later, steps) = (own_range(rows, further) for further in (0, 1))
-        if whole:
-            own, later, steps = range(rows), range(rows), 1
-        request = Request(purpose, step, rows, own.start, own.stop)
-        if self.ahead is None:
-            cut = self.crops.cut(request)
+        size = size or self.data.batch_size
+
+        def request(step: int, part: BatchPart | None) -> Request:
+            rows = range(size) if part is None else part.rows(size)
+            return Request(purpose, step, size, rows.start, rows.stop)
+
+        if self.prefetcher is None:
+            cut = self.crops.cut(request(step, part))
         else:
-            cut = self.ahead(request, Request(purpose, step + steps, rows, later.start, later.stop))
-        pixels = self.crops.images([self._moved(part) for part in cut.pixels])
-        blur, sharp = (as_images(part, cut.crops) for part in pixels)
+            next_part, steps = (None, 1) if part is None else part.following()
+            cut = self.prefetcher(request(step, part), expected=request(step + steps, next_part))
+        pixels = self.crops.images([self._moved(tensor) for tensor in cut.pixels])
+        blur, sharp = (as_images(bytes_, cut.crops) for bytes_ in pixels)
         return blur, sharp, None if cut.lengths is None else self._moved(cut.lengths)
 
     def _moved(self, tensor: Tensor) -> Tensor:
@@ -85,8 +88,12 @@ class TrainingData:
     def validation_images(self) -> list[tuple[Tensor, Tensor]]:
         """``data.val_images`` whole (blur, sharp) pairs of the validation scenes, evenly spaced, (1, 3, H, W) each."""
         count = min(self.data.val_images, len(self.val))
-        chosen = [i * len(self.val) // count for i in range(count)]
-        return [tuple(_whole(frame, self.device) for frame in self.val.frame(i)) for i in chosen]  # type: ignore[misc]
+
+        def tensor(frame: np.ndarray) -> Tensor:
+            return torch.from_numpy(frame.copy()).to(self.device).permute(2, 0, 1)[None].float() / 255
+
+        frames = [self.val.frame(i * len(self.val) // count) for i in range(count)]
+        return [(tensor(blur), tensor(sharp)) for blur, sharp in frames]
 
 
 Restore = Callable[[Tensor, Tensor, int], Tensor]
@@ -101,10 +108,6 @@ def validation_psnr(restore: Restore, images: list[tuple[Tensor, Tensor]]) -> fl
     return sum(values) / len(values)
 
 
-def _whole(frame: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(frame.copy()).to(device).permute(2, 0, 1)[None].float() / 255
-
-
-def tell_note(on_progress: Callable[[Progress], None], text: str) -> None:
-    """Pass on what is said before the first step."""
-    on_progress(Progress(0, 1, unit="note", note=text))
+def notify(on_progress: Callable[[Progress], None], text: str, total: int = 1) -> None:
+    """Report a note that belongs to no step."""
+    on_progress(Progress(0, total, unit="note", note=text))

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not used: checksummed, written by rename and in the background, bound to their run."""
+"""Checkpoints: checksummed, written by rename in the background, and only used by the run that wrote them."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ _NEWEST_FIRST = ("last.pt", "fresh.pt", "previous.pt")
 
 
 class Checkpoints:
-    """Saves states of one run in ``folder`` at most every ``seconds`` (0: whenever asked), in a thread of its own.
+    """Saves states of one run in ``folder`` at most every ``seconds`` (0: always when asked), in its own thread.
 
     Large states are saved less often, so that saving takes at most a hundredth of the time.
     """
@@ -34,33 +34,33 @@ class Checkpoints:
         self.folder, self.seconds = folder, seconds
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[float] | None = None
-        self._cost = 0.0  # s, of the last one
+        self._cost = 0.0  # seconds that the last save took
         self._saved = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time for another one."""
+        """Whether it is time to save again."""
         if self._writing is not None and self._writing.done():
             self.wait()
         pause = max(self.seconds, self._cost / self.SHARE) if self.seconds else 0.0
         return time.monotonic() - self._saved > pause
 
     def save(self, state: dict[str, Any]) -> None:
-        """Have a copy of ``state`` written, after the one before; InputError if that could not be."""
+        """Start writing a copy of ``state``; InputError if the save before has failed."""
         self.wait()
         started = time.monotonic()
-        kept = _copied(state)
+        copy = _copied(state)
         self._saved = time.monotonic()
         self._cost = self._saved - started
-        self._writing = self._thread.submit(_timed_save, self.folder, kept)
+        self._writing = self._thread.submit(_timed_save, self.folder, copy)
 
     def wait(self) -> None:
-        """Until what was asked for is on the disk; InputError if it could not be."""
+        """Wait until the last save is on the disk; InputError if it failed."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             self._cost += writing.result()
 
     def close(self) -> None:
-        """Let the thread end; what it was still writing gets written."""
+        """End the thread after what it is writing."""
         self._thread.shutdown()
 
 
@@ -79,8 +79,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     os.replace(fresh, last)
 
 
-def load_checkpoint(folder: Path, key: str, tell: Notify = say_nothing) -> dict[str, Any] | None:
-    """The newest sound checkpoint in ``folder``, None if there is none; ``tell`` hears of those that are damaged.
+def load_checkpoint(folder: Path, key: str, on_note: Notify = say_nothing) -> dict[str, Any] | None:
+    """The newest sound checkpoint in ``folder``, None if there is none; ``on_note`` is called for damaged ones.
 
     A damaged one is removed if there is a sound one. InputError if all are damaged, or it belongs to another run.
     """
@@ -99,9 +99,9 @@ def load_checkpoint(folder: Path, key: str, tell: Notify = say_nothing) -> dict[
             raise InputError(
                 f"{path}: belongs to run {state['key']}, not {key}; delete it, a different config is never continued"
             )
-        for spoilt in damaged:  # or the next save would keep it and not this one
-            tell(f"{spoilt}: corrupt checkpoint (checksum differs), continuing from {path.name}")
-            spoilt.unlink(missing_ok=True)
+        for corrupt in damaged:  # or the next save would keep it and not this one
+            on_note(f"{corrupt}: corrupt checkpoint (checksum differs), continuing from {path.name}")
+            corrupt.unlink(missing_ok=True)
         return state
     if damaged:
         raise InputError(f"{damaged[0]}: corrupt checkpoint (checksum differs); delete this file to start over")
@@ -128,14 +128,14 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _timed_save(folder: Path, state: dict[str, Any]) -> float:
-    """Save, and return the CPU seconds that it took of this thread."""
+    """Save, and return the CPU seconds that this thread took."""
     started = time.thread_time()
     save_checkpoint(folder, state)
     return time.thread_time() - started
 
 
 def _copied(value: Any) -> Any:
-    """``value`` with all its tensors copied to the CPU, so that training may go on with them."""
+    """``value`` with all its tensors copied to the CPU."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):

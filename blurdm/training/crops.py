@@ -13,11 +13,11 @@ from blurdm.data.augment import Crop, cut, draw_crops, exposures
 from blurdm.data.cache import Frames
 
 Key = TypeVar("Key", bound=Hashable)
-Made = TypeVar("Made")
+Item = TypeVar("Item")
 
 
 class Request(NamedTuple):
-    """Rows ``first`` to ``last`` (without it) of the batch of ``size`` that (purpose, step) stands for."""
+    """Rows ``first`` to ``last`` (exclusive) of the batch of ``size`` that (purpose, step) draws."""
 
     purpose: str
     step: int
@@ -27,23 +27,23 @@ class Request(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What a batch is made of: tensors in the memory of the host, pinned for CUDA, and what is still to be done."""
+    """The pixels of a batch on the host (pinned for CUDA), and the flips and turns still to be applied."""
 
     pixels: tuple[Tensor, ...]
     crops: list[Crop]
-    lengths: Tensor | None  # float32 (B,), of the exposures in px, if they are known
+    lengths: Tensor | None  # exposure lengths in px, float32 (B,), if the data set states them
 
 
 class Crops(Protocol):
-    """Where the crops of a batch come from; ``cut`` is a pure function of the request and works beside training."""
+    """The source of training crops; ``cut`` is a pure function of the request and may run in another thread."""
 
     def cut(self, request: Request) -> Cut: ...
 
     def images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Blurred and sharp uint8 (B, side, side, 3) of what ``cut`` made, moved to the device."""
+        """Blurred and sharp uint8 (B, side, side, 3) from the ``pixels`` of a ``Cut``, on the device."""
 
     def lengths(self) -> tuple[float, float] | None:
-        """Mean and spread in px of the exposures' lengths, if they are known."""
+        """Mean and spread in px of the exposure lengths, if the data set states them."""
 
 
 class StoredBlur:
@@ -54,20 +54,20 @@ class StoredBlur:
 
     def cut(self, request: Request) -> Cut:
         crops = requested_crops(self.frames, self.data, self.seed, request)
-        known = exposures(self.frames, crops)
-        lengths = None if known is None else torch.from_numpy(known)
-        return Cut(cut_crops(self.frames, crops, self.data.crop, self.pinned), crops, lengths)
+        lengths = exposures(self.frames, crops)
+        pixels = cut_crops(self.frames, crops, self.data.crop, self.pinned)
+        return Cut(pixels, crops, None if lengths is None else torch.from_numpy(lengths))
 
     def images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         blur, sharp = pixels
         return blur, sharp
 
     def lengths(self) -> tuple[float, float] | None:
-        known = [length for i in range(len(self.frames)) if (length := self.frames.exposure(i)) is not None]
-        if len(known) < len(self.frames):
+        stated = [length for i in range(len(self.frames)) if (length := self.frames.exposure(i)) is not None]
+        if len(stated) < len(self.frames):
             return None
-        every = torch.tensor(known, dtype=torch.float32)
-        return every.mean().item(), every.std().item()
+        lengths = torch.tensor(stated, dtype=torch.float32)
+        return lengths.mean().item(), lengths.std().item()
 
 
 def requested_crops(frames: Frames, data: Data, seed: int, request: Request, margin: int = 0) -> list[Crop]:
@@ -92,9 +92,8 @@ def cut_crops(frames: Frames, crops: Sequence[Crop], side: int, pinned: bool) ->
 def as_images(pixels: Tensor, crops: Sequence[Crop]) -> Tensor:
     """uint8 (B, side, side, 3) as float (B, 3, side, side) in [0, 1], each flipped and turned as its crop says.
 
-    The same bits on every device. Half a turn is both flips, so that three choices make all eight positions.
+    The same bits on every device. A half turn is both flips, so three operations make all eight positions.
     """
-
     x = pixels.permute(0, 3, 1, 2).contiguous()
     half = [crop.turns >= 2 for crop in crops]
     _change(x, [crop.vertical != turned for crop, turned in zip(crops, half, strict=True)], lambda y: y.flip(2))
@@ -112,17 +111,17 @@ def _change(x: Tensor, flags: Sequence[bool], how: Callable[[Tensor], Tensor]) -
             x[row] = changed  # on a CPU much faster than index_copy_ of bytes
 
 
-class Ahead(Generic[Key, Made]):
-    """``make(request)``, with the request that is expected next already being made in a thread meanwhile."""
+class Prefetcher(Generic[Key, Item]):
+    """``make(request)``, while a thread already makes the item of the request that is expected next."""
 
-    def __init__(self, make: Callable[[Key], Made]) -> None:
+    def __init__(self, make: Callable[[Key], Item]) -> None:
         self._make = make
         self._thread = ThreadPoolExecutor(1, "batches")
-        self._waiting: dict[Key, Future[Made]] = {}
+        self._pending: dict[Key, Future[Item]] = {}
 
-    def __call__(self, request: Key, expected: Key) -> Made:
-        waiting = self._waiting.pop(request, None)
-        self._waiting.clear()
-        made = self._make(request) if waiting is None else waiting.result()
-        self._waiting[expected] = self._thread.submit(self._make, expected)
-        return made
+    def __call__(self, request: Key, expected: Key) -> Item:
+        pending = self._pending.pop(request, None)
+        self._pending.clear()
+        item = self._make(request) if pending is None else pending.result()
+        self._pending[expected] = self._thread.submit(self._make, expected)
+        return item

@@ -1,21 +1,21 @@
-"""What the processes (ranks) that train one run together do with one another; where there is one rank, nothing at all.
+"""Data-parallel primitives: row sharding, gradient averaging, batch-norm statistics. No-ops with one rank.
 
-Every rank draws the whole batch and its noise, computes its own rows of them, and gets the mean of all gradients, so
-that any number of ranks takes the same steps up to rounding. Dropout alone differs: each rank has masks of its own.
-Micro-batches divide a batch in the same way in time, so that N ranks with one do as one rank with N of them does.
+Every rank draws the whole batch and its noise, computes its own rows, and gets the mean of all gradients, so any number
+of ranks takes the same steps up to rounding. Only dropout differs: each rank has its own masks. Micro-batches divide a
+batch in time in the same way: N ranks with one micro-batch take the steps of one rank with N.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from blurdm.models.precision import widened
+from blurdm.models.precision import to_fp32
 
-Rows = TypeVar("Rows", Tensor, Tensor | None)
+Batch = TypeVar("Batch", Tensor, Tensor | None)
 
 
 def ranks() -> int:
@@ -23,42 +23,37 @@ def ranks() -> int:
 
 
 def rank() -> int:
-    """The number of this process among those of its run; rank 0 is the one that validates, tells and writes."""
+    """The number of this process among those of its run; rank 0 validates, reports progress and writes."""
     return dist.get_rank() if ranks() > 1 else 0
 
 
-_part = (0, 1)  # the micro-batch that is being computed, and of how many
+@dataclass(frozen=True)
+class BatchPart:
+    """Micro-batch ``number`` of ``count``: the rows of a batch that this rank computes at once.
 
-
-@contextmanager
-def micro_batch(number: int, count: int) -> Iterator[None]:
-    """Within it, the rows of this rank are those of one of ``count`` parts of the batch."""
-    global _part
-    before, _part = _part, (number, count)
-    try:
-        yield
-    finally:
-        _part = before
-
-
-def own_range(rows: int, further: int = 0) -> tuple[range, int]:
-    """Which of the ``rows`` of a batch this rank computes now, or ``further`` micro-batches on; and how many steps on.
-
-    ``rows`` must divide by ranks times micro-batches.
+    The size of a batch must divide by ranks times micro-batches.
     """
-    number, count = _part
-    steps, number = divmod(number + further, count)
-    share = rows // (count * ranks())
-    first = (number * ranks() + rank()) * share
-    return range(first, first + share), steps
 
+    number: int = 0
+    count: int = 1
 
-def own_rows(batch: Rows) -> Rows:
-    """The rows of this rank, and of the micro-batch: (B, ...) -> (B / ranks / micro-batches, ...)."""
-    if batch is None:
-        return batch
-    rows, _ = own_range(len(batch))
-    return batch[rows.start : rows.stop]
+    def rows(self, size: int) -> range:
+        """This rank's rows in a batch of ``size``."""
+        share = size // (self.count * ranks())
+        first = (self.number * ranks() + rank()) * share
+        return range(first, first + share)
+
+    def of(self, batch: Batch) -> Batch:
+        """(B, ...) -> (B / ranks / micro-batches, ...); None stays None."""
+        if batch is None:
+            return batch
+        rows = self.rows(len(batch))
+        return batch[rows.start : rows.stop]
+
+    def following(self) -> tuple["BatchPart", int]:
+        """The part that is computed next, and how many steps later: 0 or 1."""
+        steps, number = divmod(self.number + 1, self.count)
+        return BatchPart(number, self.count), steps
 
 
 def agreed(flag: bool) -> bool:
@@ -72,7 +67,7 @@ def agreed(flag: bool) -> bool:
 
 
 def mean_over_ranks(total: Tensor, parts: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """A loss and its parts, scalars of the own rows, as those of the whole batch, without gradients."""
+    """A loss and its parts (scalars) averaged over the ranks, without gradients."""
     if ranks() == 1:
         return total, parts
     values = torch.stack([total.detach(), *(part.detach() for part in parts.values())])
@@ -82,7 +77,7 @@ def mean_over_ranks(total: Tensor, parts: Mapping[str, Tensor]) -> tuple[Tensor,
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Have every parameter's gradient be that of the mean loss of all ranks, bit by bit the same on each of them."""
+    """Replace every gradient by its mean over the ranks, the same bits on each of them."""
     if ranks() == 1:
         return
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
@@ -94,7 +89,7 @@ def average_gradients(module: nn.Module) -> None:
 
 
 def share_batch_statistics(module: nn.Module) -> None:
-    """Have every BatchNorm2d in ``module`` normalise by the whole batch, of which each rank has its rows."""
+    """Make every BatchNorm2d in ``module`` use the statistics of the whole batch, not of this rank's rows."""
     if ranks() == 1:
         return
     for parent in list(module.modules()):
@@ -115,15 +110,13 @@ class _WholeBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        return self._normalised(widened(x)).to(x.dtype)
-
-    def _normalised(self, x: Tensor) -> Tensor:
+        dtype, x = x.dtype, to_fp32(x)
         mean = _Mean.apply(x.mean((0, 2, 3)))
         centred = x - mean[:, None, None]
         variance = _Mean.apply(centred.square().mean((0, 2, 3)))
         self._track(mean.detach(), variance.detach(), ranks() * x.numel() // x.shape[1])
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
@@ -135,7 +128,7 @@ class _WholeBatchNorm(nn.BatchNorm2d):
 
 
 class _Mean(torch.autograd.Function):
-    """The mean of a tensor over the ranks; what flows back is the mean of all ranks' gradients."""
+    """The mean of a tensor over the ranks; backward, the mean of all ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

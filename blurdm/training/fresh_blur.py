@@ -1,7 +1,7 @@
-"""Blur made anew for every step: each sharp crop is exposed along a random camera path, on the device that trains.
+"""Blur synthesised on the training device, re-sampled at every step: each sharp crop on its own random camera path.
 
-The same exposure as ``data.blur_formation`` makes for a data set, but for the layer in front: linear light, integrated
-along the path, coded as 8-bit sRGB.
+The exposure of ``data.blur.formation`` without a layer in front: linear light, integrated along the path, coded as
+8-bit sRGB.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ from blurdm.data.blur.camera_path import (
     subframe_count,
     window_view,
 )
-from blurdm.data.blur.srgb import LIGHT
+from blurdm.data.blur.srgb import LINEAR
 from blurdm.data.cache import Frames
 from blurdm.training.crops import Cut, Request, empty_pixels, requested_crops
 
 
 class FreshBlur:
-    """Crops of the sharp images, with ``margin`` px around each, and the paths that they are exposed along."""
+    """Crops of the sharp images with ``margin`` px around each, and the camera paths that blur them."""
 
     def __init__(self, frames: Frames, data: Data, seed: int, pinned: bool) -> None:
         assert data.fresh_blur is not None
@@ -53,10 +53,8 @@ class FreshBlur:
             path = draw_path(Motion.of(self.camera), length, sharp.shape[:2], probes, rng)
             views.append(sampling_views(path, subframe_count(path, probes, SPACING), (top, left), margin, side))
             lengths.append(length)
-        return Cut((around, *(self._pin(part) for part in side_by_side(views))), crops, torch.tensor(lengths))
-
-    def _pin(self, tensor: Tensor) -> Tensor:
-        return tensor.pin_memory() if self.pinned else tensor
+        stacked = (tensor.pin_memory() if self.pinned else tensor for tensor in stack_views(views))
+        return Cut((around, *stacked), crops, torch.tensor(lengths))
 
     def images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         around, views, shares = pixels
@@ -64,23 +62,25 @@ class FreshBlur:
         return exposed(around, views, shares, self.data.crop), around[:, inner, inner]
 
     def lengths(self) -> tuple[float, float]:
-        """Of the uniform distribution that they are drawn from."""
+        """Mean and spread of the uniform distribution of exposure lengths."""
         shortest, longest = self.camera.length
         return (shortest + longest) / 2, (longest - shortest) / 12**0.5
 
 
 def sampling_views(path: CameraPath, count: int, corner: tuple[int, int], margin: int, side: int) -> np.ndarray:
-    """For ``count`` sub-frames, homographies (count, 3, 3) from pixels (x, y) of the window to where it is seen in the
-    part of the photo around it, there in ``grid_sample``'s coordinates, [-1, 1] from its first to its last pixel."""
-    seen = np.linalg.inv(window_view(path.homographies(moments(count)), corner, margin))
+    """Homographies (count, 3, 3), one per sub-frame, from pixels (x, y) of the window to the photo around it.
+
+    The latter in ``grid_sample``'s coordinates: [-1, 1] from its first to its last pixel.
+    """
+    to_around = np.linalg.inv(window_view(path.homographies(moments(count)), corner, margin))
     half = (side + 2 * margin - 1) / 2
-    views: np.ndarray = np.array([[1 / half, 0, -1], [0, 1 / half, -1], [0, 0, 1]]) @ seen
+    views: np.ndarray = np.array([[1 / half, 0, -1], [0, 1 / half, -1], [0, 0, 1]]) @ to_around
     return views
 
 
-def side_by_side(views: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Views (N_b, 3, 3) of each image as float32 (N, B, 3, 3), N the most, and each sub-frame's share of the light
-    (N, B), which is 0 beyond an image's own."""
+def stack_views(views: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Views (N_b, 3, 3) of each image as float32 (N, B, 3, 3), N the largest N_b, and the share of the light (N, B) of
+    each sub-frame, 0 beyond an image's own N_b."""
     most = max(len(own) for own in views)
     all_views = np.stack([np.concatenate([own, np.repeat(own[:1], most - len(own), axis=0)]) for own in views], axis=1)
     shares = np.array([[1 / len(own) if n < len(own) else 0.0 for own in views] for n in range(most)])
@@ -88,11 +88,11 @@ def side_by_side(views: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 
 def exposed(around: Tensor, views: Tensor, shares: Tensor, side: int) -> Tensor:
-    """uint8 (B, side, side, 3): the light of all sub-frames of ``around`` uint8 (B, S, S, 3), by their ``shares``.
+    """uint8 (B, side, side, 3): the light of all sub-frames of ``around`` uint8 (B, S, S, 3), weighted by ``shares``.
 
-    ``views`` (N, B, 3, 3) as from ``sampling_views``. Of an image, the same bits in any batch.
+    ``views`` (N, B, 3, 3) as from ``sampling_views``. An image has the same bits in every batch.
     """
-    light = torch.from_numpy(LIGHT).to(around.device)[around.long()].permute(0, 3, 1, 2).contiguous()
+    light = torch.from_numpy(LINEAR).to(around.device)[around.long()].permute(0, 3, 1, 2).contiguous()
     axis = torch.arange(side, device=around.device, dtype=torch.float32)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)
@@ -102,11 +102,11 @@ def exposed(around: Tensor, views: Tensor, shares: Tensor, side: int) -> Tensor:
         grid = points[..., :2] / points[..., 2:]
         frame = F.grid_sample(light, grid, mode="bicubic", padding_mode="reflection", align_corners=True)
         total += share[:, None, None, None] * frame
-    return encoded(total).permute(0, 2, 3, 1)
+    return to_srgb(total).permute(0, 2, 3, 1)
 
 
-def encoded(light: Tensor) -> Tensor:
-    """``data.light.encode`` for tensors."""
+def to_srgb(light: Tensor) -> Tensor:
+    """``data.blur.srgb.linear_to_srgb`` for tensors."""
     light = light.clamp(0, 1)
-    code = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return (255 * code).round().to(torch.uint8)
+    srgb = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return (255 * srgb).round().to(torch.uint8)

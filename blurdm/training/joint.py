@@ -1,4 +1,4 @@
-"""Stage 3: what it starts from, which parts of the network it leaves as they are, and what it is trained on."""
+"""Training of all parts together (stage 3): initial weights, frozen parts, and phases."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,33 +13,26 @@ from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
 from blurdm.training.batches import TrainingData
 from blurdm.training.checkpoint import load_weights
-from blurdm.training.latent_loss import latent_loss
+from blurdm.training.image import image_module, image_phases
 from blurdm.training.loop import Phase
-from blurdm.training.tasks import (
-    PriorLoss,
-    image_module,
-    image_phases,
-    load_sharp_encoder,
-    new_generator,
-    part_of_weights,
-)
+from blurdm.training.prior import latent_loss, load_sharp_encoder, new_generator, part_of_weights
 
 Inputs = Mapping[str, Path]
 
 
 def joint_network(sections: Any, inputs: Inputs, data: TrainingData) -> Network:
-    """The network that stage 3 trains, from the earlier stages that ``joint.start`` left among ``inputs``: stage 1's
-    backbone and stage 2's generator, each fresh where its stage is not there. What ``joint.freeze`` names is frozen.
+    """The network of stage 3 before training: stage 1's backbone and stage 2's generator, each fresh where its stage is
+    not among ``inputs`` (``joint.start``). The parts in ``joint.freeze`` are frozen.
     """
     network = Network("joint", sections.backbone, sections.latent, sections.diffusion)
-    image_module(network, sections.seed)  # so that a fresh backbone is the one that every arm starts from
+    image_module(network, sections.seed)  # a fresh backbone starts as in every other arm
     if "pretrain" in inputs:
         network.backbone.load_state_dict(part_of_weights(load_weights(inputs["pretrain"]), "backbone."))
     if "diffusion" in inputs:
         generator_of(network).load_state_dict(load_weights(inputs["diffusion"]))
     else:
         network.prior = new_generator(sections, _sharp_encoder(inputs, data), data)
-    parameters = parts(network)
+    parameters = parameters_by_part(network)
     for part in sections.joint.freeze:
         for parameter in parameters[part]:
             parameter.requires_grad_(False)
@@ -47,24 +40,30 @@ def joint_network(sections: Any, inputs: Inputs, data: TrainingData) -> Network:
 
 
 def joint_phases(network: Network, sections: Any, inputs: Inputs, data: TrainingData) -> list[Phase]:
-    """Training on the image loss, and where ``joint.prior_loss_weight`` asks for it still on stage 2's loss."""
-    section = sections.joint
-    prior_loss = _kept_prior_loss(network, sections, inputs, data) if section.prior_loss_weight else None
-    before = steps_before(inputs)
-    return image_phases(
-        network, data, sections.loss, sections.compute, section.phases, section.prior_lr_scale, before, prior_loss
-    )
+    """Phases with the image loss, plus ``joint.prior_loss_weight`` times the loss of stage 2 unless that is 0."""
+    section, scale, teacher = sections.joint, sections.joint.prior_lr_scale, None
+    if section.prior_loss_weight:
+        teacher = _sharp_encoder(inputs, data)
+        assert teacher is not None, "the config refuses a prior loss without stage 1"
+
+    def prior_loss(blur: Tensor, sharp: Tensor, noise: Tensor | None) -> Tensor:
+        assert noise is not None and teacher is not None
+        loss = latent_loss(generator_of(network), teacher, blur, sharp, noise, sections.diffusion)
+        return section.prior_loss_weight * loss
+
+    first_step, extra = steps_before(inputs), prior_loss if teacher is not None else None
+    return image_phases(network, data, sections.loss, sections.compute, section.phases, scale, first_step, extra)
 
 
 def steps_before(inputs: Inputs) -> int:
-    """The optimisation steps on images that the backbone has behind it when stage 3 starts."""
+    """Image steps that the backbone was trained for before stage 3."""
     if "pretrain" not in inputs:
         return 0
     steps: int = read_json(inputs["pretrain"] / "result.json")["iterations"]
     return steps
 
 
-def parts(network: Network) -> dict[Part, set[nn.Parameter]]:
+def parameters_by_part(network: Network) -> dict[Part, set[nn.Parameter]]:
     """Every parameter of a stage-3 network, in exactly one part."""
     generator = generator_of(network)
     encoder = set(generator.encoder.parameters())
@@ -80,18 +79,6 @@ def parts(network: Network) -> dict[Part, set[nn.Parameter]]:
 def generator_of(network: Network) -> PriorGenerator:
     assert isinstance(network.prior, PriorGenerator)
     return network.prior
-
-
-def _kept_prior_loss(network: Network, sections: Any, inputs: Inputs, data: TrainingData) -> PriorLoss:
-    teacher = _sharp_encoder(inputs, data)
-    assert teacher is not None, "the config refuses a prior loss without stage 1"
-
-    def weighted(blur: Tensor, sharp: Tensor, noise: Tensor | None) -> Tensor:
-        assert noise is not None
-        loss = latent_loss(generator_of(network), teacher, blur, sharp, noise, sections.diffusion)
-        return sections.joint.prior_loss_weight * loss
-
-    return weighted
 
 
 def _sharp_encoder(inputs: Inputs, data: TrainingData) -> nn.Module | None:

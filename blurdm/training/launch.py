@@ -1,4 +1,4 @@
-"""One run on several devices of this machine: a process (rank) for each, started and watched by PyTorch's launcher."""
+"""A run on several devices of this machine: one process (rank) each, started and watched by PyTorch's launcher."""
 
 import logging
 import multiprocessing
@@ -28,59 +28,58 @@ from blurdm.core.signals import SIGNALS, StopFlag
 Work = Callable[..., Any]
 OnProgress = Callable[[Progress], None]
 POLL_SECONDS = 0.1
-# A rank that failed stays this long: its end, or the others' failures that follow from it, must not come first.
+# A failed rank waits this long before it ends, so that its message arrives before the failures that follow from it.
 FAILED_SECONDS = 2.0
 # Others wait while rank 0 validates. A rank that died is noticed by the launcher, not by waiting.
 PATIENCE = timedelta(days=1)
-# Of the launcher; what they say is said here, in one line.
+# Loggers of the launcher, silenced: failures are reported here in one line.
 LOGGERS = (
     "torch.distributed.elastic", "torch.distributed.launcher", "torch.multiprocessing.spawn", "torchelastic-events-null"
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Failed:
-    """What a rank says before it ends on an error; ``expected`` if it is one line for the user."""
+class RankFailure:
+    """The error that ended a rank; ``expected`` if the message is one line for the user."""
 
     message: str
     expected: bool
 
 
-def on_ranks(work: Work, arguments: Sequence[Any], resources: Resources, on_progress: OnProgress) -> Any:
+def run_distributed(work: Work, arguments: Sequence[Any], resources: Resources, on_progress: OnProgress) -> Any:
     """``work(*arguments, resources, on_progress)`` on ``resources.ranks`` ranks at once; returns what rank 0 returns.
 
     Rank i has device cuda:i, or a CPU; only rank 0's progress is passed on. All ranks end with this process. RankEnded
-    if one dies; InputError and StopRequested as raised by ``work``.
+    if one dies; InputError with too few GPUs; InputError and StopRequested as raised by ``work``.
     """
-    _check_devices(resources)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([work.__module__, "torch._dynamo"])
-    ours, theirs = zip(*(context.Pipe() for _ in range(resources.ranks)), strict=True)
-    # In a thread, for in the main one the launcher would take over our handlers of signals.
-    with ThreadPoolExecutor(1) as thread:
-        ended = thread.submit(_launch, work, tuple(arguments), replace(resources, stop=never), theirs)
-        try:
-            told = _follow(ours, ended, resources.stop, on_progress)
-        finally:
-            for line in ours:
-                line.close()  # ranks that still run end by this
-    return _outcome(ended, told, resources)
-
-
-def _check_devices(resources: Resources) -> None:
     if resources.device.startswith("cuda") and (count := torch.cuda.device_count()) < resources.ranks:
         raise InputError(f"{resources.ranks} ranks need a GPU each, but {count} are visible; ask for fewer")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([work.__module__, "torch._dynamo"])
+    lines, rank_lines = zip(*(context.Pipe() for _ in range(resources.ranks)), strict=True)
+    # In a thread: in the main one, the launcher would replace our signal handlers.
+    with ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(_launch, work, tuple(arguments), replace(resources, stop=never), rank_lines)
+        try:
+            failures = _follow(lines, ended, resources.stop, on_progress)
+        finally:
+            for line in lines:
+                line.close()  # ends the ranks that still run
+    return _outcome(ended, failures, resources)
 
 
 def _launch(work: Work, arguments: tuple[Any, ...], resources: Resources, lines: Sequence[Connection]) -> Any:
-    """What every rank returned, by rank. ChildFailedError."""
+    """Results of all ranks, by rank; ChildFailedError if one failed."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in LOGGERS:
         logging.getLogger(name).handlers = [logging.NullHandler()]
         logging.getLogger(name).propagate = False
-    _start_servers()
+    # The servers that ranks are forked from must not end on a signal to all processes of a job or terminal.
+    for start in (resource_tracker.ensure_running, forkserver.ensure_running):
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # of this thread, inherited; the first start unblocks some
+        start()
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -89,26 +88,18 @@ def _launch(work: Work, arguments: tuple[Any, ...], resources: Resources, lines:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",  # a free port
         local_addr="localhost",
-        max_restarts=0,  # whoever wants another try starts the run again, from its checkpoint
+        max_restarts=0,  # to try again, start the run again: it continues from its checkpoint
         start_method="forkserver",
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
     )
     return elastic_launch(config, _rank)(work, arguments, resources, lines)
 
 
-def _start_servers() -> None:
-    """Start what ranks are forked from such that a signal to all processes of a job or terminal does not end it."""
-    for start in (resource_tracker.ensure_running, forkserver.ensure_running):
-        # Of this thread, and inherited; the former unblocks some again.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        start()
-
-
 def _follow(
     lines: Sequence[Connection], ended: "Future[Any]", stop: Callable[[], bool], on_progress: OnProgress
-) -> dict[int, _Failed]:
-    """Pass on progress, and the wish to stop, until all ranks have ended; returns the failures that they told."""
-    told: dict[int, _Failed] = {}
+) -> dict[int, RankFailure]:
+    """Pass on progress, and a request to stop, until all ranks have ended; returns the failures they reported."""
+    failures: dict[int, RankFailure] = {}
     stopping = False
     while not ended.done():
         for line in wait(lines, POLL_SECONDS):
@@ -117,15 +108,15 @@ def _follow(
             if isinstance(message, Progress):
                 on_progress(message)
             else:
-                told[lines.index(line)] = message
+                failures[lines.index(line)] = message
         if stop() and not stopping:
             stopping = True
             for line in lines:
                 line.send("stop")
-    return told
+    return failures
 
 
-def _outcome(ended: "Future[Any]", told: Mapping[int, _Failed], resources: Resources) -> Any:
+def _outcome(ended: "Future[Any]", failures: Mapping[int, RankFailure], resources: Resources) -> Any:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
@@ -136,7 +127,7 @@ def _outcome(ended: "Future[Any]", told: Mapping[int, _Failed], resources: Resou
         if isinstance(outcome, StopRequested):
             raise outcome
         return outcome
-    if (reason := told.get(number)) is not None:
+    if (reason := failures.get(number)) is not None:
         raise InputError(reason.message) if reason.expected else RuntimeError(f"rank {number}: {reason.message}")
     if resources.stop():
         raise StopRequested("stopped; start again to continue from the last checkpoint")
@@ -145,18 +136,25 @@ def _outcome(ended: "Future[Any]", told: Mapping[int, _Failed], resources: Resou
 
 
 def _rank(work: Work, arguments: tuple[Any, ...], resources: Resources, lines: Sequence[Connection]) -> Any:
-    """A rank: what ``work`` returns, or StopRequested once all have saved."""
+    """The process of a rank: returns the result of ``work``, or StopRequested once all have saved."""
     number = int(os.environ["RANK"])
     line, flag = lines[number], StopFlag().install()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    threading.Thread(target=_obey, args=(line, flag), daemon=True).start()
+    threading.Thread(target=_await_stop, args=(line, flag), daemon=True).start()
     try:
-        outcome = _work(work, arguments, replace(resources, stop=flag), number, line)
+        keep_freed_memory()
+        torch.set_num_threads(resources.threads)
+        resources, backend = replace(resources, stop=flag), "gloo"
+        if resources.device.startswith("cuda"):
+            torch.cuda.set_device(number)
+            resources, backend = replace(resources, device=f"cuda:{number}"), "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend, timeout=PATIENCE)
+        outcome = work(*arguments, resources, ignore_progress if number else line.send)
     except StopRequested as stop:
         outcome = stop
     except Exception as error:
         expected = isinstance(error, InputError)
-        line.send(_Failed(str(error) if expected else "".join(traceback.format_exception(error)), expected))
+        line.send(RankFailure(str(error) if expected else "".join(traceback.format_exception(error)), expected))
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(FAILED_SECONDS)
         os._exit(1)
@@ -165,19 +163,8 @@ def _rank(work: Work, arguments: tuple[Any, ...], resources: Resources, lines: S
     return outcome
 
 
-def _work(work: Work, arguments: tuple[Any, ...], resources: Resources, number: int, line: Connection) -> Any:
-    keep_freed_memory()
-    torch.set_num_threads(resources.threads)
-    backend = "gloo"
-    if resources.device.startswith("cuda"):
-        torch.cuda.set_device(number)
-        resources, backend = replace(resources, device=f"cuda:{number}"), "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=PATIENCE)
-    return work(*arguments, resources, ignore_progress if number else line.send)
-
-
-def _obey(line: Connection, flag: StopFlag) -> None:
-    """Wait for the word to stop; without the process that gives it, nobody holds the run's folder: end at once."""
+def _await_stop(line: Connection, flag: StopFlag) -> None:
+    """Wait for the request to stop; end at once if the parent is gone, since then nobody holds the run's folder."""
     try:
         while line.recv():
             flag.asked = True

@@ -1,8 +1,10 @@
-"""The one training loop. What a step draws depends only on (seed, purpose, step); the checkpoint holds all the rest."""
+"""The one training loop. Random draws depend only on (seed, purpose, step); all other state is in the checkpoint."""
 
 import json
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,36 +16,59 @@ from torch.optim.swa_utils import AveragedModel
 
 from blurdm.core.config import PLAIN, Compute, Optimisation
 from blurdm.core.errors import InputError, StopRequested
-from blurdm.core.progress import Progress
+from blurdm.core.progress import Progress, say_nothing
 from blurdm.core.runs import Resources
 from blurdm.core.seeding import derive
 from blurdm.core.store import write_bytes
-from blurdm.training.arithmetic import narrowed
+from blurdm.models.precision import autocast
+from blurdm.training.batches import notify
 from blurdm.training.checkpoint import Checkpoints, load_checkpoint
-from blurdm.training.distributed import (
-    agreed,
-    mean_over_ranks,
-    rank,
-    share_batch_statistics,
-)
+from blurdm.training.distributed import BatchPart, agreed, mean_over_ranks, rank, share_batch_statistics
 from blurdm.training.optim import ParameterGroups, learning_rate, make_average, make_optimizer, set_learning_rate
-from blurdm.training.step import Parts, take_step
-from blurdm.training.unread import Losses
+from blurdm.training.step import LossParts, take_step
 
 LOG_EVERY = 10
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of steps with a fresh optimiser and its own cosine; it starts from the weights the last one left."""
+    """Steps with a fresh optimiser and their own cosine schedule, from the weights that the phase before has left."""
 
     name: str
     iterations: int
     lr: float
     batch_size: int
     groups: Callable[[], ParameterGroups]
-    loss: Callable[[int], Parts]
+    loss: Callable[[int, BatchPart], LossParts]
     validate: Callable[[nn.Module], float] | None = None
+
+
+class LossBuffer:
+    """Losses (scalars on the device) not read yet: reading each at once would wait for the GPU at every step."""
+
+    def __init__(self) -> None:
+        self.unread: list[Tensor] = []
+        self._since = time.monotonic()
+
+    def add(self, loss: Tensor) -> None:
+        self.unread.append(loss)
+
+    def read(self) -> tuple[list[float], float]:
+        """The losses since the last reading, in order, at least one; and the seconds since then, without pauses."""
+        values: list[float] = torch.stack(self.unread).tolist()
+        self.unread.clear()
+        now = time.monotonic()
+        seconds, self._since = now - self._since, now
+        return values, max(seconds, 1e-9)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it, time does not count."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since += time.monotonic() - started
 
 
 class Loop:
@@ -75,16 +100,16 @@ class Loop:
         self.optimizer: torch.optim.Optimizer | None = None
         self.average: AveragedModel | None = None
         self.history: list[dict[str, Any]] = []
-        self.losses = Losses()
-        self.shown: dict[str, float] = {}  # the latest that was read and measured, for the display
+        self.losses = LossBuffer()
+        self.shown: dict[str, float] = {}  # the latest loss, pace and PSNR, for the display
 
     @property
     def result(self) -> nn.Module:
-        """The module whose weights count: the average where there is one."""
+        """The module with the trained weights: the average where there is one."""
         return self.average.module if self.average else self.module
 
     def run(self) -> nn.Module:
-        """Train to the end and return the resulting module; StopRequested after saving if asked to stop."""
+        """Train to the end and return ``result``; StopRequested, after saving, if asked to stop."""
         try:
             with torch.random.fork_rng():
                 self._continue()
@@ -99,11 +124,17 @@ class Loop:
         return self.result
 
     def _advance(self) -> None:
-        """One step, and what is due after it."""
+        """One step; then report, save and stop as due."""
         phase, local = self._locate(self.step)
         if local == 0:
             self._begin(phase)
-        loss, parts = self._update(phase, local)
+        assert self.optimizer is not None
+        self.module.train()
+        # Dropout draws from the global generator, which is seeded for every step; each rank has its own stream.
+        torch.manual_seed(derive(self.seed, "dropout", phase.name, local, *([rank()] if rank() else [])))
+        set_learning_rate(self.optimizer, learning_rate(local, phase.iterations, phase.lr, self.section.lr_min))
+        step_loss = partial(phase.loss, local)
+        loss, parts = take_step(self.module, self.optimizer, self.average, step_loss, self.section, self.compute)
         self.losses.add(loss)
         self.step += 1
         self._report(phase, local + 1, parts)
@@ -115,15 +146,15 @@ class Loop:
             self._save()
 
     def _measure_untrained(self) -> None:
-        """The one row of zero steps: the loss on what the first step would see, and the validation."""
+        """Log one row for a training of zero steps: the loss on the first batch, and the validation."""
         phase = self.phases[-1]
         self.module.eval()
-        with torch.no_grad(), narrowed(self.compute, torch.device(self.resources.device)):
-            loss, parts = mean_over_ranks(*phase.loss(0))
+        with torch.no_grad(), autocast(self.compute.precision, torch.device(self.resources.device)):
+            loss, parts = mean_over_ranks(*phase.loss(0, BatchPart()))
         value = self._validate(phase, 0)
         numbers = {"loss": loss.item()} | ({} if value is None else {"val_psnr": value})
-        read = {name: part.item() for name, part in parts.items()}
-        self.history = [{"step": 0, "phase": phase.name, **read, **numbers}]
+        terms = {name: part.item() for name, part in parts.items()}
+        self.history = [{"step": 0, "phase": phase.name, **terms, **numbers}]
         self.on_progress(Progress(1, 1, numbers=numbers, note=phase.name))
 
     def _locate(self, step: int) -> tuple[Phase, int]:
@@ -138,15 +169,6 @@ class Loop:
         self.optimizer = make_optimizer(phase.groups(), self.section)
         self.average = make_average(self.module, self.section.ema)
 
-    def _update(self, phase: Phase, local: int) -> Parts:
-        assert self.optimizer is not None
-        self.module.train()
-        # Dropout draws from the global generator, so that one is set anew for every step; each rank has its own stream.
-        torch.manual_seed(derive(self.seed, "dropout", phase.name, local, *([rank()] if rank() else [])))
-        set_learning_rate(self.optimizer, learning_rate(local, phase.iterations, phase.lr, self.section.lr_min))
-        step = partial(phase.loss, local)
-        return take_step(self.module, self.optimizer, self.average, step, self.section, self.compute)
-
     def _report(self, phase: Phase, local: int, parts: Mapping[str, Tensor]) -> None:
         logged = self.step % LOG_EVERY == 0 or self._validates(phase, local)
         if logged or local == phase.iterations:
@@ -156,15 +178,15 @@ class Loop:
             self.shown = self.shown | numbers | measured
         if logged:
             lr = learning_rate(local - 1, phase.iterations, phase.lr, self.section.lr_min)
-            # The parts are read from the device here only, not at every step.
-            read = {name: part.item() for name, part in parts.items()}
-            self.history.append({"step": self.step, "phase": phase.name, **numbers, **read, "lr": lr, **measured})
+            # Read from the device here only, not at every step.
+            terms = {name: part.item() for name, part in parts.items()}
+            self.history.append({"step": self.step, "phase": phase.name, **numbers, **terms, "lr": lr, **measured})
         self.on_progress(Progress(self.step, self.total, numbers=self.shown, note=phase.name))
 
     def _read_losses(self, phase: Phase) -> dict[str, float]:
-        """The loss of the latest step, and the pace of all that were not read before; InputError if one is not finite.
+        """The loss of the latest step and the pace since the last reading; InputError if a loss is not finite.
 
-        Nothing that comes after such a step is ever logged, measured or saved.
+        So nothing after such a step is ever logged, measured or saved.
         """
         values, seconds = self.losses.read()
         for step, value in enumerate(values, start=self.step - len(values) + 1):
@@ -205,7 +227,8 @@ class Loop:
         self._write_history()
 
     def _continue(self) -> None:
-        state = load_checkpoint(self.out / "checkpoint", self.key, self._tell)
+        on_note = say_nothing if rank() else partial(notify, self.on_progress, total=self.total)
+        state = load_checkpoint(self.out / "checkpoint", self.key, on_note)
         if state is None:
             return
         self.step = state["step"]
@@ -221,12 +244,8 @@ class Loop:
         self.shown = {"val_psnr": validated[-1]} if validated else {}
         self.on_progress(Progress(self.step, self.total, note=f"continued at step {self.step}"))
 
-    def _tell(self, text: str) -> None:
-        if not rank():
-            self.on_progress(Progress(0, self.total, unit="note", note=text))
-
     def _write_history(self) -> None:
-        """The history as of this step: rows that a killed process logged beyond its checkpoint are not kept twice."""
+        """Write the history up to this step, without rows that a killed process logged beyond its checkpoint."""
         if rank():
             return
         write_bytes(self.out / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.history).encode())

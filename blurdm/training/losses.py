@@ -1,4 +1,4 @@
-"""The image loss of stages 1 and 3 (architecture: multi-scale content + FFT term) and the latent loss of stage 2."""
+"""Distances, and the image loss of stages 1 and 3: multi-scale content plus FFT term."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blurdm.core.config import Loss
-from blurdm.models.precision import full_precision, widened
+from blurdm.models.precision import full_precision, to_fp32
 
 CHARBONNIER_EPS = 1e-3
 
@@ -43,25 +43,17 @@ def image_loss(outputs: Sequence[Tensor], sharp: Tensor, loss: Loss) -> tuple[Te
 
     Returns the total and its parts (detached). The target of a coarse scale is the bilinearly resized sharp image.
     """
-    with full_precision(sharp):
-        return _image_loss([widened(output) for output in outputs], sharp, loss)
-
-
-def _image_loss(outputs: Sequence[Tensor], sharp: Tensor, loss: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     distance = DISTANCE[loss.content]
     content = sharp.new_zeros(())
     frequency = sharp.new_zeros(())
-    for output in outputs:
-        restored = output.clamp(0, 1) if loss.clamp else output
-        target = _resized(sharp, restored.shape[-2:])
-        content = content + distance(restored, target)
-        if loss.fft != "none":
-            frequency = frequency + distance(spectrum(restored, loss.fft), spectrum(target, loss.fft))
-    total = content + loss.fft_weight * frequency
+    with full_precision(sharp):
+        for output in outputs:
+            restored = to_fp32(output).clamp(0, 1) if loss.clamp else to_fp32(output)
+            target, size = sharp, restored.shape[-2:]
+            if sharp.shape[-2:] != size:
+                target = F.interpolate(sharp, size=tuple(size), mode="bilinear", align_corners=False)
+            content = content + distance(restored, target)
+            if loss.fft != "none":
+                frequency = frequency + distance(spectrum(restored, loss.fft), spectrum(target, loss.fft))
+        total = content + loss.fft_weight * frequency
     return total, {"content": content.detach(), "fft": frequency.detach()}
-
-
-def _resized(image: Tensor, size: torch.Size) -> Tensor:
-    if image.shape[-2:] == size:
-        return image
-    return F.interpolate(image, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""How fast each stage trains: whole steps on random images, as the loop takes them but for loading data."""
+"""Training speed of each stage: whole steps of the loop on random images, without loading data."""
 
 import time
 from collections.abc import Callable
@@ -13,22 +13,24 @@ from blurdm.models.build import initialise
 from blurdm.models.cost import count_macs, wait_for
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
+from blurdm.models.precision import matmul_precision, maybe_compile
 from blurdm.models.prior import PriorGenerator
-from blurdm.training.arithmetic import arithmetic, executed
-from blurdm.training.distributed import own_rows
-from blurdm.training.latent_loss import latent_loss
+from blurdm.training.distributed import BatchPart
+from blurdm.training.image import forward_pass
 from blurdm.training.losses import image_loss
 from blurdm.training.optim import make_average, make_optimizer, set_learning_rate
+from blurdm.training.prior import latent_loss
 from blurdm.training.step import take_step
-from blurdm.training.tasks import restoring_pass
 
 TRAINED = ("baseline", "direct", "pretrain", "diffusion", "joint")
 
+BatchLoss = Callable[[BatchPart], Tensor]
+
 
 def seconds_per_step(config: Config, stage: str, device: str, steps: int) -> float:
-    """Seconds of one optimisation step of ``stage`` at the config's batch and crop: mean of ``steps`` after another."""
+    """Seconds of one optimisation step of ``stage`` at the config's batch and crop: mean of ``steps``."""
     step = training_step(config, stage, device)
-    with arithmetic(config.compute, device):
+    with matmul_precision(config.compute, device):
         step()
         wait_for(device)
         started = time.perf_counter()
@@ -39,69 +41,62 @@ def seconds_per_step(config: Config, stage: str, device: str, steps: int) -> flo
 
 
 def macs_per_step(config: Config, stage: str) -> int:
-    """Multiply-accumulates of the forward and backward pass of a step, counted without computing anything."""
+    """Multiply-accumulates of the forward and backward pass of a step, counted on the meta device."""
     config = config.model_copy(update={"compute": PLAIN})
     with torch.device("meta"):
-        _, loss = _stage(config, stage, "meta")
+        _, loss = _module_and_loss(config, stage, "meta")
 
         @torch.enable_grad()
         def passes() -> None:
-            loss().backward()
+            loss(BatchPart()).backward()
 
         return count_macs(passes)
 
 
 def training_step(config: Config, stage: str, device: str) -> Callable[[], Tensor]:
-    """One step of ``stage`` from fresh weights, again and again: it returns the loss that it has lowered."""
+    """A function that takes one more step of ``stage``, starting from fresh weights, and returns the loss before it."""
     section = getattr(config, stage)
-    module, loss = _stage(config, stage, device)
+    module, loss = _module_and_loss(config, stage, device)
     optimizer = make_optimizer([(module.parameters(), 1.0)], section)
     set_learning_rate(optimizer, section.phases[0][1])
     average = make_average(module, section.ema)
 
     def step() -> Tensor:
-        return take_step(module, optimizer, average, lambda: (loss(), {}), section, config.compute)[0]
+        return take_step(module, optimizer, average, lambda part: (loss(part), {}), section, config.compute)[0]
 
     return step
 
 
-def _stage(config: Config, stage: str, device: str) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """What ``stage`` trains, and its loss on one batch of random images."""
-    blur, sharp = (_images(config, seed).to(device) for seed in (0, 1))
-    make = _latent_stage(config, blur, sharp) if stage == "diffusion" else _image_stage(config, stage, blur, sharp)
-    make[0].to(memory_format=torch.channels_last).train()
-    return make
+def _module_and_loss(config: Config, stage: Any, device: str) -> tuple[nn.Module, BatchLoss]:
+    """The module that ``stage`` trains, and its loss on one batch of random images."""
+    shape = (config.data.batch_size, 3, config.data.crop, config.data.crop)
+    blur, sharp = (torch.rand(shape, generator=torch.Generator().manual_seed(i)).to(device) for i in (0, 1))
+    make = _latent_training if stage == "diffusion" else partial(_image_training, stage)
+    module, loss = make(config, blur, sharp)
+    module.to(memory_format=torch.channels_last).train()
+    return module, loss
 
 
-def _image_stage(config: Config, stage: Any, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+def _image_training(stage: Any, config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, BatchLoss]:
     network = Network(stage, config.backbone, config.latent, config.diffusion)
     initialise(network, 0)
     network.to(blur.device)
     noise = network.draw_noise(range(len(blur)))
-    restore = executed(partial(restoring_pass, network), config.compute)
+    restore = maybe_compile(partial(forward_pass, network), config.compute)
 
-    def loss() -> Tensor:
-        wanted = own_rows(sharp)
-        return image_loss(restore(own_rows(blur), wanted, own_rows(noise)), wanted, config.loss)[0]
+    def loss(part: BatchPart) -> Tensor:
+        target = part.of(sharp)
+        return image_loss(restore(part.of(blur), target, part.of(noise)), target, config.loss)[0]
 
     return network, loss
 
 
-def _latent_stage(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, Callable[[], Tensor]]:
+def _latent_training(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, BatchLoss]:
     teacher = Encoder(config.latent, batch_norm=config.latent.sharp_batch_norm).requires_grad_(False).eval()
     generator = PriorGenerator(config.latent, config.diffusion)
     for module in (teacher, generator):
         initialise(module, 0)
         module.to(blur.device)
     noise = generator.draw_noise(range(len(blur)))
-    run_pass = executed(partial(latent_loss, generator, teacher, section=config.diffusion), config.compute)
-
-    def loss() -> Tensor:
-        return run_pass(own_rows(blur), own_rows(sharp), own_rows(noise))
-
-    return generator, loss
-
-
-def _images(config: Config, seed: int) -> Tensor:
-    side = config.data.crop
-    return torch.rand(config.data.batch_size, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    run_pass = maybe_compile(partial(latent_loss, generator, teacher, section=config.diffusion), config.compute)
+    return generator, lambda part: run_pass(part.of(blur), part.of(sharp), part.of(noise))

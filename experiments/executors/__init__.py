@@ -1,13 +1,21 @@
-"""Where runs are computed. One module per executor; all do what ``Executor`` says, and none changes a result."""
+"""Executors compute runs somewhere: in this process, in local processes, on Ray, on Slurm. None changes a result.
 
+One module per executor. A cluster library is imported only when its executor is asked for.
+"""
+
+import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from blurdm.core.errors import InputError
 from blurdm.core.graph import Failure, Listener
 from blurdm.core.runs import Resources, Run
 
-__all__ = ["Executor", "Failure", "Listener"]
+__all__ = ["Executor", "Failure", "Listener", "check_options", "make_executor", "max_concurrent", "ranks"]
+
+SLURM_JOBS = 8  # at a time by default: how much the cluster has is for Slurm to know
 
 
 class Executor(Protocol):
@@ -16,9 +24,72 @@ class Executor(Protocol):
     def execute(
         self, runs: Sequence[Run], root: Path, resources: Resources, stop: Callable[[], bool], listener: Listener
     ) -> list[Failure]:
-        """Make ``runs``, and all they need, exist below ``root``, in the order of their needs; returns the failures.
+        """Make ``runs`` and their inputs exist below ``root``, in dependency order, and return the failures.
 
-        A failed run spoils only what needs it. Once ``stop()`` says so, what runs saves and ends, and StopRequested is
-        raised; the same call later computes what is missing. ``resources`` hold for each run.
+        A failed run spoils only the runs that need it. Once ``stop()`` is true, running ones save and end, and
+        StopRequested is raised; the same call later computes what is missing. ``resources`` apply to each run.
         """
         ...
+
+
+def max_concurrent(parsed: argparse.Namespace) -> int:
+    """The number of runs at a time; by default one per core of this machine, or one if runs use GPUs."""
+    if parsed.executor == "inline":
+        return 1
+    if parsed.max_concurrent:
+        return int(parsed.max_concurrent)
+    if parsed.executor == "slurm":
+        return SLURM_JOBS
+    cores = len(os.sched_getaffinity(0))
+    return max(1, cores // (parsed.threads * ranks(parsed))) if not parsed.gpus_per_run else 1
+
+
+def ranks(parsed: argparse.Namespace) -> int:
+    """The number of processes that train a run together; by default one per GPU of the run."""
+    return int(parsed.ranks or parsed.gpus_per_run or 1)
+
+
+def make_executor(parsed: argparse.Namespace, slurm_folder: Path, stopped: list[dict[str, Any]]) -> Any:
+    """The executor that the command line asks for, after ``check_options``.
+
+    ``stopped``: runs that a scheduler ended early in an earlier call.
+    """
+    if parsed.executor == "ray":
+        from experiments.executors.ray_tune import RayTune
+
+        return RayTune(
+            parsed.max_concurrent,
+            address=parsed.ray_address,
+            cpus_per_run=parsed.threads * ranks(parsed),
+            gpus_per_run=parsed.gpus_per_run,
+            retries=parsed.retries,
+            scheduler=parsed.scheduler,
+            stopped=list(stopped) if parsed.scheduler else [],
+        )
+    if parsed.executor == "slurm":
+        from experiments.executors.slurm import Slurm
+        from experiments.executors.slurm_options import read_options
+
+        options = read_options(parsed.slurm_options) if parsed.slurm_options else {}
+        return Slurm(max_concurrent(parsed), options, slurm_folder, parsed.retries)
+    if parsed.executor == "processes":
+        from experiments.executors.processes import Processes
+
+        return Processes(max_concurrent(parsed))
+    from experiments.executors.inline import Inline
+
+    return Inline()
+
+
+def check_options(parsed: argparse.Namespace) -> None:
+    """Raise InputError for an option of another executor, or one that contradicts another option."""
+    for option, value, executor in (
+        ("--scheduler", parsed.scheduler, "ray"),
+        ("--ray-address", parsed.ray_address, "ray"),
+        ("--slurm-options", parsed.slurm_options, "slurm"),
+        ("--detach", parsed.detach, "slurm"),
+    ):
+        if value and parsed.executor != executor:
+            raise InputError(f"{option}: only with --executor {executor}, not {parsed.executor}")
+    if parsed.gpus_per_run and ranks(parsed) != parsed.gpus_per_run:
+        raise InputError(f"--ranks {parsed.ranks}: should be one per GPU, as --gpus-per-run {parsed.gpus_per_run}")

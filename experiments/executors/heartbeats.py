@@ -1,4 +1,4 @@
-"""How far runs have got that work in other processes or on other machines: their heartbeats, read from run folders."""
+"""Progress of runs in other processes or on other machines, read from the heartbeats in their folders."""
 
 import time
 from collections.abc import Iterable
@@ -11,15 +11,15 @@ from blurdm.core.runs import Run
 from blurdm.core.store import heartbeat
 
 POLL_SECONDS = 1.0
-SAID = [field.name for field in fields(Progress)]
+PROGRESS_FIELDS = [field.name for field in fields(Progress)]
 
 
 class Heartbeats:
-    """Passes what runs below ``root`` leave in their folders on to ``listener``, each word once."""
+    """Passes each new heartbeat of runs below ``root`` on to ``listener``, once."""
 
     def __init__(self, root: Path, listener: Listener) -> None:
         self.root, self.listener = root, listener
-        self.heard: dict[str, float] = {}
+        self.latest: dict[str, float] = {}
         self.polled = -POLL_SECONDS
 
     def poll(self, runs: Iterable[Run]) -> None:
@@ -30,6 +30,6 @@ class Heartbeats:
         self.polled = now
         for run in runs:
             beat = heartbeat(run.folder(self.root))
-            if beat is not None and beat["time"] != self.heard.get(run.key):
-                self.heard[run.key] = beat["time"]
-                self.listener.progress(run, Progress(**{name: beat[name] for name in SAID}))
+            if beat is not None and beat["time"] != self.latest.get(run.key):
+                self.latest[run.key] = beat["time"]
+                self.listener.progress(run, Progress(**{name: beat[name] for name in PROGRESS_FIELDS}))

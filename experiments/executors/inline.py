@@ -1,4 +1,4 @@
-"""Runs one after the other in this process: for debugging, and the measure of every other executor."""
+"""Runs one after the other in this process: for debugging, and the reference for every other executor."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,28 +16,23 @@ class Inline:
     def execute(
         self, runs: Sequence[Run], root: Path, resources: Resources, stop: Callable[[], bool], listener: Listener
     ) -> list[Failure]:
+        from blurdm.stages.run import run_stage
+
         frontier, failures = Frontier(missing(runs, root)), []
         while not stop() and (run := frontier.take()):
             listener.started(run)
-            failure = self._run(run, root, replace(resources, stop=stop), listener)
-            if failure is None:
+            try:
+                run_stage(run, root, replace(resources, stop=stop), partial(listener.progress, run))
+            except StopRequested:
+                raise
+            except Exception as error:
+                first = Failure.of(run, error, run.folder(root))
+                for failure in (first, *frontier.failed(first)):
+                    failures.append(failure)
+                    listener.ended(failure.run, failure)
+            else:
                 frontier.done(run)
                 listener.ended(run, None)
-                continue
-            for each in (failure, *frontier.failed(failure)):
-                failures.append(each)
-                listener.ended(each.run, each)
         if stop():
             raise StopRequested("stopped; what was computed is saved, start again to continue")
         return failures
-
-    def _run(self, run: Run, root: Path, resources: Resources, listener: Listener) -> Failure | None:
-        from blurdm.stages.run import run_stage
-
-        try:
-            run_stage(run, root, resources, partial(listener.progress, run))
-        except StopRequested:
-            raise
-        except Exception as error:
-            return Failure.of(run, error, run.folder(root))
-        return None

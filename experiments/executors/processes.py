@@ -1,4 +1,4 @@
-"""Runs side by side on this machine: one process each, and one device each where there are several."""
+"""Runs in parallel on this machine: one process each, and one device each where there are several."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Connecting to Ray: a cluster that runs already, or a local one for the time of a sweep."""
+"""Connections to Ray: an existing cluster, or a local one that lasts as long as a sweep."""
 
 import os
 import signal
@@ -13,28 +13,28 @@ import ray  # noqa: TID253
 
 from blurdm.core.errors import InputError
 
-# Ray installs handlers of its own for these; a stop is ours to handle.
+# Ray installs its own handlers for these signals, but a stop is ours to handle.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers use the driver's Python, not a copy of its environment
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the default from now on; not saying so is warned about
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the new default; Ray warns if it is not set
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the old reporter is the one that can be silent
+    "RAY_AIR_NEW_OUTPUT": "0",  # only the old reporter can be silent
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # only runs that a scheduler judges report its metric
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # failures are told by whoever called the executor
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # only runs of ASHA_STAGE report the metric
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the caller of the executor reports failures
 }
 REACH_SECONDS = 10.0
-REPOSITORY = Path(__file__).parents[2]  # workers import these very files, through the file system they share with us
+REPOSITORY = Path(__file__).parents[2]  # workers import these very files, from the shared file system
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Be the driver of the cluster at ``address`` ("auto", "host:port"), or of a local one that ends with the context.
+    """Connect to the cluster at ``address`` ("auto", "host:port"), or start a local one that ends with the context.
 
-    InputError if there is no such cluster, or it does not let us in.
+    InputError if there is no such cluster, or it refuses the connection.
     """
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     before = {name: os.environ.get(name) for name in QUIET}
@@ -84,9 +84,10 @@ def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
 
 
 def capacity(cpus: float, gpus: float) -> int:
-    """How many runs of so many CPUs and GPUs each the cluster has room for at once; InputError if for none, ever."""
+    """How many runs with ``cpus`` and ``gpus`` each fit on the cluster at once; InputError if none ever does."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(_fits(node, cpus, gpus) for node in nodes)
+    needs = {name: count for name, count in (("CPU", cpus), ("GPU", gpus)) if count > 0}
+    room = sum(min(int(node.get(name, 0.0) / count) for name, count in needs.items()) for node in nodes)
     if room == 0:
         largest = max(node.get("CPU", 0.0) for node in nodes), max(node.get("GPU", 0.0) for node in nodes)
         raise InputError(
@@ -94,8 +95,3 @@ def capacity(cpus: float, gpus: float) -> int:
             f"the most on one of its {len(nodes)} nodes are {largest[0]:g} CPUs and {largest[1]:g} GPUs"
         )
     return room
-
-
-def _fits(node: dict[str, float], cpus: float, gpus: float) -> int:
-    asked = {"CPU": cpus, "GPU": gpus}
-    return min(int(node.get(name, 0.0) / count) for name, count in asked.items() if count > 0)

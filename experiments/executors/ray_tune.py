@@ -1,6 +1,6 @@
-"""Runs as the trials of one Ray Tune experiment, on a local Ray or a cluster whose nodes share the run folders.
+"""Runs as trials of one Ray Tune experiment, on a local Ray or a cluster whose nodes share the run folders.
 
-Tune places trials and starts lost ones again. What they have computed, checkpoints too, is in the run folders alone.
+Tune places trials and restarts lost ones. Results and checkpoints are only in the run folders.
 """
 
 import logging
@@ -25,21 +25,19 @@ from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import write_bytes
 from experiments.executors.heartbeats import Heartbeats
 from experiments.executors.ray_cluster import capacity, connected
-from experiments.executors.ray_worker import JUDGED, Place, train
+from experiments.executors.ray_worker import ASHA_STAGE, Placement, train
 
 SCHEDULERS = ("asha",)
-REDUCTION = (
-    3  # ASHA lets the best third of a rung go on, and has a rung at the first validation, at 3 times its step...
-)
-STOP_SECONDS = 120.0  # for trials to save in, once a stop was asked for
+REDUCTION = 3  # ASHA continues the best third of a rung; rungs are at the first validation, at 3 times its step, ...
+STOP_SECONDS = 120.0  # for trials to save after a stop request
 
 
 @dataclass
 class RayTune:
-    """An executor. ``retries``: how often a run is started again after its worker or its node was lost.
+    """An executor. ``retries``: how often a run is restarted after its worker or node was lost.
 
-    ``address``: of the cluster, None for a local Ray. ``stopped`` tells which runs the scheduler has stopped early, in
-    this or (if given) an earlier call: {stage, key, by, step}.
+    ``address``: of the cluster, None for a local Ray. ``stopped``: runs that the scheduler has stopped early, in this
+    call or (if given) an earlier one, as {stage, key, by, step}.
     """
 
     max_concurrent: int | None = None
@@ -62,24 +60,23 @@ class RayTune:
             raise StopRequested("stopped before anything was started")
         session = root.absolute() / "sweeps" / "ray" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         device = "cuda" if self.gpus_per_run else resources.device
-        place = Place(
-            root.absolute(), replace(resources, stop=never, device=device), Path.cwd(), session / "stop", self.scheduler
-        )
-        progress = _Sweep(needed, root, stop, listener, place.stop_file, self.stopped)
+        resources = replace(resources, stop=never, device=device)
+        placement = Placement(root.absolute(), resources, Path.cwd(), session / "stop", self.scheduler)
+        progress = _TrialTracker(needed, root, stop, listener, placement.stop_file, self.stopped)
         session.mkdir(parents=True)
         try:
             with connected(self.address):
-                self._tune(needed, place, progress, session)
+                self._tune(needed, placement, progress, session)
         finally:
             shutil.rmtree(session, ignore_errors=True)
         if not progress.frontier.over:
             raise StopRequested("stopped; what was computed is saved, start again to continue")
         return progress.failures
 
-    def _tune(self, needed: list[Run], place: Place, progress: "_Sweep", session: Path) -> None:
+    def _tune(self, needed: list[Run], placement: Placement, progress: "_TrialTracker", session: Path) -> None:
         room = capacity(self.cpus_per_run, self.gpus_per_run)
         trainable = tune.with_resources(
-            tune.with_parameters(train, runs={run.key: run for run in needed}, place=place),
+            tune.with_parameters(train, runs={run.key: run for run in needed}, placement=placement),
             {"cpu": self.cpus_per_run, "gpu": self.gpus_per_run},
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -97,7 +94,7 @@ class RayTune:
                 name="tune",
                 storage_path=str(session),
                 failure_config=tune.FailureConfig(max_failures=self.retries),
-                callbacks=[_Watch(progress)],
+                callbacks=[_TrialCallback(progress)],
                 stop=_Stop(progress),
                 verbose=0,
             ),
@@ -105,8 +102,8 @@ class RayTune:
 
 
 def _asha(needed: list[Run]) -> ASHAScheduler | None:
-    """Stops a run whose validation PSNR is not among the best third of those that got to its step before it."""
-    sections = [run.sections["joint"] for run in needed if run.stage == JUDGED]
+    """A scheduler that stops a run whose validation PSNR is not among the best third at its step so far."""
+    sections = [run.sections[ASHA_STAGE] for run in needed if run.stage == ASHA_STAGE]
     if not sections:
         return None
     longest = max(section.iterations for section in sections)
@@ -116,9 +113,10 @@ def _asha(needed: list[Run]) -> ASHAScheduler | None:
     )
 
 
-class _Sweep:
-    """Where one call of ``execute`` stands. Lives in the driver, is told of everything by Tune, and stays out of what
-    Tune stores: the run folders are what a sweep continues from.
+class _TrialTracker:
+    """The state of one call of ``execute``, in the driver; Tune's hooks update it.
+
+    It pickles to nothing, since a sweep continues from the run folders and not from what Tune stores.
     """
 
     def __init__(
@@ -135,9 +133,9 @@ class _Sweep:
         self.listener, self.heartbeats = listener, Heartbeats(root, listener)
         self.trials: dict[str, Run] = {}
         self.working: dict[str, Run] = {}
-        self.told: set[str] = set()
+        self.started: set[str] = set()
 
-    def __deepcopy__(self, memo: object) -> "_Sweep":
+    def __deepcopy__(self, memo: object) -> "_TrialTracker":
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -145,29 +143,29 @@ class _Sweep:
 
     @property
     def stopping(self) -> bool:
-        """A stop was asked for; the workers know by then."""
+        """Whether a stop was requested; the first time, the workers are notified."""
         if self.stop_time == math.inf and self.stop():
             self.stop_time = time.monotonic()
             write_bytes(self.stop_file, b"")
         return self.stop_time < math.inf
 
     def next(self, trial: str) -> Run | None:
-        """The run that ``trial`` should do; None if none is ready."""
-        known = {entry["key"]: entry for entry in self.stopped}
-        while (run := self.frontier.take()) and run.key in known:
-            self.fail(_stopped_early(run, known[run.key]))
+        """The run for ``trial``; None if none is ready. Runs that were stopped early before fail at once."""
+        stopped = {entry["key"]: entry for entry in self.stopped}
+        while (run := self.frontier.take()) and run.key in stopped:
+            self.fail(_stopped_early(run, stopped[run.key]))
         if run is not None:
             self.trials[trial] = run
         return run
 
     def start(self, trial: str) -> None:
         run = self.working[trial] = self.trials[trial]
-        if trial not in self.told:
-            self.told.add(trial)
+        if trial not in self.started:
+            self.started.add(trial)
             self.listener.started(run)
 
     def end(self, trial: str, result: Mapping[str, Any]) -> None:
-        """``trial`` has ended by itself with the ``result`` of ``train``, or the scheduler ended it after reporting."""
+        """``trial`` has returned the ``result`` of ``train``, or the scheduler ended it after a report."""
         self.working.pop(trial, None)
         run, outcome = self.trials[trial], result.get("outcome")
         if outcome == "finished":
@@ -181,9 +179,9 @@ class _Sweep:
             self.fail(_stopped_early(run, entry))
 
     def fail(self, failure: Failure) -> None:
-        for each in (failure, *self.frontier.failed(failure)):
-            self.failures.append(each)
-            self.listener.ended(each.run, each)
+        for caused in (failure, *self.frontier.failed(failure)):
+            self.failures.append(caused)
+            self.listener.ended(caused.run, caused)
 
 
 def _stopped_early(run: Run, entry: Mapping[str, Any]) -> Failure:
@@ -191,72 +189,68 @@ def _stopped_early(run: Run, entry: Mapping[str, Any]) -> Failure:
 
 
 class _Search(Searcher):
-    """Gives Tune the runs that are ready, as they become so."""
+    """Gives Tune runs as they become ready."""
 
-    def __init__(self, sweep: _Sweep) -> None:
+    def __init__(self, tracker: _TrialTracker) -> None:
         super().__init__()
-        self.sweep = sweep
+        self.tracker = tracker
 
     def suggest(self, trial_id: str) -> Any:
-        if self.sweep.stopping:
+        if self.tracker.stopping:
             return Searcher.FINISHED
-        run = self.sweep.next(trial_id)
+        run = self.tracker.next(trial_id)
         if run is None:
-            return Searcher.FINISHED if self.sweep.frontier.over else None
+            return Searcher.FINISHED if self.tracker.frontier.over else None
         return {"key": run.key}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The callback is told, with the reason of an error."""
+        """Does nothing: the callback gets the trial, with the reason of an error."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: see ``_Sweep``."""
+        """Does nothing: see ``_TrialTracker``."""
 
 
-class _Watch(tune.Callback):
-    """Passes on what becomes of trials."""
+class _TrialCallback(tune.Callback):
+    """Passes events of trials on to the tracker."""
 
-    def __init__(self, sweep: _Sweep) -> None:
-        self.sweep = sweep
+    def __init__(self, tracker: _TrialTracker) -> None:
+        self.tracker = tracker
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.sweep.heartbeats.poll(list(self.sweep.working.values()))
+        self.tracker.heartbeats.poll(list(self.tracker.working.values()))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.sweep.start(trial.trial_id)
+        self.tracker.start(trial.trial_id)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.sweep.working.pop(trial.trial_id, None)
+        self.tracker.working.pop(trial.trial_id, None)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.sweep.end(trial.trial_id, trial.last_result)
+        self.tracker.end(trial.trial_id, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.sweep.working.pop(trial.trial_id, None)
-        run, error = self.sweep.trials[trial.trial_id], _last_error(trial)
+        self.tracker.working.pop(trial.trial_id, None)
+        run = self.tracker.trials[trial.trial_id]
+        with open(trial.pickled_error_file, "rb") as file:  # on the driver's machine, where Tune put it
+            error = pickle.load(file)
         if isinstance(error, RayActorError):
             reason = str(error).partition("\n")[0]
-            self.sweep.fail(Failure(run, f"its worker was lost {trial.num_failures} times ({reason})", True))
+            self.tracker.fail(Failure(run, f"its worker was lost {trial.num_failures} times ({reason})", True))
         elif isinstance(cause := getattr(error, "cause", error), RankEnded):
-            self.sweep.fail(Failure(run, f"{cause} (ended {trial.num_failures} times)", True))
+            self.tracker.fail(Failure(run, f"{cause} (ended {trial.num_failures} times)", True))
         else:
-            self.sweep.fail(Failure(run, str(error), False))
-
-
-def _last_error(trial: Any) -> Any:
-    """The exception that ended ``trial``, which Tune keeps in a file on the driver's machine."""
-    with open(trial.pickled_error_file, "rb") as file:
-        return pickle.load(file)
+            self.tracker.fail(Failure(run, str(error), False))
 
 
 class _Stop(tune.Stopper):
-    """Ends the experiment once a stop was asked for and whatever was at work has saved, or has had time to."""
+    """Ends the experiment after a stop request, once all running trials have saved or STOP_SECONDS have passed."""
 
-    def __init__(self, sweep: _Sweep) -> None:
-        self.sweep = sweep
+    def __init__(self, tracker: _TrialTracker) -> None:
+        self.tracker = tracker
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        waited = time.monotonic() - self.sweep.stop_time
-        return self.sweep.stopping and (not self.sweep.working or waited > STOP_SECONDS)
+        waited = time.monotonic() - self.tracker.stop_time
+        return self.tracker.stopping and (not self.tracker.working or waited > STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""What a Ray worker does: one run, in its folder, as anywhere else."""
+"""The work of a Ray worker: one run, in its folder."""
 
 import math
 import os
@@ -14,13 +14,13 @@ from blurdm.core.graph import Failure
 from blurdm.core.progress import Progress, ignore_progress
 from blurdm.core.runs import Resources, Run
 
-JUDGED = "joint"  # the stage whose runs a scheduler may stop
+ASHA_STAGE = "joint"  # the stage whose runs the scheduler may stop early
 STOP_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a worker has to know besides its run. ``stop_file``: once it is there, save and leave."""
+class Placement:
+    """Where and how a worker computes its run. Once ``stop_file`` exists, it saves and ends."""
 
     root: Path
     resources: Resources
@@ -29,23 +29,23 @@ class Place:
     scheduler: str | None
 
 
-def train(config: Mapping[str, str], runs: Mapping[str, Run], place: Place) -> dict[str, str]:
-    """A trial, in a worker: the run named by ``config``. What would fail again is told and not raised."""
+def train(config: Mapping[str, str], runs: Mapping[str, Run], placement: Placement) -> dict[str, str]:
+    """Compute the run whose key is in ``config``, as a trial; returns expected failures, which a retry would repeat."""
     from blurdm.stages.run import run_stage
 
-    os.chdir(place.directory)  # relative paths in configs mean the driver's, as everywhere
-    run, stop = runs[config["key"]], _StopFile(place.stop_file)
-    report = _report_validations() if place.scheduler and run.stage == JUDGED else ignore_progress
+    os.chdir(placement.directory)  # relative paths in configs start at the driver's
+    run, stop = runs[config["key"]], _StopFile(placement.stop_file)
+    report = _report_validations() if placement.scheduler and run.stage == ASHA_STAGE else ignore_progress
     try:
         if stop():
             return {"outcome": "stopped"}
-        run_stage(run, place.root, replace(place.resources, stop=stop), report)
+        run_stage(run, placement.root, replace(placement.resources, stop=stop), report)
     except StopRequested:
         return {"outcome": "stopped"}
     except RankEnded:
-        raise  # Tune starts the run again, as after the loss of a worker
+        raise  # Tune restarts the run, as after the loss of a worker
     except Exception as error:
-        failure = Failure.of(run, error, run.folder(place.root))
+        failure = Failure.of(run, error, run.folder(placement.root))
         if not failure.expected:
             raise
         return {"outcome": "failed", "message": failure.message}
@@ -53,20 +53,20 @@ def train(config: Mapping[str, str], runs: Mapping[str, Run], place: Place) -> d
 
 
 class _StopFile:
-    """Callable that says whether ``path`` is there, having looked at most a second ago."""
+    """Callable that tests whether ``path`` exists, at most once a second."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.looked, self.there = path, -math.inf, False
+        self.path, self.polled, self.exists = path, -math.inf, False
 
     def __call__(self) -> bool:
         now = time.monotonic()
-        if not self.there and now - self.looked >= STOP_POLL_SECONDS:
-            self.looked, self.there = now, self.path.exists()
-        return self.there
+        if not self.exists and now - self.polled >= STOP_POLL_SECONDS:
+            self.polled, self.exists = now, self.path.exists()
+        return self.exists
 
 
 def _report_validations() -> Callable[[Progress], None]:
-    """For the scheduler: every new validation but the last, when there is nothing left to save."""
+    """A progress callback that reports each validation to the scheduler, except one at the last step."""
     latest: float | None = None
 
     def report(progress: Progress) -> None:

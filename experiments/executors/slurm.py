@@ -1,6 +1,6 @@
-"""Runs as Slurm jobs. What is finished is read from run folders, and what is queued from Slurm itself.
+"""Runs as Slurm jobs. Results are read from run folders, and the state of jobs from Slurm itself.
 
-Jobs outlive this process: one that is started later takes over those that it finds in the queue.
+Jobs outlive this process. A later process takes over the jobs that it finds in the queue.
 """
 
 import time
@@ -21,16 +21,16 @@ from experiments.executors.slurm_start import Job, Start, recorded, states_in_qu
 CLEARING = "COMPLETING"
 OUTAGE_SECONDS = 1800.0
 STOP_SECONDS = 90.0
-# A run counts as lost only when this many polls in a row saw neither its job nor its result: a result that was written
-# on a node may show up a moment late on a shared file system.
+# A run counts as lost only when this many polls in a row saw neither its job nor its result, because a result written
+# on a node may appear late on a shared file system.
 LOST_AFTER = 2
 
 
 class Slurm:
     """Job arrays, one per level of the graph, of which ``max_concurrent`` tasks run at a time.
 
-    ``folder`` gets the job files and logs, a new folder per start; all starts of a sweep share it. A job that died
-    without a word is submitted again up to ``retries`` times, beside the others. ``options``: see slurm_options.py.
+    ``folder`` gets the job files and logs, in a new folder per start; all starts of a sweep share it. A job that died
+    without a message is submitted again up to ``retries`` times. ``options``: see slurm_options.py.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class Slurm:
     def execute(
         self, runs: Sequence[Run], root: Path, resources: Resources, stop: Callable[[], bool], listener: Listener
     ) -> list[Failure]:
-        """Submit what is missing and not queued yet, and stay until all of it has ended; see ``Executor``."""
+        """Submit runs that are missing and not queued yet, and wait until all have ended; see ``Executor``."""
         todo = missing(runs, root)
         if not todo:
             return []
         start = self._start(root, resources)
-        watch = Watch(todo, start, self._queue(todo, start), self.retries, listener)
+        watch = JobWatch(todo, start, self._queue(todo, start), self.retries, listener)
         while watch.active:
             if stop():
                 _cancel_and_wait(watch.active, self.poll_seconds)
@@ -65,7 +65,7 @@ class Slurm:
         return watch.failures
 
     def submit(self, runs: Sequence[Run], root: Path, resources: Resources) -> list[str]:
-        """Queue what is missing and not queued yet, and leave; returns the ids of all jobs of ``runs``."""
+        """Submit runs that are missing and not queued yet; return the ids of all jobs of ``runs``, without waiting."""
         todo = missing(runs, root)
         return [job.id for job in self._queue(todo, self._start(root, resources)).values()] if todo else []
 
@@ -73,31 +73,27 @@ class Slurm:
         return Start(self.folder, root, self.options, resources, self.max_concurrent)
 
     def _queue(self, todo: Sequence[Run], start: Start) -> dict[str, Job]:
-        """A job for each of ``todo`` (inputs first): those of earlier starts that are still of use, and new ones."""
-        known = recorded(self.folder)
-        queue = self._settled(known)
+        """A job for each of ``todo`` (inputs first): usable ones of earlier starts, and new ones."""
+        recorded_jobs = recorded(self.folder)
+        deadline = time.monotonic() + STOP_SECONDS
+        # jobs that are being cleared away may end, or go back into the queue
+        while CLEARING in (queue := _queue_states(recorded_jobs)).values() and time.monotonic() < deadline:
+            time.sleep(self.poll_seconds)
         kept: dict[str, Job] = {}
         members = {run.key for run in todo}
         for run in todo:
-            # A waiting job would start too early if what it needs is no longer queued.
+            # a pending job would start too early if its inputs are no longer queued
             ready = all(i.key in kept for i in inputs(run) if i.key in members)
             if run.key in queue and queue[run.key] != CLEARING and (ready or queue[run.key] != "PENDING"):
-                kept[run.key] = known[run.key]
-        stale = [known[run.key].id for run in todo if run.key in queue and run.key not in kept]
+                kept[run.key] = recorded_jobs[run.key]
+        stale = [recorded_jobs[run.key].id for run in todo if run.key in queue and run.key not in kept]
         slurm_queue.cancel(stale)
         fresh = start.submit([run for run in todo if run.key not in kept], kept)
         return {run.key: kept.get(run.key) or fresh[run.key] for run in todo}
 
-    def _settled(self, known: Mapping[str, Job]) -> dict[str, str]:
-        """States in the queue, once no job is being cleared away: those may be over, or go back into the queue."""
-        deadline = time.monotonic() + STOP_SECONDS
-        while CLEARING in (queue := _queue_states(known)).values() and time.monotonic() < deadline:
-            time.sleep(self.poll_seconds)
-        return queue
 
-
-class Watch:
-    """Follows the jobs of ``todo`` (inputs first) to their ends; ``active`` are those that have not ended, by key."""
+class JobWatch:
+    """Follows the jobs of ``todo`` (inputs first) until they end. ``active``: jobs that have not ended, by key."""
 
     def __init__(
         self, todo: Sequence[Run], start: Start, active: dict[str, Job], retries: int, listener: Listener
@@ -112,7 +108,7 @@ class Watch:
         self.answered = time.monotonic()
 
     def poll(self) -> None:
-        """Look once at every job: tell the listener, submit lost jobs again, give up what cannot finish."""
+        """Check every job once: notify the listener, submit lost jobs again, give up runs that cannot finish."""
         try:
             states = states_in_queue(self.active)
         except slurm_queue.NoAnswer as error:
@@ -132,7 +128,7 @@ class Watch:
         self.heartbeats.poll(run for run in self.todo if run.key in self.active and states.get(run.key) == "RUNNING")
 
     def _is_lost(self, run: Run, state: str | None) -> bool:
-        """Tell that ``run`` has begun or finished; whether its job has left the queue and the run has not finished."""
+        """Whether the job has left the queue without finishing ``run``; notifies the listener of starts and ends."""
         if state == "PENDING":
             return False
         folder = run.folder(self.start.root)
@@ -142,7 +138,7 @@ class Watch:
             self.listener.ended(run, None)
             return False
         if state is not None and not any(i.key in self.active for i in inputs(run)):
-            self._begin(run)  # otherwise its job is only about to say that an input is absent
+            self._begin(run)  # otherwise its job is only about to report that an input is absent
         self.unseen[run.key] = 0 if state else self.unseen.get(run.key, 0) + 1
         return self.unseen[run.key] >= LOST_AFTER
 
@@ -152,48 +148,48 @@ class Watch:
             self.listener.started(run)
 
     def _give_up(self, run: Run) -> bool:
-        """Whether the lost ``run`` has failed for good; then all that needs it has, too."""
+        """Whether the lost ``run`` has failed for good; then the runs that need it have, too."""
         job = self.active[run.key]
-        left = ending(job.start, job.id)
-        if left is not None and not left["again"]:
-            self._fail(Failure(run, left["message"], left["expected"]))
+        error = ending(job.start, job.id)
+        if error is not None and not error["again"]:
+            self._fail(Failure(run, error["message"], error["expected"]))
             return True
         state = _last_state(job)
         tries = self.tries[run.key] = self.tries.get(run.key, 0) + 1
         if state != "CANCELLED" and tries <= self.retries:
             return False
-        what = "was cancelled" if state == "CANCELLED" else f"ended ({state}) without finishing it, at try {tries}"
-        why = f"; {left['message']}" if left else ""
-        self._fail(Failure(run, f"job {job.id} {what}{why}; its log: {log_path(job.start, job.id)}", True))
+        outcome = "was cancelled" if state == "CANCELLED" else f"ended ({state}) without finishing it, at try {tries}"
+        reason = f"; {error['message']}" if error else ""
+        self._fail(Failure(run, f"job {job.id} {outcome}{reason}; its log: {log_path(job.start, job.id)}", True))
         return True
 
     def _fail(self, failure: Failure) -> None:
         users = self._users([failure.run])
         slurm_queue.cancel(self.active[user.key].id for user in users)
-        for one in (failure, *(failure.spoiled(user) for user in users)):
-            del self.active[one.run.key]
-            self.failures.append(one)
-            self.listener.ended(one.run, one)
+        for caused in (failure, *(failure.spoiled(user) for user in users)):
+            del self.active[caused.run.key]
+            self.failures.append(caused)
+            self.listener.ended(caused.run, caused)
 
     def _try_again(self, lost: Sequence[Run]) -> None:
-        """Submit ``lost`` again with all that needs it, whose queued jobs would find their inputs absent."""
+        """Submit ``lost`` again with the runs that need them, whose queued jobs would find their inputs absent."""
         if not lost:
             return
         users = self._users(lost)
         slurm_queue.cancel(self.active[user.key].id for user in users)
         again = {run.key: run for run in (*lost, *users)}
-        others = {key: job for key, job in self.active.items() if key not in again}
-        self.active |= self.start.submit([run for run in self.todo if run.key in again], others)
+        unaffected = {key: job for key, job in self.active.items() if key not in again}
+        self.active |= self.start.submit([run for run in self.todo if run.key in again], unaffected)
         self.unseen |= dict.fromkeys(again, 0)
 
     def _users(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs still to do that need any of ``runs``."""
+        """The active runs that need any of ``runs``."""
         keys = {run.key for run in runs}
         return [run for run in self.todo if run.key in self.active and keys & self.chains[run.key]]
 
 
 def _cancel_and_wait(active: Mapping[str, Job], poll_seconds: float) -> None:
-    """Cancel the jobs; running ones get SIGTERM, save, and leave the queue."""
+    """Cancel the jobs; running ones get SIGTERM, save, and leave the queue. Wait for that up to STOP_SECONDS."""
     slurm_queue.cancel(job.id for job in active.values())
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
@@ -206,7 +202,7 @@ def _cancel_and_wait(active: Mapping[str, Job], poll_seconds: float) -> None:
 
 
 def cancel(folder: Path) -> list[str]:
-    """Cancel what the starts below ``folder`` have in the queue, for good; returns the ids. Running jobs save first."""
+    """Cancel all queued jobs of the starts below ``folder`` and return their ids. Running jobs save first."""
     jobs = recorded(folder)
     ids = [jobs[key].id for key in _queue_states(jobs)]
     slurm_queue.cancel(ids)
@@ -214,9 +210,9 @@ def cancel(folder: Path) -> list[str]:
 
 
 def states(folder: Path) -> dict[str, str]:
-    """How each run fares, by key, that the starts below ``folder`` submitted; from any shell, at any time.
+    """The state of each run that the starts below ``folder`` submitted, by key; from any shell, at any time.
 
-    ``finished``; Slurm's state in lower case while its job is queued; else why the job ended.
+    ``finished``; Slurm's state in lower case while the job is queued; else why the job ended.
     """
     jobs = recorded(folder)
     try:
@@ -229,8 +225,8 @@ def states(folder: Path) -> dict[str, str]:
             return "finished"
         if key in queue:
             return queue[key].lower()
-        left = ending(job.start, job.id)
-        return left["message"].strip().splitlines()[-1] if left else f"ended ({_last_state(job)})"
+        error = ending(job.start, job.id)
+        return error["message"].strip().splitlines()[-1] if error else f"ended ({_last_state(job)})"
 
     return {key: state(key, job) for key, job in jobs.items()}
 

@@ -1,4 +1,4 @@
-"""``--slurm-options FILE.yaml``: options of sbatch under their own names, checked, as parameters of submitit."""
+"""``--slurm-options FILE.yaml``: options of sbatch under their own names, validated, as parameters of submitit."""
 
 import math
 import re
@@ -10,13 +10,13 @@ from blurdm.core.config_io import read_yaml
 from blurdm.core.errors import InputError
 from blurdm.core.runs import Resources
 
-# A run that is cut off continues, so the limit need not cover it; submitit's own default would be 5 minutes.
+# A run that hits the limit continues in the next job; submitit's own default would be 5 minutes.
 MINUTES = 60
 SIGNAL_SECONDS = 90
 LISTS = ("setup", "srun-args")
 ARRAYS = {"array", "dependency", "job-name", "nodes", "ntasks", "ntasks-per-node", "requeue", "signal", "wait"}
 FILES = {"chdir", "error", "open-mode", "output", "parsable", "wrap"}
-OURS = ARRAYS | FILES
+RESERVED = ARRAYS | FILES
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 GPUS = re.compile(r"gpus.*|gres")
 MEMORY = re.compile(r"0|\d+[KMGT]")  # 0: all of the node
@@ -26,25 +26,28 @@ CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+)")
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """The options in ``path``; InputError names the file and the option that is wrong."""
+    """Read the options in ``path``; InputError names the file and the wrong option."""
     options = read_yaml(path)
     check(options, str(path))
     return options
 
 
 def check(options: Mapping[str, Any], source: str) -> None:
-    """InputError for a value that sbatch would read as something else, or an option that the sweep itself sets."""
+    """Raise InputError for a value that sbatch would misread, or an option that the sweep itself sets."""
     for key, value in options.items():
         where = f"{source}: {key}"
         if not isinstance(key, str) or not NAME.fullmatch(_name(key)):
             raise InputError(f"{where}: should be a long option of sbatch without dashes in front, such as 'partition'")
         name = _name(key)
-        if name in OURS:
+        if name in RESERVED:
             raise InputError(f"{where}: is set by the sweep (one task on one node, arrays, dependencies, requeue)")
         if name == "time":
             minutes(value, where)
         elif name in LISTS:
-            _check_list(value, where)
+            if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
+                raise InputError(
+                    f"{where}: should be a list of texts, such as ['module load cuda/12.4'], not {value!r}"
+                )
         elif name == "signal-delay":
             if type(value) is not int or value < 1:
                 raise InputError(f"{where}: should be seconds before the time limit, such as 90, not {value!r}")
@@ -58,9 +61,9 @@ def parameters(options: Mapping[str, Any], resources: Resources) -> dict[str, An
     """Checked ``options`` as parameters of submitit's Slurm executor, for one run with ``resources``."""
     named = {_name(key): value for key, value in options.items()}
     setup = list(named.pop("setup", []))
-    # Since Slurm 22.05, srun no longer takes this from its job, and the run would sit on a single core.
+    # Since Slurm 22.05, srun no longer inherits this from its job, and the run would use a single core.
     setup.append('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
-    # `-m submitit...` finds this project only in the working directory, which is the user's.
+    # `-m submitit...` would find this project only in the working directory, which is the user's.
     setup.append(f'export PYTHONPATH="{Path(__file__).parents[2]}${{PYTHONPATH:+:$PYTHONPATH}}"')
     result = {
         "time": minutes(named.pop("time", MINUTES), "time"),
@@ -78,12 +81,12 @@ def parameters(options: Mapping[str, Any], resources: Resources) -> dict[str, An
 
 
 def asks_for_gpus(options: Mapping[str, Any]) -> bool:
-    """Whether ``options`` say anything about GPUs, be it null for none (nodes that are given whole, say)."""
+    """Whether ``options`` have any GPU option, including null for none (on nodes that are allocated whole)."""
     return any(GPUS.fullmatch(_name(key)) for key in options)
 
 
 def minutes(value: Any, where: str) -> int:
-    """A time limit as sbatch writes it (``90``, ``01:30:00``, ``1-12:00:00``) in whole minutes, rounded up."""
+    """A time limit in sbatch's notation (``90``, ``01:30:00``, ``1-12:00:00``) as minutes, rounded up."""
     if type(value) is int and value > 0:
         return value
     text = value if isinstance(value, str) else ""
@@ -102,8 +105,3 @@ def minutes(value: Any, where: str) -> int:
 
 def _name(key: str) -> str:
     return key.replace("_", "-")
-
-
-def _check_list(value: Any, where: str) -> None:
-    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
-        raise InputError(f"{where}: should be a list of texts, such as ['module load cuda/12.4'], not {value!r}")

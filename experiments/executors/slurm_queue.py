@@ -1,4 +1,4 @@
-"""What Slurm says of jobs, asked with its own commands. Job ids are ``12``, or ``12_3`` for a task of an array."""
+"""The state of jobs, from Slurm's own commands. Job ids are ``12``, or ``12_3`` for a task of an array."""
 
 import os
 import shutil
@@ -12,11 +12,11 @@ from blurdm.core.errors import InputError
 T = TypeVar("T")
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 ANSWER_SECONDS = 60
-AT_ONCE = 500  # job ids on one command line
+IDS_PER_COMMAND = 500
 
 
 class NoAnswer(Exception):
-    """The controller is away for the moment, restarting perhaps; jobs go on without it."""
+    """The controller does not answer at the moment; jobs continue without it."""
 
 
 def require_slurm() -> None:
@@ -27,55 +27,55 @@ def require_slurm() -> None:
 
 
 def queued() -> dict[str, tuple[str, str]]:
-    """State and name of each of the user's jobs that waits, runs or is being cleared away. NoAnswer if unknown."""
+    """State and name of each of the user's jobs that is pending, running or being cleared away; NoAnswer."""
     command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%j"]
     try:
-        done = _ask(command)
+        answer = _ask(command)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoAnswer(str(error)) from None
-    if done.returncode:
-        raise NoAnswer(" ".join(done.stderr.split()))
+    if answer.returncode:
+        raise NoAnswer(" ".join(answer.stderr.split()))
     jobs: dict[str, tuple[str, str]] = {}
-    for line in done.stdout.splitlines():
+    for line in answer.stdout.splitlines():
         job, state, name = line.split("|", 2)
         jobs[job] = state, name
     return jobs
 
 
 def last_state(job: str) -> str:
-    """The state that ``job`` is or was in, such as NODE_FAIL or CANCELLED; ``unknown`` if Slurm no longer knows.
+    """The current or last state of ``job``, such as NODE_FAIL or CANCELLED; ``unknown`` if Slurm has forgotten it.
 
-    Accounting is asked first; many clusters have none, and then the controller remembers for some minutes.
+    From accounting if the cluster has it, else from the controller, which remembers jobs for some minutes.
     """
     try:
-        done = _ask(["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", f"--jobs={job}"])
-        if done.returncode == 0 and done.stdout.strip():
-            return done.stdout.split()[0]  # "CANCELLED by 1000"
+        answer = _ask(["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", f"--jobs={job}"])
+        if answer.returncode == 0 and answer.stdout.strip():
+            return answer.stdout.split()[0]  # "CANCELLED by 1000"
     except (OSError, subprocess.TimeoutExpired):
         pass
     return controller_state(job)
 
 
 def controller_state(job: str) -> str:
-    """The state of ``job`` by the controller's own memory."""
+    """The state of ``job`` in the controller's memory."""
     try:
-        done = _ask(["scontrol", "--oneliner", "show", "job", job])
+        answer = _ask(["scontrol", "--oneliner", "show", "job", job])
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    fields = (field.partition("=") for field in done.stdout.split())
+    fields = (field.partition("=") for field in answer.stdout.split())
     return next((value for name, _, value in fields if name == "JobState"), "unknown")
 
 
 def cancel(jobs: Iterable[str]) -> None:
-    """Take waiting ``jobs`` from the queue; running ones get SIGTERM and, after the cluster's KillWait, SIGKILL."""
-    for some in batches(jobs, AT_ONCE):
-        subprocess.run(["scancel", *some], capture_output=True, timeout=ANSWER_SECONDS)
+    """Remove pending ``jobs`` from the queue; running ones get SIGTERM and, after the cluster's KillWait, SIGKILL."""
+    for ids in batches(jobs, IDS_PER_COMMAND):
+        subprocess.run(["scancel", *ids], capture_output=True, timeout=ANSWER_SECONDS)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:
     iterator = iter(items)
-    while some := list(islice(iterator, size)):
-        yield some
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def _ask(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":

@@ -1,4 +1,4 @@
-"""One start of a sweep on Slurm: its folder of job files, the arrays that it submits, and the record of them."""
+"""One start of a sweep on Slurm: its folder of job files, the arrays it submits, and the record of their jobs."""
 
 import io
 import tempfile
@@ -18,15 +18,15 @@ from experiments.executors.slurm_options import parameters
 from experiments.executors.slurm_queue import batches, cancel, queued
 
 RECORD = "jobs.json"
-ARRAY_SIZE = 1000  # as many tasks as Slurm's default MaxArraySize of 1001 lets an array have
-# Each time that a time limit cuts a run off, it has got further; also, submitit takes every preemption for a time-out
-# where the limit is 10 minutes or less.
+ARRAY_SIZE = 1000  # tasks, the most that Slurm's default MaxArraySize of 1001 allows
+# A run makes progress in every job that a time limit ends. Also, submitit takes every preemption for a time-out if the
+# limit is 10 minutes or less.
 TIMEOUTS = 10_000
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job that computes a run: its id, the folder of the start that submitted it, and the folder of its run."""
+    """A job that computes a run. ``start``: the folder of the start that submitted it."""
 
     id: str
     start: Path
@@ -38,7 +38,7 @@ class Job:
 
 
 class Start:
-    """Submits runs as job arrays; ``above`` gets a folder for each start, because Slurm may give an id again."""
+    """Submits runs as job arrays. ``above`` gets a new folder per start, because Slurm may reuse job ids."""
 
     def __init__(
         self, above: Path, root: Path, options: Mapping[str, Any], resources: Resources, max_concurrent: int
@@ -50,26 +50,28 @@ class Start:
         self.recorded: dict[str, Job] = {}
 
     def submit(self, runs: Sequence[Run], active: Mapping[str, Job]) -> dict[str, Job]:
-        """Queue ``runs``, level after level: an array starts once what it needs, and the array before it, has ended.
+        """Queue ``runs`` level by level: an array starts after the arrays of its inputs and the array before it.
 
-        ``active``: jobs by key of their run that may be needed. InputError with sbatch's reason if it refuses; then
-        none of ``runs`` stays queued.
+        ``active``: queued jobs of other runs, by key. InputError with sbatch's reason if it refuses; then none of
+        ``runs`` stays queued.
         """
         fresh: dict[str, Job] = {}
         before: set[str] = set()
-        for some in (part for level in levels(runs) for part in batches(level, ARRAY_SIZE)):
-            needs = {i.key for run in some for i in inputs(run)}
+        for array in (part for level in levels(runs) for part in batches(level, ARRAY_SIZE)):
+            needs = {i.key for run in array for i in inputs(run)}
             jobs = {**active, **fresh}
             after = before | {jobs[key].array for key in needs if key in jobs}
             try:
-                ids = self._submit_array(some, sorted(after))
+                ids = self._submit_array(array, sorted(after))
             except InputError:
                 cancel(job.id for job in fresh.values())
                 raise
             folder = self._own_folder()
-            fresh |= {run.key: Job(id, folder, run.folder(self.root)) for run, id in zip(some, ids, strict=True)}
+            fresh |= {run.key: Job(id, folder, run.folder(self.root)) for run, id in zip(array, ids, strict=True)}
             before = {ids[0].partition("_")[0]}
-            self._record(fresh)
+            self.recorded |= fresh
+            lines = {key: {"job": job.id, "run": str(job.run_folder)} for key, job in self.recorded.items()}
+            write_json(folder / RECORD, {"jobs": lines})
         return fresh
 
     def _submit_array(self, runs: Sequence[Run], after: Sequence[str]) -> list[str]:
@@ -81,13 +83,16 @@ class Start:
         executor.update_parameters(**self.parameters, job_name=_job_name(folder), array_parallelism=self.max_concurrent)
         if after:
             executor.update_parameters(dependency=f"afterany:{':'.join(after)}")
-        resources = replace(self.resources, stop=never)  # the job has its own, and this one may hold anything
-        said = io.StringIO()
+        resources = replace(self.resources, stop=never)  # the job has its own, and this one may not pickle
+        messages = io.StringIO()
         try:
-            with redirect_stderr(said):
+            with redirect_stderr(messages):
                 jobs = executor.submit_array([RunJob(run, self.root, resources, folder) for run in runs])
         except (FailedJobError, FailedSubmissionError) as error:
-            raise InputError(f"sbatch refused the jobs: {_reason(str(error))}; see --slurm-options") from None
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+            last_error = next((line for line in reversed(lines) if "error:" in line), lines[0])
+            reason = last_error.removeprefix("sbatch: ").removeprefix("error: ")
+            raise InputError(f"sbatch refused the jobs: {reason}; see --slurm-options") from None
         return [str(job.job_id) for job in jobs]
 
     def _own_folder(self) -> Path:
@@ -96,14 +101,9 @@ class Start:
             self.folder = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=self.above))
         return self.folder
 
-    def _record(self, jobs: Mapping[str, Job]) -> None:
-        self.recorded |= jobs
-        lines = {key: {"job": job.id, "run": str(job.run_folder)} for key, job in self.recorded.items()}
-        write_json(self._own_folder() / RECORD, {"jobs": lines})
-
 
 def recorded(above: Path) -> dict[str, Job]:
-    """The latest job of each run, by key, in the records of all starts below ``above``."""
+    """The latest job of each run, by key, from the records of all starts below ``above``."""
     jobs: dict[str, Job] = {}
     for path in sorted(above.absolute().glob(f"*/{RECORD}")):
         lines = read_json(path)["jobs"]
@@ -112,21 +112,14 @@ def recorded(above: Path) -> dict[str, Job]:
 
 
 def states_in_queue(jobs: Mapping[str, Job]) -> dict[str, str]:
-    """Slurm's state of those of ``jobs`` that are in the queue, by key; a job of another start that got the same id
+    """Slurm's state of each of ``jobs`` that is in the queue, by key; NoAnswer.
 
-    is told by its name. NoAnswer if Slurm does not say.
+    The name distinguishes a job from another one that got the same id.
     """
     queue = queued()
-    found = {key: queue[job.id] for key, job in jobs.items() if job.id in queue}
-    return {key: state for key, (state, name) in found.items() if name == _job_name(jobs[key].start)}
+    in_queue = {key: queue[job.id] for key, job in jobs.items() if job.id in queue}
+    return {key: state for key, (state, name) in in_queue.items() if name == _job_name(jobs[key].start)}
 
 
 def _job_name(start: Path) -> str:
     return f"{start.parent.stem}-{start.name}"
-
-
-def _reason(said: str) -> str:
-    """The line of sbatch's complaint that tells most: its last error, or else its first line."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["no reason given"]
-    errors = [line for line in lines if "error:" in line]
-    return (errors[-1] if errors else lines[0]).removeprefix("sbatch: ").removeprefix("error: ")

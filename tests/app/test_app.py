@@ -24,8 +24,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blurdm.app.server import _start
-from blurdm.app.worker import KEPT, Desk
+from blurdm.app.server import start_restoring
+from blurdm.app.worker import KEPT, Worker
 from blurdm.restore.models import find_model
 from blurdm.restore.photo import decode_photo
 from blurdm.restore.restorer import Restorer
@@ -283,15 +283,15 @@ def test_a_port_that_is_taken_and_a_missing_model_are_one_line(blurdm: Any, serv
     assert told.code == 2 and "should be a size such as 2GB" in told.complaints[0]
 
 
-def test_a_browser_that_reads_nothing_does_not_keep_the_desk(tmp_path: Path) -> None:
+def test_a_browser_that_reads_nothing_does_not_keep_the_worker(tmp_path: Path) -> None:
     async def leave_at_once() -> None:
-        desk = Desk({"demo": "demo"}, "2GB", tmp_path)
-        desk.busy = True
+        worker = Worker({"demo": "demo"}, "2GB", tmp_path)
+        worker.busy = True
         photo = io.BytesIO()
         Image.new("RGB", (40, 40), "grey").save(photo, format="PNG")
-        _start(desk, photo.getvalue(), "photo.png", ["demo"])
-        while desk.busy:
+        start_restoring(worker, photo.getvalue(), "photo.png", ["demo"])
+        while worker.busy:
             await asyncio.sleep(0.05)
-        desk.close()
+        worker.close()
 
     asyncio.run(asyncio.wait_for(leave_at_once(), 60))

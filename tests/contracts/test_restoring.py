@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from blurdm.core.config import Compute
 from blurdm.core.registry import load_module, module_names
-from blurdm.models.build import BACKBONES, arrange, initialise
+from blurdm.models.build import BACKBONES, initialise, to_channels_last
 from blurdm.models.network import Network
-from blurdm.restore.memory import SPARE, Costs, peak_bytes
+from blurdm.models.precision import autocast
+from blurdm.restore.memory import SPARE, MemoryCosts, peak_bytes
 from blurdm.restore.models import Model
 from blurdm.restore.restorer import Restorer
-from blurdm.training.arithmetic import narrowed
 from tests.contracts.test_backbones import small
 from tests.support.photos import picture
 from tests.support.sections import small_latent
@@ -25,7 +24,7 @@ def network_of(name: str) -> Network:
     network = Network("direct", backbone, LATENT, None)
     network.backbone = small(name, LATENT)
     initialise(network, seed=0)
-    return arrange(network.requires_grad_(False).eval())
+    return to_channels_last(network.requires_grad_(False).eval())
 
 
 @pytest.mark.parametrize("name", module_names(BACKBONES))
@@ -33,7 +32,7 @@ def test_memory_is_foreseen_and_tiles_and_bf16_work(name: str) -> None:
     network = network_of(name)
     image, latent = torch.rand(1, 3, 320, 256, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 8)
     needed = peak_bytes(lambda: network(image, latent)) + image.nbytes
-    foreseen = Costs(network).tile(320, 256)
+    foreseen = MemoryCosts(network).tile(320, 256)
     assert needed / SPARE < foreseen < 1.3 * needed
     model, pixels = Model(network, name, name, {}), picture(71, 150)
     whole = Restorer(model).deblur(pixels)
@@ -50,7 +49,7 @@ def test_gradients_in_bf16_are_those_of_fp32_but_for_digits(name: str) -> None:
     grads = []
     for precision in ("fp32", "bf16"):
         network.zero_grad()
-        with narrowed(Compute(precision=precision, micro_batches=1, execution="eager"), image.device):
+        with autocast(precision, image.device):
             restored = network(image, latent)[-1].float()
         restored.square().mean().backward()
         made = [p.grad.flatten() for p in network.backbone.parameters() if p.grad is not None]

@@ -17,7 +17,7 @@ from blurdm.data.augment import draw_crops, exposures
 from blurdm.data.cache import Frames
 from blurdm.data.pairs import to_float, write_image
 from blurdm.data.splits import build_index
-from blurdm.training.crops import Ahead, as_images, cut_crops
+from blurdm.training.crops import Prefetcher, as_images, cut_crops
 
 SIZES = [(20, 24), (32, 18), (16, 16)]
 
@@ -103,7 +103,7 @@ def test_each_file_is_hashed_once_a_day_by_whoever_starts_first(
     data: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "SHARD_BYTES", 1)
-    cache, hashed, sound = tmp_path / "cache", list[str](), shards._sound
+    cache, hashed, sound = tmp_path / "cache", list[str](), shards._is_sound
 
     def noted(path: Path, size: int) -> bool:
         hashed.append(path.name)
@@ -117,7 +117,7 @@ def test_each_file_is_hashed_once_a_day_by_whoever_starts_first(
         assert all(equal(frames, whole) for frames in loaded)
         return sorted(hashed)
 
-    monkeypatch.setattr(shards, "_sound", noted)
+    monkeypatch.setattr(shards, "_is_sound", noted)
     today, whole = 20_000.5 * shards.DAY_SECONDS, Frames.load(*data, "train")
     monkeypatch.setattr("time.time", lambda: today)
     assert start(1) == []  # written
@@ -227,6 +227,6 @@ def test_what_is_made_ahead_is_what_was_asked_for() -> None:
         made.append(number)
         return number**2
 
-    ahead = Ahead(square)
+    ahead = Prefetcher(square)
     assert [ahead(n, n + 1) for n in (1, 2, 3, 7, 8)] == [1, 4, 9, 49, 64]
     assert sorted(set(made) - {9}) == [1, 2, 3, 4, 7, 8] and len(set(made)) == len(made)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from blurdm.core.errors import InputError
-from blurdm.data.layouts import LAYOUTS, Pair, count_report, scan
+from blurdm.data.layouts import LAYOUTS, PairFiles, count_report, scan
 from blurdm.data.pairs import write_image
 from blurdm.data.splits import build_index, folder_digest, split_index
 
@@ -55,7 +55,7 @@ def test_every_form_is_found(tmp_path: Path, layout: str, form: str, kinds: str,
 def test_realblur_files_pair_under_their_published_names(tmp_path: Path) -> None:
     write_image(tmp_path / "train/blur/scene001/blur_1.png", PIXELS)
     write_image(tmp_path / "train/sharp/scene001/gt_1.png", PIXELS)
-    expected = Pair("train", "scene001", "1", "train/blur/scene001/blur_1.png", "train/sharp/scene001/gt_1.png")
+    expected = PairFiles("train", "scene001", "1", "train/blur/scene001/blur_1.png", "train/sharp/scene001/gt_1.png")
     assert scan(tmp_path, "realblur_j") == [expected]
 
 
@@ -124,14 +124,14 @@ def test_counts_are_compared_with_the_published_ones(tmp_path: Path) -> None:
         "gopro: 4 of 2103 train pairs (a subset?)",
         "gopro: 4 of 1111 test pairs (a subset?)",
     ]
-    whole = [Pair("test", "all", str(i), "", "") for i in range(2025)]
+    whole = [PairFiles("test", "all", str(i), "", "") for i in range(2025)]
     assert count_report(whole, "hide") == []
     assert count_report(whole, "folders") == []
     assert set(LAYOUTS) == {"gopro", "hide", "realblur_j", "realblur_r", "folders"}
 
 
-def train_and_test(scenes: int) -> list[Pair]:
-    return [Pair(split, f"s{i}", "1", f"{split}{i}", "") for split in ("train", "test") for i in range(scenes)]
+def train_and_test(scenes: int) -> list[PairFiles]:
+    return [PairFiles(split, f"s{i}", "1", f"{split}{i}", "") for split in ("train", "test") for i in range(scenes)]
 
 
 @pytest.mark.parametrize(("wanted", "chosen"), [(1, {"s3"}), (2, {"s1", "s4"}), (("s0", "s5"), {"s0", "s5"})])
@@ -152,7 +152,7 @@ def test_bad_val_scenes(wanted: int | tuple[str, ...], told: str) -> None:
 
 
 def test_a_test_only_data_set_needs_no_val_scenes() -> None:
-    assert {e["split"] for e in split_index([Pair("test", "all", "1", "", "")], ("s0",))} == {"test"}
+    assert {e["split"] for e in split_index([PairFiles("test", "all", "1", "", "")], ("s0",))} == {"test"}
 
 
 def write_manifest(root: Path, length: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from blurdm.core.errors import InputError
 from blurdm.data.pairs import read_image
-from blurdm.data.photos import demo
+from blurdm.data.photos import demo, pins, sources
 
 PIN = Path(__file__).parents[2] / "data.dvc"
 
@@ -27,7 +27,7 @@ def test_copy_is_exact_and_idempotent(pinned: tuple[Path, Path]) -> None:
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert demo.copy_photos(folder) == sorted(path.name for path in folder.iterdir())
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
-    for photo in demo.PHOTOS:
+    for photo in sources.PACKAGED:
         spec = importlib.util.find_spec(photo.package)
         assert spec is not None and spec.submodule_search_locations is not None
         source = Path(spec.submodule_search_locations[0]) / photo.path
@@ -38,10 +38,10 @@ def test_copy_is_exact_and_idempotent(pinned: tuple[Path, Path]) -> None:
 
 def test_pin_matches_and_copy_repairs(pinned: tuple[Path, Path]) -> None:
     pin, folder = pinned
-    demo.verify_pin(pin, folder, demo.demo_set())
+    pins.verify_pin(pin, folder, demo.demo_set())
     (folder / "china.jpg").write_bytes(b"broken")
     demo.copy_photos(folder)
-    demo.verify_pin(pin, folder, demo.demo_set())
+    pins.verify_pin(pin, folder, demo.demo_set())
 
 
 def change(folder: Path) -> None:
@@ -63,56 +63,56 @@ def test_a_difference_names_the_file(pinned: tuple[Path, Path], spoil: Callable[
     pin, folder = pinned
     spoil(folder)
     with pytest.raises(InputError) as error:
-        demo.verify_pin(pin, folder, demo.demo_set())
+        pins.verify_pin(pin, folder, demo.demo_set())
     assert told in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_provided_photos_are_made_once_and_never_changed(pinned: tuple[Path, Path]) -> None:
     pin, folder = pinned
     shutil.rmtree(folder)
-    count = demo.provide_photos(folder, pin, demo.demo_set())
-    assert count == demo.provide_photos(folder, pin, demo.demo_set()) == len(demo.PHOTOS) + 1
+    count = pins.provide_photos(folder, pin, demo.demo_set())
+    assert count == pins.provide_photos(folder, pin, demo.demo_set()) == len(sources.PACKAGED) + 1
     spoilt = folder / "coffee.png"
     spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"x")
     content = spoilt.read_bytes()
     with pytest.raises(InputError, match=r"coffee\.png"):
-        demo.provide_photos(folder, pin, demo.demo_set())
+        pins.provide_photos(folder, pin, demo.demo_set())
     assert spoilt.read_bytes() == content
 
 
 def test_a_pin_of_own_data_is_compared_by_its_hash(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/own.png").write_bytes(b"own")
-    wanted = demo.directory_hash({"own.png": "9fa6ff11f3e45e4b5a6d9cfa2a8a6f3a"})
+    wanted = pins.directory_hash({"own.png": "9fa6ff11f3e45e4b5a6d9cfa2a8a6f3a"})
     (tmp_path / "data.dvc").write_text(f"outs:\n- md5: {wanted}\n  path: data\n")
     with pytest.raises(InputError, match="its 1 files differ from the version pinned"):
-        demo.verify_pin(tmp_path / "data.dvc", tmp_path / "data", demo.demo_set())
+        pins.verify_pin(tmp_path / "data.dvc", tmp_path / "data", demo.demo_set())
 
 
 @pytest.mark.parametrize("text", ["", "outs: 3", "a: [", "outs:\n- path: data\n"])
 def test_a_broken_pin_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "data.dvc").write_text(text)
     with pytest.raises(InputError, match="data.dvc: not a DVC file"):
-        demo.verify_pin(tmp_path / "data.dvc", tmp_path, demo.demo_set())
+        pins.verify_pin(tmp_path / "data.dvc", tmp_path, demo.demo_set())
 
 
 def test_a_pin_of_another_folder(pinned: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="does not pin .*other; it pins: .*data/demo"):
-        demo.verify_pin(pinned[0], pinned[1].parent / "other", demo.demo_set())
+        pins.verify_pin(pinned[0], pinned[1].parent / "other", demo.demo_set())
 
 
 def test_a_missing_or_different_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    photo = demo.PHOTOS[0]
-    missing = demo.Photo("no_such_package", photo.path, photo.md5, "", "")
-    monkeypatch.setattr(demo, "PHOTOS", (missing,))
+    photo = sources.PACKAGED[0]
+    missing = sources.PackagedPhoto("no_such_package", photo.path, photo.md5, "", "")
+    monkeypatch.setattr(sources, "PACKAGED", (missing,))
     with pytest.raises(InputError, match=r"no_such_package is not installed; pip install 'blurdm\[data\]'"):
         demo.copy_photos(tmp_path)
-    monkeypatch.setattr(demo, "PHOTOS", (demo.Photo(photo.package, photo.path, "0" * 32, "", ""),))
+    monkeypatch.setattr(sources, "PACKAGED", (sources.PackagedPhoto(photo.package, photo.path, "0" * 32, "", ""),))
     with pytest.raises(InputError, match="sklearn/datasets/images/china.jpg: md5 .* another package version"):
         demo.copy_photos(tmp_path)
 
 
 def test_licence_is_known_for_the_photo_not_for_its_name(pinned: tuple[Path, Path]) -> None:
     content = (pinned[1] / "china.jpg").read_bytes()
-    assert demo.licence_of("china.jpg", content) == "CC-BY 2.0"
-    assert demo.licence_of("china.jpg", b"another") == demo.licence_of("other.jpg", content) == ""
+    assert sources.licence_of("china.jpg", content) == "CC-BY 2.0"
+    assert sources.licence_of("china.jpg", b"another") == sources.licence_of("other.jpg", content) == ""

@@ -19,9 +19,9 @@ from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
 from blurdm.data.blur.formation import make_pairs
 from blurdm.data.pairs import decode_image, read_image, write_image
-from blurdm.data.photos import archives, demo, evidence
+from blurdm.data.photos import archives, evidence, pins, sources
 from blurdm.data.photos.archives import Package
-from blurdm.data.photos.sources import FETCHED, FetchedPhoto
+from blurdm.data.photos.sources import FetchedPhoto
 from tests.support.tiny import SMOKE, state_of
 from tests.support.tools import REQUIRE, require
 
@@ -72,12 +72,12 @@ def table(packages: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FetchedPhoto
         stored = content
         if FACTORS[name] > 1:
             stored = evidence.bmp_bytes(evidence.reduce(decode_image(content, name), FACTORS[name]))
-        digests = hashlib.sha256(content).hexdigest(), demo.md5(stored)
-        stem = Path(name).stem
+        digests = hashlib.sha256(content).hexdigest(), pins.md5(stored)
+        file = name if FACTORS[name] == 1 else f"{Path(name).stem}.bmp"
         photos.append(
-            FetchedPhoto(package, f"share/{name}", digests[0], stem, FACTORS[name], digests[1], 1, "CC0", "me")
+            FetchedPhoto(package, f"share/{name}", digests[0], file, FACTORS[name], digests[1], 1, "CC0", "me")
         )
-    monkeypatch.setattr(evidence, "FETCHED", tuple(photos))
+    monkeypatch.setattr(sources, "FETCHED", tuple(photos))
     return tuple(photos)
 
 
@@ -85,30 +85,47 @@ def table(packages: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FetchedPhoto
 def place(tmp_path: Path, table: tuple[FetchedPhoto, ...]) -> tuple[Path, Path]:
     """Where the photos go, and their pin."""
     pin = tmp_path / "photos.dvc"
-    pin.write_text(f"outs:\n- md5: {demo.directory_hash(evidence.evidence_set().md5s)}\n  path: data/photos\n")
+    pin.write_text(f"outs:\n- md5: {pins.directory_hash(evidence.evidence_set().md5s)}\n  path: data/photos\n")
     return tmp_path / "data/photos", pin
 
 
 def provide(place: tuple[Path, Path], packages: Path | None) -> int:
-    return demo.provide_photos(*place, evidence.evidence_set(packages))
+    return pins.provide_photos(*place, evidence.evidence_set(packages))
 
 
 def test_the_table_is_what_is_pinned_and_large_enough() -> None:
     pinned = (REPOSITORY / "experiments/evidence.dvc").read_text()
-    assert demo.directory_hash(evidence.evidence_set().md5s) in pinned
-    files = [photo.file for photo in demo.PHOTOS] + [photo.file for photo in FETCHED]
+    assert pins.directory_hash(evidence.evidence_set().md5s) in pinned
+    files = [photo.file for photo in sources.PACKAGED] + [photo.file for photo in sources.FETCHED]
     stems = {Path(file).stem for file in files}
     assert len(stems) == len(files) and all(stem.isidentifier() and stem.isascii() for stem in stems)
-    assert len(FETCHED) >= 12
-    for photo in FETCHED:
+    assert len(sources.FETCHED) >= 12
+    for photo in sources.FETCHED:
         assert photo.file in evidence.licenses_text() and photo.licence and photo.credit
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("file,kind", "name,kind", "columns .*; should be file, kind"),
+        (",installed,sklearn", ",bundled,sklearn", "line 2: kind 'bundled'; should match installed.deb.wheel"),
+        ("1c6116212e35016fa7c3b67c81ec1335", "1c61", "line 2: md5 '1c61'"),
+        ("china.jpg,installed", "chine.jpg,installed", "line 2: file 'chine.jpg'; should be that of member"),
+        (",46.6,", ",,", "line 24: package_mb ''"),
+    ],
+)
+def test_a_wrong_cell_of_the_table_is_named(tmp_path: Path, old: str, new: str, told: str) -> None:
+    table = tmp_path / "photos.csv"
+    table.write_text(sources.TABLE.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=told):
+        sources.read_table(table)
 
 
 @needs_dpkg
 def test_photos_are_fetched_once_and_reduced_exactly(place: tuple[Path, Path], packages: Path) -> None:
     folder, _ = place
     count = provide(place, packages)
-    assert count == len(demo.PHOTOS) + len(INSIDE) + 1
+    assert count == len(sources.PACKAGED) + len(INSIDE) + 1
     assert (folder / "bird.png").read_bytes() == (packages / "tree/deb/share/bird.png").read_bytes()
     for seed, name in ((1, "tree"), (2, "house")):
         whole = scene(seed)[:186, :210].astype(np.float64)
@@ -137,7 +154,7 @@ def test_another_photo_in_a_package_is_named_and_nothing_appears(
     spoil: Callable[[FetchedPhoto], FetchedPhoto],
     told: str,
 ) -> None:
-    monkeypatch.setattr(evidence, "FETCHED", (*table[:-1], spoil(table[-1])))
+    monkeypatch.setattr(sources, "FETCHED", (*table[:-1], spoil(table[-1])))
     with pytest.raises(InputError, match=told):
         provide(place, packages)
     assert not place[0].exists()
@@ -210,7 +227,7 @@ def test_pairs_are_made_of_all_kinds_of_files(place: tuple[Path, Path], packages
     changes = {
         "photos": str(place[0]),
         "test_photos": ("bird", "tree", "house"),
-        "exclude": tuple(Path(photo.file).stem for photo in demo.PHOTOS if "china" not in photo.file),
+        "exclude": tuple(Path(photo.file).stem for photo in sources.PACKAGED if "china" not in photo.file),
         "window": (41, 47),
         "train_pairs": 1,
         "test_pairs": 1,
@@ -234,8 +251,8 @@ def test_a_wrong_pin_is_told_before_anything_is_fetched(
 
 def test_a_photo_of_the_python_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The smallest package, for real: 0.9 MB."""
-    quokka = next(photo for photo in FETCHED if photo.stem == "quokka")
-    monkeypatch.setattr(evidence, "FETCHED", (quokka,))
+    quokka = next(photo for photo in sources.FETCHED if photo.file == "quokka.bmp")
+    monkeypatch.setattr(sources, "FETCHED", (quokka,))
     told: list[str] = []
     try:
         evidence.fetch_photos(tmp_path, None, told.append)
@@ -245,5 +262,5 @@ def test_a_photo_of_the_python_index(tmp_path: Path, monkeypatch: pytest.MonkeyP
         pytest.skip(str(error))
     assert told == ["imgaug==0.4.0: 1 of its photos (0.9 MB to download)"]
     grey = cv2.cvtColor(read_image(tmp_path / "quokka.bmp"), cv2.COLOR_RGB2GRAY)
-    assert demo.md5((tmp_path / "quokka.bmp").read_bytes()) == quokka.md5
+    assert pins.md5((tmp_path / "quokka.bmp").read_bytes()) == quokka.md5
     assert round(cv2.Laplacian(grey, cv2.CV_64F).var()) == quokka.sharpness

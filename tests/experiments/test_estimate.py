@@ -21,7 +21,7 @@ def finish(run: Run, root: Path, seconds: float, **result: Any) -> None:
 
 def test_nothing_measured_is_nothing_known(tiny_data: Path, tmp_path: Path) -> None:
     made = sweep("smoke", tiny_data)
-    assert estimate(made, tmp_path, 2) == Estimate(0.0, 0.0, unknown=10, ahead=10, measured=0)
+    assert estimate(made, tmp_path, 2) == Estimate(0.0, 0.0, unknown=13, ahead=13, measured=0)
 
 
 def test_time_is_expected_from_runs_of_the_same_stage_and_size(tiny_data: Path, tmp_path: Path) -> None:
@@ -35,16 +35,20 @@ def test_time_is_expected_from_runs_of_the_same_stage_and_size(tiny_data: Path, 
     for run in expand(wide).runs:
         if run.stage == "joint":
             finish(run, tmp_path, 1e6)
-    evaluated = next(run for run in by_stage["measure"] if joint[0] in run.inputs.values())
-    finish(evaluated, tmp_path, 2.0)  # 4 test images
+    measure = next(run for run in by_stage["measure"] if run.model is joint[0])
+    restore = measure.inputs["restore"]
+    assert isinstance(restore, Run)
+    finish(restore, tmp_path, 3.0)  # 4 test images
+    finish(measure, tmp_path, 2.0)
     expected = expected_seconds(made.runs, tmp_path, measured(tmp_path))
     assert expected[joint[1].key] == 8.0 and expected[by_stage["pretrain"][0].key] == pytest.approx(18.0)
+    assert {expected[run.key] for run in by_stage["restore"]} == {3.0}
     assert {expected[run.key] for run in by_stage["measure"]} == {2.0}
     assert not {run.key for run in by_stage["baseline"] + by_stage["diffusion"]} & set(expected)
     told = estimate(made, tmp_path, 2)
-    # Left: joint[1] and its evaluation, the baseline's evaluation, and what nothing is known of (baseline, diffusion).
-    assert told == Estimate(12.0, 10.0, unknown=3, ahead=6, measured=6)
-    assert estimate(made, tmp_path, 1).wall == 12.0
+    # Left: joint[1], two runs of restore and measure, and those without an estimate (baseline, diffusion).
+    assert told == Estimate(18.0, 13.0, unknown=3, ahead=8, measured=7)
+    assert estimate(made, tmp_path, 1).wall == 18.0
     assert measured(tmp_path, "cuda").count == 0
 
 

@@ -210,7 +210,7 @@ def test_the_display_counts_rows_and_tells_the_time_left(tiny_data: Path, capsys
 
     runs = [plan(tiny_config(tiny_data), "measure", seed, "baseline") for seed in (0, 1)]
     rows = {"a": [runs[0].key], "b": [runs[1].key]}
-    with SweepDisplay(rows, runs, {}, {run.key: 60.0 for run in runs}, side_by_side=1) as display:
+    with SweepDisplay(rows, runs, {}, {run.key: 60.0 for run in runs}, max_concurrent=1) as display:
         assert display.summary() == "0 of 2 rows done, 0 runs at work, 0 failed, about 2 min left"
         display.started(runs[0])
         assert "1 runs at work" in display.summary()

@@ -32,7 +32,7 @@ def test_channel_norm_is_the_plain_formula_and_copies_nothing_in_channels_last_o
 
 @torch.no_grad()
 def test_attention_between_channels_is_that_of_unit_rows() -> None:
-    attention, x = restormer._Attention(8, heads=2), image(8)
+    attention, x = restormer.ChannelAttention(8, heads=2), image(8)
     attention.temperature.copy_(torch.tensor([0.5, 3.0])[:, None, None])
     q, k, v = attention.spread(attention.qkv(x)).chunk(3, dim=1)
     q, k, v = (part.reshape(2, 2, 4, 35) for part in (q, k, v))
@@ -44,12 +44,12 @@ def test_attention_between_channels_is_that_of_unit_rows() -> None:
 
 @torch.no_grad()
 def test_attention_between_channels_of_nothing_is_finite() -> None:
-    assert restormer._Attention(8, heads=2)(torch.zeros(1, 8, 4, 4)).isfinite().all()
+    assert restormer.ChannelAttention(8, heads=2)(torch.zeros(1, 8, 4, 4)).isfinite().all()
 
 
 @torch.no_grad()
 def test_a_nafnet_block_begins_as_the_identity_and_then_is_the_papers_formula() -> None:
-    block, x = nafnet._Block(4), image(4)
+    block, x = nafnet.GatedBlock(4), image(4)
     initialise(block, 0)
     assert torch.equal(block(x), x)
     block.beta.weight.fill_(0.7)
@@ -66,7 +66,7 @@ def test_a_nafnet_block_begins_as_the_identity_and_then_is_the_papers_formula() 
 
 def test_a_nafnet_block_and_the_wider_network_have_the_published_counts() -> None:
     with torch.device("meta"):
-        assert sum(p.numel() for p in nafnet._Block(512).parameters()) == 1_851_904
+        assert sum(p.numel() for p in nafnet.GatedBlock(512).parameters()) == 1_851_904
         wide = build_backbone(nafnet.PAPER.model_copy(update={"width": 64}), None)
     assert round(sum(p.numel() for p in wide.parameters()) / 1e6, 2) == 67.89
 
@@ -99,7 +99,7 @@ def test_each_level_has_its_own_depth(module: Any, blocks: tuple[int, ...]) -> N
     def count(depth: tuple[int, ...]) -> int:
         with torch.device("meta"):
             network = build_backbone(module.PAPER.model_copy(update={"width": 8, "blocks": depth}), latent)
-        return len([m for m in network.modules() if type(m).__name__ == "_Block"])
+        return len([m for m in network.modules() if type(m).__name__.endswith("Block")])
 
     ones = count((1,) * len(blocks))
     for level, number in enumerate(blocks):

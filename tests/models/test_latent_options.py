@@ -21,9 +21,9 @@ from blurdm.models.prior import PriorGenerator
 from blurdm.stages.plan import check, plan
 from blurdm.stages.run import run_stage
 from blurdm.training.batches import TrainingData
-from blurdm.training.latent_loss import latent_loss, total_residual
+from blurdm.training.distributed import BatchPart
 from blurdm.training.losses import DISTANCE
-from blurdm.training.tasks import latent_task
+from blurdm.training.prior import latent_loss, prior_phases, total_residual
 from tests.support.sections import paper_diffusion, small_latent
 from tests.support.tiny import tiny_config
 
@@ -103,18 +103,20 @@ def oracles(prior: PriorGenerator, z_S: Tensor, z_start: Tensor) -> list[Rule]:
     def noise(t: int, z: Tensor) -> Tensor:
         return (z - (alpha[0] * z_S + arrived(t)) / alpha[t]) / bar[t]
 
-    made_of = TYPES[prior.diffusion.type]
-    return [rule for rule, there in ((residual, made_of.residual), (noise, made_of.noise)) if there]
+    kind = TYPES[prior.diffusion.type]
+    return [rule for rule, exists in ((residual, kind.residual), (noise, kind.noise)) if exists]
 
 
 def use(rules: list[Rule], T: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Estimators answer by ``rules`` from now on."""
 
-    def given(condition: Tensor, estimators: list[Estimator]) -> Callable[[float, Tensor], tuple[Tensor, ...]]:
+    def batch_estimators(
+        estimators: list[Estimator], condition: Tensor
+    ) -> Callable[[float, Tensor], tuple[Tensor, ...]]:
         assert len(estimators) == len(rules)
         return lambda time, z: tuple(rule(round(time * T), z) for rule in rules)
 
-    monkeypatch.setattr("blurdm.models.prior.given", given)
+    monkeypatch.setattr("blurdm.models.prior.batch_estimators", batch_estimators)
 
 
 @pytest.mark.parametrize("supervision", SUPERVISIONS)
@@ -159,7 +161,7 @@ def test_distances() -> None:
     assert {name: DISTANCE[name](a, b).item() for name in ("l1", "l2")} == {"l1": 2.0, "l2": 8.0}
 
 
-@pytest.mark.parametrize("kind", [name for name, made_of in TYPES.items() if made_of.noise])
+@pytest.mark.parametrize("kind", [name for name, kind in TYPES.items() if kind.noise])
 @torch.no_grad()
 def test_gaussian_start_holds_nothing_of_the_blur(kind: str) -> None:
     """z_T is beta_bar_T eps for every photo, but the restored latent still depends on the photo."""
@@ -272,11 +274,11 @@ def test_stage_2_learns(chain: Chain, over: dict[str, str], supervision: str) ->
     )
     prepared, pretrained = (plan(config, stage, 0).folder(chain.root) for stage in ("prepare", "pretrain"))
     data = TrainingData.open(prepared, config.data, 0, Resources())
-    generator, (phase,) = latent_task(plan(config, "diffusion", 0).typed_sections(), pretrained, data)
+    generator, (phase,) = prior_phases(plan(config, "diffusion", 0).typed_sections(), pretrained, data)
     optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
     losses = []
     for _ in range(15):
-        loss, _ = phase.loss(0)
+        loss, _ = phase.loss(0, BatchPart())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

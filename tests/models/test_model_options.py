@@ -20,7 +20,7 @@ from blurdm.restore.tensors import restore_tensor
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from blurdm.training.batches import TrainingData
-from blurdm.training.tasks import latent_statistics, load_sharp_encoder
+from blurdm.training.prior import latent_statistics, load_sharp_encoder
 from tests.support.sections import small_backbone, small_latent
 from tests.support.tiny import tiny_config
 

@@ -10,7 +10,7 @@ from benchmarks.plain_networks import FORMS, plain
 from blurdm.core.registry import load_module, module_names
 from blurdm.models.build import BACKBONES, build_backbone, initialise
 from blurdm.models.encoder import Encoder
-from blurdm.models.patch_dft import PatchConvolution
+from blurdm.models.fast import PatchConvolution
 from blurdm.models.prior import PriorGenerator
 from tests.support.sections import paper_diffusion, paper_latent, small_latent
 

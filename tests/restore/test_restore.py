@@ -13,7 +13,7 @@ from PIL import Image
 from blurdm.core.errors import InputError
 from blurdm.models.network import Network
 from blurdm.restore.latent import photo_latent
-from blurdm.restore.memory import RESIDENT, Costs, choose_tile, parse_memory
+from blurdm.restore.memory import RESIDENT, MemoryCosts, choose_tile, parse_memory
 from blurdm.restore.restorer import Restorer, choose_device, load
 from blurdm.restore.tiling import TensorSource, overlap_of, ramps, spans
 from tests.support.photos import PEAK, picture, small_model, small_network
@@ -138,7 +138,7 @@ def test_memory_is_read_and_followed() -> None:
         with pytest.raises(InputError, match="2GB"):
             parse_memory(wrong)
     network = Network("joint", paper_backbone(blocks=1), paper_latent(), paper_diffusion()).eval()
-    costs, photo = Costs(network), 300 << 20
+    costs, photo = MemoryCosts(network), 300 << 20
     tiles = [choose_tile(costs, 8, gigabytes << 30, 4000, 6000, photo) for gigabytes in (2, 3, 8)]
     assert tiles == sorted(tiles) and tiles[0] is not None and tiles[0] < tiles[2]  # type: ignore[type-var, operator]
     assert choose_tile(costs, 8, 100 << 30, 4000, 6000, photo) is None

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments.grid import Grid, Row, Sweep, expand, grid_path, load_grid
+from experiments.grid import Grid, GridRow, Sweep, expand, grid_path, load_grid
 
 OWN_PRESETS = {"paper_main"}  # grids whose rows name their presets, so that the command line cannot
 
@@ -20,7 +20,7 @@ def stages(made: Sweep) -> dict[str, int]:
     return {stage: count for stage, count in made.per_stage.items() if stage != "prepare"}
 
 
-def row(grid: Grid, name: str) -> Row:
+def row(grid: Grid, name: str) -> GridRow:
     return next(row for row in grid.rows if row.name == name)
 
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from blurdm.core.progress import ignore_progress
 from blurdm.core.runs import Resources
+from blurdm.training.distributed import BatchPart
 from blurdm.training.loop import Loop, Phase
-from blurdm.training.step import Parts
+from blurdm.training.step import LossParts
 
 
 def train(
@@ -19,9 +20,9 @@ def train(
     """The trained module and the loss of every step."""
     losses: list[float] = []
 
-    def noted(loss: Callable[[int], Parts]) -> Callable[[int], Parts]:
-        def call(step: int) -> Parts:
-            total, parts = loss(step)
+    def noted(loss: Callable[[int, BatchPart], LossParts]) -> Callable[[int, BatchPart], LossParts]:
+        def call(step: int, part: BatchPart) -> LossParts:
+            total, parts = loss(step, part)
             losses.append(total.item())
             return total, parts
 

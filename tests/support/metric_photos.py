@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blurdm.data.pairs import read_image, to_float
-from blurdm.data.photos.demo import PHOTOS
+from blurdm.data.photos.sources import PACKAGED
 from blurdm.metrics.psnr import quantize
 
 
@@ -21,7 +21,7 @@ def packaged(package: str, path: str) -> Tensor:
 
 def middle(stem: str, height: int, width: int) -> Tensor:
     """(3, height, width): the middle of one of the demo's photos."""
-    photo = next(p for p in PHOTOS if Path(p.file).stem == stem)
+    photo = next(p for p in PACKAGED if Path(p.file).stem == stem)
     pixels = packaged(photo.package, photo.path)
     top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
     return pixels[:, top : top + height, left : left + width]

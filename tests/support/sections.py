@@ -3,7 +3,7 @@
 from typing import Any
 
 from blurdm.core.config import Backbone, Diffusion, Latent
-from blurdm.models.published import DIFFUSION, LATENT
+from blurdm.models.official import DIFFUSION, LATENT
 
 
 def paper_latent(**over: Any) -> Latent:

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from blurdm.core.config import Config
 from blurdm.core.config_io import read_yaml, validate
 from blurdm.data.pairs import read_image, write_image
-from blurdm.data.photos.demo import PHOTOS
+from blurdm.data.photos.sources import PACKAGED
 
 REPOSITORY = Path(__file__).parents[2]
 SMOKE = REPOSITORY / "experiments" / "presets" / "smoke.yaml"
@@ -21,7 +21,7 @@ WINDOW = (41, 47)
 
 def write_crop(stem: str, folder: Path) -> None:
     """The middle of a packaged photo, just large enough for windows of 41x47 px and their motion."""
-    photo = next(p for p in PHOTOS if Path(p.file).stem == stem)
+    photo = next(p for p in PACKAGED if Path(p.file).stem == stem)
     spec = find_spec(photo.package)
     assert spec is not None and spec.submodule_search_locations
     pixels = read_image(Path(spec.submodule_search_locations[0]) / photo.path, grey_ok=True)

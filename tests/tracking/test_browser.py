@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from blurdm.tracking.grid import sync_grid
+from blurdm.tracking.sync import sync_grid
 from tests.support.fake_grid import make_grid
 from tests.support.mlflow_server import Server
 from tests.support.tools import require

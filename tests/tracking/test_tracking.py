@@ -1,4 +1,4 @@
-"""MLflow as a view of run folders, against a real database; one for the module, for making it takes seconds."""
+"""MLflow as a view of run folders, against a real database. The module has one, since making it takes seconds."""
 
 import itertools
 import json
@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from blurdm.tracking.send import MOST_POINTS, thin
-from blurdm.tracking.sync import SENT, SyncReport, default_uri, sync
+from blurdm.tracking.mirror import CONTENT_TAG, IDENTITY_TAG, PARENT_TAG, SENT
+from blurdm.tracking.send import KEY_TAG, MAX_POINTS, thin
+from blurdm.tracking.sync import SyncReport, default_uri, sync
 from tests.support.fake_runs import DIGEST, make_chain
 
 
@@ -60,11 +61,14 @@ def test_every_finished_run_is_sent(tracked: Tracked) -> None:
 
 
 def test_where_each_run_was_sent_is_noted_below_the_run_folders(tracked: Tracked) -> None:
-    told = json.loads((tracked.root / "runs" / SENT).read_text())
-    assert set(told) == set(tracked.first.sent) - {"chain"}
-    where = told["eval_joint_0"]
+    places = json.loads((tracked.root / "runs" / SENT).read_text())
+    assert set(places) == set(tracked.first.sent) - {"chain"}
     run = tracked.run("eval_joint_0")
-    assert where == {"uri": tracked.uri, "experiment_id": run.info.experiment_id, "run_id": run.info.run_id}
+    assert places["eval_joint_0"] == {
+        "uri": tracked.uri,
+        "experiment_id": run.info.experiment_id,
+        "run_id": run.info.run_id,
+    }
 
 
 def test_a_run_carries_params_tags_metrics_and_data(tracked: Tracked) -> None:
@@ -99,7 +103,7 @@ def test_artifacts_lie_below_the_repository(tracked: Tracked) -> None:
 
 
 def test_runs_are_nested_under_the_chain_that_holds_the_tables(tracked: Tracked) -> None:
-    parent = tracked.run("direct0").data.tags["mlflow.parentRunId"]
+    parent = tracked.run("direct0").data.tags[PARENT_TAG]
     assert "blurdm.chain" in tracked.client.get_run(parent).data.tags
     assert [a.path for a in tracked.client.list_artifacts(parent, "report")] == ["report/main.md"]
 
@@ -112,7 +116,7 @@ def test_second_sync_sends_nothing(tracked: Tracked) -> None:
     assert tracked.count() == count
 
 
-def test_half_sent_run_is_sent_anew_and_unfinished_folder_is_left_out(tracked: Tracked) -> None:
+def test_half_sent_run_is_sent_again_and_unfinished_folder_is_left_out(tracked: Tracked) -> None:
     old = tracked.run("baseline0").info.run_id
     tracked.client.update_run(old, status="RUNNING")
     (tracked.root / "runs" / "joint" / "unfinished").mkdir()
@@ -125,8 +129,34 @@ def test_broken_folder_spoils_only_itself(tracked: Tracked) -> None:
     folder.mkdir()
     (folder / "result.json").write_text("{")
     report = tracked.sync()
-    assert [line.split(":")[0] for line in report.failed] == ["joint/broken"]
+    assert len(report.failed) == 1 and report.failed[0].startswith("broken: InputError: joint/broken/")
     assert "\n" not in report.failed[0] and "direct0" in report.already
+
+
+def test_runs_that_an_earlier_version_sent_are_recognised(tracked: Tracked) -> None:
+    keys = ["direct0", "baseline0"]
+    for key in keys:
+        for tag in (IDENTITY_TAG, CONTENT_TAG):
+            tracked.client.delete_tag(tracked.run(key).info.run_id, tag)
+    ids = [tracked.run(key).info.run_id for key in keys]
+    assert not tracked.sync().sent
+    assert [tracked.run(key).info.run_id for key in keys] == ids
+
+
+def test_new_tables_make_a_new_summary_that_the_runs_move_to(tracked: Tracked) -> None:
+    old = tracked.run("direct0").data.tags[PARENT_TAG]
+    tracked.reports[0].write_text("| b |\n")
+    assert tracked.sync().sent == ["chain"]
+    new = tracked.run("direct0").data.tags[PARENT_TAG]
+    assert new != old and tracked.client.get_run(old).info.lifecycle_stage == "active"
+
+
+def test_a_duplicate_is_deleted(tracked: Tracked) -> None:
+    run, count = tracked.run("direct0"), tracked.count()
+    double = tracked.client.create_run(run.info.experiment_id, tags={KEY_TAG: "direct0"}).info.run_id
+    tracked.client.set_terminated(double)
+    assert not tracked.sync().sent
+    assert tracked.count() == count
 
 
 def test_dead_server_is_reported_quickly(tmp_path: Path) -> None:
@@ -151,7 +181,7 @@ def test_long_curves_are_thinned_evenly_with_both_ends() -> None:
     curve = [(step, float(step)) for step in range(12_345)]
     thinned = thin(curve)
     gaps = [b[0] - a[0] for a, b in itertools.pairwise(thinned)]
-    assert len(thinned) == MOST_POINTS and thinned[0] == curve[0] and thinned[-1] == curve[-1]
+    assert len(thinned) == MAX_POINTS and thinned[0] == curve[0] and thinned[-1] == curve[-1]
     assert max(gaps) - min(gaps) <= 1
 
 

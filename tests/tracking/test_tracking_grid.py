@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from blurdm.tracking.grid import IDENTITY_TAG, sync_grid
-from blurdm.tracking.sync import PARENT_TAG, SyncReport
+from blurdm.tracking.mirror import CONTENT_TAG, GRID_TAG, IDENTITY_TAG, PARENT_TAG
+from blurdm.tracking.sync import SyncReport, sync_grid
 from tests.support.fake_grid import edit, folder, make_grid
 from tests.support.fake_runs import DIGEST
 from tests.support.mlflow_server import Server
@@ -30,7 +30,7 @@ MANY = """
 import os, sys, time
 from pathlib import Path
 import mlflow
-from blurdm.tracking.grid import sync_grid
+from blurdm.tracking.sync import sync_grid
 
 uri, root, processes, *ledgers = sys.argv[1:]
 begin, children = time.time() + 0.5, []
@@ -70,8 +70,8 @@ class Tracked:
 
 
 def runs_of(client: Any, grid: str) -> list[Any]:
-    found: list[Any] = client.search_runs([client.get_experiment_by_name(grid).experiment_id], max_results=1000)
-    return found
+    runs: list[Any] = client.search_runs([client.get_experiment_by_name(grid).experiment_id], max_results=1000)
+    return runs
 
 
 def identities(runs: list[Any]) -> Counter[str]:
@@ -163,11 +163,12 @@ def test_half_sent_and_doubled_runs_are_put_right(tracked: Tracked) -> None:
     row, child = tracked.row(ROWS[0]), folder(tracked.ledger, 2, 0)
     tracked.client.update_run(row.info.run_id, status="RUNNING")
     experiment = row.info.experiment_id
-    double = tracked.client.create_run(experiment, tags={IDENTITY_TAG: child.name, "blurdm.content": child.name})
+    tags = {GRID_TAG: tracked.ledger.stem, IDENTITY_TAG: child.name, CONTENT_TAG: child.name}
+    double = tracked.client.create_run(experiment, tags=tags)
     tracked.client.set_terminated(double.info.run_id)
-    foreign = tracked.client.create_run(experiment, run_name="a note of my own").info.run_id
+    note = tracked.client.create_run(experiment, run_name="a note of my own").info.run_id
     assert tracked.sync(statistics=STATISTICS).sent == [f"row: {ROWS[0]}"]
-    runs = [run for run in tracked.runs() if run.info.run_id != foreign]
+    runs = [run for run in tracked.runs() if run.info.run_id != note]
     assert len(runs) == len(tracked.runs()) - 1  # what others put there stays
     assert set(identities(runs).values()) == {1} and {run.info.status for run in runs} == {"FINISHED"}
 

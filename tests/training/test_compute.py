@@ -15,9 +15,9 @@ from blurdm.core.progress import Progress
 from blurdm.core.runs import Resources, Run
 from blurdm.models.build import initialise
 from blurdm.models.network import Network
+from blurdm.models.precision import autocast, describe, matmul_precision
 from blurdm.stages.plan import check, plan
 from blurdm.stages.run import run_stage
-from blurdm.training.arithmetic import arithmetic, describe, narrowed
 from blurdm.training.losses import image_loss
 from tests.support.sections import paper_diffusion, small_backbone, small_latent
 from tests.support.tiny import tiny_config
@@ -128,7 +128,7 @@ def test_in_bf16_latents_and_losses_stay_in_fp32() -> None:
             module.register_forward_hook(lambda m, given, made, name=name: seen.append((name, made.dtype)))
     exact = network.latent(blur, noise=noise)
     seen.clear()
-    with narrowed(BF16, torch.device("cpu")):
+    with autocast(BF16.precision, torch.device("cpu")):
         latent = network.latent(blur, noise=noise)
         loss, parts = image_loss(network(blur, latent), blur, LOSS)
     assert latent is not None and exact is not None
@@ -154,7 +154,7 @@ def test_tf32_is_switched_for_as_long_as_training_lasts() -> None:
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, products.allow_tf32
     for precision, allowed in (("fp32", False), ("tf32", True), ("bf16", False)):
-        with arithmetic(Compute(precision=precision, micro_batches=1, execution="eager"), "cpu"):  # type: ignore[arg-type]
+        with matmul_precision(Compute(precision=precision, micro_batches=1, execution="eager"), "cpu"):  # type: ignore[arg-type]
             assert cudnn.allow_tf32 is products.allow_tf32 is allowed
         assert (cudnn.allow_tf32, products.allow_tf32) == before
 

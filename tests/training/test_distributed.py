@@ -27,11 +27,11 @@ from blurdm.core.store import finished, heartbeat
 from blurdm.stages.plan import plan
 from blurdm.stages.pool import use_devices
 from blurdm.stages.run import run_stage
-from blurdm.training.distributed import own_rows, share_batch_statistics
-from blurdm.training.launch import on_ranks
+from blurdm.training.distributed import BatchPart, share_batch_statistics
+from blurdm.training.launch import run_distributed
+from experiments.executors import check_options
+from experiments.executors import ranks as ranks_of
 from experiments.sweep import parser
-from experiments.where import check_options
-from experiments.where import ranks as ranks_of
 from tests.support.processes import descendants
 from tests.support.tiny import REPOSITORY, tiny_config, write_tiny_config
 
@@ -120,8 +120,8 @@ def normalised(whole: Tensor, out: Path, resources: Resources, on_progress: Call
         norm.weight.copy_(torch.arange(1, CHANNELS + 1))
     module = nn.Sequential(norm)
     share_batch_statistics(module)
-    x = own_rows(whole).clone().requires_grad_()
-    (module(x).sin().square() * own_rows(whole.cos())).mean().backward()
+    x = BatchPart().of(whole).clone().requires_grad_()
+    (module(x).sin().square() * BatchPart().of(whole.cos())).mean().backward()
     assert x.grad is not None
     parts = {"gradient": x.grad, **{name: p.grad for name, p in module.named_parameters() if p.grad is not None}}
     torch.save(parts | dict(module.named_buffers()), out / f"{os.environ.get('RANK', 'all')}.pt")
@@ -131,7 +131,7 @@ def normalised(whole: Tensor, out: Path, resources: Resources, on_progress: Call
 def test_batch_norm_sees_the_whole_batch(tmp_path: Path, warm_workers: None) -> None:
     whole = torch.randn(4, CHANNELS, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     single = normalised(whole, tmp_path, Resources(), ignore_progress)
-    several = on_ranks(normalised, (whole, tmp_path), Resources(ranks=2), ignore_progress)
+    several = run_distributed(normalised, (whole, tmp_path), Resources(ranks=2), ignore_progress)
     assert several == pytest.approx(single)
     expected, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("all", 0, 1))
     # A rank's loss is the mean over half of the rows, so gradients are those of twice its share in the whole's.
@@ -265,7 +265,7 @@ def test_a_worker_sees_the_gpus_of_its_run(
 
 def test_there_must_be_a_gpu_for_every_rank() -> None:
     with pytest.raises(InputError, match="2 ranks need a GPU each, but 0 are visible; ask for fewer"):
-        on_ranks(normalised, (), Resources(device="cuda", ranks=2), ignore_progress)
+        run_distributed(normalised, (), Resources(device="cuda", ranks=2), ignore_progress)
 
 
 def test_the_sweeps_options_agree() -> None:

@@ -19,11 +19,11 @@ from blurdm.core.store import read_json
 from blurdm.models.build import BACKBONES, initialise
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
+from blurdm.models.precision import autocast, maybe_compile
 from blurdm.models.prior import PriorGenerator
 from blurdm.stages.plan import plan
-from blurdm.training.arithmetic import executed, narrowed
-from blurdm.training.latent_loss import latent_loss
-from blurdm.training.tasks import restoring_pass
+from blurdm.training.image import forward_pass
+from blurdm.training.prior import latent_loss
 from tests.support.sections import paper_diffusion, small_latent
 from tests.support.tiny import tiny_config, write_tiny_config
 from tests.support.tools import require
@@ -81,9 +81,9 @@ def test_every_network_compiles_in_one_piece(name: str, precision: Any) -> None:
     blur, noise = example(2, 3, 37, 31), network.draw_noise([0, 1])
     outputs = []
     for execution in ("eager", "compiled"):
-        restore = executed(partial(restoring_pass, network), compute.model_copy(update={"execution": execution}))
+        restore = maybe_compile(partial(forward_pass, network), compute.model_copy(update={"execution": execution}))
         torch.manual_seed(0)
-        with narrowed(compute, blur.device):
+        with autocast(compute.precision, blur.device):
             outputs.append(restore(blur, blur, noise)[-1])
     torch.testing.assert_close(*outputs, rtol=0, atol=1e-6)
 
@@ -97,7 +97,7 @@ def test_the_loss_of_stage_2_compiles_in_one_piece(supervision: Any) -> None:
         initialise(module, 0)
     blur, noise = example(2, 3, 37, 31), generator.draw_noise([0, 1])
     loss = partial(latent_loss, generator, teacher, section=section)
-    compiled = executed(loss, PLAIN.model_copy(update={"execution": "compiled"}))
+    compiled = maybe_compile(loss, PLAIN.model_copy(update={"execution": "compiled"}))
     assert compiled(blur, blur.flip(3), noise).item() == pytest.approx(loss(blur, blur.flip(3), noise).item(), rel=1e-6)
 
 
@@ -105,11 +105,11 @@ def test_without_a_compiler_it_is_told_what_is_missing(monkeypatch: pytest.Monke
     compute = PLAIN.model_copy(update={"execution": "graphs"})
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match=r"execution: graphs needs .* there is no no-such-compiler; install g\+\+ and"):
-        executed(torch.sin, compute)
+        maybe_compile(torch.sin, compute)
     monkeypatch.setenv("CXX", "sh")
     monkeypatch.setattr("sysconfig.get_path", lambda name: "/nowhere")
     with pytest.raises(InputError, match=r"there is no /nowhere/Python.h; install g\+\+ and python3-dev, or set eager"):
-        executed(torch.sin, compute)
+        maybe_compile(torch.sin, compute)
 
 
 def test_graphs_replay_whole_batches(tiny_data: Path) -> None:

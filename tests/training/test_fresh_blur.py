@@ -13,13 +13,13 @@ from blurdm.core.runs import Resources
 from blurdm.core.store import read_json
 from blurdm.data.blur.camera_path import SPACING, Motion, margin_of, probe_points, subframe_count
 from blurdm.data.blur.formation import expose
-from blurdm.data.blur.srgb import decode, encode
+from blurdm.data.blur.srgb import linear_to_srgb, srgb_to_linear
 from blurdm.data.pairs import write_image
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from blurdm.training.batches import TrainingData
-from blurdm.training.distributed import micro_batch
-from blurdm.training.fresh_blur import encoded, exposed, sampling_views, side_by_side
+from blurdm.training.distributed import BatchPart
+from blurdm.training.fresh_blur import exposed, sampling_views, stack_views, to_srgb
 from tests.data.test_blur_formation import photo
 from tests.support.tiny import tiny_config
 
@@ -67,19 +67,19 @@ def test_an_exposure_on_the_device_is_that_of_the_data_set(kind: Any, length: fl
         count = subframe_count(exposure.path, probe_points((37, 37), exposure.corner), SPACING)
         views.append(sampling_views(exposure.path, count, (top, left), margin, 37))
     pixels = torch.from_numpy(np.stack(around))
-    made = exposed(pixels, *side_by_side(views), 37).numpy()
+    made = exposed(pixels, *stack_views(views), 37).numpy()
     for exposure, blur in zip(expected, made, strict=True):
         assert np.abs(blur.astype(int) - exposure.blur).max() <= 1
         assert np.abs(blur.astype(int) - exposure.sharp).max() > 2
-    alone = exposed(pixels[1:2], *side_by_side(views[1:2]), 37).numpy()
+    alone = exposed(pixels[1:2], *stack_views(views[1:2]), 37).numpy()
     assert (alone[0] == made[1]).all(), "an image has the same bits alone as in a batch"
 
 
 def test_light_is_coded_alike_in_both_worlds() -> None:
     light = np.linspace(-0.2, 1.2, 4001, dtype=np.float32)
-    assert (encoded(torch.from_numpy(light)).numpy() == encode(light)).mean() > 0.999
+    assert (to_srgb(torch.from_numpy(light)).numpy() == linear_to_srgb(light)).mean() > 0.999
     levels = np.arange(256, dtype=np.uint8)
-    assert (encoded(torch.from_numpy(decode(levels))).numpy() == levels).all()
+    assert (to_srgb(torch.from_numpy(srgb_to_linear(levels))).numpy() == levels).all()
 
 
 @pytest.mark.parametrize("camera", [PAN, SHAKE], ids=["pan", "shake"])
@@ -110,8 +110,7 @@ def test_micro_batches_are_rows_of_the_batch(sharp_data: Path, tmp_path: Path) -
     whole = data.batch("batch", 3, 4)
     parts = []
     for number in range(2):
-        with micro_batch(number, 2):
-            parts.append(data.batch("batch", 3, 4))
+        parts.append(data.batch("batch", 3, 4, BatchPart(number, 2)))
     for expected, pieces in zip(whole, zip(*parts, strict=True), strict=True):
         assert torch.equal(torch.cat(pieces), expected)  # type: ignore[arg-type]
 

@@ -21,10 +21,11 @@ from blurdm.stages.plan import check, plan
 from blurdm.stages.run import run_stage
 from blurdm.training.batches import TrainingData
 from blurdm.training.checkpoint import load_weights
-from blurdm.training.joint import generator_of, joint_network, joint_phases, parts
-from blurdm.training.latent_loss import latent_loss
+from blurdm.training.distributed import BatchPart
+from blurdm.training.image import image_module
+from blurdm.training.joint import generator_of, joint_network, joint_phases, parameters_by_part
 from blurdm.training.loop import Phase
-from blurdm.training.tasks import image_module, latent_task, load_sharp_encoder
+from blurdm.training.prior import latent_loss, load_sharp_encoder, prior_phases
 from tests.support.stopping import After
 from tests.support.tiny import tiny_config
 
@@ -84,7 +85,9 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def part_of(network: Network) -> dict[str, Part]:
     """The part that each parameter is in, by name."""
     names = {parameter: name for name, parameter in network.named_parameters()}
-    return {names[parameter]: part for part, parameters in parts(network).items() for parameter in parameters}
+    return {
+        names[parameter]: part for part, parameters in parameters_by_part(network).items() for parameter in parameters
+    }
 
 
 @pytest.mark.parametrize("start", ["stages", "pretrain", "scratch"])
@@ -97,9 +100,9 @@ def test_every_start_trains_every_part(bench: Bench, start: str) -> None:
     result = read_json(run.folder(bench.root) / "result.json")
     assert result["iterations"] == 30 + (0 if start == "scratch" else 6)
     with torch.no_grad():
-        first = bench.phase(run, network).loss(0)[0]
+        first = bench.phase(run, network).loss(0, BatchPart())[0]
         network.load_state_dict(after)
-        assert bench.phase(run, network).loss(0)[0] < first
+        assert bench.phase(run, network).loss(0, BatchPart())[0] < first
 
 
 def test_a_start_from_stage_1_has_the_generator_that_stage_2_starts_with(bench: Bench) -> None:
@@ -110,7 +113,7 @@ def test_a_start_from_stage_1_has_the_generator_that_stage_2_starts_with(bench: 
         pretrained = load_weights(bench.folder("pretrain"))
         backbone = {f"backbone.{name}": value for name, value in network.backbone.state_dict().items()}
         assert equal(backbone, {name: value for name, value in pretrained.items() if name.startswith("backbone.")})
-        fresh, _ = latent_task(run.typed_sections(), bench.folder("pretrain"), bench.data)
+        fresh, _ = prior_phases(run.typed_sections(), bench.folder("pretrain"), bench.data)
         assert equal(generator_of(network).state_dict(), fresh.state_dict())
         assert fresh.latent_mean.any().item() is standardize
 
@@ -135,7 +138,9 @@ def test_a_start_from_nothing_needs_nothing(bench: Bench, tmp_path: Path) -> Non
 
 def test_every_parameter_is_in_exactly_one_part(bench: Bench) -> None:
     network = bench.start(bench.run())
-    assert sum(len(parameters) for parameters in parts(network).values()) == len(list(network.parameters()))
+    assert sum(len(parameters) for parameters in parameters_by_part(network).values()) == len(
+        list(network.parameters())
+    )
     for name, part in part_of(network).items():
         assert ("fusion" in name) is (part == "fusion") and name.startswith("backbone.") is (part in PARTS[2:])
         assert name.startswith("prior.encoder.") is (part == "encoder")
@@ -145,7 +150,7 @@ def test_every_parameter_is_in_exactly_one_part(bench: Bench) -> None:
 def test_what_is_frozen_stays_to_the_bit_and_nothing_else(bench: Bench, freeze: tuple[Part, ...]) -> None:
     run = bench.run(**{"joint.freeze": list(freeze)}, **STRONG)
     network = bench.start(run)
-    bench.phase(run, network).loss(0)[0].backward()
+    bench.phase(run, network).loss(0, BatchPart())[0].backward()
     after, before, part = bench.trained(run), network.state_dict(), part_of(network)
     for name, parameter in network.named_parameters():
         assert (parameter.grad is None) is (part[name] in freeze), name
@@ -184,8 +189,8 @@ def test_the_kept_prior_loss_is_stage_2s_with_the_noise_of_the_restoration(bench
     weight = 0.25
     plain, kept = bench.run(), bench.run(**{"joint.prior_loss_weight": weight})
     network = bench.start(kept)
-    image, _ = bench.phase(plain, network).loss(3)
-    total, shown = bench.phase(kept, network).loss(3)
+    image, _ = bench.phase(plain, network).loss(3, BatchPart())
+    total, shown = bench.phase(kept, network).loss(3, BatchPart())
     blur, sharp, _ = bench.data.batch("batch", 6 + 3)  # stage 1 has seen six batches
     noise = network.draw_noise([bench.data.noise_source("noise", 6 + 3)] * len(blur))
     assert noise is not None

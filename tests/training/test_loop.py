@@ -15,6 +15,7 @@ from blurdm.core.runs import Resources
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from blurdm.training.checkpoint import load_checkpoint
+from blurdm.training.distributed import BatchPart
 from blurdm.training.loop import Loop, Phase
 from blurdm.training.optim import learning_rate, make_optimizer, set_learning_rate
 from tests.support.loops import train
@@ -31,7 +32,7 @@ def toy(iterations: int, ends: list[Tensor], name: str = "toy") -> tuple[nn.Line
     layer = nn.Linear(3, 2)
     torch.nn.init.constant_(layer.weight, 1.0)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(step: int, part: BatchPart) -> tuple[Tensor, dict[str, Tensor]]:
         ends.append(layer.weight.detach().clone())
         return layer.weight.square().sum() * (1 + step), {}
 
@@ -60,7 +61,7 @@ def test_the_result_is_the_moving_average_of_the_weights(config: Config, tmp_pat
 
 def test_a_loss_that_is_no_number_is_refused_and_the_checkpoint_stays(config: Config, tmp_path: Path) -> None:
     layer, phase = toy(6, [])
-    spoilt = replace(phase, loss=lambda step: (phase.loss(step)[0] * (math.nan if step == 3 else 1), {}))
+    spoilt = replace(phase, loss=lambda step, part: (phase.loss(step, part)[0] * (math.nan if step == 3 else 1), {}))
     section = config.joint
     with pytest.raises(InputError) as error:
         train(layer, [spoilt], section, tmp_path, seconds=0)
@@ -75,7 +76,7 @@ def test_a_loss_that_is_no_number_is_refused_and_the_checkpoint_stays(config: Co
 def test_losses_are_read_now_and_then_and_the_step_is_named_all_the_same(config: Config, tmp_path: Path) -> None:
     """So that a GPU need not wait for its host at every step: at every tenth, at validations, and before saving."""
     layer, phase = toy(40, [])
-    spoilt = replace(phase, loss=lambda step: (phase.loss(step)[0] * (math.inf if step == 12 else 1), {}))
+    spoilt = replace(phase, loss=lambda step, part: (phase.loss(step, part)[0] * (math.inf if step == 12 else 1), {}))
     with pytest.raises(InputError, match=r"the loss is inf at step 13 of 40 \(toy\)"):
         train(layer, [spoilt], config.joint, tmp_path)
     assert load_checkpoint(tmp_path / "checkpoint", "k") is None

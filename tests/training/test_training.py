@@ -22,18 +22,12 @@ from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from blurdm.training.batches import TrainingData
 from blurdm.training.checkpoint import load_weights
-from blurdm.training.crops import Ahead
-from blurdm.training.distributed import micro_batch
+from blurdm.training.crops import Prefetcher
+from blurdm.training.distributed import BatchPart
+from blurdm.training.image import image_module, image_phases, warmup_phases
 from blurdm.training.joint import joint_network
 from blurdm.training.loop import Phase
-from blurdm.training.tasks import (
-    image_module,
-    image_phases,
-    latent_statistics,
-    latent_task,
-    load_sharp_encoder,
-    warmup_phases,
-)
+from blurdm.training.prior import latent_statistics, load_sharp_encoder, prior_phases
 from tests.support.loops import train
 from tests.support.tiny import tiny_config
 
@@ -81,7 +75,7 @@ def one_thread() -> Iterator[None]:
 
 
 def on_one_batch(phase: Phase, lr: float = 3e-3) -> Phase:
-    return replace(phase, loss=lambda step: phase.loss(0), iterations=20, lr=lr)
+    return replace(phase, loss=lambda step, part: phase.loss(0, part), iterations=20, lr=lr)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,7 +91,7 @@ def test_training_on_images_lowers_the_loss_on_a_fixed_batch(chain: Chain, tmp_p
 def test_training_on_latents_lowers_the_loss_on_a_fixed_batch(chain: Chain, tmp_path: Path, kind: str) -> None:
     changed = tiny_config(Path(chain.config.data.root), **{"diffusion.type": kind})
     sections = plan(changed, "diffusion", 0).typed_sections()
-    generator, (phase,) = latent_task(sections, chain.folder("pretrain"), chain.data)
+    generator, (phase,) = prior_phases(sections, chain.folder("pretrain"), chain.data)
     _, losses = train(generator, [on_one_batch(phase, lr=3e-4)], changed.diffusion, tmp_path)
     assert losses[-1] < 0.9 * losses[0]
 
@@ -119,9 +113,9 @@ def test_warm_up_trains_the_encoder_alone(chain: Chain, tmp_path: Path, kind: st
 
 def test_the_sharp_encoder_stays_frozen_in_stage_2(chain: Chain, tmp_path: Path) -> None:
     stored = load_sharp_encoder(chain.folder("pretrain")).state_dict()
-    generator, (phase,) = latent_task(chain.sections(), chain.folder("pretrain"), chain.data)
+    generator, (phase,) = prior_phases(chain.sections(), chain.folder("pretrain"), chain.data)
     teacher = inspect.getclosurevars(phase.loss).nonlocals["run_pass"].args[1]
-    phase.loss(0)[0].backward()
+    phase.loss(0, BatchPart())[0].backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     grads = [parameter.grad for parameter in generator.parameters()]
     assert all(grad is not None and grad.abs().max() > 0 for grad in grads)
@@ -135,7 +129,7 @@ def test_the_sharp_encoder_stays_frozen_in_stage_2(chain: Chain, tmp_path: Path)
 def test_joint_training_reaches_every_parameter(chain: Chain) -> None:
     network = chain.network("joint").train()
     (phase,) = image_phases(network, chain.data, chain.config.loss, PLAIN, [(1, 1.0)], 1.0)
-    phase.loss(0)[0].backward()
+    phase.loss(0, BatchPart())[0].backward()
     unreached = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert unreached == []
 
@@ -164,9 +158,9 @@ def test_arms_see_the_same_batches(chain: Chain, tmp_path: Path, monkeypatch: py
     batch = TrainingData.batch
 
     def watched(
-        self: TrainingData, purpose: str, step: int, size: int | None = None, whole: bool = False
+        self: TrainingData, purpose: str, step: int, size: int | None = None, part: BatchPart | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        result = batch(self, purpose, step, size, whole)
+        result = batch(self, purpose, step, size, part)
         seen.append((purpose, step))
         assert torch.equal(drawn.setdefault((purpose, step), result[0]), result[0])
         return result
@@ -185,11 +179,10 @@ def test_arms_see_the_same_batches(chain: Chain, tmp_path: Path, monkeypatch: py
 def test_batches_cut_ahead_are_those_cut_at_once(chain: Chain) -> None:
     """What a GPU gets, here on the CPU: of each step, micro-batch by micro-batch."""
     at_once, ahead = chain.data, replace(chain.data)
-    object.__setattr__(ahead, "ahead", Ahead(ahead.crops.cut))
+    object.__setattr__(ahead, "prefetcher", Prefetcher(ahead.crops.cut))
     for step in (0, 1, 2, 7):
         for number in range(2):
-            with micro_batch(number, 2):
-                expected, got = (data.batch("batch", step, 4) for data in (at_once, ahead))
+            expected, got = (data.batch("batch", step, 4, BatchPart(number, 2)) for data in (at_once, ahead))
             assert len(got[0]) == 2 and all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))  # type: ignore[arg-type]
     whole = at_once.batch("batch", 7, 4)[0]
     assert torch.equal(whole[2:], got[0])
@@ -231,7 +224,7 @@ def test_a_warm_up_without_known_lengths_is_refused(own_data: Path, tmp_path: Pa
 def test_standardised_latents_have_zero_mean_and_unit_spread(chain: Chain) -> None:
     crops = chain.config.diffusion.standardize_crops
     encoder = load_sharp_encoder(chain.folder("pretrain"))
-    generator, _ = latent_task(chain.sections(), chain.folder("pretrain"), chain.data)
+    generator, _ = prior_phases(chain.sections(), chain.folder("pretrain"), chain.data)
     mean, spread = latent_statistics(encoder, chain.data, crops)
     assert torch.equal(generator.latent_mean, mean) and torch.equal(generator.latent_std, spread)
     batches = [chain.data.batch("statistics batch", step)[:2] for step in range(crops // 2)]
@@ -248,7 +241,7 @@ def test_standardised_latents_have_zero_mean_and_unit_spread(chain: Chain) -> No
 
 def test_without_standardisation_the_latent_is_diffused_as_it_is(chain: Chain) -> None:
     config = tiny_config(Path(chain.config.data.root), **{"diffusion.standardize": False})
-    generator, _ = latent_task(plan(config, "diffusion", 0).typed_sections(), chain.folder("pretrain"), chain.data)
+    generator, _ = prior_phases(plan(config, "diffusion", 0).typed_sections(), chain.folder("pretrain"), chain.data)
     z = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
     assert torch.equal(generator.to_standard(z), z)
 

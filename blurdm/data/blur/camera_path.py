@@ -11,7 +11,7 @@ from blurdm.core.config import CameraMotion
 SPACING = 0.6  # px between sub-frames: no ghost stripes
 TAPS = 2  # reach of cubic interpolation, px
 FOCAL = 1.2  # focal length relative to the longer side of the photo
-DENSE = np.linspace(-0.5, 0.5, 129)  # where lengths are measured
+DENSE = np.linspace(-0.5, 0.5, 129)  # times at which lengths are measured
 WAVES = np.arange(1, 4)  # periods per exposure of the low-frequency part
 # Spread of velocity per degree of freedom, as the shift in px that it makes at the border relative to the others:
 # rotation about x, y (tilt, pan), about the axis (roll); translation along x, y, and along the axis (zoom).
@@ -21,7 +21,7 @@ WAVINESS = 0.12  # amplitude of the sinusoids of a shake relative to its velocit
 
 @dataclass(frozen=True)
 class Motion:
-    """Kind of camera motion; ``angle`` (degrees), ``speed_variation`` and ``tremor`` (relative) matter to pan alone."""
+    """Kind of camera motion; ``angle`` (degrees), ``speed_variation`` and ``tremor`` (relative) apply to pan alone."""
 
     kind: Literal["pan", "shake"] = "pan"
     angle: float = 8.0
@@ -75,7 +75,7 @@ def rotation_matrices(vectors: np.ndarray) -> np.ndarray:
 def draw_path(
     motion: Motion, length: float, photo: tuple[int, int], probes: np.ndarray, rng: np.random.Generator
 ) -> CameraPath:
-    """A random path, scaled so that the longest way of a probe point (P, 2) is ``length`` px; ``photo`` is (H, W)."""
+    """A random path, scaled the longest trajectory of a probe point (P, 2) being ``length`` px; ``photo`` is (H, W)."""
     height, width = photo
     focal, centre = FOCAL * max(height, width), ((width - 1) / 2, (height - 1) / 2)
     amplitude = rng.normal(size=(6, len(WAVES))) / WAVES
@@ -88,11 +88,16 @@ def draw_path(
         velocity = rng.normal(size=6) * SHAKE / pixels
         waves = WAVINESS * amplitude * (SHAKE / pixels)[:, None]
         path = CameraPath(focal, centre, velocity, np.zeros(6), waves, phase)
-    return _scaled(path, probes, length)
+    for _ in range(20):  # the length is nearly proportional to the scale
+        measured = longest_path(path, probes)
+        if abs(measured - length) < 1e-9 * length:
+            break
+        path = replace(path, scale=path.scale * length / measured)
+    return path
 
 
 def margin_of(length: float) -> int:
-    """px around a window that no point of it leaves, so that nothing beyond them is ever needed."""
+    """Margin in px around a window: no point of it moves further, interpolation included."""
     return math.ceil(length) + TAPS
 
 
@@ -128,7 +133,7 @@ def point_paths(path: CameraPath, probes: np.ndarray, s: np.ndarray) -> np.ndarr
 
 
 def longest_path(path: CameraPath, probes: np.ndarray, s: np.ndarray = DENSE) -> float:
-    """Length in px of the longest way that one of the points (P, 2) goes over times ``s``."""
+    """Length in px of the longest trajectory of the points (P, 2) over times ``s``."""
     steps = np.diff(point_paths(path, probes, s), axis=0)
     return float(np.linalg.norm(steps, axis=2).sum(0).max())
 
@@ -150,13 +155,3 @@ def _pan(path: CameraPath, motion: Motion, rng: np.random.Generator) -> CameraPa
     wave = motion.tremor * path.amplitude[:1] / math.sqrt(float((1 / WAVES**2).sum()))
     phase = np.repeat(path.phase[:1], 6, axis=0)
     return replace(path, velocity=along, acceleration=change * along, amplitude=across[:, None] * wave, phase=phase)
-
-
-def _scaled(path: CameraPath, probes: np.ndarray, length: float) -> CameraPath:
-    """Length is all but proportional to the scale, so a few corrections by the ratio reach it."""
-    for _ in range(20):
-        measured = longest_path(path, probes)
-        if abs(measured - length) < 1e-9 * length:
-            break
-        path = replace(path, scale=path.scale * length / measured)
-    return path

@@ -1,4 +1,4 @@
-"""What a camera sees at a moment of an exposure, in linear light: a photo, perhaps a layer in front, both moved."""
+"""Sub-frames of an exposure in linear light: a moving photo, perhaps behind a moving layer."""
 
 import math
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 
 from blurdm.data.blur.camera_path import CameraPath, moments, window_view
-from blurdm.data.blur.srgb import decode
+from blurdm.data.blur.srgb import srgb_to_linear
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A foreground in linear light (H, W, 3) with ``opacity`` (H, W, 1) in [0, 1], moving on a path of its own."""
+    """A foreground in linear light (H, W, 3) with ``opacity`` (H, W, 1) in [0, 1], with its own path."""
 
     light: np.ndarray
     opacity: np.ndarray
@@ -23,7 +23,7 @@ class Layer:
 def subframes(
     around: np.ndarray, corner: tuple[int, int], margin: int, path: CameraPath, layer: Layer | None, count: int
 ) -> Iterator[np.ndarray]:
-    """What the camera sees in the middle of each of ``count`` equal parts of the exposure; the central one unmoved."""
+    """The view in the middle of each of ``count`` equal parts of the exposure; the central one is not moved."""
     s = moments(count)
     behind = path.homographies(s)
     if layer is None:
@@ -51,7 +51,7 @@ def blob(photo: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> 
     top, left = (int(rng.integers(max(photo.shape[i] - size[i], 0) + 1)) for i in range(2))
     part = photo[top : top + size[0], left : left + size[1]]
     light = cv2.copyMakeBorder(
-        decode(part), 0, size[0] - part.shape[0], 0, size[1] - part.shape[1], cv2.BORDER_REFLECT_101
+        srgb_to_linear(part), 0, size[0] - part.shape[0], 0, size[1] - part.shape[1], cv2.BORDER_REFLECT_101
     )
     y, x = np.mgrid[: size[0], : size[1]]
     centre = rng.uniform(0.25, 0.75, 2) * size

@@ -1,4 +1,4 @@
-"""How a camera makes a blurred image: linear light, integrated along the camera's path, then coded as 8-bit sRGB.
+"""Formation of motion blur: linear light, integrated along the camera's path, then coded as 8-bit sRGB.
 
 ``expose`` makes one exposure of a sharp photo; ``make_pairs`` makes a data set of them.
 """
@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,9 +30,9 @@ from blurdm.data.blur.camera_path import (
     subframe_count,
 )
 from blurdm.data.blur.camera_view import Layer, blob, subframes
-from blurdm.data.blur.srgb import decode, encode
+from blurdm.data.blur.srgb import linear_to_srgb, srgb_to_linear
 from blurdm.data.pairs import MIN_SIZE, SUFFIXES, decode_image, read_bytes, write_image
-from blurdm.data.photos.evidence import licence_of
+from blurdm.data.photos.sources import licence_of
 from blurdm.data.splits import MANIFEST, Progress
 
 VERSION = 1  # raised when the same settings make other pixels
@@ -43,7 +42,7 @@ COLUMNS = ("split", "scene", "name", "photo", "photo_sha256", "licence", "length
 
 @dataclass(frozen=True)
 class Exposure:
-    """One exposure: ``sharp`` and ``blur`` uint8 (H, W, 3), and what lies between them.
+    """One exposure: ``sharp`` and ``blur`` uint8 (H, W, 3), and the images between them.
 
     ``sequence`` (T+1, H, W, 3) float32 linear light, not clipped: I_0 (the middle sub-frame) to I_T, at exposure times
     ``alpha`` (T+1,) relative to alpha_T = 1. ``corner`` is (top, left) of the window in the photo.
@@ -61,7 +60,7 @@ class Exposure:
     @property
     def sequence_u8(self) -> np.ndarray:
         """The sequence as 8-bit sRGB: (T+1, H, W, 3)."""
-        return encode(self.sequence)
+        return linear_to_srgb(self.sequence)
 
 
 def exposure_weights(count: int, alpha: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -98,29 +97,28 @@ def expose(
 ) -> Exposure:
     """Expose a random ``window`` (height, width; at most what fits) of a sharp uint8 photo along a random path.
 
-    The longest way of the window's corners and centre is ``length`` px. A ``foreground`` photo moves in front, as a
-    soft blob on a path of its own. InputError for a photo that is too small for the length.
+    The longest trajectory of the window's corners and centre is ``length`` px. A ``foreground`` photo moves in front,
+    as a soft blob on its own path. InputError for a photo that is too small for the length.
     """
-    motion = motion or Motion()
-    margin = margin_of(length)
+    motion, margin = motion or Motion(), margin_of(length)
     size, corner = _place(photo, window, margin, length, rng)
     probes = probe_points(size, corner)
     path = draw_path(motion, length, photo.shape[:2], probes, rng)
     count = subframe_count(path, probes, SPACING)
     layer = None
     if foreground is not None:
-        own = draw_path(motion, length * rng.uniform(0.5, 1.5), photo.shape[:2], probes, rng)
-        count = max(count, subframe_count(own, probes, SPACING))
-        layer = Layer(*blob(foreground, (size[0] + 2 * margin, size[1] + 2 * margin), rng), own)
+        layer_path = draw_path(motion, length * rng.uniform(0.5, 1.5), photo.shape[:2], probes, rng)
+        count = max(count, subframe_count(layer_path, probes, SPACING))
+        layer = Layer(*blob(foreground, (size[0] + 2 * margin, size[1] + 2 * margin), rng), layer_path)
     top, left = corner[0] - margin, corner[1] - margin
-    around = decode(photo[top : top + size[0] + 2 * margin, left : left + size[1] + 2 * margin])
+    around = srgb_to_linear(photo[top : top + size[0] + 2 * margin, left : left + size[1] + 2 * margin])
     alpha = np.linspace(1 / count, 1, steps + 1)  # I_0 is the middle sub-frame alone
     sequence = _integrate(subframes(around, (top, left), margin, path, layer, count), exposure_weights(count, alpha))
     start, end = point_paths(path, probes[-1:], np.array([-0.5, 0.5]))[:, 0]
     angle = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0]))
     return Exposure(
-        sharp=encode(sequence[0]),
-        blur=encode(sequence[-1]),
+        sharp=linear_to_srgb(sequence[0]),
+        blur=linear_to_srgb(sequence[-1]),
         sequence=sequence,
         alpha=alpha,
         length_px=length,
@@ -136,9 +134,9 @@ def _place(
     """Size and random (top, left) of a window that keeps ``margin`` px of photo on every side."""
     room = (photo.shape[0] - 2 * margin, photo.shape[1] - 2 * margin)
     if min(room) < MIN_SIZE:
-        told = f"{photo.shape[0]}x{photo.shape[1]} px"
         raise InputError(
-            f"photo of {told} is too small for a path of {length:g} px; should be {MIN_SIZE + 2 * margin} px or more"
+            f"photo of {photo.shape[0]}x{photo.shape[1]} px is too small for a path of {length:g} px;"
+            f" should be {MIN_SIZE + 2 * margin} px or more"
         )
     size = room if window is None else (min(window[0], room[0]), min(window[1], room[1]))
     top, left = (margin + int(rng.integers(room[i] - size[i] + 1)) for i in range(2))
@@ -159,8 +157,8 @@ def _integrate(subframes: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarr
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A sharp photo and the split that it is used in."""
+class SharpPhoto:
+    """A sharp photo and its split."""
 
     file: str
     split: str
@@ -176,12 +174,21 @@ class Photo:
 def make_pairs(synthesis: Synthesis, target: Path, on_progress: Progress | None = None) -> bool:
     """Make {train,test}/<photo>/{blur,sharp}/<index>.png and manifest.csv in ``target``; False if already there.
 
-    Draws depend on (seed, photo, index) alone. All appears at once, by rename, so a killed run leaves no data set.
+    Draws depend on (seed, photo, index) alone. The data set appears at once, by rename, so a killed run leaves none.
+    InputError for a folder of something else.
     """
     photos = _read_photos(synthesis)
-    settings = _settings(synthesis, photos)
-    if _is_made(target, settings):
-        return False
+    # all that the pixels depend on: the content of the photos, not their folder
+    values = synthesis.model_dump(mode="json", exclude={"photos"})
+    sha256 = {photo.file: photo.sha256 for photo in photos}
+    settings = json.dumps({"version": VERSION, **values, "photos": sha256}, indent=1, sort_keys=True)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        if not (target / SETTINGS).is_file():
+            raise InputError(
+                f"{target}: exists and was not made from photos (no {SETTINGS}); should be a new or empty folder"
+            )
+        if (target / SETTINGS).read_text() == settings:
+            return False
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
@@ -197,7 +204,7 @@ def make_pairs(synthesis: Synthesis, target: Path, on_progress: Progress | None 
     return True
 
 
-def _read_photos(synthesis: Synthesis) -> list[Photo]:
+def _read_photos(synthesis: Synthesis) -> list[SharpPhoto]:
     """The photos in use, sorted; InputError for a missing folder or photo, or settings that contradict each other."""
     folder = Path(synthesis.photos)
     if not folder.is_dir():
@@ -207,8 +214,8 @@ def _read_photos(synthesis: Synthesis) -> list[Photo]:
     for key, named in (("test_photos", synthesis.test_photos), ("exclude", synthesis.exclude)):
         missing = [name for name in named if name not in stems]
         if missing:
-            known = ", ".join(stems) or "none"
-            raise InputError(f"{folder}: synthesis.{key} not found: {', '.join(missing)}; photos there: {known}")
+            present = ", ".join(stems) or "none"
+            raise InputError(f"{folder}: synthesis.{key} not found: {', '.join(missing)}; photos there: {present}")
     twice = {stem for stem in stems if stems.count(stem) > 1} | set(synthesis.test_photos) & set(synthesis.exclude)
     if twice:
         raise InputError(
@@ -220,81 +227,51 @@ def _read_photos(synthesis: Synthesis) -> list[Photo]:
     return [_read_photo(folder / file, synthesis) for file in used]
 
 
-def _read_photo(path: Path, synthesis: Synthesis) -> Photo:
+def _read_photo(path: Path, synthesis: Synthesis) -> SharpPhoto:
     content = read_bytes(path)
     pixels = decode_image(content, path, grey_ok=True)
     room = min(pixels.shape[:2]) - 2 * margin_of(synthesis.length[1])
     if room < MIN_SIZE:
-        told = f"{pixels.shape[0]}x{pixels.shape[1]} px"
         raise InputError(
-            f"{path}: {told} is too small for paths of {synthesis.length[1]:g} px; should be {MIN_SIZE - room} px more"
+            f"{path}: {pixels.shape[0]}x{pixels.shape[1]} px is too small for paths of {synthesis.length[1]:g} px;"
+            f" should be {MIN_SIZE - room} px more"
         )
     split = "test" if path.stem in synthesis.test_photos else "train"
-    return Photo(path.name, split, pixels, hashlib.sha256(content).hexdigest(), licence_of(path.name, content))
+    return SharpPhoto(path.name, split, pixels, hashlib.sha256(content).hexdigest(), licence_of(path.name, content))
 
 
-def _settings(synthesis: Synthesis, photos: Sequence[Photo]) -> str:
-    """Everything that the pixels depend on, as JSON: not where the photos lie, but what they are."""
-    known = synthesis.model_dump(mode="json", exclude={"photos"})
-    return json.dumps(
-        {"version": VERSION, **known, "photos": {p.file: p.sha256 for p in photos}}, indent=1, sort_keys=True
-    )
-
-
-def _is_made(target: Path, settings: str) -> bool:
-    """Whether ``target`` is made with the same settings; InputError for a folder of something else."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return False
-    if not (target / SETTINGS).is_file():
-        raise InputError(
-            f"{target}: exists and was not made from photos (no {SETTINGS}); should be a new or empty folder"
-        )
-    return (target / SETTINGS).read_text() == settings
-
-
-def _write_pairs(synthesis: Synthesis, photos: Sequence[Photo], folder: Path, on_progress: Progress | None) -> None:
+def _write_pairs(
+    synthesis: Synthesis, photos: Sequence[SharpPhoto], folder: Path, on_progress: Progress | None
+) -> None:
     counts = {"train": synthesis.train_pairs, "test": synthesis.test_pairs}
     tasks = [(photo, index) for photo in photos for index in range(counts[photo.split])]
     table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
     for done, (photo, index) in enumerate(tasks, start=1):
-        others = [other for other in photos if other.split == photo.split and other is not photo]
-        exposure = _expose_photo(synthesis, photo, index, others)
+        same_split = [other for other in photos if other.split == photo.split and other is not photo]
+        exposure = _expose_photo(synthesis, photo, index, same_split)
         name = f"{index:04d}"
         for kind, pixels in (("blur", exposure.blur), ("sharp", exposure.sharp)):
             write_image(folder / photo.split / photo.stem / kind / f"{name}.png", pixels)
-        writer.writerow(_row(photo, name, exposure))
+        error = exposure.blur.astype(np.float64) - exposure.sharp
+        psnr = 10 * math.log10(255**2 / max(float((error**2).mean()), 1e-10))
+        values = (photo.split, photo.stem, name, photo.file, photo.sha256, photo.licence)
+        numbers = (f"{exposure.length_px:.6f}", f"{exposure.angle_deg:.4f}", f"{psnr:.4f}")
+        writer.writerow([*values, *numbers])
         if on_progress:
             on_progress(done, len(tasks))
     (folder / MANIFEST).write_text(table.getvalue())
 
 
-def _expose_photo(synthesis: Synthesis, photo: Photo, index: int, others: Sequence[Photo]) -> Exposure:
-    """Pair ``index`` of a photo; the layer in front comes from ``others``, photos of the same split."""
+def _expose_photo(synthesis: Synthesis, photo: SharpPhoto, index: int, layers: Sequence[SharpPhoto]) -> Exposure:
+    """Pair ``index`` of a photo; the layer in front comes from one of ``layers``."""
     seed = hashlib.sha256(f"{synthesis.seed}/{photo.stem}/{index}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(seed[:16], "big"))
     length = float(rng.uniform(*synthesis.length))
     layered, chosen = rng.random() < synthesis.foreground, rng.random()
-    foreground = others[int(chosen * len(others))].pixels if layered and others else None
-    room = [
-        side - 2 * margin_of(synthesis.length[1]) for side in photo.pixels.shape[:2]
-    ]  # the same for all pairs of a photo
+    foreground = layers[int(chosen * len(layers))].pixels if layered and layers else None
+    # the same for all pairs of a photo
+    room = [side - 2 * margin_of(synthesis.length[1]) for side in photo.pixels.shape[:2]]
     window = (min(synthesis.window[0], room[0]), min(synthesis.window[1], room[1]))
     return expose(photo.pixels, rng, length, Motion.of(synthesis), window, foreground=foreground)
-
-
-def _row(photo: Photo, name: str, exposure: Exposure) -> dict[str, Any]:
-    error = exposure.blur.astype(np.float64) - exposure.sharp
-    psnr = 10 * math.log10(255**2 / max(float((error**2).mean()), 1e-10))
-    return {
-        "split": photo.split,
-        "scene": photo.stem,
-        "name": name,
-        "photo": photo.file,
-        "photo_sha256": photo.sha256,
-        "licence": photo.licence,
-        "length_px": f"{exposure.length_px:.6f}",
-        "angle_deg": f"{exposure.angle_deg:.4f}",
-        "psnr_db": f"{psnr:.4f}",
-    }

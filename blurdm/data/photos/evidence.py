@@ -1,6 +1,6 @@
-"""The photos of the evidence set: the demo's, and the further ones of ``photo_sources``, fetched and checked.
+"""The photos of the evidence set: the demo's and the further ones of ``sources``, fetched and checked.
 
-A reduced photo is stored as BMP: a PNG's bytes depend on the zlib that packs it, a BMP's on the pixels alone.
+A reduced photo is stored as BMP: a PNG's bytes depend on the zlib version, a BMP's on the pixels alone.
 """
 
 import hashlib
@@ -12,39 +12,50 @@ import numpy as np
 import PIL
 
 from blurdm.core.errors import InputError
+from blurdm.core.progress import say_nothing
 from blurdm.core.store import write_bytes
 from blurdm.data.pairs import decode_image
-from blurdm.data.photos import demo
-from blurdm.data.photos.archives import Package, read_members
-from blurdm.data.photos.sources import FETCHED, FetchedPhoto
+from blurdm.data.photos import demo, sources
+from blurdm.data.photos.archives import read_members
+from blurdm.data.photos.pins import PhotoSet, md5
+from blurdm.data.photos.sources import FetchedPhoto
 
 
-def evidence_set(archives: Path | None = None, tell: Callable[[str], None] = lambda line: None) -> demo.PhotoSet:
+def evidence_set(archives: Path | None = None, notify: Callable[[str], None] = say_nothing) -> PhotoSet:
     """The demo's and the further photos. Packages found in the folder ``archives`` are not downloaded."""
-    fetched = {photo.file: photo.md5 for photo in FETCHED}
-    md5s = {**demo.demo_set().md5s, **fetched, demo.LICENSES: demo.md5(licenses_text().encode())}
-    return demo.PhotoSet(md5s, lambda target: fetch_photos(target, archives, tell))
+    fetched = {photo.file: photo.md5 for photo in sources.FETCHED}
+    md5s = {**demo.demo_set().md5s, **fetched, demo.LICENSES: md5(licenses_text().encode())}
+    return PhotoSet(md5s, lambda target: fetch_photos(target, archives, notify))
 
 
-def fetch_photos(target: Path, archives: Path | None, tell: Callable[[str], None]) -> None:
-    """Copy and fetch all photos and their licences to ``target``; only packages of photos not there yet are fetched.
+def fetch_photos(target: Path, archives: Path | None, notify: Callable[[str], None]) -> None:
+    """Copy and fetch all photos and their licences to ``target``; packages whose photos are all there are not fetched.
 
-    InputError for a package that cannot be had, or that holds other photos than the table says.
+    InputError for a package that cannot be downloaded, or whose photo is not the one of the table.
     """
     demo.copy_photos(target)
-    for package in dict.fromkeys(photo.package for photo in FETCHED):
-        wanted = [p for p in FETCHED if p.package == package and not _is_right(target / p.file, p.md5)]
-        if wanted:
-            tell(f"{package.name}: {len(wanted)} of its photos ({package.megabytes:g} MB to download)")
-            _fetch(package, wanted, target, archives)
+    for package in dict.fromkeys(photo.package for photo in sources.FETCHED):
+        of_package = [photo for photo in sources.FETCHED if photo.package == package]
+        missing = [
+            photo
+            for photo in of_package
+            if not (target / photo.file).is_file() or md5((target / photo.file).read_bytes()) != photo.md5
+        ]
+        if missing:
+            notify(f"{package.name}: {len(missing)} of its photos ({package.megabytes:g} MB to download)")
+            contents = read_members(package, {photo.member for photo in missing}, archives)
+            for photo in missing:
+                write_bytes(target / photo.file, _stored(photo, contents[photo.member]))
     write_bytes(target / demo.LICENSES, licenses_text().encode())
 
 
 def licenses_text() -> str:
-    """The demo's table, and one of the fetched photos with what was done to them."""
+    """The demo's table, and one of the fetched photos that also says how each was reduced."""
     rows = [
-        f"| {p.file} | {p.package.name}: {p.member} | {_making(p)} | {p.sharpness} | {p.licence} | {p.credit} |"
-        for p in sorted(FETCHED, key=lambda p: p.file)
+        f"| {photo.file} | {photo.package.name}: {photo.member}"
+        f" | {'copy' if photo.factor == 1 else f'mean of {photo.factor}x{photo.factor} px'}"
+        f" | {photo.sharpness} | {photo.licence} | {photo.credit} |"
+        for photo in sorted(sources.FETCHED, key=lambda photo: photo.file)
     ]
     lines = [
         "# Photos fetched from packages of Debian and of the Python index",
@@ -56,13 +67,6 @@ def licenses_text() -> str:
         *rows,
     ]
     return demo.licenses_text() + "\n" + "\n".join(lines) + "\n"
-
-
-def licence_of(file: str, content: bytes) -> str:
-    """The licence of a photo that is one of the demo's or the further ones, or "" for any other file."""
-    digest = demo.md5(content)
-    fetched = (photo.licence for photo in FETCHED if (photo.file, photo.md5) == (file, digest))
-    return demo.licence_of(file, content) or next(fetched, "")
 
 
 def reduce(pixels: np.ndarray, factor: int) -> np.ndarray:
@@ -85,30 +89,17 @@ def bmp_bytes(pixels: np.ndarray) -> bytes:
     return file_header + image_header + rows.tobytes()
 
 
-def _fetch(package: Package, photos: list[FetchedPhoto], target: Path, archives: Path | None) -> None:
-    contents = read_members(package, {photo.member for photo in photos}, archives)
-    for photo in photos:
-        write_bytes(target / photo.file, _stored(photo, contents[photo.member]))
-
-
 def _stored(photo: FetchedPhoto, content: bytes) -> bytes:
+    """The content of the stored file, from that of the package; InputError if a digest differs."""
     source, digest = f"{photo.package.name}: {photo.member}", hashlib.sha256(content).hexdigest()
     if digest != photo.sha256:
         raise InputError(f"{source}: sha256 {digest}, should be {photo.sha256}: another version of the package")
     if photo.factor == 1:
         return content
     stored = bmp_bytes(reduce(decode_image(content, source), photo.factor))
-    if demo.md5(stored) != photo.md5:
+    if md5(stored) != photo.md5:
         raise InputError(
-            f"{photo.file}: md5 {demo.md5(stored)}, should be {photo.md5}: Pillow {PIL.__version__} decodes"
+            f"{photo.file}: md5 {md5(stored)}, should be {photo.md5}: Pillow {PIL.__version__} decodes"
             f" {photo.member} to other pixels; 9.5, 10.4 and 13.0 as installed by pip decode it alike"
         )
     return stored
-
-
-def _is_right(path: Path, md5: str) -> bool:
-    return path.is_file() and demo.md5(path.read_bytes()) == md5
-
-
-def _making(photo: FetchedPhoto) -> str:
-    return "copy" if photo.factor == 1 else f"mean of {photo.factor}x{photo.factor} px"

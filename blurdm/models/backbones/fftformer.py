@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blurdm.core.config import Backbone, Latent, Level
+from blurdm.models.fast import SIDE, PatchConvolution, PatchFilter, from_patches, to_patches
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import ChannelNorm, GatedFeedForward, Pointwise, depthwise
-from blurdm.models.patch_dft import SIDE, PatchConvolution, PatchFilter, from_patches, to_patches
 from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple
 
 SCALES = (1,)
@@ -67,14 +67,14 @@ class FFTformer(nn.Module):
         self.has_prior = latent is not None
         self.into = nn.Conv2d(3, w, 3, padding=1, bias=False)
         self.encoders = nn.ModuleList(
-            nn.Sequential(*(_Block(c, EXPANSION) for _ in range(n))) for c, n in zip(widths, depth, strict=True)
+            nn.Sequential(*(SpectralBlock(c, EXPANSION) for _ in range(n))) for c, n in zip(widths, depth, strict=True)
         )
         self.down = nn.ModuleList(nn.Conv2d(c, 2 * c, 3, padding=1, bias=False) for c in widths[:2])
         self.decoders = nn.ModuleList(
             _decoder(c, n, latent, level) for c, n, level in zip(widths, depth, levels, strict=True)
         )
         self.up = nn.ModuleList(nn.Conv2d(2 * c, c, 3, padding=1, bias=False) for c in widths[:2])
-        self.merge = nn.ModuleList(_Fuse(c) for c in widths[:2])
+        self.merge = nn.ModuleList(SkipMerge(c) for c in widths[:2])
         self.refinement = _decoder(w, refinement, latent, "fine")
         self.out = nn.Conv2d(w, 3, 3, padding=1, bias=False)
         self.unused = Pointwise(4 * w, 2 * w, bias=False).requires_grad_(False)
@@ -93,7 +93,7 @@ class FFTformer(nn.Module):
         return [crop(x + self.out(d), image)]
 
 
-class _Block(nn.Module):
+class SpectralBlock(nn.Module):
     """x + feed-forward(norm(x)), after the attention where there is one."""
 
     def __init__(self, channels: int, expansion: float, attention: nn.Module | None = None) -> None:
@@ -123,7 +123,7 @@ class FilteredFeedForward(GatedFeedForward):
         return self.gated(from_patches(filtered, *x.shape[-2:]))
 
 
-class _Attention(nn.Module):
+class FourierAttention(nn.Module):
     """Queries and keys convolved circularly in each patch, normalised over channels, weigh the values."""
 
     def __init__(self, channels: int, latent: Latent | None, level: Level) -> None:
@@ -143,13 +143,13 @@ class _Attention(nn.Module):
         return self.narrow(v * self.product_norm(self.convolve(q, k)))
 
 
-class _Fuse(nn.Module):
-    """Decoder and encoder features (each C channels) into one: what is common to both halves of a 2C block."""
+class SkipMerge(nn.Module):
+    """Decoder and encoder features (C channels each) into C channels: the sum of both halves of a 2C block."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.mix = Pointwise(2 * channels, 2 * channels)
-        self.block = _Block(2 * channels, FUSE_EXPANSION)
+        self.block = SpectralBlock(2 * channels, FUSE_EXPANSION)
         self.halves = Pointwise(2 * channels, 2 * channels)
 
     def forward(self, decoder: Tensor, encoder: Tensor) -> Tensor:
@@ -158,7 +158,9 @@ class _Fuse(nn.Module):
 
 
 def _decoder(channels: int, blocks: int, latent: Latent | None, level: Level) -> nn.ModuleList:
-    return nn.ModuleList(_Block(channels, EXPANSION, _Attention(channels, latent, level)) for _ in range(blocks))
+    return nn.ModuleList(
+        SpectralBlock(channels, EXPANSION, FourierAttention(channels, latent, level)) for _ in range(blocks)
+    )
 
 
 def _run(blocks: nn.Module, x: Tensor, latent: Tensor | None) -> Tensor:

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blurdm.core.config import Backbone, Latent, Level
-from blurdm.models.dct import Dct
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import ChannelNorm, GatedFeedForward, Pointwise, depthwise
 from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple, require_multiple
@@ -51,6 +50,40 @@ def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
     return LoFormer(backbone, latent)
 
 
+def dct_matrix(size: int) -> Tensor:
+    """The orthonormal DCT-II, (size, size) in double: row k holds the k-th cosine; the transpose is the inverse."""
+    k = torch.arange(size, dtype=torch.float64, device="cpu")
+    matrix = torch.cos(math.pi / size * k[:, None] * (k + 0.5)) * math.sqrt(2 / size)
+    matrix[0] /= math.sqrt(2)
+    return matrix
+
+
+class Dct(nn.Module):
+    """The 2-D DCT-II of feature maps of any size and its inverse; one instance serves a whole network.
+
+    Matrices are cached by size, not as buffers: a weight average, made before the first image, would lack them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._matrices: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """C_H x C_W^T of each plane of ``x`` (B, C, H, W)."""
+        return self._matrix(x.shape[-2], x) @ x @ self._matrix(x.shape[-1], x).mT
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """C_H^T y C_W, which undoes ``forward``."""
+        return self._matrix(y.shape[-2], y).mT @ y @ self._matrix(y.shape[-1], y)
+
+    def _matrix(self, size: int, like: Tensor) -> Tensor:
+        key = size, like.dtype, like.device
+        if key not in self._matrices:
+            with torch.inference_mode(False):  # so that training can use it later
+                self._matrices[key] = dct_matrix(size).to(like)
+        return self._matrices[key]
+
+
 class LoFormer(nn.Module):
     """forward(image, latent) -> [restored], in [0, 1] up to over- and undershoot.
 
@@ -63,14 +96,14 @@ class LoFormer(nn.Module):
         super().__init__()
         w = backbone.width
         widths = (w, 2 * w, 4 * w, 8 * w, 4 * w, 2 * w, 2 * w)
-        entered: tuple[Level | None, ...] = (None, None, None, None, "coarse", "middle", "fine")
+        entry_levels: tuple[Level | None, ...] = (None, None, None, None, "coarse", "middle", "fine")
         self.has_prior = latent is not None
         self.into = nn.Conv2d(3, w, 3, padding=1, bias=False)
         self.out = nn.Conv2d(2 * w, 3, 3, padding=1)
         self.dct = Dct()
         self.levels = nn.ModuleList(
-            nn.ModuleList(_Block(c, heads, latent if level else None, level or "fine") for _ in range(2 * pairs))
-            for c, heads, pairs, level in zip(widths, HEADS, depths(backbone, LEVELS), entered, strict=True)
+            nn.ModuleList(DctBlock(c, heads, latent if level else None, level or "fine") for _ in range(2 * pairs))
+            for c, heads, pairs, level in zip(widths, HEADS, depths(backbone, LEVELS), entry_levels, strict=True)
         )
         self.up = nn.ModuleList(nn.Conv2d(c, 2 * c, 3, padding=1, bias=False) for c in (8 * w, 4 * w, 2 * w))
         self.down = nn.ModuleList(nn.Conv2d(c, c // 2, 3, padding=1, bias=False) for c in widths[:3])
@@ -99,13 +132,13 @@ class LoFormer(nn.Module):
         return x
 
 
-class _Block(nn.Module):
+class DctBlock(nn.Module):
     """Attention among DCT coefficients, then a feed-forward network among pixels, each added to its input."""
 
     def __init__(self, channels: int, heads: int, latent: Latent | None, level: Level) -> None:
         super().__init__()
         self.norm = ChannelNorm(channels)
-        self.attention = _Attention(channels, heads, latent, level)
+        self.attention = WindowAttention(channels, heads, latent, level)
         self.ffn_norm = ChannelNorm(channels)
         self.ffn = GatedFeedForward(channels, int(channels * EXPANSION), bias=True)
 
@@ -115,7 +148,7 @@ class _Block(nn.Module):
         return x + self.ffn(self.ffn_norm(x))
 
 
-class _Attention(nn.Module):
+class WindowAttention(nn.Module):
     """Attention between the channels of each head in each window, gated by a layer over the window's positions."""
 
     def __init__(self, channels: int, heads: int, latent: Latent | None, level: Level) -> None:
@@ -134,20 +167,10 @@ class _Attention(nn.Module):
         if self.fusion is not None:
             x = self.fusion(x, latent)
         padded = pad_to_multiple(self.qkv(x), WINDOW)
-        q, k, v = self._windows(padded)
-        attended = (q @ k.mT * self.temperature).softmax(dim=-1) @ v
-        return self.narrow(crop(_planes(attended * F.gelu(self.gate(v)), *padded.shape[-2:]), x))
-
-    def _windows(self, qkv: Tensor) -> Tensor:
-        """(B, 3C, H, W) -> q, k, v, each (B, windows, heads, C/heads, 64)."""
-        B, _, H, W = qkv.shape
-        heads = len(self.temperature)
-        cut = qkv.view(B, 3, heads, -1, H // WINDOW, WINDOW, W // WINDOW, WINDOW)
-        return cut.permute(1, 0, 4, 6, 2, 3, 5, 7).reshape(3, B, -1, heads, cut.shape[3], WINDOW**2)
-
-
-def _planes(windows: Tensor, height: int, width: int) -> Tensor:
-    """(B, windows, heads, C/heads, 64) -> (B, C, height, width)."""
-    B = len(windows)
-    cut = windows.view(B, height // WINDOW, width // WINDOW, -1, WINDOW, WINDOW)
-    return cut.permute(0, 3, 1, 4, 2, 5).reshape(B, -1, height, width)
+        B, _, H, W = padded.shape
+        heads, rows, columns = len(self.temperature), H // WINDOW, W // WINDOW
+        windows = padded.view(B, 3, heads, -1, rows, WINDOW, columns, WINDOW).permute(1, 0, 4, 6, 2, 3, 5, 7)
+        q, k, v = windows.reshape(3, B, rows * columns, heads, -1, WINDOW**2)  # each (B, windows, heads, C/heads, 64)
+        attended = (q @ k.mT * self.temperature).softmax(dim=-1) @ v * F.gelu(self.gate(v))
+        planes = attended.view(B, rows, columns, -1, WINDOW, WINDOW).permute(0, 3, 1, 4, 2, 5).reshape(B, -1, H, W)
+        return self.narrow(crop(planes, x))

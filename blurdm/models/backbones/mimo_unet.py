@@ -66,7 +66,13 @@ class MimoUNet(nn.Module):
         )
         self.narrow = nn.ModuleList([_conv(coarse, middle, kernel=1), _conv(middle, fine, kernel=1)])
         self.coarse_out = nn.ModuleList([nn.Conv2d(c, 3, 3, padding=1) for c in (coarse, middle)])
-        self.across = nn.ModuleList(_across_scales((fine, middle, coarse), c) for c in (fine, middle))
+        self.across = nn.ModuleList(  # features of all three scales into one (the original's AFF)
+            nn.Sequential(
+                nn.Sequential(MixedScales((fine, middle, coarse), c), nn.ReLU(inplace=True)),
+                nn.Conv2d(c, c, 3, padding=1),
+            )
+            for c in (fine, middle)
+        )
         self.merge_coarse = nn.Conv2d(coarse, coarse, 3, padding=1)
         self.shallow_coarse = _Shallow(coarse)
         self.merge_middle = nn.Conv2d(middle, middle, 3, padding=1)
@@ -84,7 +90,7 @@ class MimoUNet(nn.Module):
         return [y[..., : -(-height // s), : -(-width // s)] for y, s in zip(restored, SCALES, strict=True)]
 
     def _encode(self, x: Tensor, x_2: Tensor, x_4: Tensor) -> list[Tensor]:
-        """What the decoder takes: features of all scales at full, then at half resolution, and those at a quarter."""
+        """Inputs of the decoder: features of all scales at full and at half resolution, and those at a quarter."""
         fine = self.encoders[0](self.into[0](x))
         middle = self.into[1](fine)
         middle = self.encoders[1](middle + self.merge_middle(middle * self.shallow_middle(x_2)))
@@ -94,8 +100,8 @@ class MimoUNet(nn.Module):
         return [self.dropout(self.across[0]((fine, middle, coarse))), skip_middle, coarse]
 
     def _decode(self, features: list[Tensor], latent: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """What is added to the blurred image at quarter, half and full resolution. Uses ``features`` up: those of full
-        resolution are a third of what a restoration takes of memory, and are not kept beside the last blocks."""
+        """Residuals at quarter, half and full resolution. Empties ``features``: those of full resolution are a third of
+        a restoration's memory and must not live beside the last blocks."""
         d = self.decoders[0](features.pop(), latent)
         out_4 = self.coarse_out[0](d)
         d = self.decoders[1](self.narrow[0](torch.cat([self.up[0](d), features.pop()], dim=1)), latent)
@@ -116,8 +122,8 @@ class _ResBlock(nn.Module):
 class MixedScales(nn.Conv2d):
     """A 1x1 convolution of features of all scales at once, at the resolution of the first.
 
-    It sees single pixels, so it comes before the enlarging: each scale is convolved as it is, with its own columns of
-    the weight. All enlarged and side by side would be most of what a restoration takes of memory.
+    It sees single pixels, so each scale is convolved with its own columns of the weight before it is enlarged. All
+    enlarged and concatenated would be most of a restoration's memory.
     """
 
     def __init__(self, channels: tuple[int, int, int], outputs: int) -> None:
@@ -157,12 +163,6 @@ def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Seq
 
 def _up(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU(inplace=True))
-
-
-def _across_scales(channels: tuple[int, int, int], outputs: int) -> nn.Sequential:
-    """Features of all three scales into one (the original's AFF)."""
-    mix = nn.Sequential(MixedScales(channels, outputs), nn.ReLU(inplace=True))
-    return nn.Sequential(mix, nn.Conv2d(outputs, outputs, 3, padding=1))
 
 
 def _enlarged(x: Tensor, like: Tensor) -> Tensor:

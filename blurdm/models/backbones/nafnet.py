@@ -24,7 +24,7 @@ DECODER: tuple[Level, ...] = ("coarse", "coarse", "middle", "fine")
 
 
 def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
-    """NAFNet with the prior of ``latent``, or as published for None; InputError for dropout, which it has not."""
+    """NAFNet with the prior of ``latent``, or as published for None; InputError for dropout."""
     no_dropout(backbone)
     return NAFNet(backbone, latent)
 
@@ -65,7 +65,7 @@ class NAFNet(nn.Module):
         return [crop(padded + self.out(x), image)]
 
 
-class _Block(nn.Module):
+class GatedBlock(nn.Module):
     """x + beta * (gated depthwise convolution with channel attention), then y + gamma * (gated pointwise layers)."""
 
     def __init__(self, channels: int) -> None:
@@ -77,11 +77,11 @@ class _Block(nn.Module):
         )
         self.attention = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels, 1))
         self.mix = nn.Conv2d(channels, channels, 1)
-        self.beta = _Scale(channels)
+        self.beta = ChannelScale(channels)
         self.channel_norm = ChannelNorm(channels, eps=1e-6)
         self.widen = nn.Conv2d(channels, 2 * channels, 1)
         self.narrow = nn.Conv2d(channels, channels, 1)
-        self.gamma = _Scale(channels)
+        self.gamma = ChannelScale(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = _gate(self.spread(self.spatial_norm(x)))
@@ -89,7 +89,7 @@ class _Block(nn.Module):
         return x + self.gamma(self.narrow(_gate(self.widen(self.channel_norm(x)))))
 
 
-class _Scale(nn.Module):
+class ChannelScale(nn.Module):
     """One learned factor per channel, 0 at the start."""
 
     def __init__(self, channels: int) -> None:
@@ -110,4 +110,4 @@ def _gate(x: Tensor) -> Tensor:
 
 
 def _blocks(channels: int, number: int) -> nn.Sequential:
-    return nn.Sequential(*(_Block(channels) for _ in range(number)))
+    return nn.Sequential(*(GatedBlock(channels) for _ in range(number)))

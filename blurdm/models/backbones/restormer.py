@@ -1,6 +1,6 @@
 """Restormer (Zamir et al., CVPR 2022): attention between channels. The prior enters the attention of decoder blocks.
 
-It scales and shifts what the attention sees, after the normalisation, so that the residual path stays as it is. The
+It scales and shifts the input of the attention, after the normalisation, so the residual path stays as it is. The
 decoder at 1/4 of the resolution is "coarse", that at 1/2 "middle", that at full resolution and the refinement "fine";
 the blocks at 1/8, between encoder and decoder, have no prior.
 """
@@ -35,20 +35,20 @@ class Restormer(nn.Module):
     def __init__(self, backbone: Backbone, latent: Latent | None) -> None:
         super().__init__()
         w = backbone.width
-        one, two, three, four, refine = depths(backbone, LEVELS)
+        d_1, d_2, d_3, d_4, refinement = depths(backbone, LEVELS)
         self.has_prior = latent is not None
         self.into = _conv(3, w)
-        self.encoders = nn.ModuleList([_blocks(w, 1, one), _blocks(2 * w, 2, two), _blocks(4 * w, 4, three)])
-        self.down = nn.ModuleList(_down(c) for c in (w, 2 * w, 4 * w))
-        self.middle = _blocks(8 * w, 8, four)
-        self.up = nn.ModuleList(_up(c) for c in (8 * w, 4 * w, 2 * w))
+        self.encoders = nn.ModuleList([_blocks(w, 1, d_1), _blocks(2 * w, 2, d_2), _blocks(4 * w, 4, d_3)])
+        self.down = nn.ModuleList(nn.Sequential(_conv(c, c // 2), nn.PixelUnshuffle(2)) for c in (w, 2 * w, 4 * w))
+        self.middle = _blocks(8 * w, 8, d_4)
+        self.up = nn.ModuleList(nn.Sequential(_conv(c, 2 * c), nn.PixelShuffle(2)) for c in (8 * w, 4 * w, 2 * w))
         # the last level keeps all channels of what it joins
         self.join = nn.ModuleList([_conv(8 * w, 4 * w, 1), _conv(4 * w, 2 * w, 1), nn.Identity()])
         self.decoders = nn.ModuleList(
             [
-                _blocks(4 * w, 4, three, latent, "coarse"),
-                _blocks(2 * w, 2, two, latent, "middle"),
-                _blocks(2 * w, 1, one + refine, latent, "fine"),
+                _blocks(4 * w, 4, d_3, latent, "coarse"),
+                _blocks(2 * w, 2, d_2, latent, "middle"),
+                _blocks(2 * w, 1, d_1 + refinement, latent, "fine"),
             ]
         )
         self.out = _conv(2 * w, 3)
@@ -67,14 +67,14 @@ class Restormer(nn.Module):
         return [crop(padded + self.out(x), image)]
 
 
-class _Block(nn.Module):
+class ChannelAttentionBlock(nn.Module):
     """x + attention(norm(x), modulated by the prior), then x + feed-forward(norm(x))."""
 
     def __init__(self, channels: int, heads: int, latent: Latent | None, level: Level) -> None:
         super().__init__()
         self.attention_norm = ChannelNorm(channels)
         self.fusion = make_fusion(latent, channels, level)
-        self.attention = _Attention(channels, heads)
+        self.attention = ChannelAttention(channels, heads)
         self.feed_norm = ChannelNorm(channels)
         self.feed = GatedFeedForward(channels, int(channels * FACTOR), bias=False)
 
@@ -84,7 +84,7 @@ class _Block(nn.Module):
         return x + self.feed(self.feed_norm(x))
 
 
-class _Attention(nn.Module):
+class ChannelAttention(nn.Module):
     """Each channel of a head attends to the others: softmax(t q k^T) v, rows of q and k of unit length (MDTA)."""
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -114,7 +114,7 @@ def _lengths(rows: Tensor) -> Tensor:
 def _blocks(
     channels: int, heads: int, number: int, latent: Latent | None = None, level: Level = "coarse"
 ) -> nn.ModuleList:
-    return nn.ModuleList(_Block(channels, heads, latent, level) for _ in range(number))
+    return nn.ModuleList(ChannelAttentionBlock(channels, heads, latent, level) for _ in range(number))
 
 
 def _through(blocks: nn.Module, x: Tensor, latent: Tensor | None = None) -> Tensor:
@@ -126,11 +126,3 @@ def _through(blocks: nn.Module, x: Tensor, latent: Tensor | None = None) -> Tens
 
 def _conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-
-
-def _down(channels: int) -> nn.Sequential:
-    return nn.Sequential(_conv(channels, channels // 2), nn.PixelUnshuffle(2))
-
-
-def _up(channels: int) -> nn.Sequential:
-    return nn.Sequential(_conv(channels, 2 * channels), nn.PixelShuffle(2))

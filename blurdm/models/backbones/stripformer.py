@@ -53,8 +53,8 @@ def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
 class Stripformer(nn.Module):
     """forward(image, latent) -> [restored], in [0, 1] up to over- and undershoot.
 
-    The published prediction script pads to multiples of 32. Rows and columns attend to what is padded as well, so where
-    an image needs padding there, its restoration differs a little from that script's.
+    The published prediction script pads to multiples of 32. Rows and columns attend to the padding as well, so the
+    restoration of an image that needs padding there differs a little from that script's.
     """
 
     def __init__(self, backbone: Backbone, latent: Latent | None) -> None:
@@ -106,8 +106,8 @@ class _Unit(nn.Module):
         return F.leaky_relu(self.body(x) + (x if skip is None else skip), SLOPE)
 
 
-class Block(nn.Module):
-    """Strip attention over the modulated features, an MLP, and a depthwise convolution that tells positions apart."""
+class StripBlock(nn.Module):
+    """Strip attention over the modulated features, an MLP, and a depthwise convolution that encodes positions."""
 
     attention: Callable[..., Tensor] = staticmethod(F.scaled_dot_product_attention)
 
@@ -160,7 +160,7 @@ class _MlpLinear(nn.Linear):
 def _strips(channels: int, head: int, pairs: int, latent: Latent | None, level: Level) -> nn.ModuleList:
     """Blocks within and between strips in turn."""
     return nn.ModuleList(
-        Block(channels, head, between, make_fusion(latent, channels, level))
+        StripBlock(channels, head, between, make_fusion(latent, channels, level))
         for _ in range(pairs)
         for between in (False, True)
     )

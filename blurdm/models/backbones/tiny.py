@@ -15,7 +15,7 @@ LEVELS: tuple[Level, ...] = ("fine", "middle", "coarse")  # full, half and quart
 
 
 def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
-    """The U-Net with the prior of ``latent``, or without for None; InputError for dropout, which it has not."""
+    """The U-Net with the prior of ``latent``, or without for None; InputError for dropout."""
     no_dropout(backbone)
     return Tiny(backbone, latent)
 
@@ -52,7 +52,7 @@ class Tiny(nn.Module):
         return [crop(padded + self.out(x), image)]
 
 
-class _Block(nn.Module):
+class TinyBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
@@ -66,4 +66,4 @@ class _Block(nn.Module):
 
 
 def _blocks(channels: int, number: int) -> nn.Sequential:
-    return nn.Sequential(*(_Block(channels) for _ in range(number)))
+    return nn.Sequential(*(TinyBlock(channels) for _ in range(number)))

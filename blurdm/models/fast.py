@@ -1,14 +1,52 @@
-"""The 2-D Fourier transform of 8 x 8 patches as products with constant matrices, and what FFTformer does with it.
+"""The same numbers quicker: batched estimators, one image encoded as a pair, spectra of patches by matrix products.
 
-A batched FFT of so few points is mostly overhead: the products take a fraction of the time and give equal numbers.
-A spectrum is 40 complex values (8 x 5, as of rfft2), laid out as 40 real parts and then 40 imaginary ones.
+Each form stands for a plain one, which it names, and which ``benchmarks/plain_networks.py`` keeps to compare with.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blurdm.diffusion.estimators import SLOPE, Estimator
+
+
+def batch_estimators(
+    estimators: Sequence[Estimator], condition: Tensor
+) -> Callable[[float, Tensor], tuple[Tensor, ...]]:
+    """(time, z) -> ``estimator(condition, time, z)`` of each, with one product per layer for all of them.
+
+    The first layer's product with the condition is computed once per image, not in every step.
+    """
+    layers = list(zip(*(estimator.layers for estimator in estimators), strict=True))
+    weights = [torch.stack([layer.weight.mT for layer in same]) for same in layers]  # (estimators, inputs, outputs)
+    biases = [torch.stack([layer.bias for layer in same])[:, None] for same in layers]
+    size = condition.shape[-1]
+    for_condition, for_time, for_z = weights[0].split([size, 1, size], dim=1)
+    rows = condition.reshape(1, -1, size).expand(len(estimators), -1, -1)
+    constant = torch.baddbmm(biases[0], rows, for_condition)
+
+    def estimate(time: float, z: Tensor) -> tuple[Tensor, ...]:
+        rows = z.reshape(1, -1, size).expand(len(estimators), -1, -1)
+        x = torch.baddbmm(constant + time * for_time, rows, for_z)
+        for weight, bias in zip(weights[1:], biases[1:], strict=True):
+            x = torch.baddbmm(bias, F.leaky_relu(x, SLOPE), weight)
+        return F.leaky_relu(x, SLOPE).view(-1, *z.shape).unbind()
+
+    return estimate
+
+
+def convolve_twice(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """``conv(torch.cat([x, x], dim=1))``: the two halves of the kernel act as their sum, on half of the channels."""
+    first, second = conv.weight.chunk(2, dim=1)
+    return F.conv2d(x, first + second, conv.bias, padding=conv.padding)
+
+
+# The 2-D Fourier transform of 8 x 8 patches, for FFTformer. A batched FFT of so few points is mostly overhead; products
+# with constant matrices take a fraction of the time. A spectrum has 40 complex values (8 x 5, as from rfft2), stored as
+# 40 real parts and then 40 imaginary ones.
 SIDE = 8
 POINTS = SIDE * SIDE
 HALF = SIDE // 2 + 1

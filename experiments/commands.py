@@ -1,4 +1,4 @@
-"""What the verbs of ``sweep.py`` do: plan, run, status, collect, cancel. No torch before a run starts."""
+"""The verbs of ``sweep.py``: plan, run, status, collect, cancel. Torch is not imported before a run starts."""
 
 import argparse
 import hashlib
@@ -24,23 +24,23 @@ from blurdm.core.ledger import read_ledger, runs_root, state
 from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import heartbeat, locked, read_json, write_json
-from experiments.display import SweepDisplay
+from experiments.display import SweepDisplay, print_plan
+from experiments.estimate import seconds_ahead
+from experiments.executors import check_options, make_executor, max_concurrent, ranks
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
-from experiments.planning import print_plan, seconds_of
-from experiments.where import check_options, make_executor, ranks, side_by_side
 
 BROKEN, INCOMPLETE = 1, 2
 
 
 def plan(parsed: argparse.Namespace) -> int:
-    """Show rows, distinct runs, shared work, what is there already, and the time to expect. Nothing is written."""
+    """Show rows, distinct runs, shared work, finished runs, and the expected time. Nothing is written."""
     sweep = expand(_grid(parsed), parsed.runs / ".digests.json", provisional=True)
-    print_plan(sweep, parsed.runs, side_by_side(parsed), Console(), _device(parsed))
+    print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
     return 0
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Make every row of the grid exist, then print its table; whatever is there already is not computed again."""
+    """Make every row of the grid exist, then print its table. Finished runs are not computed again."""
     if parsed.dry_run:
         return plan(parsed)
     check_options(parsed)
@@ -48,10 +48,11 @@ def run(parsed: argparse.Namespace) -> int:
     for config in {row.config.data.root: row.config for row in grid.rows}.values():
         _make_data(config)
     sweep = expand(grid, parsed.runs / ".digests.json")
-    ledger = _ledger_path(parsed.runs, sweep.grid.name)
-    record = _with_history(sweep.ledger(), ledger)
-    executor = make_executor(parsed, _slurm_folder(parsed.runs, sweep.grid.name), record["stopped"])
-    print_plan(sweep, parsed.runs, side_by_side(parsed), Console(), _device(parsed))
+    ledger, record = _ledger_path(parsed.runs, grid.name), sweep.ledger()
+    if ledger.is_file():
+        record["stopped"] = read_json(ledger).get("stopped", [])
+    executor = make_executor(parsed, ledger.with_suffix(".slurm"), record["stopped"])
+    print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
     write_json(ledger, record)
     cache = parsed.runs / ".frames"
     resources = Resources(_device(parsed), parsed.threads, cache=cache, ranks=ranks(parsed), rows=parsed.runs / ".rows")
@@ -61,58 +62,78 @@ def run(parsed: argparse.Namespace) -> int:
         print(f"{len(ids)} jobs submitted; look at them with: sweep.py status --grid {parsed.grid}")
         return 0
     failures = _execute(executor, sweep, parsed, resources, targets)
-    stopped = getattr(executor, "stopped", [])
-    failures = [failure for failure in failures if not _is_stopped(failure, stopped)]
-    _note_ends(ledger, record, failures, stopped)
+    failures = _record_ends(ledger, record, failures, getattr(executor, "stopped", []))
     for failure in failures:
         if not failure.message.startswith("needs "):
             print(f"sweep: {failure.run.stage} {failure.run.key}: {failure.message}", file=sys.stderr)
-    _close(ledger, parsed)
+    publish(ledger, parsed)
     if not failures:
         return 0
     return INCOMPLETE if all(failure.expected for failure in failures) else BROKEN
 
 
 def status(parsed: argparse.Namespace) -> int:
-    """How far a sweep is, from its run folders and the queue, whoever computes it and wherever."""
+    """Print how far a sweep is, from its run folders and Slurm's queue, wherever it is computed."""
     path = _existing_ledger(parsed)
     ledger, root, console = read_ledger(path), runs_root(path), Console()
     states = [(row, state(ledger, row, root)) for row in ledger.rows]
-    done = sum(s.status == "done" for _, s in states)
+    done = sum(row_state.status == "done" for _, row_state in states)
     console.print(f"{ledger.grid}: {done} of {len(ledger.rows)} rows done", highlight=False)
-    queue = _queue(root, ledger.grid)
-    told: set[str] = set()
-    for row, found in states:
-        if found.status == "done":
+    jobs: dict[str, str] = {}
+    if path.with_suffix(".slurm").is_dir():
+        from experiments.executors.slurm import states as job_states
+
+        jobs = job_states(path.with_suffix(".slurm"))
+    printed: set[str] = set()
+    for row, row_state in states:
+        if row_state.status == "done":
             continue
-        console.print(f"  {row.name}: {found.status}", highlight=False, markup=False)
+        console.print(f"  {row.name}: {row_state.status}", highlight=False, markup=False)
         for stage, key in row.addresses:
-            line = _run_state(root / stage / key, stage, key, queue)
-            if line and key not in told:
-                told.add(key)
+            line = _run_line(root / stage / key, jobs.get(key, ""))
+            if line and key not in printed:
+                printed.add(key)
                 console.print(f"    {line}", highlight=False, markup=False)
     return 0
 
 
 def collect(parsed: argparse.Namespace) -> int:
-    """Tables, plot and MLflow runs of what is finished so far."""
-    _close(_existing_ledger(parsed), parsed)
+    """Make tables, plot and MLflow runs from the runs that have finished."""
+    publish(_existing_ledger(parsed), parsed)
     return 0
 
 
 def cancel(parsed: argparse.Namespace) -> int:
-    """End the sweep wherever it runs: queued and running jobs, and the commands on this machine that drive it."""
+    """End the sweep wherever it runs: its jobs, and the commands on this machine that drive it."""
     path = _existing_ledger(parsed)
-    name = read_ledger(path).grid
-    count = sum([_stop_driver(mark.parent) for mark in _drivers(path).glob("*/driver.json")])
-    folder = _slurm_folder(parsed.runs, name)
+    drivers = path.with_suffix(".drivers").glob("*/driver.json")
+    count = sum([_stop_driver(mark.parent) for mark in drivers])
     jobs: list[str] = []
-    if folder.is_dir():
+    if path.with_suffix(".slurm").is_dir():
         from experiments.executors.slurm import cancel as cancel_jobs
 
-        jobs = cancel_jobs(folder)
+        jobs = cancel_jobs(path.with_suffix(".slurm"))
+    name = read_ledger(path).grid
     print(f"{name}: asked {count} running commands and {len(jobs)} jobs to stop; what they computed is kept")
     return 0
+
+
+def publish(ledger: Path, parsed: argparse.Namespace) -> None:
+    """Make and print the table of a sweep, and send its rows to MLflow; a failure of MLflow is only printed."""
+    from analysis.grid import build_grid  # pandas and matplotlib: not for a plan
+
+    built = build_grid(ledger, parsed.results, parsed.reports, Console())
+    rows, reports = parsed.results / ledger.stem, parsed.reports / "grids" / ledger.stem
+    print(f"table and plot: {reports}, rows: {rows}.csv and .parquet")
+    if parsed.no_mlflow:
+        return
+    from blurdm.tracking.sync import default_uri, sync_grid
+
+    uri = default_uri(Path.cwd())
+    report = sync_grid(ledger, uri, built.files, repo=Path.cwd(), statistics=built.statistics)
+    print(f"MLflow {uri}, experiment {ledger.stem}: {len(report.sent)} sent, {len(report.already)} were there")
+    for reason in report.failed:
+        print(f"MLflow: not sent ({reason}); send it later with: sweep.py collect", file=sys.stderr)
 
 
 def _device(parsed: argparse.Namespace) -> str:
@@ -120,7 +141,7 @@ def _device(parsed: argparse.Namespace) -> str:
 
 
 def _grid(parsed: argparse.Namespace) -> Grid:
-    """The grid that the command line asks for; a changed one has a name of its own, so that nothing is mixed."""
+    """The grid that the command line asks for. A changed grid gets a name of its own, so that results never mix."""
     path = Path(parsed.grid) if parsed.grid.endswith(".yaml") else grid_path(parsed.grid)
     grid = load_grid(path, parsed.preset, parsed.set, parsed.seeds)
     if parsed.name:
@@ -132,20 +153,20 @@ def _grid(parsed: argparse.Namespace) -> Grid:
 
 
 def _digest(grid: Grid) -> str:
-    """Of all that decides the results of the grid: its seeds and its rows' configs, but not where data are."""
-    known: dict[int, str] = {}
-
-    def text(section: Any) -> str:
-        return known.setdefault(id(section), canonical_json(identity(section)))
-
+    """A digest of everything that decides the grid's results: seeds and configs, but not where data are."""
+    texts: dict[int, str] = {}
     lines = [str(grid.seeds)]
     for row in grid.rows:
-        lines += [row.name, row.arm, *(text(getattr(row.config, name)) for name in section_keys())]
+        sections = [getattr(row.config, name) for name in section_keys()]
+        for section in sections:
+            if id(section) not in texts:
+                texts[id(section)] = canonical_json(identity(section))
+        lines += [row.name, row.arm, *(texts[id(section)] for section in sections)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _make_data(config: Config) -> None:
-    """Pairs of a config that makes its own are made if there are none; data sets with pairs are the user's to fetch."""
+    """Make the pairs of a config with a ``synthesis`` section if there are none; other data sets are the user's."""
     if config.synthesis is None or Path(config.data.root).exists():
         return
     if not Path(config.synthesis.photos).exists():
@@ -169,20 +190,36 @@ def _execute(
     labels: dict[str, str] = {}
     for cell in sweep.cells:
         rows.setdefault(cell.row.name, set()).add(cell.run.key)
-        for each in cell.run.chain():
-            shared = each.key in labels
-            seed = "" if each.seed is None else f" seed {each.seed}"
-            labels[each.key] = f"{each.stage}{seed}" if shared else f"{each.stage} {cell.row.name}{seed}"
-    display = SweepDisplay(rows, ahead, labels, seconds_of(sweep, parsed.runs, _device(parsed)), side_by_side(parsed))
+        for needed in cell.run.chain():
+            is_shared = needed.key in labels
+            seed = "" if needed.seed is None else f" seed {needed.seed}"
+            labels[needed.key] = f"{needed.stage}{seed}" if is_shared else f"{needed.stage} {cell.row.name}{seed}"
+    expected = seconds_ahead(sweep, parsed.runs, _device(parsed))
+    display = SweepDisplay(rows, ahead, labels, expected, max_concurrent(parsed))
     with _driving(_ledger_path(parsed.runs, sweep.grid.name)), display:
         failures: list[Failure] = executor.execute(targets, parsed.runs, resources, StopFlag().install(), display)
     return failures
 
 
+def _record_ends(
+    path: Path, record: dict[str, Any], failures: list[Failure], stopped: list[dict[str, Any]]
+) -> list[Failure]:
+    """Write failed and early-stopped runs to the ledger; return the failures that no early stop explains.
+
+    Runs that earlier calls stopped are kept unless this call has them too.
+    """
+    keys = {entry["key"] for entry in stopped}
+    failures = [failure for failure in failures if keys.isdisjoint(run.key for run in failure.run.chain())]
+    failed = [{"stage": f.run.stage, "key": f.run.key, "message": f.message} for f in failures]
+    earlier = [entry for entry in record["stopped"] if entry["key"] not in keys]
+    write_json(path, record | {"failed": failed, "stopped": [*earlier, *stopped]})
+    return failures
+
+
 @contextmanager
 def _driving(ledger: Path) -> Iterator[None]:
-    """Say that this process drives the sweep, so that ``cancel`` finds it; the lock says that it is alive."""
-    mark = _drivers(ledger) / f"{platform.node()}-{os.getpid()}"
+    """Mark this process as a driver of the sweep, so that ``cancel`` finds it. It is alive while it holds the lock."""
+    mark = ledger.with_suffix(".drivers") / f"{platform.node()}-{os.getpid()}"
     with locked(mark):
         write_json(mark / "driver.json", {"pid": os.getpid(), "host": platform.node()})
         try:
@@ -191,12 +228,8 @@ def _driving(ledger: Path) -> Iterator[None]:
             shutil.rmtree(mark)
 
 
-def _drivers(ledger: Path) -> Path:
-    return ledger.with_suffix(".drivers")
-
-
 def _stop_driver(mark: Path) -> bool:
-    """Ask the process behind ``mark`` to stop, if it is of this machine; a mark that a killed one left is removed."""
+    """Send SIGTERM to the process behind ``mark`` if it is on this machine; remove the mark of a dead process."""
     driver = read_json(mark / "driver.json")
     if driver["host"] != platform.node():
         return False
@@ -213,10 +246,6 @@ def _ledger_path(runs: Path, name: str) -> Path:
     return runs / "sweeps" / f"{name}.json"
 
 
-def _slurm_folder(runs: Path, name: str) -> Path:
-    return runs / "sweeps" / f"{name}.slurm"
-
-
 def _existing_ledger(parsed: argparse.Namespace) -> Path:
     path = _ledger_path(parsed.runs, _grid(parsed).name)
     if not path.is_file():
@@ -224,48 +253,12 @@ def _existing_ledger(parsed: argparse.Namespace) -> Path:
     return path
 
 
-def _with_history(record: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The new ledger, with what the last one knew of runs that were stopped early on purpose."""
-    if path.is_file():
-        record["stopped"] = read_json(path).get("stopped", [])
-    return record
-
-
-def _is_stopped(failure: Failure, stopped: list[dict[str, Any]]) -> bool:
-    """Whether the run, or one that it needs, was stopped early on purpose."""
-    keys = {run["key"] for run in stopped}
-    return any(run.key in keys for run in failure.run.chain())
-
-
-def _note_ends(path: Path, record: dict[str, Any], failures: list[Failure], stopped: list[dict[str, Any]]) -> None:
-    """Write to the ledger which runs failed, and which were stopped early by this call or (unfinished since) before."""
-    failed = [{"stage": f.run.stage, "key": f.run.key, "message": f.message} for f in failures]
-    keys = {run["key"] for run in stopped}
-    earlier = [run for run in record["stopped"] if run["key"] not in keys]
-    write_json(path, record | {"failed": failed, "stopped": [*earlier, *stopped]})
-
-
-def _queue(root: Path, name: str) -> dict[str, str]:
-    folder = _slurm_folder(root, name)
-    if not folder.is_dir():
-        return {}
-    from experiments.executors.slurm import states
-
-    return states(folder)
-
-
-def _run_state(folder: Path, stage: str, key: str, queue: dict[str, str]) -> str:
-    """One line about an unfinished run that is queued or has begun; empty for others."""
+def _run_line(folder: Path, job: str) -> str:
+    """One line about an unfinished run that is queued or has begun; empty for other runs. ``job``: its Slurm state."""
     if (folder / "result.json").is_file():
         return ""
-    beat, job = heartbeat(folder), queue.get(key, "")
+    name, beat = f"{folder.parent.name} {folder.name}", heartbeat(folder)
     if beat is None:
-        return f"{stage} {key}: {job.lower()}" if job else ""
-    told = f"{beat['unit']} {beat['step']} of {beat['total']} on {beat['host']}"
-    return f"{stage} {key}: {told}{f', {job.lower()}' if job else ''}"
-
-
-def _close(ledger: Path, parsed: argparse.Namespace) -> None:
-    from experiments.closing import close  # pandas and matplotlib: not for a plan
-
-    close(ledger, parsed.results, parsed.reports, mlflow=not parsed.no_mlflow)
+        return f"{name}: {job.lower()}" if job else ""
+    progress = f"{beat['unit']} {beat['step']} of {beat['total']} on {beat['host']}"
+    return f"{name}: {progress}{f', {job.lower()}' if job else ''}"

@@ -1,0 +1,111 @@
+"""Training on images, stages 1 and 3 and their controls: phases of image loss, and the warm-up of the encoder."""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+
+from blurdm.core.config import Compute, Loss, Warmup
+from blurdm.core.errors import InputError
+from blurdm.models.build import initialise
+from blurdm.models.encoder import Encoder
+from blurdm.models.network import Network
+from blurdm.models.precision import full_precision, maybe_compile
+from blurdm.training.batches import TrainingData, validation_psnr
+from blurdm.training.distributed import BatchPart
+from blurdm.training.loop import Phase
+from blurdm.training.losses import image_loss
+from blurdm.training.optim import ParameterGroups
+from blurdm.training.step import LossParts
+
+PriorLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(blur, sharp, noise of the latent) -> a scalar, added to the image loss."""
+
+
+def image_phases(
+    network: Network,
+    data: TrainingData,
+    loss: Loss,
+    compute: Compute,
+    phases: list[tuple[int, float]],
+    prior_scale: float,
+    first_step: int = 0,
+    prior_loss: PriorLoss | None = None,
+) -> list[Phase]:
+    """Phases of (iterations, lr). ``first_step`` counts on from an earlier stage, so all arms see the same batches.
+
+    The prior learns at ``prior_scale`` times the learning rate; frozen parameters are not trained.
+    """
+    images = data.validation_images()
+    restore = maybe_compile(partial(forward_pass, network), compute)
+
+    def step_loss(first: int, step: int, part: BatchPart) -> LossParts:
+        """The loss of a step; its batch and noise derive from its number."""
+        blur, sharp, _ = data.batch("batch", first + step, part=part)
+        noise = part.of(network.draw_noise([data.noise_source("noise", first + step)] * data.data.batch_size))
+        total, terms = image_loss(restore(blur, sharp, noise), sharp, loss)
+        if prior_loss is None:
+            return total, terms
+        added = prior_loss(blur, sharp, noise)
+        return total + added, {**terms, "prior": added.detach()}
+
+    def groups() -> ParameterGroups:
+        scales = [(network.backbone, 1.0), (network.prior, prior_scale)]
+        trained = [([p for p in m.parameters() if p.requires_grad], scale) for m, scale in scales if m is not None]
+        return [(parameters, scale) for parameters, scale in trained if parameters]
+
+    sequence, validate = [], partial(_validate, images)
+    for iterations, lr in phases:
+        loss_from_first = partial(step_loss, first_step)
+        sequence.append(Phase(network.kind, iterations, lr, data.data.batch_size, groups, loss_from_first, validate))
+        first_step += iterations
+    return sequence
+
+
+def _validate(images: list[tuple[Tensor, Tensor]], module: nn.Module) -> float:
+    """Validation PSNR of the network in ``module``."""
+    assert isinstance(module, nn.ModuleDict)
+    network = module["network"]
+    assert isinstance(network, Network)
+    return validation_psnr(lambda blur, sharp, seed: network.restore(blur, sharp, network.draw_noise([seed])), images)
+
+
+def forward_pass(network: Network, blur: Tensor, sharp: Tensor, noise: Tensor | None) -> list[Tensor]:
+    """The compiled part of a step: prior and backbone. (The compiler does not support the complex FFT loss.)"""
+    outputs: list[Tensor] = network(blur, network.latent(blur, sharp, noise))
+    return outputs
+
+
+def warmup_phases(encoder: nn.Module, head: nn.Linear, kind: str, data: TrainingData, section: Warmup) -> list[Phase]:
+    """An addition to the paper: the encoder first learns to predict the exposure length, so that its latent carries
+    information before the backbone learns to ignore it. Empty when switched off; InputError if the data has no lengths.
+    """
+    if section.warmup_iterations == 0:
+        return []
+    lengths = data.crops.lengths()
+    if lengths is None:
+        raise InputError("warmup_iterations: this data set states no exposure length for its pairs; set it to 0")
+    mean, spread = lengths[0], max(lengths[1], 1e-6)
+
+    def loss(step: int, part: BatchPart) -> LossParts:
+        blur, sharp, exposure = data.batch("warm-up batch", step, section.warmup_batch_size, part)
+        assert exposure is not None
+        latent = encoder(blur, sharp if kind == "pretrain" else blur)
+        with full_precision(latent):
+            predicted = head(latent).flatten(1).mean(1)  # over the tokens
+        return (predicted - (exposure - mean) / spread).square().mean(), {}
+
+    def groups() -> ParameterGroups:
+        return [([*encoder.parameters(), *head.parameters()], 1.0)]
+
+    return [Phase("warmup", section.warmup_iterations, section.warmup_lr, section.warmup_batch_size, groups, loss)]
+
+
+def image_module(network: Network, seed: int) -> nn.ModuleDict:
+    """``network``, and a head for the warm-up if it has an encoder, initialised from the seed and names."""
+    parts: dict[str, nn.Module] = {"network": network}
+    if isinstance(network.prior, Encoder):
+        parts["head"] = nn.Linear(network.prior.size, 1)
+    module = nn.ModuleDict(parts)
+    initialise(module, seed)
+    return module
