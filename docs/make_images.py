@@ -68,7 +68,8 @@ def before_after(image: Pictured) -> Figure:
 
 def _small_png(content: bytes) -> bytes:
     """``content`` with at most WIDEST px of width, and with as many colours as MOST_BYTES allows."""
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    with Image.open(io.BytesIO(content)) as image:
+        picture = image.convert("RGB")
     picture.thumbnail((WIDEST, WIDEST))
     for colors in (256, 128, 64):
         encoded = io.BytesIO()
