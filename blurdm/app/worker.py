@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from blurdm.core.arms import MODELS, STAGES
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.registry import require
 from blurdm.core.store import read_json
@@ -17,7 +18,7 @@ from blurdm.pages import data_uri, slider
 from blurdm.restore.compare import SIDE, make_preview
 from blurdm.restore.encoding import encode_photo
 from blurdm.restore.files import shown
-from blurdm.restore.models import SECTIONS, installed
+from blurdm.restore.models import installed
 from blurdm.restore.photo import Photo, decode_photo, size_of
 from blurdm.restore.restorer import Restorer, load
 
@@ -46,7 +47,7 @@ def find_models(folder: Path, given: list[str]) -> dict[str, str]:
     runs = {}
     for result in sorted(folder.glob("*/*/result.json")):
         stage = read_json(result.with_name("config.json"))["stage"]
-        if stage in SECTIONS and stage != "pretrain":
+        if stage in MODELS and STAGES[stage].trains != "pretrain":
             runs[str(result.parent.relative_to(folder))] = str(result.parent)
     models = {name: name for name in installed()} | runs | {name: name for name in given}
     if not models:

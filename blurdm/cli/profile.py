@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from blurdm.core.arms import ARMS, BASELINE, METHOD, MODELS
+from blurdm.core.arms import ARMS, BASELINE, METHOD, MODELS, STAGES, TRAINED
 from blurdm.core.config import Backbone, Config
 from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module, module_names
@@ -17,7 +17,8 @@ from blurdm.core.store import write_json
 from blurdm.models.build import BACKBONES, initialise
 from blurdm.models.cost import measure_cost
 from blurdm.models.network import Network
-from blurdm.training.throughput import TRAINED, macs_per_step, seconds_per_step
+from blurdm.stages.plan import stages_with_section
+from blurdm.training.throughput import macs_per_step, seconds_per_step
 
 COUNTED = (
     "GMAC: multiply-accumulates of convolutions, linear layers and matrix products; not FFTs, nothing element-wise."
@@ -43,10 +44,13 @@ def _print_costs(config: Config, device: str, size: Size, console: Console) -> N
     table = _table(
         f"{config.backbone.name}, one {size[0]} x {size[1]} image on {_place(device)}", "network", "parameters"
     )
-    costs = {kind: measure_cost(_network(config, kind, device), device, size) for kind in MODELS}
+    costs = {
+        kind: measure_cost(_network(config, kind, device), device, size) for kind in stages_with_section(config, MODELS)
+    }
     for kind, cost in costs.items():
         table.add_row(kind, *_figures(cost))
-    added = {key: _less(costs["joint"][key], costs["baseline"][key]) for key in costs["joint"]}
+    with_prior, without = (costs[str(ARMS[arm].stage)] for arm in (METHOD, BASELINE))
+    added = {key: _less(with_prior[key], without[key]) for key in with_prior}
     table.add_row("prior adds", *_figures(added, "+"))
     console.print(table)
 
@@ -56,7 +60,7 @@ def _print_throughput(config: Config, device: str, steps: int | None, console: C
     title = f"training, batches of {data.batch_size} crops of {data.crop} px on {_place(device)}"
     table = _table(title, "stage", "GMAC/step", "steps/s", "images/s", figures=())
     left_out = []
-    for stage in TRAINED:
+    for stage in stages_with_section(config, TRAINED):
         macs = macs_per_step(config, stage)
         if steps is None and device == "cpu" and macs > CHEAP:
             left_out.append(stage)
@@ -98,7 +102,8 @@ def print_all(config: Config, device: str, threads: int, size: Size, published: 
     console.print(f"{out}: the same as JSON", highlight=False)
 
 
-def _network(config: Config, kind: Any, device: str) -> Network:
+def _network(config: Config, stage: Any, device: str) -> Network:
+    kind: Any = STAGES[stage].trains
     network = Network(kind, config.backbone, config.latent, config.diffusion)
     initialise(network, 0)
     return network.eval().to(device)

@@ -101,14 +101,15 @@ class Stage:
 
     ``code``: packages and modules of blurdm that its result depends on; their digest is part of its key. A package
     stands for the modules directly in it; ``models.backbones.*`` for the file of the config's own backbone.
-    ``trains``: "network" (restores photos), "prior" or nothing. ``parts``: sections that rebuild what it trained.
+    ``trains``: the prior generator, or a ``Network`` of this kind, which restores photos. ``parts``: sections that
+    rebuild it. A stage whose own section is null in a config is no part of its chain.
     """
 
     sections: type
     needs: tuple[str, ...]
     code: tuple[str, ...]
     function: str
-    trains: Literal["network", "prior"] | None = None
+    trains: Literal["prior", "baseline", "direct", "pretrain", "joint"] | None = None
     parts: tuple[str, ...] = ()
 
     @cached_property
@@ -125,13 +126,13 @@ LATENT = (*TRAINING, "models.backbones.*", "diffusion", "stages.training")
 STAGES = {
     "prepare": Stage(PrepareSections, (), (*DATA, "stages.prepare"), "blurdm.stages.prepare:prepare"),
     "baseline": Stage(
-        BaselineSections, ("prepare",), IMAGES, "blurdm.stages.images:baseline", "network", ("backbone",)
+        BaselineSections, ("prepare",), IMAGES, "blurdm.stages.images:baseline", "baseline", ("backbone",)
     ),
     "direct": Stage(
-        DirectSections, ("prepare",), IMAGES, "blurdm.stages.images:direct", "network", ("backbone", "latent")
+        DirectSections, ("prepare",), IMAGES, "blurdm.stages.images:direct", "direct", ("backbone", "latent")
     ),
     "pretrain": Stage(
-        PretrainSections, ("prepare",), IMAGES, "blurdm.stages.images:pretrain", "network", ("backbone", "latent")
+        PretrainSections, ("prepare",), IMAGES, "blurdm.stages.images:pretrain", "pretrain", ("backbone", "latent")
     ),
     "diffusion": Stage(
         DiffusionSections,
@@ -146,7 +147,7 @@ STAGES = {
         ("prepare", "pretrain", "diffusion"),
         (*LATENT, "stages.joint"),
         "blurdm.stages.joint:joint",
-        "network",
+        "joint",
         ("backbone", "latent", "diffusion"),
     ),
     "restore": Stage(
@@ -171,7 +172,7 @@ STAGES = {
     ),
 }
 TRAINED = tuple(name for name, stage in STAGES.items() if stage.trains)
-MODELS = tuple(name for name, stage in STAGES.items() if stage.trains == "network")
+MODELS = tuple(name for name, stage in STAGES.items() if stage.trains and stage.trains != "prior")
 
 
 @dataclass(frozen=True)

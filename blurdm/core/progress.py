@@ -18,6 +18,11 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
+def notify(on_progress: OnProgress, text: str, total: int = 1) -> None:
+    """Report a note that belongs to no step."""
+    on_progress(Progress(0, total, unit="note", note=text))
+
+
 def ignore_progress(progress: Progress) -> None:
     """Callback for callers that do not watch."""
 

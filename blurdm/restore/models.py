@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from blurdm.core.arms import MODELS, STAGES
 from blurdm.core.config import Config, Section
 from blurdm.core.errors import InputError
 from blurdm.core.key import canonical_json
@@ -22,12 +23,6 @@ from blurdm.training.checkpoint import load_weights
 INSTALLED = Path(__file__).parent.parent / "pretrained"
 DEFAULT = "demo"
 FORMAT = "blurdm model 1"
-SECTIONS = {
-    "baseline": ("backbone",),
-    "direct": ("backbone", "latent"),
-    "pretrain": ("backbone", "latent"),
-    "joint": ("backbone", "latent", "diffusion"),
-}
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
             require("model", str(model), installed())
             place = INSTALLED / f"{model}.safetensors"
         description, weights = _read_file(place)
-    if description["stage"] == "pretrain":
+    if STAGES[description["stage"]].trains == "pretrain":
         raise InputError(f"{model}: a stage-1 network sees the sharp image; it cannot restore a photo that has none")
     network = _build(description, weights, str(place), device)
     return Model(network, "/".join(place.with_suffix("").parts[-2:]), _digest(description, weights), description)
@@ -90,11 +85,11 @@ def _read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise InputError(f"{folder}: not a finished run (no result.json)")
     config = read_json(folder / "config.json")
     stage = config["stage"]
-    if stage not in SECTIONS:
+    if stage not in MODELS:
         raise InputError(
             f"{folder}: a run of stage '{stage}' restores no images; give a run of baseline, direct or joint"
         )
-    sections = {name: config["sections"][name] for name in SECTIONS[stage]}
+    sections = {name: config["sections"][name] for name in STAGES[stage].parts}
     return {"stage": stage, "sections": sections}, load_weights(folder)
 
 
@@ -107,7 +102,7 @@ def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         description = json.loads(metadata.get("model", "null"))
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{wrong} ({' '.join(str(error).split())})") from None
-    if metadata.get("format") != FORMAT or description["stage"] not in SECTIONS:
+    if metadata.get("format") != FORMAT or description["stage"] not in MODELS:
         raise InputError(wrong)
     return description, weights
 
@@ -120,7 +115,8 @@ def _build(description: dict[str, Any], weights: dict[str, Tensor], place: str, 
             assert issubclass(section, Section)
             sections[name] = section.model_validate_json(json.dumps(value))
         latent, diffusion = sections.get("latent"), sections.get("diffusion")
-        network = Network(description["stage"], sections["backbone"], latent, diffusion)
+        kind: Any = STAGES[description["stage"]].trains
+        network = Network(kind, sections["backbone"], latent, diffusion)
         network.load_state_dict(weights)
     except (KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -83,6 +83,11 @@ def _check_freeze(config: Config) -> None:
         raise InputError(f"joint.freeze: nothing is left to train; leave out one of {', '.join(sorted(exists))}")
 
 
+def stages_with_section(config: Config, stages: Iterable[str]) -> list[str]:
+    """Those of ``stages`` that the config has: their own section is not null."""
+    return [stage for stage in stages if getattr(config, stage) is not None]
+
+
 def stages_of(config: Config, stage: str, model: str | None = None) -> frozenset[str]:
     """``stage``, the ``model`` it restores with or measures, and all stages that they need."""
     return _stages_of(stage, model, config.joint.start)
@@ -151,6 +156,8 @@ class Planner:
         stage = STAGES[name]
         if "seed" in stage.reads and seed is None:
             raise InputError(f"stage '{name}' needs a seed")
+        if getattr(config, name, stage) is None:
+            raise InputError(f"{name}: null, so this config has no such stage; should be a section")
         sections = {section: seed if section == "seed" else getattr(config, section) for section in stage.reads}
         run = Run(name, sections, inputs, code_digest(stage.code, backbone_of(sections, inputs)))
         return self._runs.setdefault(run.key, run)
@@ -191,6 +198,6 @@ def plan_all(config: Config, stage: str, seeds: Iterable[int], cache: Path | Non
     if stage == "prepare":
         return [planner.plan(config, stage)]
     if stage in ON_TEST_PAIRS:
-        models = [planner.plan(config, stage, seed, model) for model in MODELS for seed in seeds]
+        models = [planner.plan(config, stage, seed, m) for m in stages_with_section(config, MODELS) for seed in seeds]
         return [planner.plan(config, stage), *models]
     return [planner.plan(config, stage, seed) for seed in seeds]

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from blurdm.core.arms import PrepareSections
-from blurdm.core.progress import OnProgress, Progress
+from blurdm.core.progress import OnProgress, Progress, notify
 from blurdm.core.runs import Resources
 from blurdm.core.store import write_json
 from blurdm.data.cache import Frames
 from blurdm.data.layouts import count_report, scan
 from blurdm.data.splits import build_index
-from blurdm.training.batches import notify
 
 
 def prepare(

@@ -38,7 +38,8 @@ def restore(
         _copy_samples(shown, out / "images")
         return {"metrics": {"restored_images": 0}, "arms": [arm_of(None)], "cost": {}, "iterations": 0}
     network = load_for(inputs["model"], section, resources.device)
-    arms = _arms(network.kind, section, tests)
+    stage = read_json(inputs["model"] / "config.json")["stage"]
+    arms = _arms(stage, section, tests)
     kept = {"all": tests, "samples": shown, "none": []}[section.keep]
     for number, test in enumerate(kept):
         if resources.stop():
@@ -48,7 +49,7 @@ def restore(
             if not file.is_file():  # each is written whole, so that a killed run continues with the next
                 write_tensor(file, restored_image(network, arm, test, tests, section, resources.device))
         on_progress(Progress(number + 1, len(kept), unit="image"))
-    _follow(network, shown, section.noise_seed, out, resources)
+    _follow(network, arm_of(stage), shown, section.noise_seed, out, resources)
     files = [test.file(out / "images", name) for test in kept for name in arms]
     return {
         "metrics": {"restored_images": len(files)},
@@ -89,10 +90,10 @@ def _latent(network: Network, test: TestImage, noise_seed: int, device: str) -> 
     return network.latent(read_tensor(test.blur, device), sharp, image_noise(network, noise_seed, test.identity))
 
 
-def _arms(kind: str, section: Restore, tests: list[TestImage]) -> dict[str, Arm]:
+def _arms(stage: str, section: Restore, tests: list[TestImage]) -> dict[str, Arm]:
     """The arms of a model; those with a foreign latent need other scenes."""
     with_foreign = section.foreign and len({test.scene for test in tests}) > 1
-    return {name: arm for name, arm in arms_of(kind).items() if with_foreign or arm.latent != "foreign"}
+    return {name: arm for name, arm in arms_of(stage).items() if with_foreign or arm.latent != "foreign"}
 
 
 def _copy_samples(tests: list[TestImage], folder: Path) -> None:
@@ -101,7 +102,9 @@ def _copy_samples(tests: list[TestImage], folder: Path) -> None:
         write_tensor(test.file(folder, "sharp"), read_tensor(test.sharp))
 
 
-def _follow(network: Network, tests: list[TestImage], noise_seed: int, out: Path, resources: Resources) -> None:
+def _follow(
+    network: Network, arm: str, tests: list[TestImage], noise_seed: int, out: Path, resources: Resources
+) -> None:
     """The reverse process of ``tests``, where there is one, as trajectory.csv and trajectory.safetensors."""
     if not isinstance(network.prior, PriorGenerator) or not tests:
         return
@@ -113,7 +116,7 @@ def _follow(network: Network, tests: list[TestImage], noise_seed: int, out: Path
         noise = image_noise(network, noise_seed, test.identity)
         assert noise is not None
         followed.append(follow(network, blur, sharp, noise, (test.scene, test.name)))
-    write_steps(out, arm_of(network.kind), followed)
+    write_steps(out, arm, followed)
 
 
 class Restorations:

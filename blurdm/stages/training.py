@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 
 from blurdm.core.config import Compute, Data, Optimisation
-from blurdm.core.progress import OnProgress
+from blurdm.core.progress import OnProgress, notify
 from blurdm.core.runs import Resources
 from blurdm.models.build import to_channels_last
 from blurdm.models.precision import describe, matmul_precision
-from blurdm.training.batches import TrainingData, notify
+from blurdm.training.batches import TrainingData
 from blurdm.training.checkpoint import save_weights
 from blurdm.training.distributed import rank
 from blurdm.training.loop import Loop, Phase

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from blurdm.core.config import Data
-from blurdm.core.progress import Progress, ignore_progress
+from blurdm.core.progress import Progress, ignore_progress, notify
 from blurdm.core.runs import Resources
 from blurdm.core.seeding import derive
 from blurdm.core.store import read_json
@@ -106,8 +106,3 @@ def validation_psnr(restore: Restore, images: list[tuple[Tensor, Tensor]]) -> fl
         for number, (blur, sharp) in enumerate(images)
     ]
     return sum(values) / len(values)
-
-
-def notify(on_progress: Callable[[Progress], None], text: str, total: int = 1) -> None:
-    """Report a note that belongs to no step."""
-    on_progress(Progress(0, total, unit="note", note=text))

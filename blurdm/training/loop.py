@@ -16,12 +16,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from blurdm.core.config import PLAIN, Compute, Optimisation
 from blurdm.core.errors import InputError, StopRequested
-from blurdm.core.progress import Progress, say_nothing
+from blurdm.core.progress import Progress, notify, say_nothing
 from blurdm.core.runs import Resources
 from blurdm.core.seeding import derive
 from blurdm.core.store import write_bytes
 from blurdm.models.precision import autocast
-from blurdm.training.batches import notify
 from blurdm.training.checkpoint import Checkpoints, load_checkpoint
 from blurdm.training.distributed import BatchPart, agreed, mean_over_ranks, rank, share_batch_statistics
 from blurdm.training.optim import ParameterGroups, learning_rate, make_average, make_optimizer, set_learning_rate

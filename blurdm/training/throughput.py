@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blurdm.core.arms import STAGES
 from blurdm.core.config import PLAIN, Config
 from blurdm.models.build import initialise
 from blurdm.models.cost import count_macs, wait_for
@@ -21,8 +22,6 @@ from blurdm.training.losses import image_loss
 from blurdm.training.optim import make_average, make_optimizer, set_learning_rate
 from blurdm.training.prior import latent_loss
 from blurdm.training.step import take_step
-
-TRAINED = ("baseline", "direct", "pretrain", "diffusion", "joint")
 
 BatchLoss = Callable[[BatchPart], Tensor]
 
@@ -71,14 +70,15 @@ def _module_and_loss(config: Config, stage: Any, device: str) -> tuple[nn.Module
     """The module that ``stage`` trains, and its loss on one batch of random images."""
     shape = (config.data.batch_size, 3, config.data.crop, config.data.crop)
     blur, sharp = (torch.rand(shape, generator=torch.Generator().manual_seed(i)).to(device) for i in (0, 1))
-    make = _latent_training if stage == "diffusion" else partial(_image_training, stage)
+    trains = STAGES[stage].trains
+    make = _latent_training if trains == "prior" else partial(_image_training, trains)
     module, loss = make(config, blur, sharp)
     module.to(memory_format=torch.channels_last).train()
     return module, loss
 
 
-def _image_training(stage: Any, config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, BatchLoss]:
-    network = Network(stage, config.backbone, config.latent, config.diffusion)
+def _image_training(kind: Any, config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module, BatchLoss]:
+    network = Network(kind, config.backbone, config.latent, config.diffusion)
     initialise(network, 0)
     network.to(blur.device)
     noise = network.draw_noise(range(len(blur)))

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from blurdm.cli import profile
+from blurdm.core.arms import TRAINED
 from blurdm.core.config import Config
 from blurdm.core.config_io import load_config
 from blurdm.models.cost import count_macs, measure_cost
 from blurdm.models.network import Network
-from blurdm.training.throughput import TRAINED, macs_per_step, training_step
+from blurdm.training.throughput import macs_per_step, training_step
 from tests.support.tiny import SMOKE, Told
 
 Cli = Callable[..., Told]
