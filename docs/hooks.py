@@ -20,9 +20,10 @@ from mkdocs.structure.pages import Page
 
 from analysis.drawing import styled
 from analysis.figures.schedules import schedules
-from blurdm.cli.main import main, parser
+from blurdm.cli.main import FORMER_NAMES, main, parser
 from blurdm.core.config import Config
 from blurdm.core.config_io import load_config
+from docs import make_images
 from experiments import sweep
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -70,22 +71,24 @@ def on_page_content(html: str, **_: Any) -> str:
 
 def _commands_page() -> str:
     """A page with the ``--help`` of every command."""
-    parts = ["# Commands", "", "What `--help` prints, of every command there is."]
+    parts = ["# Commands", "", "The `--help` of every command."]
     for words in _commands(parser()):
         parts += _help(f"blurdm {' '.join(words)}", main, words)
     parts += _help("python experiments/sweep.py", sweep.main, [])
     for name in ANALYSES:
         parts += _help(f"python -m analysis.{name}", import_module(f"analysis.{name}").main, [])
+    parts += _help("python -m docs.make_images", make_images.main, [])
     return "\n".join(parts) + "\n"
 
 
 def _commands(parser: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of every command of an argparse parser, commands with sub-commands before these."""
+    """The words of every command of an argparse parser, without aliases, commands with sub-commands before these."""
     choices = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
     if words and (not choices or parser.get_default("command")):
         yield words
     for name, child in (item for mapping in choices for item in mapping.items()):
-        yield from _commands(child, (*words, name))
+        if name not in FORMER_NAMES:
+            yield from _commands(child, (*words, name))
 
 
 def _help(title: str, main: Callable[[list[str]], int], words: Any) -> list[str]:
@@ -111,10 +114,10 @@ def _config_page(canonical: dict[str, Any]) -> str:
     """A page with every config key: its type, its value in params.yaml, its meaning."""
     schema = Config.model_json_schema()
     intro = (
-        "What a config says, key by key; `section.key=value` after `--set` changes one. A config states every key:"
-        " there are no defaults, and no key that is not listed here."
+        "All keys of a config. `--set section.key=value` overrides one. A config states every key; only keys that came"
+        " in a later release may be absent. A key that is not listed here is an error."
     )
-    parts = ["# Configuration", "", intro]
+    parts = ["# Every configuration key", "", intro]
     for name, field in schema["properties"].items():
         references = [option["$ref"] for option in (field, *field.get("anyOf", ())) if "$ref" in option]
         section = schema["$defs"][references[0].rpartition("/")[2]] if references else None
