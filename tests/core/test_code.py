@@ -93,9 +93,7 @@ def imported(file: Path) -> Iterator[Path]:
 
 # Imported by a stage, and yet no part of what its result depends on.
 NO_PART = {
-    "baseline": {"diffusion"},  # of the prior generator, which this network has not
-    "direct": {"diffusion"},
-    "pretrain": {"diffusion"},
+    **{name: {"diffusion"} for name, stage in STAGES.items() if stage.trains in ("baseline", "direct", "pretrain")},
     "restore": {"training"},  # checks and reads the weights
     "measure": {"diffusion", "models", "restore", "stages", "training"},  # restores again: in the restore run's key
 }
