@@ -222,7 +222,7 @@ def test_pictures_need_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_every_code_block_names_a_known_language() -> None:
-    languages = {"bash", "python", "yaml", "text", "bibtex"}
+    languages = {"bash", "python", "yaml", "diff", "text", "bibtex"}
     for path in {place.partition(":")[0] for place, _ in blocks(r"\w*")}:
         fences = re.findall(r"^```(.*)$", (REPOSITORY / path).read_text(), re.MULTILINE)
         assert set(fences[::2]) <= languages, f"{path}: name the language of a block, so that commands are tested"
