@@ -48,7 +48,7 @@ class Inputs:
         seeds = self.rows.seed.dropna()
         return int(seeds.min()) if len(seeds) else None
 
-    def evaluated(self, model: str | None = None) -> list[Path]:
+    def first_seed_runs(self, model: str | None = None) -> list[Path]:
         """The measure runs of the first seed and those without seed; only those of the stage ``model`` if given."""
         return [
             folder
@@ -58,7 +58,7 @@ class Inputs:
 
     def restored(self, model: str | None = None) -> list[Path]:
         """The restore runs that these measured."""
-        return [restore_folder(folder) for folder in self.evaluated(model)]
+        return [restore_folder(folder) for folder in self.first_seed_runs(model)]
 
     @cached_property
     def first(self) -> pd.DataFrame:

@@ -77,9 +77,7 @@ def collect(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             f"{pointer}: arm '{first.arm}', seed {first.seed}, image {first.scene}/{first.image} appears twice"
         )
     if rows.data_digest.nunique() > 1:
-        raise InputError(
-            f"{pointer}: its runs were evaluated on different data: {', '.join(rows.data_digest.unique())}"
-        )
+        raise InputError(f"{pointer}: its runs were measured on different data: {', '.join(rows.data_digest.unique())}")
     rows = rows.sort_values(ID_COLUMNS, ignore_index=True)
     return rows[[*ID_COLUMNS, *metric_names(rows), *ORIGIN_COLUMNS]], _cost_rows(runs)
 
@@ -124,7 +122,7 @@ def collect_grid(path: Path) -> GridResults:
     for layout, digests in rows.groupby("layout", sort=False, observed=True).data_digest.unique().items():
         if len(digests) > 1:
             raise InputError(
-                f"{path}: its runs on layout '{layout}' were evaluated on different data: {', '.join(digests)};"
+                f"{path}: its runs on layout '{layout}' were measured on different data: {', '.join(digests)};"
                 " plan the sweep again"
             )
     rows = rows[[*GRID_COLUMNS, *metric_names(rows.drop(columns="layout")), *ORIGIN_COLUMNS]]

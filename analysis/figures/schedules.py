@@ -22,7 +22,7 @@ CAPTION = (
 
 
 def build(inputs: Inputs) -> Figure:
-    folders = inputs.evaluated(ARMS[METHOD].stage)
+    folders = inputs.first_seed_runs(ARMS[METHOD].stage)
     if not folders:
         raise Missing("the chain has no run with a diffusion")
     model = restoring_model(folders[0])

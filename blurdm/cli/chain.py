@@ -1,4 +1,4 @@
-"""The canonical chain as ``blurdm run`` and DVC drive it: one stage, every seed, and where its results are."""
+"""``blurdm run`` and ``blurdm track``: one stage of the chain for every seed, pointers to its runs, MLflow."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ from blurdm.stages.pool import run_all
 FORMER_STAGES = {"evaluate": "measure"}
 
 
-def run_canonical(parsed: argparse.Namespace, stop: StopFlag) -> int:
+def run_chain(parsed: argparse.Namespace, stop: StopFlag) -> int:
     """Make every run of ``parsed.stage`` exist, then write its pointer, metrics and export; InputError."""
     stage = current_stage(parsed.stage)
     config = load_config(parsed.config, parsed.set, warn)
@@ -52,7 +52,7 @@ def warn(line: str) -> None:
 
 
 def current_stage(name: str) -> str:
-    """The stage that ``name`` is today; a former name is told in one line."""
+    """The present name of a stage; warns if ``name`` is a former one."""
     if name not in FORMER_STAGES:
         return name
     warn(f"stage '{name}' is now '{FORMER_STAGES[name]}', which needs 'restore'")
@@ -68,7 +68,7 @@ def default_jobs(runs: int, device: str) -> int:
 
 
 def label(run: Run) -> str:
-    """Stage, model that it restores with or measures, and seed of a run, for people."""
+    """Name of a run for people: stage, model behind it, seed."""
     if run.model is not None:
         return f"{run.stage} {run.model.stage} seed {run.model.seed}"
     return run.stage if run.seed is None else f"{run.stage} seed {run.seed}"
@@ -79,9 +79,9 @@ def _figures(result: dict[str, Any]) -> str:
 
 
 def write_pointer(path: Path, stage: str, runs: list[Run], root: Path) -> None:
-    """Where the runs of ``stage`` are, and the sha256 of their weights; and beside it metrics for DVC: mean over seeds.
+    """Write the run folders of ``stage`` and digests of their results, and beside it metrics for DVC: means over seeds.
 
-    Holds nothing that differs between two equal computations (no times), so that DVC sees equal results as equal.
+    Equal computations write equal files (no times), so that DVC sees equal results as equal.
     """
     rows: list[dict[str, Any]] = []
     metrics: dict[str, list[float]] = {}
@@ -123,8 +123,8 @@ def export(runs: list[Run], root: Path, target: Path) -> None:
 
 
 def track(runs: Path, experiment: str, reports: Path, chain: Path, out: Path | None) -> int:
-    """Send what is finished to MLflow: the chain to ``experiment``, every grid to its own. A server that is away is a
-    line, not a failure: the rest can be sent later.
+    """Send finished runs to MLflow: the chain's to ``experiment``, every grid's to its own. A server that does not
+    answer is one line and no failure.
     """
     from blurdm.tracking.sync import default_uri, sync, sync_grid
 
@@ -133,15 +133,15 @@ def track(runs: Path, experiment: str, reports: Path, chain: Path, out: Path | N
     grids = reports / "grids"
     ledgers = sorted((runs / "sweeps").glob("*.json"))
     swept = {key for ledger in ledgers for row in read_ledger(ledger).rows for _, key in row.addresses}
-    canonical = {run["key"] for pointer in chain.glob("*.json") for run in read_json(pointer).get("runs", [])}
+    chain_keys = {run["key"] for pointer in chain.glob("*.json") for run in read_json(pointer).get("runs", [])}
     own = sorted(file for file in files if grids not in file.parents)
-    reported = {experiment: sync(runs, uri, experiment, own, repo=repo, skip=swept - canonical)}
+    reports_sent = {experiment: sync(runs, uri, experiment, own, repo=repo, skip=swept - chain_keys)}
     for ledger in ledgers:
-        reported[ledger.stem] = sync_grid(ledger, uri, sorted((grids / ledger.stem).glob("[!.]*")), repo=repo)
-    for name, report in reported.items():
+        reports_sent[ledger.stem] = sync_grid(ledger, uri, sorted((grids / ledger.stem).glob("[!.]*")), repo=repo)
+    for name, report in reports_sent.items():
         print(f"MLflow {uri}, experiment {name}: {len(report.sent)} runs sent, {len(report.already)} were there")
         for reason in report.failed:
             print(f"MLflow: not sent ({reason}); send it later with: blurdm track", file=sys.stderr)
     if out:
-        write_json(out, {"pending": any(report.failed for report in reported.values())})
+        write_json(out, {"pending": any(report.failed for report in reports_sent.values())})
     return 0

@@ -1,4 +1,4 @@
-"""What each command does with its parsed arguments; returns the exit code. Each imports what it alone needs."""
+"""One function per command: parsed arguments in, exit code out. Each imports what it alone needs."""
 
 import argparse
 from pathlib import Path
@@ -10,21 +10,21 @@ PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.d
 
 
 def run(parsed: argparse.Namespace) -> int:
-    from blurdm.cli.chain import run_canonical
+    from blurdm.cli.chain import run_chain
 
-    return run_canonical(parsed, StopFlag().install())
+    return run_chain(parsed, StopFlag().install())
 
 
 def import_official(parsed: argparse.Namespace) -> int:
-    from blurdm.cli.models import import_checkpoints
+    from blurdm.cli.runs import import_checkpoints
 
     return import_checkpoints(parsed)
 
 
-def evaluate(parsed: argparse.Namespace) -> int:
-    from blurdm.cli.models import evaluate_model
+def score(parsed: argparse.Namespace) -> int:
+    from blurdm.cli.runs import score_model
 
-    return evaluate_model(parsed, StopFlag().install())
+    return score_model(parsed, StopFlag().install())
 
 
 def deblur(parsed: argparse.Namespace) -> int:
@@ -98,7 +98,7 @@ def check(parsed: argparse.Namespace) -> int:
 
 
 def adopt(parsed: argparse.Namespace) -> int:
-    from blurdm.cli.models import adopt_runs
+    from blurdm.cli.runs import adopt_runs
 
     return adopt_runs(parsed)
 

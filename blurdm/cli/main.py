@@ -17,7 +17,7 @@ FORMER_NAMES = {"import-official": "import", "evaluate": "score"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0: done; 2: wrong input, told in one line per mistake; 143: stopped on request, state saved."""
+    """Return the exit code. 0: done; 2: wrong input, one line per mistake; 143: stopped on request, state saved."""
     parsed = parser().parse_args(arguments)
     if parsed.command_name in FORMER_NAMES:
         print(f"blurdm: '{parsed.command_name}' is now '{FORMER_NAMES[parsed.command_name]}'", file=sys.stderr)
@@ -83,14 +83,14 @@ def _add_models(group: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     official.add_argument("--backbone", required=True, help="mimo_unet, stripformer, fftformer or loformer")
     official.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     official.set_defaults(command=commands.import_official)
-    evaluate = group.add_parser(
+    score = group.add_parser(
         "score", aliases=["evaluate"], help="restore and measure the test images of any config with a finished run"
     )
-    evaluate.add_argument("run", type=Path, help="runs/<stage>/<key> of a baseline, direct, pretrain or joint run")
-    _add_config(evaluate)
-    evaluate.add_argument("--device", default="cpu", help="cpu or cuda")
-    evaluate.add_argument("--threads", type=int, default=1, help="CPU threads")
-    evaluate.set_defaults(command=commands.evaluate)
+    score.add_argument("run", type=Path, help="runs/<stage>/<key> of a baseline, direct, pretrain or joint run")
+    _add_config(score)
+    score.add_argument("--device", default="cpu", help="cpu or cuda")
+    score.add_argument("--threads", type=int, default=1, help="CPU threads")
+    score.set_defaults(command=commands.score)
 
 
 def _add_deblur(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -118,7 +118,7 @@ def _add_deblur(group: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def _add_app(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     app = group.add_parser("app", help="a page in the browser that restores photos; nothing leaves this machine")
-    app.add_argument("--port", type=int, default=0, help="of 127.0.0.1 (default: any that is free)")
+    app.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1 (default: a free one)")
     app.add_argument("--model", action="append", default=[], help="a further run, model file or name; may be repeated")
     app.add_argument(
         "--models", type=Path, default=Path("models"), metavar="FOLDER", help="of exported runs (%(default)s)"

@@ -10,7 +10,7 @@ MALLOC_OPTIONS = {-1: 2**31 - 1, -2: 64 * 2**20, -3: 2**30}  # M_TRIM_THRESHOLD,
 
 
 def keep_freed_memory() -> None:
-    """For a process that computes; nothing where the C library is another."""
+    """Call once in a process that computes. No effect with another C library than glibc."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         for option, value in MALLOC_OPTIONS.items():

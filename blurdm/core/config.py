@@ -46,7 +46,7 @@ class CameraMotion(Section):
 
 
 class Synthesis(CameraMotion):
-    """How pairs are made from sharp photos (blurdm/data/blur_formation.py); not used for a data set that has pairs."""
+    """How pairs are made from sharp photos (blurdm/data/blur/formation.py); not used for a data set that has pairs."""
 
     photos: str = Field(description="folder of sharp photos")
     test_photos: tuple[str, ...] = Field(description="photos (stems) kept for test; they never enter train/")

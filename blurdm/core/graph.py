@@ -23,7 +23,7 @@ class Failure:
 
     @classmethod
     def of(cls, run: Run, error: Exception, folder: Path) -> "Failure":
-        """What ``error``, raised while ``run`` worked in ``folder``, means to the user; its traceback if a bug."""
+        """The failure of ``run`` by ``error``: one line for the user if expected, else the traceback."""
         if isinstance(error, InputError | RankEnded):
             return cls(run, str(error), True)
         if isinstance(error, OSError) and is_full_disk(error):
@@ -31,13 +31,13 @@ class Failure:
         return cls(run, "".join(traceback.format_exception(error)), False)
 
     def spoiled(self, run: Run) -> "Failure":
-        """What this failure means for ``run``, which needs the run that failed."""
+        """The failure of ``run``, which needs the run that failed."""
         reason = self.message.strip().splitlines()[-1]
         return Failure(run, f"needs {self.run.stage} {self.run.key}, which did not finish: {reason}", True)
 
 
 class Listener(Protocol):
-    """Who is told how runs get on: from one thread at a time, and nothing of runs that had finished before."""
+    """Receives progress callbacks, from one thread at a time. Runs that were already finished are not reported."""
 
     def started(self, run: Run) -> None:
         """``run`` is being computed from now on."""

@@ -1,4 +1,4 @@
-"""What a sweep wrote about its grid: rows, and which runs answer each. All that tables, plots and MLflow need of it."""
+"""The ledger of a sweep: its rows and the runs that answer each, for tables, plots and MLflow."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ class Record(BaseModel):
 
 
 class Measured(Record):
-    """One evaluate run of a row, and every training run behind it, inputs first."""
+    """One measure run of a row, and every run behind it but ``prepare``, inputs first."""
 
     seed: int | None
     stage: str
@@ -43,7 +43,7 @@ class Row(Record):
 
     @property
     def addresses(self) -> list[Address]:
-        """Every training and evaluate run of the row, inputs first, each once."""
+        """Every run of the row but ``prepare``, inputs first, each once."""
         return list(dict.fromkeys(a for run in self.runs for a in (*run.needs, run.address)))
 
 

@@ -1,4 +1,4 @@
-"""Name -> builder. For a folder of modules the file name is the registration; an unknown name lists the known ones."""
+"""Lookup by name; an unknown name lists the known ones. In a folder of modules, the file name is the registration."""
 
 import importlib
 import pkgutil

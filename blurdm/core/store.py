@@ -1,4 +1,4 @@
-"""Every file that the project writes: whole or not at all. Locks, heartbeats and provenance of run folders."""
+"""Atomic writes, and the files of run folders: lock, heartbeat, provenance."""
 
 import errno
 import fcntl
@@ -66,8 +66,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
         raise
 
 
-def beat(folder: Path, progress: Progress) -> None:
-    """Leave in ``folder`` how far its run has got, for whoever looks on; losing it, to a full disk say, is no loss."""
+def write_heartbeat(folder: Path, progress: Progress) -> None:
+    """Write the progress of the run in ``folder`` for other processes. A full disk is ignored."""
     origin = {"time": time.time(), "host": platform.node(), "pid": os.getpid()}
     temporary = folder / f".{HEARTBEAT}.{os.getpid()}.tmp"
     try:
@@ -78,7 +78,7 @@ def beat(folder: Path, progress: Progress) -> None:
 
 
 def heartbeat(folder: Path) -> dict[str, Any] | None:
-    """What the process at work in ``folder`` last said: the fields of Progress, ``time`` (s, epoch), host and pid.
+    """The latest heartbeat in ``folder``: the fields of Progress, ``time`` (s, epoch), host and pid.
 
     None if it has not begun, or has ended in any way but by being killed: what that leaves is told by its ``time``.
     """
@@ -101,7 +101,7 @@ def file_digest(path: Path) -> str:
 def locked(
     folder: Path, on_wait: Callable[[str], None] = lambda owner: None, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
-    """Hold the run folder alone; waits for another process that has it, after telling ``on_wait`` whose it is.
+    """Lock the run folder; waits for another process that holds it, after calling ``on_wait`` with its name.
 
     The operating system frees the lock when its holder dies, however it dies. StopRequested once ``stop`` says so.
     """
@@ -115,15 +115,15 @@ def locked(
 
 
 def _acquire(file: IO[str], on_wait: Callable[[str], None], stop: Callable[[], bool]) -> None:
-    told = False
+    notified = False
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             owner = file.read() or "another process"
-        if not told:
-            told = True
+        if not notified:
+            notified = True
             on_wait(owner)
         if stop():
             raise StopRequested(f"stopped while waiting for {owner}")

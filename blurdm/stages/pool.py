@@ -1,4 +1,4 @@
-"""Run several runs side by side, one local process each: a crash of one is none of another, and every core has work."""
+"""Run several runs side by side, one local process each: a crash of one leaves the others alone."""
 
 import multiprocessing
 import os
@@ -38,15 +38,15 @@ def run_all(
     own process makes. Returns the failures, of what they spoilt too. StopRequested once all have saved.
     """
     pool = _Pool([run for run in runs if finished(run.folder(root)) is None], root, resources, listener)
-    told = False
+    stopping = False
     while pool.active or (pool.frontier.ready and not stop()):
         while len(pool.active) < jobs and not stop() and (run := pool.frontier.take()):
             pool.start(run)
         for ready in wait(list(pool.active), timeout=0.2):
             assert isinstance(ready, Connection)
             pool.listen(ready, stop())
-        if stop() and not told:
-            told = True
+        if stop() and not stopping:
+            stopping = True
             pool.terminate()
     if stop():
         raise StopRequested("stopped; what was computed is saved, start again to continue")
@@ -54,13 +54,13 @@ def run_all(
 
 
 class _Pool:
-    """The worker processes, and what they have said."""
+    """The worker processes and the failures that they reported."""
 
     def __init__(self, runs: list[Run], root: Path, resources: Resources, listener: Listener) -> None:
         self.frontier = Frontier(runs)
         self.root, self.resources, self.listener = root, replace(resources, stop=never), listener
         self.active: dict[Connection, tuple[ForkServerProcess, Run, int]] = {}
-        self.told: dict[str, Failure] = {}
+        self.reported: dict[str, Failure] = {}
         self.failures: list[Failure] = []
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(preloaded(run.stage for run in runs))
@@ -89,7 +89,7 @@ class _Pool:
         if isinstance(message, Progress):
             self.listener.progress(run, message)
         else:
-            self.told[run.key] = Failure(run, *message)
+            self.reported[run.key] = Failure(run, *message)
 
     def _end(self, run: Run, exitcode: int | None, stopping: bool) -> None:
         if finished(run.folder(self.root)) is not None:
@@ -97,7 +97,7 @@ class _Pool:
             self.listener.ended(run, None)
             return
         early = Failure(run, f"its process ended early (exit code {exitcode}); start again to continue", True)
-        failure = self.told.get(run.key, early)
+        failure = self.reported.get(run.key, early)
         if stopping and failure is early:
             return  # it has saved, as it was asked to
         for each in (failure, *self.frontier.failed(failure)):
@@ -123,7 +123,7 @@ def use_devices(slot: int, ranks: int) -> None:
 
 
 def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Connection) -> None:
-    """A worker process: runs one run and tells of it through ``connection``. ``slot`` numbers those at work at once."""
+    """Compute one run in a worker process and report through ``connection``; ``slot`` numbers concurrent workers."""
     stop_with_parent()
     from blurdm.stages.run import run_stage
 
@@ -133,7 +133,7 @@ def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Con
     flag = StopFlag().install()
     last = 0.0
 
-    def tell(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         nonlocal last
         now = time.monotonic()
         if progress.unit == "note":
@@ -143,7 +143,7 @@ def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Con
             connection.send(progress)
 
     try:
-        run_stage(run, root, replace(resources, stop=flag), tell)
+        run_stage(run, root, replace(resources, stop=flag), report)
     except StopRequested:
         pass
     except Exception as error:

@@ -16,7 +16,7 @@ from blurdm.core.code import file_digests
 from blurdm.core.errors import InputError
 from blurdm.core.progress import OnProgress, Progress, ignore_progress
 from blurdm.core.runs import Resources, Run
-from blurdm.core.store import HEARTBEAT, beat, finished, locked, provenance, read_json, write_json
+from blurdm.core.store import HEARTBEAT, finished, locked, provenance, read_json, write_heartbeat, write_json
 from blurdm.training.launch import run_distributed
 
 Inputs = Mapping[str, Path]
@@ -105,7 +105,7 @@ def _with_heartbeat(folder: Path, on_progress: OnProgress) -> OnProgress:
         now = time.monotonic()
         if now - last >= HEARTBEAT_SECONDS:
             last = now
-            beat(folder, progress)
+            write_heartbeat(folder, progress)
         on_progress(progress)
 
     return report

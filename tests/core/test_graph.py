@@ -11,7 +11,7 @@ from blurdm.core.errors import InputError
 from blurdm.core.graph import Failure, Frontier, distinct, inputs, levels, missing
 from blurdm.core.progress import Progress
 from blurdm.core.runs import Run
-from blurdm.core.store import beat, heartbeat, write_json
+from blurdm.core.store import heartbeat, write_heartbeat, write_json
 from blurdm.stages.plan import plan
 from tests.support.tiny import tiny_config
 
@@ -162,8 +162,8 @@ def test_what_the_user_can_mend_is_told_in_one_line(config: Config, tmp_path: Pa
 
 def test_a_heartbeat_says_what_progress_did(tmp_path: Path) -> None:
     assert heartbeat(tmp_path) is None
-    beat(tmp_path, Progress(3, 10, numbers={"loss": 0.5}, note="images"))
-    beat(tmp_path, Progress(4, 10, numbers={"loss": 0.25, "val_psnr": 20.0}, note="images"))
+    write_heartbeat(tmp_path, Progress(3, 10, numbers={"loss": 0.5}, note="images"))
+    write_heartbeat(tmp_path, Progress(4, 10, numbers={"loss": 0.25, "val_psnr": 20.0}, note="images"))
     said = heartbeat(tmp_path)
     assert said is not None and {"time", "host", "pid"} < set(said)
     assert (said["step"], said["total"], said["unit"], said["note"]) == (4, 10, "step", "images")
@@ -174,5 +174,5 @@ def test_a_heartbeat_says_what_progress_did(tmp_path: Path) -> None:
 
 
 def test_a_heartbeat_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
-    beat(tmp_path / "none", Progress(1, 2))
+    write_heartbeat(tmp_path / "none", Progress(1, 2))
     assert not (tmp_path / "none").exists()

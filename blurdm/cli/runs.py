@@ -1,4 +1,4 @@
-"""``blurdm import-official`` and ``blurdm evaluate``: networks that this chain did not train, and how good they are."""
+"""``blurdm import``, ``blurdm score`` and ``blurdm runs adopt``: finished runs, wherever they are from."""
 
 import argparse
 from pathlib import Path
@@ -29,8 +29,8 @@ def import_checkpoints(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate_model(parsed: argparse.Namespace, stop: StopFlag) -> int:
-    """Measure the finished run ``parsed.run`` on the test images of a config, whatever that run was trained on."""
+def score_model(parsed: argparse.Namespace, stop: StopFlag) -> int:
+    """Restore and measure the test images of a config with the finished run ``parsed.run``."""
     model = stored_run(parsed.run)
     config = load_config(parsed.config, parsed.set)
     check(config, str(parsed.config))
