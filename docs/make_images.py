@@ -24,7 +24,7 @@ WIDEST = 900  # px: what a page shows
 
 
 def make_images(pointer: Path, plot: Path, folder: Path) -> None:
-    """Write before_after.png and ablation_steps.png; InputError says what has to be run first.
+    """Write before_after.png and ablation_steps.png; InputError names the command that has to run first.
 
     ``pointer`` names the measure runs of the chain, ``plot`` is the plot of the sweep.
     """
