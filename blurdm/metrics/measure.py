@@ -1,6 +1,7 @@
 """Compute the metrics of protocols.py by its protocols, through pyiqa (imported when a metric is made)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,13 +135,12 @@ def _pyiqa(metric: Metric, device: str) -> Any:
     return score
 
 
-def _no_downloads() -> Any:
-    """A context in which torchvision's networks are made without weights, which pyiqa would always download.
+@contextmanager
+def _no_downloads() -> Iterator[None]:
+    """Within it, torchvision makes networks without weights, which pyiqa would always download.
 
     Every parameter is overwritten afterwards, which ``_pyiqa`` checks.
     """
-    from unittest import mock
-
     import torchvision.models
 
     def bare(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -151,5 +151,11 @@ def _no_downloads() -> Any:
 
         return features
 
-    nets = torchvision.models
-    return mock.patch.multiple(nets, alexnet=bare(nets.alexnet), vgg16=bare(nets.vgg16))
+    builders = {name: getattr(torchvision.models, name) for name in ("alexnet", "vgg16")}
+    for name, build in builders.items():
+        setattr(torchvision.models, name, bare(build))
+    try:
+        yield
+    finally:
+        for name, build in builders.items():
+            setattr(torchvision.models, name, build)
