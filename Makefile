@@ -1,4 +1,4 @@
-# make demo | test | lint | docs | ui | weights | clean. Each does its own set-up and does nothing twice.
+# make demo | test | lint | docs | images | ui | weights | clean. Each does its own set-up and does nothing twice.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Compiled bytecode is worth seconds in every one of the chain's processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format docs ui weights clean
+.PHONY: demo test lint format docs images ui weights clean
 .DELETE_ON_ERROR:
 
 # Photos to table: data, baseline, control and the three stages for three seeds, evaluation, report, MLflow.
@@ -42,6 +42,10 @@ format: $(READY)
 # what is not installed.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
+
+# The pictures of README in docs/images/, from the runs of the demo and the sweep ablation_steps, which have to be there.
+images: $(READY)
+	python -m docs.make_images
 
 ui: $(READY)
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000

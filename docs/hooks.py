@@ -1,8 +1,4 @@
-"""MkDocs hooks: include text of other files, point links to the right page, and make the reference from the code.
-
-``<!-- include FILE "HEADING" -->`` stands for the text below that heading of a Markdown file of this repository, or
-without a heading for the whole text. So each text is written in one place.
-"""
+"""MkDocs hooks: make the reference pages from the code, and point links at files outside of docs/ to copies of them."""
 
 import io
 import json
@@ -17,7 +13,6 @@ from typing import Any
 
 import matplotlib
 from latex2mathml.converter import convert
-from markdown.extensions.toc import slugify
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -25,26 +20,22 @@ from mkdocs.structure.pages import Page
 
 from analysis.drawing import styled
 from analysis.figures.schedules import schedules
-from blurdm.cli.main import main, parser
+from blurdm.cli.main import FORMER_NAMES, main, parser
 from blurdm.core.config import Config
 from blurdm.core.config_io import load_config
+from docs import make_images
 from experiments import sweep
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-INCLUDE = re.compile(r'^<!-- include (\S+?)(?: "(.+)")? -->$', re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-HEADING = re.compile(r"^(#+) (.+)$")
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 ANALYSES = ("build", "grid", "report", "trace", "verify")
 HELP_ENVIRONMENT = {"COLUMNS": "84", "NO_COLOR": "1"}  # of --help
 
-places: dict[tuple[str, str], str] = {}
-"""(file of the repository, slug of a heading in it or "" for the whole) -> where on the site its text is."""
-
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made from the code, and record which text is on which page."""
+    """Add the pages and the figure that are made from the code."""
     canonical = load_config(REPOSITORY / "params.yaml")
     generated: dict[str, str | bytes] = {
         "reference/commands.md": _commands_page(),
@@ -53,26 +44,24 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }
     for name, content in generated.items():
         files.append(File.generated(config, name, content=content))
-    places.clear()
-    for file in files.documentation_pages():
-        for source, heading in INCLUDE.findall(file.content_string):
-            text = _included(source, heading)
-            places.setdefault((source, ""), file.src_uri)
-            places.setdefault((source, slugify(heading, "-")), file.src_uri)
-            for _, match in _heading_lines(text):
-                title = match[2]
-                places.setdefault((source, slugify(title, "-")), f"{file.src_uri}#{slugify(title, '-')}")
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Replace include comments by text, and point links to pages of the site."""
+    """Point links at files of the repository outside of docs/ to copies on the site; PluginError names a dead link."""
 
-    def put(match: re.Match[str]) -> str:
-        return _linked(_included(match[1], match[2]), match[1], page, config, files)
+    def link(match: re.Match[str]) -> str:
+        path = os.path.normpath(PurePosixPath("docs", page.file.src_uri).parent / match[1].partition("#")[0])
+        if ":" in match[1] or path.startswith("docs"):
+            return match[0]  # MkDocs checks links within docs/
+        if not (REPOSITORY / path).is_file():
+            raise PluginError(f"docs/{page.file.src_uri}: the link {match[1]} leads to no file")
+        copy = f"files/{path}.txt" if path.endswith(".md") else f"files/{path}"  # MkDocs would take .md for a page
+        if files.get_file_from_path(copy) is None:
+            files.append(File.generated(config, copy, abs_src_path=str(REPOSITORY / path)))
+        return f"]({os.path.relpath(copy, PurePosixPath(page.file.src_uri).parent)})"
 
-    own = _linked(markdown, f"docs/{page.file.src_uri}", page, config, files)
-    return INCLUDE.sub(put, own)
+    return LINK.sub(link, markdown)
 
 
 def on_page_content(html: str, **_: Any) -> str:
@@ -80,71 +69,26 @@ def on_page_content(html: str, **_: Any) -> str:
     return MATHS.sub(lambda m: convert(unescape(m[2]), display="inline" if m[1] == "span" else "block"), html)
 
 
-def _included(source: str, heading: str) -> str:
-    text = (REPOSITORY / source).read_text()
-    if not heading:
-        return text.partition("\n")[2]  # the page has a title of its own
-    lines = text.splitlines(keepends=True)
-    headings = [(number, len(match[1]), match[2]) for number, match in _heading_lines(text)]
-    for start, depth, title in headings:
-        if title == heading:
-            ends = [number for number, level, _ in headings if number > start and level <= depth]
-            # the document's own title stands for the text before its first section
-            ends += [number for number, level, _ in headings if number > start and depth == 1]
-            return "".join(lines[start + 1 : min(ends, default=len(lines))])
-    raise PluginError(f"{source}: has no heading '{heading}'")
-
-
-def _heading_lines(text: str) -> Iterator[tuple[int, re.Match[str]]]:
-    """Line number and match of every heading outside code blocks."""
-    in_code = False
-    for number, line in enumerate(text.splitlines()):
-        in_code ^= line.startswith("```")
-        match = None if in_code else HEADING.match(line)
-        if match:
-            yield number, match
-
-
-def _linked(text: str, source: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """``text`` of the file ``source`` with its links adapted to ``page``."""
-
-    def link(match: re.Match[str]) -> str:
-        target, _, anchor = match[1].partition("#")
-        if ":" in match[1] or (source == f"docs/{page.file.src_uri}" and not target):
-            return match[0]
-        path = os.path.normpath(PurePosixPath(source).parent / target) if target else source
-        place = places.get((path, anchor))
-        if place is None and path.startswith("docs/"):
-            place = path.removeprefix("docs/") + (f"#{anchor}" if anchor else "")
-        if place is None and (REPOSITORY / path).is_file():
-            place = f"files/{path}"  # a file that is looked at, such as an example of options
-            if files.get_file_from_path(place) is None:
-                files.append(File.generated(config, place, abs_src_path=str(REPOSITORY / path)))
-        if place is None:
-            raise PluginError(f"{source}: the link {match[1]} leads nowhere on the site, nor to a file")
-        return f"]({os.path.relpath(place, PurePosixPath(page.file.src_uri).parent)})"
-
-    return LINK.sub(link, text)
-
-
 def _commands_page() -> str:
     """A page with the ``--help`` of every command."""
-    parts = ["# Commands", "", "What `--help` prints, of every command there is."]
+    parts = ["# Commands", "", "The `--help` of every command."]
     for words in _commands(parser()):
         parts += _help(f"blurdm {' '.join(words)}", main, words)
     parts += _help("python experiments/sweep.py", sweep.main, [])
     for name in ANALYSES:
         parts += _help(f"python -m analysis.{name}", import_module(f"analysis.{name}").main, [])
+    parts += _help("python -m docs.make_images", make_images.main, [])
     return "\n".join(parts) + "\n"
 
 
 def _commands(parser: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of every command of an argparse parser, commands with sub-commands before these."""
+    """The words of every command of an argparse parser, without aliases, commands with sub-commands before these."""
     choices = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
     if words and (not choices or parser.get_default("command")):
         yield words
     for name, child in (item for mapping in choices for item in mapping.items()):
-        yield from _commands(child, (*words, name))
+        if name not in FORMER_NAMES:
+            yield from _commands(child, (*words, name))
 
 
 def _help(title: str, main: Callable[[list[str]], int], words: Any) -> list[str]:
@@ -170,10 +114,10 @@ def _config_page(canonical: dict[str, Any]) -> str:
     """A page with every config key: its type, its value in params.yaml, its meaning."""
     schema = Config.model_json_schema()
     intro = (
-        "What a config says, key by key; `section.key=value` after `--set` changes one. A config states every key:"
-        " there are no defaults, and no key that is not listed here."
+        "All keys of a config. `--set section.key=value` overrides one. A config states every key; only keys that came"
+        " in a later release may be absent. A key that is not listed here is an error."
     )
-    parts = ["# Configuration", "", intro]
+    parts = ["# Every configuration key", "", intro]
     for name, field in schema["properties"].items():
         references = [option["$ref"] for option in (field, *field.get("anyOf", ())) if "$ref" in option]
         section = schema["$defs"][references[0].rpartition("/")[2]] if references else None

@@ -21,7 +21,7 @@ CONTRACT = [f for name, f in inspect.getmembers(contract, inspect.isfunction) if
 
 
 def cases(function: Callable[..., None]) -> Iterator[dict[str, Any]]:
-    """The arguments of every case of a parametrised test, but for the ``name`` of the backbone."""
+    """The arguments of every case of a parametrised test, without the ``name`` of the backbone."""
     dimensions = []
     for mark in (mark for mark in getattr(function, "pytestmark", []) if mark.name == "parametrize"):
         names, values = mark.args
@@ -33,7 +33,7 @@ def cases(function: Callable[..., None]) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The example's name, its file being all there is in a package of backbones."""
+    """The name of the example, whose file is the only one in the package of backbones."""
     (code,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     (name,) = re.findall(r"This is the whole of `blurdm/models/backbones/(\w+)\.py`", TEXT)
     folder = tmp_path / "example_backbones"
@@ -52,9 +52,9 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.parametrize("function", CONTRACT, ids=lambda function: function.__name__)
 def test_the_example_of_a_backbone_passes_the_contract(function: Callable[..., None], example: str) -> None:
-    every = list(cases(function))
-    assert every
-    for arguments in every:
+    arguments_of_cases = list(cases(function))
+    assert arguments_of_cases
+    for arguments in arguments_of_cases:
         function(name=example, **arguments)
 
 
@@ -65,7 +65,7 @@ def test_the_contract_would_notice_a_wrong_example(example: str, monkeypatch: py
 
 
 def test_the_files_that_it_names_exist() -> None:
-    named = re.findall(r"`((?:blurdm|experiments|tests|analysis)/[\w/.]+)`", TEXT)
-    assert len(named) > 10
-    gone = [path for path in named if not (REPOSITORY / path).exists()]
-    assert gone == ["blurdm/models/backbones/shallow.py"], "the example is not there"
+    paths = re.findall(r"`((?:blurdm|experiments|tests|analysis|docs)/[\w/.]+)`", TEXT)
+    assert len(paths) > 10
+    missing = [path for path in paths if not (REPOSITORY / path).exists()]
+    assert missing == ["blurdm/models/backbones/shallow.py"], "only the example is not in the repository"

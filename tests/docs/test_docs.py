@@ -1,14 +1,17 @@
-"""Every block of commands in the documentation runs; the site is whole, made from the code, and asks nobody."""
+"""Every command block of the documentation runs; README is short; the site is complete and needs no network."""
 
 import contextlib
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +22,11 @@ import experiments.sweep
 from blurdm.cli import main as cli
 from blurdm.core.config_io import read_yaml
 from blurdm.data.photos.demo import copy_photos
+from docs import make_images
+from docs.make_images import MOST_BYTES
 from tests.support.chromium import browser
-from tests.support.doc_commands import PARSED, SUBSTITUTES, blocks, commands, words
+from tests.support.doc_commands import PARSED, SUBSTITUTES, blocks, commands, documents
+from tests.support.fake_runs import make_chain
 from tests.support.tiny import REPOSITORY, SMOKE, Told
 from tests.support.tools import require
 
@@ -29,7 +35,7 @@ Command = Callable[..., Told]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site as ``make docs`` builds it, in another place."""
+    """The site as ``make docs`` builds it, in another folder."""
     folder = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
@@ -39,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sandbox(folder: Path) -> None:
-    """A folder as the repository's root is, but with settings of seconds, and with what readers bring along."""
+    """Fill ``folder`` like the root of the repository, with a config of seconds and with the reader's own files."""
     for name in ("analysis", "experiments", "blurdm", "data.dvc"):
         (folder / name).symlink_to(REPOSITORY / name)
     tree = read_yaml(SMOKE)
@@ -63,8 +69,8 @@ def sandbox(folder: Path) -> None:
 
 
 def parsed(command: str) -> None:
-    """SystemExit or an exception unless the command's own parser takes it."""
-    program, *rest = words(command)
+    """Raise SystemExit or another exception unless the command's own parser accepts it."""
+    program, *rest = shlex.split(command)
     if program == "blurdm":
         cli.parser().parse_args(rest)
     elif program == "python" and rest[0] == "experiments/sweep.py":
@@ -87,25 +93,25 @@ def parsed(command: str) -> None:
 
 
 def run(command: str, folder: Path, blurdm: Command) -> str:
-    """Run one command in ``folder``, without a process of its own where it is this project's; what it complained of."""
-    program, *rest = words(command)
-    if program == "make":  # what it would do; it does not run the tests inside the tests
+    """Run one command in ``folder``, in this process if it is the project's own; returns its error, or ""."""
+    program, *rest = shlex.split(command)
+    if program == "make":  # prints what it would do: no tests inside of tests
         done = subprocess.run(["make", "--dry-run", *rest], cwd=REPOSITORY, capture_output=True, text=True)
         return done.stderr if done.returncode else ""
     main: Callable[[list[str]], object] | None = None
     if program == "blurdm":
         rest = [word.replace("KEY", finished_key(folder)) for word in rest]
-        told = blurdm(*rest)
-        return f"{told.code}: {told.err}" if told.code else ""
+        result = blurdm(*rest)
+        return f"{result.code}: {result.err}" if result.code else ""
     if program == "python" and rest[0] == "experiments/sweep.py":
         main, rest = experiments.sweep.main, rest[1:]
     elif program == "python" and rest[:1] == ["-m"] and rest[1].startswith("analysis."):
         main, rest = import_module(rest[1]).main, rest[2:]
     if main is not None:
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             code = main(rest)
-        return f"{code}: {said.getvalue()}" if code else ""
+        return f"{code}: {output.getvalue()}" if code else ""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"HOME": str(folder), "PATH": path}
     done = subprocess.run(["bash", "-ec", command], cwd=folder, env=environment, capture_output=True, text=True)
@@ -118,47 +124,108 @@ def finished_key(folder: Path) -> str:
 
 @pytest.mark.timeout(600)
 def test_every_command_runs(tmp_path: Path, blurdm: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it stands, or as SUBSTITUTES says; a command that is neither possible nor listed fails."""
+    """As written, or its substitute in SUBSTITUTES."""
     sandbox(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    failures, seen = [], set()
+    failures, checked = [], set()
     for place, command in commands():
-        if command in seen:
+        if command in checked:
             continue
-        seen.add(command)
+        checked.add(command)
         substitute, _ = SUBSTITUTES.get(command, (command, ""))
         parts = [] if substitute is PARSED else substitute.split("; ") if command in SUBSTITUTES else [command]
         try:
             if command not in parts and command != "source .venv/bin/activate":
                 parsed(command)
-            wrong = "".join(run(part, tmp_path, blurdm) for part in parts)
+            problem = "".join(run(part, tmp_path, blurdm) for part in parts)
         except (Exception, SystemExit) as error:
-            wrong = f"{type(error).__name__}: {error}"
-        if wrong:
-            failures.append(f"{place}: {command}\n    {wrong}")
+            problem = f"{type(error).__name__}: {error}"
+        if problem:
+            failures.append(f"{place}: {command}\n    {problem}")
     assert not failures, "\n".join(failures)
-    assert set(SUBSTITUTES) <= seen, "what is no longer said needs no substitute"
+    assert set(SUBSTITUTES) <= checked, "a substitute for a command that is in no document"
     assert (tmp_path / "restored" / "photo.jpg").is_file() and list(tmp_path.glob("results/my_noise*.csv"))
 
 
 def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for CONTRIBUTING.md's example of a backbone, which tests/docs/test_contributing.py holds to the contract."""
+    """Except the backbone of CONTRIBUTING.md, which tests/docs/test_contributing.py runs through the contract."""
+    (tmp_path / "results").symlink_to(REPOSITORY / "results")
     monkeypatch.chdir(tmp_path)
-    found = {place: block for place, block in blocks("python") if not place.startswith("CONTRIBUTING.md")}
-    assert found
-    for place, block in found.items():
-        photo = np.full((32, 40, 3), 128, np.uint8)
-        names = {"photo": photo}
-        exec(compile(block.replace("models/joint/seed0", "demo"), place, "exec"), names)
-        assert names["sharp"].shape == photo.shape
+    names: dict[str, dict[str, Any]] = {}
+    for place, block in blocks("python"):
+        page = place.partition(":")[0]
+        if page != "CONTRIBUTING.md":
+            names[page] = {"photo": np.full((32, 40, 3), 128, np.uint8)}
+            exec(compile(block.replace("models/joint/seed0", "demo"), place, "exec"), names[page])
+    assert names["docs/photos.md"]["sharp"].shape == (32, 40, 3)
+    text = (REPOSITORY / "docs" / "evidence.md").read_text()
+    for numbers in names["docs/evidence.md"]["numbers"]:
+        for row in numbers[numbers.metric == "psnr"].itertuples():
+            assert f"{row.mean:+.2f} [{row.low:+.2f}, {row.high:+.2f}], p = {row.p:.3f} | {row.verdict}" in text
 
 
-def test_blocks_of_other_languages_are_no_commands() -> None:
-    known = {"bash", "python", "yaml", "text", "bibtex"}
+def test_readme_is_short_and_its_links_and_pictures_exist() -> None:
+    path = REPOSITORY / "README.md"
+    assert path.stat().st_size <= 8 * 1024
+    text = path.read_text()
+    pictures = re.findall(r"!\[.+\]\((.+)\)", text)
+    assert pictures == ["docs/images/before_after.png", "docs/images/ablation_steps.png"]
+    for picture in pictures:
+        assert (REPOSITORY / picture).stat().st_size <= MOST_BYTES
+    for document in documents():
+        for link in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
+            other = ":" in link or link.startswith(("reference/", "schedules.svg"))  # pages that docs/hooks.py makes
+            assert other or (document.parent / link).is_file(), f"{document}: {link}"
+
+
+def test_the_version_is_the_same_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert read_yaml(REPOSITORY / "CITATION.cff")["version"] == version
+    assert re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"blurdm {version}\n"
+
+
+def test_the_functions_of_the_equations_exist() -> None:
+    """docs/method.md names ``module.function`` of each equation."""
+    functions = re.findall(r"`(blurdm\.[\w.]+)\.(\w+)`", (REPOSITORY / "docs" / "method.md").read_text())
+    assert len(functions) > 10
+    assert [name for module, name in functions if not hasattr(import_module(module), name)] == []
+
+
+def test_the_pictures_are_made_from_a_finished_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pointer = make_chain(tmp_path)
+    options = ["--pointer", str(pointer), "--reports", str(tmp_path / "reports"), "--out", str(tmp_path / "images")]
+    assert make_images.main(options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "sweep.py --grid ablation_steps" in line
+    plot = tmp_path / "reports" / "grids" / "ablation_steps" / "plot.png"
+    plot.parent.mkdir(parents=True)
+    Image.new("RGB", (2000, 1000)).save(plot)
+    assert make_images.main(options) == 0
+    assert {path.name: path.stat().st_size <= MOST_BYTES for path in (tmp_path / "images").iterdir()} == {
+        "before_after.png": True,
+        "ablation_steps.png": True,
+    }
+    with Image.open(tmp_path / "images" / "ablation_steps.png") as picture:
+        assert picture.size == (900, 450)
+    image = make_images.median_image(pointer)
+    assert image.psnr["blurdm"] > image.psnr["blurred"]
+
+
+def test_pictures_need_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert make_images.main(["--pointer", str(tmp_path / "chain" / "measure.json")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "run `make demo` first" in line
+
+
+def test_every_code_block_names_a_known_language() -> None:
+    languages = {"bash", "python", "yaml", "diff", "text", "bibtex"}
     for path in {place.partition(":")[0] for place, _ in blocks(r"\w*")}:
         fences = re.findall(r"^```(.*)$", (REPOSITORY / path).read_text(), re.MULTILINE)
-        assert set(fences[::2]) <= known, f"{path}: a block says what it is, so that commands are found and tested"
+        assert set(fences[::2]) <= languages, f"{path}: name the language of a block, so that commands are tested"
 
 
 def test_the_reference_lists_every_command_and_key(site: Path) -> None:
@@ -177,7 +244,7 @@ def test_pages_are_read_without_a_network(site: Path, tmp_path: Path) -> None:
     with browser(tmp_path) as window:
         for name in ("index.html", "method.html", "reference/config.html"):
             window.open(site / name)
-            assert [r for r in window.requests if not r.startswith(("file:", "data:"))] == []
+            assert [request for request in window.requests if not request.startswith(("file:", "data:"))] == []
             assert window.complaints == []
         window.open(site / "method.html")
         shown = "[...document.querySelectorAll('math')].filter(m => m.getBoundingClientRect().width > 0).length"
@@ -186,15 +253,15 @@ def test_pages_are_read_without_a_network(site: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "message"),
     [
         ("[x](nowhere.md)", "nowhere.md"),
         ("[x](index.md#nothing)", "#nothing"),
-        ('<!-- include README.md "Nothing" -->', "has no heading 'Nothing'"),
+        ("[x](../NOTHING.md)", "the link ../NOTHING.md leads to no file"),
     ],
 )
-def test_a_dead_link_or_a_lost_heading_ends_the_build(tmp_path: Path, broken: str, told: str) -> None:
-    """In a site of the same settings and hooks whose own pages are these two."""
+def test_a_dead_link_ends_the_build(tmp_path: Path, broken: str, message: str) -> None:
+    """A site with the same settings and hooks, and two pages."""
     pages = tmp_path / "docs"
     pages.mkdir()
     (pages / "index.md").write_text("# One\n\n[two](two.md)\n")
@@ -206,4 +273,4 @@ def test_a_dead_link_or_a_lost_heading_ends_the_build(tmp_path: Path, broken: st
         YAML().dump(tree, file)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(tmp_path / "mkdocs.yml")]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode and told in done.stderr + done.stdout
+    assert done.returncode and message in done.stderr + done.stdout

