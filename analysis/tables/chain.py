@@ -173,7 +173,7 @@ def comparison(a: str, b: str, space: str = " ") -> str:
     """The name of the difference of two arms."""
     first, second = ARMS[a], ARMS[b]
     if first.stage == second.stage:
-        return f"{first.title.removesuffix(' latent')}, own{space}minus foreign latent"
+        return f"{first.title.removesuffix(' latent')}, own{space}minus mismatched latent"
     return f"{first.title}{space}minus {second.title.lower()}"
 
 

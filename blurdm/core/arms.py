@@ -203,8 +203,8 @@ ARMS = {
     "oracle": Arm(
         "pretrain", "own", "Oracle latent", "#009E73", "^", ":", BOUND, curve="BlurDM stage 1 (oracle latent)"
     ),
-    "blurdm_foreign": Arm("joint", "foreign", "BlurDM, foreign latent", "#CC79A7", "v", "-", DIAGNOSIS),
-    "oracle_foreign": Arm("pretrain", "foreign", "Oracle, foreign latent", "#56B4E9", "P", "-", DIAGNOSIS),
+    "blurdm_foreign": Arm("joint", "foreign", "BlurDM, mismatched latent", "#CC79A7", "v", "-", DIAGNOSIS),
+    "oracle_foreign": Arm("pretrain", "foreign", "Oracle, mismatched latent", "#56B4E9", "P", "-", DIAGNOSIS),
 }
 BASELINE, METHOD = "baseline", "blurdm"  # the published comparison: the backbone alone, and with BlurDM
 METHODS = tuple(name for name, arm in ARMS.items() if arm.stage and not arm.group)  # trained, and compared as equals

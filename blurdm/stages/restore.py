@@ -91,7 +91,7 @@ def _latent(network: Network, test: TestImage, noise_seed: int, device: str) -> 
 
 
 def _arms(stage: str, section: Restore, tests: list[TestImage]) -> dict[str, Arm]:
-    """The arms of a model; those with a foreign latent need other scenes."""
+    """The arms of a model; those with a mismatched latent need other scenes."""
     with_foreign = section.foreign and len({test.scene for test in tests}) > 1
     return {name: arm for name, arm in arms_of(stage).items() if with_foreign or arm.latent != "foreign"}
 

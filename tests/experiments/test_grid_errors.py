@@ -98,7 +98,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         "row 'a': measure: 'blurdn' is not known; known: baseline, blurdm, ",
     ),
     (
-        "a foreign latent that is not measured",
+        "a mismatched latent that is not measured",
         {
             "base": {"restore.foreign": False},
             "arms": {"a": {"measure": "oracle_foreign"}},
