@@ -39,7 +39,9 @@ def run_chain(parsed: argparse.Namespace, stop: StopFlag) -> int:
     if failures:
         return 2 if all(failure.expected for failure in failures) else 1
     for run in runs:
-        print(f"{label(run)}: {run.folder(parsed.runs)} {_figures(finished(run.folder(parsed.runs)) or {})}")
+        metrics = (finished(run.folder(parsed.runs)) or {}).get("metrics", {})
+        figures = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
+        print(f"{label(run)}: {run.folder(parsed.runs)} {figures}")
     if parsed.pointer:
         write_pointer(parsed.pointer, stage, runs, parsed.runs)
     if parsed.export:
@@ -72,10 +74,6 @@ def label(run: Run) -> str:
     if run.model is not None:
         return f"{run.stage} {run.model.stage} seed {run.model.seed}"
     return run.stage if run.seed is None else f"{run.stage} seed {run.seed}"
-
-
-def _figures(result: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value:.4g}" for name, value in result.get("metrics", {}).items())
 
 
 def write_pointer(path: Path, stage: str, runs: list[Run], root: Path) -> None:

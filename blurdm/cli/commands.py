@@ -117,9 +117,9 @@ def weights_list(parsed: argparse.Namespace) -> int:
     from blurdm.metrics.weights import WEIGHTS, place, status
 
     for name, weights in WEIGHTS.items():
-        found = status(name)
-        told = f"{place(name)} ({weights.licence})" if found == "sound" else weights.advice
-        print(f"{name:6} {found:8} {weights.megabytes:5.1f} MB  {told}")
+        state = status(name)
+        detail = f"{place(name)} ({weights.licence})" if state == "sound" else weights.advice
+        print(f"{name:6} {state:8} {weights.megabytes:5.1f} MB  {detail}")
     return 0
 
 

@@ -50,7 +50,10 @@ def _print_costs(config: Config, device: str, size: Size, console: Console) -> N
     for kind, cost in costs.items():
         table.add_row(kind, *_figures(cost))
     with_prior, without = (costs[str(ARMS[arm].stage)] for arm in (METHOD, BASELINE))
-    added = {key: _less(with_prior[key], without[key]) for key in with_prior}
+    added = {
+        key: value - without[key] if isinstance(value, int | float) and isinstance(without[key], int | float) else None
+        for key, value in with_prior.items()
+    }
     table.add_row("prior adds", *_figures(added, "+"))
     console.print(table)
 
@@ -151,10 +154,6 @@ def _figures(cost: dict[str, Any], sign: str = "") -> tuple[str, str, str, str]:
         f"{cost['seconds_per_image']:{sign}.3f}",
         "-" if peak is None else f"{peak:{sign}.0f}",
     )
-
-
-def _less(a: Any, b: Any) -> Any:
-    return a - b if isinstance(a, int | float) and isinstance(b, int | float) else None
 
 
 def _place(device: str) -> str:

@@ -91,7 +91,7 @@ class Ledger(Record):
 
 @dataclass(frozen=True)
 class State:
-    """The runs of a row that are finished, and in words what holds for the row: "done" or what is amiss."""
+    """The finished runs of a row, and its status in words: "done" or why not."""
 
     finished: tuple[Measured, ...]
     status: str
@@ -114,21 +114,18 @@ def read_ledger(path: Path) -> Ledger:
 
 
 def runs_root(path: Path) -> Path:
-    """The folder of all runs that the ledger at ``path`` (``<root>/sweeps/<grid>.json``) speaks of."""
+    """The folder of all runs that the ledger at ``path`` (``<root>/sweeps/<grid>.json``) lists."""
     return path.resolve().parent.parent
 
 
 def state(ledger: Ledger, row: Row, root: Path) -> State:
-    """What of ``row`` is finished below ``root``."""
+    """The finished runs of ``row`` below ``root``, and its status."""
     done = tuple(run for run in row.runs if (root / run.stage / run.key / "result.json").is_file())
     if len(done) == len(row.runs):
         return State(done, "done")
     waiting = [run for run in row.runs if run not in done]
-    causes = dict.fromkeys(_cause(ledger, run) for run in waiting)
+    causes = dict.fromkeys(
+        next((ledger.causes[a] for a in (*run.needs, run.address) if a in ledger.causes), "missing") for run in waiting
+    )
     counted = f" ({len(done)} of {len(row.runs)} seeds done)" if done else ""
     return State(done, "; ".join(causes) + counted)
-
-
-def _cause(ledger: Ledger, run: Measured) -> str:
-    known = (ledger.causes[a] for a in (*run.needs, run.address) if a in ledger.causes)
-    return next(known, "missing")

@@ -21,20 +21,20 @@ def import_official(paths: Sequence[Path], backbone: str, root: Path) -> Path:
     It is a stage-3 run if they hold a backbone and a prior generator, a stage-1 run with a sharp encoder, a baseline if
     the backbone has no prior. InputError if they hold none of these, or anything twice.
     """
-    kind, prior, found = _network([load_official(path, backbone) for path in paths], ", ".join(map(str, paths)))
+    kind, prior, official = _network([load_official(path, backbone) for path in paths], ", ".join(map(str, paths)))
     sections: dict[str, Any] = {"backbone": load_module("backbone", BACKBONES, backbone).PAPER}
     if kind != "baseline":
         sections["latent"] = LATENT
     if kind == "joint":
-        assert found.prior is not None
-        sections["diffusion"] = found.prior.diffusion
+        assert official.prior is not None
+        sections["diffusion"] = official.prior.diffusion
     inputs = {f"official {number}": file_digest(path) for number, path in enumerate(paths)}
     run = Run(kind, sections, inputs, code="")  # it depends on the checkpoint alone
     folder = run.folder(root)
     if finished(folder) is None:
         write_json(folder / "config.json", run.description)
         write_json(folder / "provenance.json", provenance(Resources()) | {"official": [str(path) for path in paths]})
-        parts = {"backbone": found.backbone} if prior is None else {"backbone": found.backbone, "prior": prior}
+        parts = {"backbone": official.backbone} if prior is None else {"backbone": official.backbone, "prior": prior}
         digest = save_weights(folder, nn.ModuleDict({name: part for name, part in parts.items() if part is not None}))
         result = {"stage": kind, "key": run.key, "seconds": 0.0, "metrics": {}, "iterations": None}
         write_json(folder / "result.json", result | {"weights_sha256": digest})
@@ -49,13 +49,15 @@ def _network(parts: Sequence[Official], where: str) -> tuple[str, nn.Module | No
         if len(values) > 1:
             raise InputError(f"{where}: hold {len(values)} states of a {name.replace('_', ' ')}; give one")
         merged[name] = values[0] if values else None
-    found = Official(**merged)
-    if found.backbone is None:
+    official = Official(**merged)
+    if official.backbone is None:
         raise InputError(f"{where}: no backbone in there; give the checkpoint of the network as well")
-    if not getattr(found.backbone, "has_prior", False):
-        return "baseline", None, found
-    if found.prior is not None:
-        return "joint", found.prior, found
-    if found.sharp_encoder is not None and any(isinstance(m, nn.BatchNorm2d) for m in found.sharp_encoder.modules()):
-        return "pretrain", found.sharp_encoder, found
+    if not getattr(official.backbone, "has_prior", False):
+        return "baseline", None, official
+    if official.prior is not None:
+        return "joint", official.prior, official
+    if official.sharp_encoder is not None and any(
+        isinstance(m, nn.BatchNorm2d) for m in official.sharp_encoder.modules()
+    ):
+        return "pretrain", encoder, official
     raise InputError(f"{where}: a backbone with prior but no prior generator; give its checkpoint as well")

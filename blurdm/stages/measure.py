@@ -40,10 +40,13 @@ def measure(
     missing = [name for name, file in cached.items() if file is None or not file.is_file()]
     measured = _measure(missing, section.protocol, tests, restored, out, resources, on_progress)
     for name, file in cached.items():
-        content = _rows_file(measured[name]) if name in measured else file.read_bytes() if file else b""
-        write_bytes(out / "rows" / f"{name}.csv", content)
-        if file is not None and name in measured:
-            write_bytes(file, content)
+        if name in measured:
+            content = _csv([*ID_COLUMNS, "value"], ((*key, value) for key, value in measured[name].items()))
+        else:
+            content = file.read_bytes() if file else b""
+        for target in (out / "rows" / f"{name}.csv", file):
+            if target is not None:
+                write_bytes(target, content)
     columns = {name: _read_rows(out / "rows" / f"{name}.csv") for name in metrics}
     keys = [(arm, test.scene, test.name) for test in tests for arm in restored.arms]
     write_bytes(out / "per_image.csv", _table(keys, columns, section.metrics))
@@ -132,10 +135,6 @@ class _Partial:
             file.write(json.dumps({identity: values}) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-
-def _rows_file(rows: Rows) -> bytes:
-    return _csv([*ID_COLUMNS, "value"], ((*key, value) for key, value in rows.items()))
 
 
 def _read_rows(path: Path) -> Rows:

@@ -135,7 +135,10 @@ class Planner:
         """``built`` holds the runs of this chain so far, by stage."""
         if stage in built:
             return built[stage]
-        own = _of_test_set(config) if stage in ON_TEST_PAIRS else config
+        own = config
+        if stage in ON_TEST_PAIRS and config.test is not None:  # the test pairs alone are those of another data set
+            data = config.data.model_copy(update={"root": config.test.root, "layout": config.test.layout})
+            own = config.model_copy(update={"data": data, "test": None})
         inputs: dict[str, Run | str] = {}
         for need in needs(stage, config.joint.start):
             if need == "prepare" and own is not config:
@@ -169,14 +172,6 @@ class Planner:
                 return f"missing {root}"
             self._digests[root] = folder_digest(Path(root), self._digest_file)
         return self._digests[root]
-
-
-def _of_test_set(config: Config) -> Config:
-    """``config`` with the data set whose test pairs are measured: its own, or that of its section ``test``."""
-    if config.test is None:
-        return config
-    place = {"root": config.test.root, "layout": config.test.layout}
-    return config.model_copy(update={"data": config.data.model_copy(update=place), "test": None})
 
 
 def unmeasurable(runs: Iterable[Run]) -> list[str]:

@@ -35,11 +35,14 @@ def restore(
     tests = test_images(inputs["prepare"], Path(sections.data.root))
     shown = samples(tests, section.samples_per_scene)
     if "model" not in inputs:
-        _copy_samples(shown, out / "images")
+        for test in shown:
+            write_tensor(test.file(out / "images", arm_of(None)), read_tensor(test.blur))
+            write_tensor(test.file(out / "images", "sharp"), read_tensor(test.sharp))
         return {"metrics": {"restored_images": 0}, "arms": [arm_of(None)], "cost": {}, "iterations": 0}
     network = load_for(inputs["model"], section, resources.device)
     stage = read_json(inputs["model"] / "config.json")["stage"]
-    arms = _arms(stage, section, tests)
+    with_foreign = section.foreign and len({test.scene for test in tests}) > 1
+    arms = {name: arm for name, arm in arms_of(stage).items() if with_foreign or arm.latent != "foreign"}
     kept = {"all": tests, "samples": shown, "none": []}[section.keep]
     for number, test in enumerate(kept):
         if resources.stop():
@@ -88,18 +91,6 @@ def _latent(network: Network, test: TestImage, noise_seed: int, device: str) -> 
         return None
     sharp = read_tensor(test.sharp, device) if network.kind == "pretrain" else None
     return network.latent(read_tensor(test.blur, device), sharp, image_noise(network, noise_seed, test.identity))
-
-
-def _arms(stage: str, section: Restore, tests: list[TestImage]) -> dict[str, Arm]:
-    """The arms of a model; those with a mismatched latent need other scenes."""
-    with_foreign = section.foreign and len({test.scene for test in tests}) > 1
-    return {name: arm for name, arm in arms_of(stage).items() if with_foreign or arm.latent != "foreign"}
-
-
-def _copy_samples(tests: list[TestImage], folder: Path) -> None:
-    for test in tests:
-        write_tensor(test.file(folder, arm_of(None)), read_tensor(test.blur))
-        write_tensor(test.file(folder, "sharp"), read_tensor(test.sharp))
 
 
 def _follow(
