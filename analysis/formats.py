@@ -69,14 +69,12 @@ def as_markdown(table: Table) -> str:
     lines = [line([table.heading, *(c.heading for c in table.columns)])]
     lines.append(line(["---"] * (len(table.columns) + 1)))
     for row in table.rows:
-        label = f"{row.label} *({row.group})*" if row.group else row.label
-        lines.append(line([label, *(_markdown_cell(table.cell(row, column)) for column in table.columns)]))
+        texts = [f"{row.label} *({row.group})*" if row.group else row.label]
+        for cell in (table.cell(row, column) for column in table.columns):
+            mark = "**%s**" if cell.best else "<u>%s</u>" if cell.second else "%s"
+            texts.append(" ".join([mark.replace("%s", cell.text), *cell.lines[1:]]))
+        lines.append(line(texts))
     return f"**{sentence(table.title)}** {table.note}\n\n{''.join(lines)}"
-
-
-def _markdown_cell(cell: Cell) -> str:
-    mark = "**%s**" if cell.best else "<u>%s</u>" if cell.second else "%s"
-    return " ".join([mark.replace("%s", cell.text), *cell.lines[1:]])
 
 
 def as_html(table: Table) -> str:

@@ -79,17 +79,14 @@ def collect(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     if rows.data_digest.nunique() > 1:
         raise InputError(f"{pointer}: its runs were measured on different data: {', '.join(rows.data_digest.unique())}")
     rows = rows.sort_values(ID_COLUMNS, ignore_index=True)
-    return rows[[*ID_COLUMNS, *metric_names(rows), *ORIGIN_COLUMNS]], _cost_rows(runs)
-
-
-def _cost_rows(runs: Sequence[RunResults]) -> pd.DataFrame:
     records = [
         {"arm": arm, "seed": run.origin["seed"], **figures, "key": run.origin["key"]}
         for run in runs
         for arm, figures in run.cost.items()
     ]
     costs = pd.DataFrame(records or {"arm": [], "seed": [], "key": []}, dtype=object)
-    return costs.infer_objects().astype({"seed": "Int64"}).sort_values(["arm", "seed"], ignore_index=True)
+    costs = costs.infer_objects().astype({"seed": "Int64"}).sort_values(["arm", "seed"], ignore_index=True)
+    return rows[[*ID_COLUMNS, *metric_names(rows), *ORIGIN_COLUMNS]], costs
 
 
 def collect_grid(path: Path) -> GridResults:

@@ -41,18 +41,13 @@ class Variants:
                 self._sections[request] = self._unique.setdefault((name, section), section)
             sections[name] = self._sections[request]
         config = self.base.model_copy(update=sections)
-        self._check(config, source)
+        # A config is valid if one with the same values of all the keys that ``check`` read was accepted before.
+        if not any(_values(config, keys) in accepted for keys, accepted in self._accepted.items()):
+            recorder = _ReadRecorder(config)
+            check(cast(Config, recorder), source)
+            keys = tuple(sorted(recorder.keys_read()))
+            self._accepted.setdefault(keys, set()).add(_values(config, keys))
         return config
-
-    def _check(self, config: Config, source: str) -> None:
-        """Call ``check``, unless it has accepted a config with the same values of all the keys that it read."""
-        for keys, accepted in self._accepted.items():
-            if _values(config, keys) in accepted:
-                return
-        recorder = _ReadRecorder(config)
-        check(cast(Config, recorder), source)
-        keys = tuple(sorted(recorder.keys_read()))
-        self._accepted.setdefault(keys, set()).add(_values(config, keys))
 
 
 def _values(config: Config, keys: Keys) -> tuple[Any, ...]:

@@ -118,27 +118,23 @@ def differences_table(name: str, title: str, sources: Sources) -> Table:
     lines = []
     for difference, p in differences(rows, sources.resamples):
         a, b, metric = difference.a, difference.b, difference.metric
-        cells = _difference_cells(difference, p, tuple(sorted({*keys[a], *keys[b]})))
+        runs, digits = tuple(sorted({*keys[a], *keys[b]})), METRICS[metric].digits
+        detectable = difference.detectable if np.isfinite(difference.detectable) else np.nan
+        cells = {
+            "mean": interval_cell(difference, digits, runs, "+"),
+            "p": p_cell(p, runs),
+            "effect": value_cell(difference.effect, 2, "+", runs),
+            "detectable": value_cell(detectable, digits, "", runs),
+            "won": value_cell(100 * difference.won, 0, "", runs),
+            "n": Cell(f"{difference.n_images}/{difference.n_photos}/{difference.n_seeds}", runs=runs),
+            "verdict": Cell(verdict(p), runs=runs),
+        }
         lines.append(
             TableRow(f"{a}-{b}-{metric}", comparison(a, b), cells, metric_column(metric).heading, ranked=False)
         )
     note = f"{origin_note(rows, sources, protocol)} Paired by seed and image. {INTERVALS} {DIFFERENCES}"
     won = " Won: share of (seed, image) pairs in which the first is better."
     return finish(Table(name, title, note + won, protocol, columns, tuple(lines), "Paired difference"))
-
-
-def _difference_cells(difference: Difference, p: float, runs: tuple[str, ...]) -> dict[str, Cell]:
-    digits = METRICS[difference.metric].digits
-    detectable = difference.detectable if np.isfinite(difference.detectable) else np.nan
-    return {
-        "mean": interval_cell(difference, digits, runs, "+"),
-        "p": p_cell(p, runs),
-        "effect": value_cell(difference.effect, 2, "+", runs),
-        "detectable": value_cell(detectable, digits, "", runs),
-        "won": value_cell(100 * difference.won, 0, "", runs),
-        "n": Cell(f"{difference.n_images}/{difference.n_photos}/{difference.n_seeds}", runs=runs),
-        "verdict": Cell(verdict(p), runs=runs),
-    }
 
 
 def p_cell(p: float, runs: Iterable[str]) -> Cell:

@@ -154,9 +154,16 @@ def table_of(name: str, title: str, results: GridResults, numbers: pd.DataFrame,
 
 
 def _cell(record: Mapping[str, Any], column: str, ledger: Ledger, runs: tuple[str, ...]) -> Cell:
-    """The cell of one column of ``table_of`` from a record of ``grid_numbers``."""
+    """The cell of one column of ``table_of`` from a record of ``grid_numbers``.
+
+    A published value has its difference to the published value of the baseline row as remark.
+    """
     if column.endswith("_published"):
-        return _published_cell(record.get(column, np.nan), column.removesuffix("_published"), ledger)
+        metric, value = column.removesuffix("_published"), record.get(column, np.nan)
+        baseline = next(row for row in ledger.rows if row.name == ledger.baseline).published.get(metric)
+        digits = METRICS[metric].digits
+        remark = "" if baseline is None or pd.isna(value) else f"({value - baseline:+.{digits}f})"
+        return published_cell(value, digits, remark=remark)
     metric, _, part = column.partition("_difference")
     digits, value, differs = METRICS[metric].digits, record[column], column != metric
     if pd.isna(value):
@@ -174,14 +181,6 @@ def _cell(record: Mapping[str, Any], column: str, ledger: Ledger, runs: tuple[st
     if np.isfinite([low, high]).all():
         fields |= {"low": low, "high": high}
     return value_cell(value, digits, "+" if differs else "", runs, **fields)
-
-
-def _published_cell(value: float, metric: str, ledger: Ledger) -> Cell:
-    """A published value, with its difference to the published value of the baseline row."""
-    baseline = next(row for row in ledger.rows if row.name == ledger.baseline).published.get(metric)
-    digits = METRICS[metric].digits
-    remark = "" if baseline is None or pd.isna(value) else f"({value - baseline:+.{digits}f})"
-    return published_cell(value, digits, remark=remark)
 
 
 def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:

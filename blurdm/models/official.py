@@ -124,7 +124,10 @@ def load_official(source: Path | str | State, backbone: str) -> Official:
     content = read_checkpoint(Path(source)) if isinstance(source, Path | str) else source
     modules: dict[str, Any] = {"backbone": None, "prior": None, "sharp_encoder": None}
     for state in _state_dicts(content, where):
-        kind = _kind(state)
+        if any(name.startswith(("condition_encoder.", "lcr_model.", "noise_model.")) for name in state):
+            kind = "prior"
+        else:
+            kind = "sharp_encoder" if any(re.match(r"E\.\d", name) for name in state) else "backbone"
         if modules[kind] is not None:
             raise InputError(f"{where}: holds two states of a {kind.replace('_', ' ')}; give one")
         modules[kind] = _module(kind, state, backbone, where)
@@ -163,12 +166,6 @@ def _state_dicts(content: Any, where: str) -> list[dict[str, Tensor]]:
                 f" {', '.join(NESTED)}"
             )
     return [{name.removeprefix("module."): value for name, value in state.items()} for state in states]
-
-
-def _kind(state: State) -> str:
-    if any(name.startswith(("condition_encoder.", "lcr_model.", "noise_model.")) for name in state):
-        return "prior"
-    return "sharp_encoder" if any(re.match(r"E\.\d", name) for name in state) else "backbone"
 
 
 def _module(kind: str, state: dict[str, Tensor], backbone: str, where: str) -> nn.Module:

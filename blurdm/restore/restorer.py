@@ -129,7 +129,7 @@ class Restorer:
         _check(pixels)
         height, width = pixels.shape[:2]
         source = ArraySource(pixels, self.device)
-        network, restored = self.network, np.empty_like(pixels, order="C")
+        network, restored, largest = self.network, np.empty_like(pixels, order="C"), LARGEST[pixels.dtype.name]
         digest = hashlib.sha256(f"{pixels.dtype} {pixels.shape}".encode())
         for row in pixels:
             digest.update(row.tobytes())
@@ -147,7 +147,9 @@ class Restorer:
                 return network(window, latent)[-1]
 
         def emit(top: int, rows: Tensor) -> None:
-            restored[top : top + rows.shape[1]] = _as_pixels(rows, pixels)
+            values = rows.mean(dim=0) if pixels.ndim == 2 else rows.permute(1, 2, 0)
+            scaled = values if largest == 1 else (values * largest).round()
+            restored[top : top + rows.shape[1]] = scaled.cpu().numpy().astype(pixels.dtype)
 
         with torch.no_grad():
             tile = self.tile_for(height, width, held)
@@ -197,15 +199,6 @@ class ArraySource:
             part = np.broadcast_to(part[..., None], (*part.shape, 3))
         scaled = part.astype(np.float32) / np.float32(LARGEST[part.dtype.name])
         return torch.from_numpy(scaled).to(self.device).permute(2, 0, 1)[None]  # in channels_last
-
-
-def _as_pixels(rows: Tensor, like: np.ndarray) -> np.ndarray:
-    """``rows`` (3, h, W) in [0, 1] as (h, W) or (h, W, 3) of the type of ``like``."""
-    values = rows.mean(dim=0) if like.ndim == 2 else rows.permute(1, 2, 0)
-    largest = LARGEST[like.dtype.name]
-    scaled = values if largest == 1 else (values * largest).round()
-    result: np.ndarray = scaled.cpu().numpy().astype(like.dtype)
-    return result
 
 
 def _check(pixels: np.ndarray) -> None:
