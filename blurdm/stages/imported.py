@@ -56,8 +56,7 @@ def _network(parts: Sequence[Official], where: str) -> tuple[str, nn.Module | No
         return "baseline", None, official
     if official.prior is not None:
         return "joint", official.prior, official
-    if official.sharp_encoder is not None and any(
-        isinstance(m, nn.BatchNorm2d) for m in official.sharp_encoder.modules()
-    ):
+    encoder = official.sharp_encoder
+    if encoder is not None and any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules()):
         return "pretrain", encoder, official
     raise InputError(f"{where}: a backbone with prior but no prior generator; give its checkpoint as well")
