@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from analysis.tables.table import Cell, Column, Table
+from analysis.tables.table import Column, Table
 from blurdm.core.store import write_bytes
 
 SPACIOUS = 8  # columns up to which headings are set in one line
@@ -90,17 +90,16 @@ def as_html(table: Table) -> str:
         if row.group not in ("", group):
             lines.append(f'<tr class="group"><th colspan="{len(headings)}">{html.escape(row.group)}</th></tr>')
         group = row.group
-        cells = "".join(_html_cell(column, table.cell(row, column)) for column in table.columns)
+        cells = ""
+        for column in table.columns:
+            cell = table.cell(row, column)
+            text = html.escape(cell.text)
+            text = f"<strong>{text}</strong>" if cell.best else f"<u>{text}</u>" if cell.second else text
+            below = "".join(f" <small>{html.escape(line)}</small>" for line in cell.lines[1:])
+            runs = f' data-runs="{html.escape(" ".join(cell.runs))}"' if cell.runs else ""
+            cells += f'<td class="{column.kind}"{runs}>{text}{below}</td>'
         lines.append(f'<tr id="{html.escape(row.id)}"><th scope="row">{html.escape(row.label)}</th>{cells}</tr>')
     return "\n".join([*lines, "</tbody>", "</table>", ""])
-
-
-def _html_cell(column: Column, cell: Cell) -> str:
-    text = html.escape(cell.text)
-    text = f"<strong>{text}</strong>" if cell.best else f"<u>{text}</u>" if cell.second else text
-    below = "".join(f" <small>{html.escape(line)}</small>" for line in cell.lines[1:])
-    runs = f' data-runs="{html.escape(" ".join(cell.runs))}"' if cell.runs else ""
-    return f'<td class="{column.kind}"{runs}>{text}{below}</td>'
 
 
 def as_latex(table: Table) -> str:
