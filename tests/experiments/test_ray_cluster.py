@@ -113,9 +113,11 @@ def test_asha_stops_the_worst_runs_of_the_last_stage(ray_nodes: "Nodes", tiny_da
             assert failures[joint.key].message == told and failures[joint.key].expected
             assert told in failures[rows[rate].key].message
             assert {"stage": "joint", "key": joint.key, "by": "asha", "step": 2} in executor.stopped
-    assert len(executor.stopped) == 2 and len(failures) == 4
+    assert (
+        len(executor.stopped) == 2 and len(failures) == 6
+    )  # the runs that were stopped, and those that restore and measure them
     before = list(executor.stopped)
-    assert len(executor.execute(list(rows.values()), tmp_path, Resources(), never, Notes())) == 4
+    assert len(executor.execute(list(rows.values()), tmp_path, Resources(), never, Notes())) == 6
     assert executor.stopped == before
     again = RayTune(address=ray_nodes.address)
     assert again.execute([rows[0.04]], tmp_path, Resources(), never, Notes()) == []
