@@ -40,7 +40,7 @@ def reasons_to_compute(runs: Iterable[Run], root: Path) -> list[str]:
         if finished(run.folder(root)) is not None:
             continue
         same = [folder for folder in finished_folders(root, run.stage) if fingerprint(folder) == _planned(run)]
-        for folder in same[-1:]:
+        for folder in sorted(same, key=lambda folder: folder.stat().st_mtime)[-1:]:
             if files := _changed_since(folder, file_digests(STAGES[run.stage].code, run.backbone)):
                 lines[f"{run.stage}: computed again: {files}; `blurdm runs adopt` keeps results"] = None
     return list(lines)
