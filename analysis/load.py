@@ -127,7 +127,7 @@ def collect_grid(path: Path) -> GridResults:
 
 
 def states(ledger: Ledger, root: Path) -> dict[str, State]:
-    """Which runs of every row are finished, by row name."""
+    """The state of every row, by row name: its finished runs and its status."""
     return {row.name: state(ledger, row, root) for row in ledger.rows}
 
 

@@ -44,7 +44,7 @@ class Number(NamedTuple):
 
 
 class Citation(NamedTuple):
-    """Where a table is from, and how certain that is."""
+    """Source and confidence of a published table."""
 
     confidence: str
     source: str

@@ -77,7 +77,7 @@ class Resamples:
         return cls(lambda purpose, size: generator(seed, purpose, size), n_boot)
 
     def weights(self, purpose: str, size: int) -> Array:
-        """How often each of ``size`` items occurs in each resample with replacement: (n_boot, size)."""
+        """Counts of each of ``size`` items in each resample with replacement: (n_boot, size)."""
         if (purpose, size) not in self.drawn:
             rng = self.rng(purpose, size)
             counts = rng.multinomial(size, np.full(size, 1 / size), size=self.n_boot)

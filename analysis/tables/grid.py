@@ -184,7 +184,7 @@ def _cell(record: Mapping[str, Any], column: str, ledger: Ledger, runs: tuple[st
 
 
 def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
-    """What the table shows, its data and its limits, as plain text."""
+    """Contents, data and limits of the table, as plain text."""
     ledger = results.ledger
     changed = f" with {', '.join(ledger.overrides)}" if ledger.overrides else ""
     preset = f"Preset {ledger.preset}{changed}; seeds {', '.join(map(str, ledger.seeds))}."
@@ -215,13 +215,13 @@ def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
 
 
 def other_rows(numbers: pd.DataFrame) -> tuple[int, int]:
-    """How many rows were measured on another test set, and how many are not done."""
+    """Count the rows that were measured on another test set, and those that are not done."""
     other = int((numbers.status == OTHER_TEST_SET).sum())
     return other, int((numbers.status != "done").sum()) - other
 
 
 def _significant(numbers: pd.DataFrame) -> list[str]:
-    """Which rows are better and worse, for every metric with a comparison."""
+    """List the better and the worse rows, for every metric with a comparison."""
     sentences = []
     for metric in measured_metrics(numbers):
         compared = numbers[numbers[f"{metric}_verdict"].isin([SIGNIFICANT, NOT_RESOLVED])]

@@ -1,4 +1,4 @@
-"""What was measured with the networks and data sets of the papers: which rows may stand beside a published number."""
+"""Results with published networks and data sets: the rows that may stand beside a published number."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class NetworkResults:
         return published.backbones.get(self.backbone_name, self.backbone_name)
 
     def of_published_size(self, published: Published) -> bool:
-        """Whether the network has the published number of parameters."""
+        """True if the network has the published number of parameters."""
         millions = published.value("cost", "parameters_m", backbone=self.backbone_name, method=self.method)
         if millions is None or "parameters" not in self.costs:
             return False
