@@ -170,7 +170,7 @@ def test_readme_is_short_and_its_links_and_pictures_exist() -> None:
     assert path.stat().st_size <= 8 * 1024
     text = path.read_text()
     pictures = re.findall(r"!\[.+\]\((.+)\)", text)
-    assert pictures == ["docs/images/before_after.png"]
+    assert pictures == ["docs/images/before_after.png", "docs/images/ablation_steps.png"]
     for picture in pictures:
         assert (REPOSITORY / picture).stat().st_size <= MOST_BYTES
     for document in documents():
