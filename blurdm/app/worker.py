@@ -70,7 +70,7 @@ class Worker:
         return not self._current or bool(wait([self._current], seconds).done)
 
     def start(self, file: BinaryIO, name: str, models: list[str], send: Send, stop: Callable[[], bool]) -> Future[None]:
-        """Restore the photo in ``file``, which it closes, with each of ``models``; ``send`` is called in that thread."""
+        """Restore the photo in ``file``, which it closes, with each of ``models``; ``send`` is called there."""
         name = shown(name)[:LONGEST_NAME]
         self._current = self._thread.submit(self._restore, file, name, models, send, lambda: self.closed or stop())
         return self._current

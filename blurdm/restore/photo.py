@@ -24,8 +24,8 @@ FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "HEIF")
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif"})
 TIFF_DIRECTORIES = (34665, 34853)  # the tags that point to EXIF and GPS
 MODES = {"L": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "I;16N": 1, "LA": 2, "RGB": 3, "RGBA": 4}
-# measured memory beyond photo_bytes: bytes per pixel while a decoder works, and copies of metadata
-DECODERS = {"JPEG": 3, "MPO": 3, "WEBP": 11, "HEIF": 6}
+# measured memory beyond photo_bytes: bytes per pixel while a file is read or written, and copies of metadata
+CODECS = {"JPEG": 3, "MPO": 3, "WEBP": 60, "HEIF": 60}
 COPIES = 8
 TIFF_BYTES, TIFF_NUMBERS = {1, 2, 7}, 100  # types of tags that stay bytes; Python's numbers for each byte of others
 MOST_SCANS = 64  # of a progressive JPEG; cameras and editors write about ten
@@ -141,7 +141,7 @@ def _check(image: ImageFile.ImageFile, content: bytes, held: int, most_bytes: in
     if min(width, height) < MIN_SIZE:
         raise InputError(f"{width}x{height} px is too small; should be at least {MIN_SIZE}x{MIN_SIZE} px")
     pixels = photo_bytes(width, height, MODES.get(image.mode, 4), 2 if _sixteen(image) else 1)
-    held += DECODERS.get(str(image.format), 0) * width * height + _tag_bytes(image)
+    held += CODECS.get(str(image.format), 0) * width * height + _tag_bytes(image)
     check_room(pixels + held, most_bytes, f"{width}x{height} px")
     if image.format != "MPO" and getattr(image, "is_animated", False):  # n_frames would read them all
         raise InputError("holds several images; should hold one (save the frames or pages one by one)")

@@ -30,6 +30,7 @@ LEFT_BEHIND = ("lock", "checkpoint", "partial.jsonl", "progress.json")  # parts 
 CHECK_STEPS = 10
 TOLERANCE = 1e-3  # relative, on another machine than the run was made on; on the same one nothing may differ
 SHOWN = 3  # files in a message
+BROKEN = (InputError, AttributeError, KeyError, TypeError, ValueError)  # what reading a damaged run folder may raise
 
 
 def reasons_to_compute(runs: Iterable[Run], root: Path) -> list[str]:
@@ -59,7 +60,12 @@ def adopt(
     adopted = refused = 0
     for stage in STAGES:
         for folder in sorted(finished_folders(root, stage), key=lambda f: f.stat().st_mtime, reverse=True):
-            description = _description(folder, root, current)
+            try:
+                description = _description(folder, root, current)
+            except BROKEN as error:
+                refused += 1
+                notify(f"{folder}: not adopted: damaged ({type(error).__name__}: {error})")
+                continue
             target = root / stage / key_of(description)
             if not stale.isdisjoint(description["inputs"].values()):
                 stale.add(folder.name)
@@ -84,14 +90,17 @@ def _planned(run: Run) -> str:
     return key_of({"stage": run.stage, "sections": run.description["sections"], "inputs": inputs})
 
 
-def _fingerprint(root: Path, folder: Path) -> str:
-    """The key of the run in ``folder`` without any code in it, nor in its inputs."""
-    described = read_json(folder / "config.json")
-    inputs = {}
-    for name, key in described["inputs"].items():
-        source = _input_folder(root, name, key)
-        inputs[name] = _fingerprint(root, source) if source else key
-    return key_of({"stage": described["stage"], "sections": described["sections"], "inputs": inputs})
+def _fingerprint(root: Path, folder: Path) -> str | None:
+    """The key of the run in ``folder`` without any code in it, nor in its inputs; None if it is damaged."""
+    try:
+        described = read_json(folder / "config.json")
+        inputs = {}
+        for name, key in described["inputs"].items():
+            source = _input_folder(root, name, key)
+            inputs[name] = _fingerprint(root, source) if source else key
+        return key_of({"stage": described["stage"], "sections": described["sections"], "inputs": inputs})
+    except BROKEN:
+        return None
 
 
 def _input_folder(root: Path, name: str, key: str) -> Path | None:
@@ -125,10 +134,10 @@ def _backbone(sections: Mapping[str, Any], folder: Path, root: Path) -> str | No
 
 def _changed_since(folder: Path, code: Mapping[str, str]) -> str:
     """The files that changed since the run in ``folder`` was made, in words; empty if none did."""
-    before = read_json(folder / "provenance.json").get("code")
-    if before is None:
+    try:
+        files = changed_files(read_json(folder / "provenance.json")["code"], code)
+    except BROKEN:
         return f"{folder} was made by an earlier release"
-    files = changed_files(before, code)
     if not files:
         return ""
     more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
