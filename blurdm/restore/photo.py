@@ -126,8 +126,10 @@ def check_room(needed: int, most_bytes: int | None, what: str) -> None:
         )
 
 
-def _tag_bytes(image: ImageFile.ImageFile) -> int:
-    """Memory of the tags of a TIFF once they are read; until then they are bytes. Measured."""
+def _metadata_memory(image: ImageFile.ImageFile) -> int:
+    """What the metadata of a HEIC take, and the tags of a TIFF, which become numbers when they are read."""
+    if image.format == "HEIF":
+        return COPIES * sum(len(value) for value in image.info.values() if isinstance(value, bytes))
     tags: Any = getattr(image, "tag_v2", None)
     if tags is None:
         return 0
@@ -141,7 +143,7 @@ def _check(image: ImageFile.ImageFile, content: bytes, held: int, most_bytes: in
     if min(width, height) < MIN_SIZE:
         raise InputError(f"{width}x{height} px is too small; should be at least {MIN_SIZE}x{MIN_SIZE} px")
     pixels = photo_bytes(width, height, MODES.get(image.mode, 4), 2 if _sixteen(image) else 1)
-    held += CODECS.get(str(image.format), 0) * width * height + _tag_bytes(image)
+    held += CODECS.get(str(image.format), 0) * width * height + _metadata_memory(image)
     check_room(pixels + held, most_bytes, f"{width}x{height} px")
     if image.format != "MPO" and getattr(image, "is_animated", False):  # n_frames would read them all
         raise InputError("holds several images; should hold one (save the frames or pages one by one)")

@@ -4,7 +4,9 @@ import base64
 import http.client
 import io
 import json
+import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -20,6 +22,7 @@ from blurdm.app.worker import KEPT
 from blurdm.restore.models import find_model
 from blurdm.restore.photo import decode_photo
 from blurdm.restore.restorer import Restorer
+from blurdm.restore.trained_on import KEY
 from tests.restore.test_photo_fuzz import BUDGET_MB, HOSTILE, NUMBER, SLOWEST, damaged, huge_text
 from tests.support.app import Served, serving
 from tests.support.chromium import Browser, browser
@@ -28,6 +31,7 @@ from tests.support.sections import paper_diffusion
 from tests.support.tiny import Told
 from tests.support.tools import require
 
+BROKEN = ("{}", "[]", "", "null", '{"stage": 3}', '{"stage": "joint", "sections": []}', "[" * 100_000)
 SHOWN = "document.querySelectorAll('.results section').length"
 DONE = "!document.querySelector('form').classList.contains('busy')"
 WATCH = """window.seen = []; new MutationObserver(() => seen.push(document.querySelector('progress').value))
@@ -43,6 +47,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_folder(folder / "other" / "seed0", "direct", paper_diffusion())
     config = json.loads((folder / "other" / "seed0" / "config.json").read_text())
     (folder / "other" / "seed0" / "config.json").write_text(json.dumps(config | {"stage": "pretrain"}))
+    result = json.loads((folder / "joint" / "seed0" / "result.json").read_text())
+    (folder / "joint" / "seed0" / "result.json").write_text(json.dumps(result | {KEY: "rain & <b>snow</b>"}))
+    for number, text in enumerate(BROKEN):
+        broken = folder / "broken" / f"{number}<i>\udcff"
+        broken.mkdir(parents=True)
+        for name in ("config.json", "result.json"):
+            (broken / name).write_text(text)
+    shutil.copytree(folder / "baseline" / "seed0", folder / "broken" / "weights")
+    os.truncate(folder / "broken" / "weights" / "weights.safetensors", 1000)
     return folder
 
 
@@ -98,6 +111,20 @@ def test_drop_watch_compare_and_save(served: Served, window: Browser, models: Pa
     window.screenshot(tmp_path / "seen.png", whole=True)
     assert window.complaints == []
     assert [r for r in window.requests if not r.startswith(("data:", served.address + "/"))] == []
+
+
+def test_a_broken_model_is_listed_with_its_reason_and_the_others_work(served: Served, window: Browser) -> None:
+    window.open(served.address)
+    labels = window.run("[...document.querySelectorAll('label:has([name=model])')].map(l => l.innerText.trim())")
+    states = window.run("[...document.querySelectorAll('[name=model]')].map(box => box.disabled)")
+    broken = [label for label in labels if label.startswith("broken/")]
+    assert len(broken) == len(BROKEN) + 1 == sum(states)
+    assert all(re.fullmatch(r"broken/\S+ cannot be used: .{10,300}", label) for label in broken), broken
+    assert "demo trained on camera shake, blur of 0.5 to 9 px" in labels
+    assert "joint/seed0 trained on rain & <b>snow</b>" in labels
+    assert "baseline/seed0 trained on what is not recorded" in labels
+    status, events = served.post(encoded(picture(), "PNG"), model="broken/weights")
+    assert status == 400 and "'broken/weights' can be used" in events[0]["error"]
 
 
 def test_a_hostile_file_is_one_clear_line_and_the_next_photo_goes_on(
