@@ -56,7 +56,7 @@ class Served:
         connection.sendall(sent)
         return connection
 
-    def request(self, length: int | None = None, query: str = "model=demo", *headers: str) -> bytes:
+    def request(self, query: str, length: int | None, *headers: str) -> bytes:
         """The head of a request that restores a photo of ``length`` bytes."""
         lines = [f"POST /restore?{query} HTTP/1.1", f"Host: {self.host}", f"Origin: {self.address}", *headers]
         lines += [] if length is None else [f"Content-Length: {length}"]
