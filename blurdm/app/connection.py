@@ -24,9 +24,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.limit_time()
-        limited = [one for one in self.connections if isinstance(one, Connection) and not one.limit.cancelled()]
+        limited = [other for other in self.connections if isinstance(other, Connection) and not other.limit.cancelled()]
         if len(limited) > MOST:
-            min(limited, key=lambda one: one.limit.when()).transport.abort()
+            min(limited, key=lambda other: other.limit.when()).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.limit.cancel()
@@ -47,4 +47,5 @@ class AbortingServer(Server):
     async def shutdown(self, sockets: Any = None) -> None:
         for connection in list(self.server_state.connections):
             connection.transport.abort()  # type: ignore[union-attr]
+        await asyncio.sleep(0)  # in which they are lost
         await super().shutdown(sockets)

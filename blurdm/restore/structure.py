@@ -53,7 +53,7 @@ def _segments(content: bytes) -> Iterator[tuple[bytes, int]]:
         if match is None or match[1] == JPEG_SCAN:
             return
         length = 0 if match[1][0] in JPEG_WITHOUT_LENGTH else int.from_bytes(content[end : end + 2], "big")
-        yield match[1], length
+        yield match[1], min(length, len(content) - offset)
         offset += length
 
 

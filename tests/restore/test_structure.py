@@ -68,17 +68,17 @@ def animation(frames: int) -> bytes:
 
 
 BOMBS: dict[str, Callable[[], bytes]] = {
-    "jpeg of empty segments": lambda: jpeg_with(segment(0xE5) * 5_000_000),
-    "jpeg of comments": lambda: jpeg_with(segment(0xFE, b"x") * 4_000_000),
-    "jpeg of restarts": lambda: jpeg_with(b"\xff\xd0" * 5_000_000),
-    "jpeg of filling": lambda: jpeg_with(b"\xff" * 20_000_000),
-    "jpeg of stuffing": lambda: jpeg_with(b"\xff\0" * 10_000_000),
+    "jpeg of empty segments": lambda: jpeg_with(segment(0xE5) * 2_000_000),
+    "jpeg of comments": lambda: jpeg_with(segment(0xFE, b"x") * 2_000_000),
+    "jpeg of restarts": lambda: jpeg_with(b"\xff\xd0" * 2_000_000),
+    "jpeg of filling": lambda: jpeg_with(b"\xff" * 2_000_000),
+    "jpeg of stuffing": lambda: jpeg_with(b"\xff\0" * 1_000_000),
     "jpeg of xmp": lambda: jpeg_with(segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + b"<" * 65_000) * 1_000),
-    "png of empty chunks": lambda: png_with(png_chunk(b"prVt", b"") * 1_600_000),
+    "png of empty chunks": lambda: png_with(png_chunk(b"prVt", b"") * 500_000),
     "png of texts": lambda: png_with(b"".join(png_chunk(b"tEXt", b"%d\0x" % i) for i in range(200_000))),
     "png of packed texts": lambda: png_with(png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(MEGABYTE))) * 60),
-    "png with one packed text": lambda: png_with(png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(300 * MEGABYTE)))),
-    "png with a packed profile": lambda: png_with(png_chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(300 * MEGABYTE)))),
+    "png with one packed text": lambda: png_with(png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(80 * MEGABYTE)))),
+    "png with a packed profile": lambda: png_with(png_chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(80 * MEGABYTE)))),
     "png with one long text": lambda: png_with(png_chunk(b"tEXt", b"a\0" + b"x" * (100 * MEGABYTE))),
     "png with long exif": lambda: png_with(png_chunk(b"eXIf", b"II*\0" + bytes(100 * MEGABYTE))),
     "png of 100,000 frames": lambda: png_with(png_chunk(b"acTL", struct.pack(">II", 100_000, 0))),
@@ -86,7 +86,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "tiff with 2 million fractions": lambda: tiff_with(65_000, 5, 2_000_000, bytes(16_000_000)),
     "tiff with 4 billion numbers": lambda: tiff_with(65_000, 4, 2**32 - 1, bytes(1000)),
     "webp of 100,000 frames": lambda: animation(100_000),
-    "webp of chunks": lambda: webp_with((b"ZZZZ" + bytes(4)) * 2_000_000),
+    "webp of chunks": lambda: webp_with((b"ZZZZ" + bytes(4)) * 500_000),
     "webp with long exif": lambda: webp_with(b"EXIF" + struct.pack("<I", 60 * MEGABYTE) + bytes(60 * MEGABYTE)),
     "webp, lossless, of much memory to write": lambda: encoded(picture(2800, 2800), "WEBP", lossless=True, method=0),
 }
@@ -147,4 +147,4 @@ def test_random_bytes_end_soon() -> None:
     for start in (b"\xff\xd8", PNG_SIGNATURE, b"RIFF"):
         for _ in range(100):
             content = start + rng.bytes(3000)
-            assert metadata_bytes(content) >= 0
+            assert 0 <= metadata_bytes(content) <= len(content)
