@@ -79,7 +79,7 @@ def restore_file(restorer: Restorer, work: Work, on_tile: OnTile = ignore_tiles)
     """Restore one photo file, unless that was done before; errors are in the outcome."""
     task, entries, compare = work
     try:
-        budget = restorer.photo_budget
+        budget = restorer.photo_budget()
         content = read_content(task.photo, budget)
         skipped = is_done(task, content, restorer.settings, entries)
         if skipped and not compare:

@@ -50,7 +50,6 @@ class Restorer:
     ) -> None:
         self.model, self.network = model, model.network
         self.memory = parse_memory(memory)
-        self.photo_budget = photo_budget(self.memory)
         self.latent, self.seed = latent, seed
         self.device = str(next(self.network.parameters()).device)
         self.precision: Precision = precision or ("bf16" if self.device.startswith("cuda") else "fp32")
@@ -96,6 +95,10 @@ class Restorer:
         """Digest of all settings that change the result."""
         chosen = (self.model.digest, self.seed, self.latent, self.tile or self.memory, self.precision)
         return hashlib.sha256(repr(chosen).encode()).hexdigest()
+
+    def photo_budget(self) -> int:
+        """Bytes that the photo itself may take, as pixels and as a file; tiles get the rest."""
+        return photo_budget(self.memory)
 
     def tile_for(self, height: int, width: int, held: int | None = None) -> int | None:
         """The side of the tiles for an image of this size, None for the whole image; InputError if memory is too small.

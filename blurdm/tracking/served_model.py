@@ -35,7 +35,7 @@ class ServedModel(PythonModel):
             content = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError, TypeError):
             raise InputError("image: should be the base64 text of a photo file") from None
-        photo = decode_photo(content, "image", self.restorer.photo_budget)
+        photo = decode_photo(content, "image", self.restorer.photo_budget())
         pixels = self.restorer.restore(photo.pixels, held=size_of(photo))
         return base64.b64encode(encode_photo(photo, pixels)).decode()
 
