@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ from blurdm.restore.encoding import encode_photo
 from blurdm.restore.files import shown
 from blurdm.restore.memory import parse_memory, photo_budget
 from blurdm.restore.photo import Photo, check_room, decode_photo, size_of
-from blurdm.restore.restorer import Restorer, load
+from blurdm.restore.restorer import OnTile, Restorer, load
 
 KEPT = 12  # results; the oldest is removed for a new one
 LONGEST_NAME = 80
@@ -76,26 +77,22 @@ class Worker:
         return self._current
 
     def _restore(self, file: BinaryIO, name: str, models: list[str], send: Send, stop: Callable[[], bool]) -> None:
+        def on_tile(number: int, done: int, tiles: int) -> None:
+            if stop():
+                raise StopRequested
+            send({"progress": (number + done / tiles) / len(models), "text": f"restoring with {models[number]}"})
+
         try:
             photo = self._decode(file, name)
             for number, model in enumerate(models):
-                self._restore_with(model, number / len(models), 1 / len(models), photo, name, send, stop)
+                on_tile(number, 0, 1)
+                self._restore_with(model, photo, name, send, partial(on_tile, number))
         except StopRequested:
             return
         except Exception as error:  # the page goes on, whatever is in that file
             send({"error": _line(name, error)})
 
-    def _restore_with(
-        self, model: str, begin: float, share: float, photo: Photo, name: str, send: Send, stop: Callable[[], bool]
-    ) -> None:
-        """Restore ``photo`` with ``model``, which is ``share`` of the work and starts at ``begin``."""
-
-        def on_tile(done: int, tiles: int) -> None:
-            if stop():
-                raise StopRequested
-            send({"progress": begin + share * done / tiles, "text": f"restoring with {model}"})
-
-        on_tile(0, 1)
+    def _restore_with(self, model: str, photo: Photo, name: str, send: Send, on_tile: OnTile) -> None:
         try:
             pixels = self._restorer(model).restore(photo.pixels, on_tile, size_of(photo))
             send({"result": self._result_html(photo, pixels, name, model)})
@@ -124,7 +121,8 @@ class Worker:
             middle = replace(photo, pixels=_middle(photo.pixels))
             sliders += f"<p>The middle, not made smaller:</p>{_slider(middle, _middle(pixels), f'{name}, middle')}"
         stem = Path(name.replace("\\", "/")).stem or "photo"
-        result = Result(encode_photo(photo, pixels), f"{stem}-{model.replace('/', '-')}{ENDINGS[photo.format]}")
+        saved_as = f"{stem}-{model.replace('/', '-')}"[:LONGEST_NAME] + ENDINGS[photo.format]
+        result = Result(encode_photo(photo, pixels), saved_as)
         while len(self.results) >= KEPT:
             self.results.pop(next(iter(self.results)))
         address = secrets.token_urlsafe()
