@@ -40,7 +40,7 @@ HOST = "127.0.0.1"
 BACKLOG = 2048  # connections that wait to be accepted
 MOST_BYTES = 256 << 20  # of a photo's file
 MOST_TOGETHER = 4 * MOST_BYTES  # of all photos that are on their way
-BLOCK = 1 << 20  # bytes of a result sent at a time
+BLOCK = 1 << 16  # bytes of a result sent at a time; as many may wait on every connection
 HEADERS = {
     "Content-Security-Policy": "frame-ancestors 'none'",  # the rest of the policy is in the page itself
     "X-Content-Type-Options": "nosniff",
