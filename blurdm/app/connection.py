@@ -46,6 +46,7 @@ class AbortingServer(Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         for connection in list(self.server_state.connections):
-            connection.transport.abort()  # type: ignore[union-attr]
+            if isinstance(connection, Connection):
+                connection.transport.abort()
         await asyncio.sleep(0)  # in which they are lost
         await super().shutdown(sockets)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 from urllib.parse import quote
 
 import uvicorn
@@ -84,7 +84,7 @@ def make_app(worker: Worker, address: str) -> Starlette:
     async def home(request: Request) -> Response:
         return HTMLResponse(_page(worker.models))
 
-    async def receive(request: Request) -> BinaryIO:
+    async def receive(request: Request) -> IO[bytes]:
         """The photo's file, as it was sent. It waits on disk: others may be sent, and restored, meanwhile."""
         nonlocal arriving
         too_large = HTTPException(413, f"the file is larger than {MOST_BYTES >> 20} MB; use 'blurdm deblur' for it")
@@ -143,12 +143,16 @@ def make_app(worker: Worker, address: str) -> Starlette:
             Route("/results/{address}", result),
         ],
         middleware=[Middleware(OwnPageOnly, address)],
-        exception_handlers={
-            HTTPException: lambda request, error: _refused(error.status_code, error.detail),
-            ClientDisconnect: lambda request, error: _refused(400, "the photo did not arrive whole"),
-            OSError: lambda request, error: _refused(507, f"the photo cannot be kept: {error.strerror or error}"),
-        },
+        exception_handlers=dict.fromkeys((HTTPException, ClientDisconnect, OSError), _failed),
     )
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return _refused(error.status_code, error.detail)
+    if isinstance(error, ClientDisconnect):
+        return _refused(400, "the photo did not arrive whole")
+    return _refused(507, f"the photo cannot be kept: {getattr(error, 'strerror', None) or error}")
 
 
 def _refusal(worker: Worker, models: list[str]) -> Response | None:
@@ -164,7 +168,7 @@ def _refusal(worker: Worker, models: list[str]) -> Response | None:
 
 
 def start_restoring(
-    worker: Worker, photo: BinaryIO, name: str, models: list[str], connection: Connection
+    worker: Worker, photo: IO[bytes], name: str, models: list[str], connection: Connection
 ) -> AsyncIterator[str]:
     """Start restoring; returns the events, a line of JSON each.
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -33,7 +33,7 @@ Event = dict[str, Any]  # {progress, text}, {result}, or {error}
 Send = Callable[[Event], object]
 
 
-def unnamed_file() -> BinaryIO:
+def unnamed_file() -> IO[bytes]:
     """A new file on disk that has no name: none can be swept away by others, and none is left behind."""
     os.makedirs(tempfile.gettempdir(), mode=0o700, exist_ok=True)  # it may be gone since the start
     return tempfile.TemporaryFile()
@@ -70,13 +70,15 @@ class Worker:
         self._thread.shutdown(wait=False)
         return not self._current or bool(wait([self._current], seconds).done)
 
-    def start(self, file: BinaryIO, name: str, models: list[str], send: Send, stop: Callable[[], bool]) -> Future[None]:
+    def start(
+        self, file: IO[bytes], name: str, models: list[str], send: Send, stop: Callable[[], bool]
+    ) -> Future[None]:
         """Restore the photo in ``file``, which it closes, with each of ``models``; ``send`` is called there."""
         name = shown(name)[:LONGEST_NAME]
         self._current = self._thread.submit(self._restore, file, name, models, send, lambda: self.closed or stop())
         return self._current
 
-    def _restore(self, file: BinaryIO, name: str, models: list[str], send: Send, stop: Callable[[], bool]) -> None:
+    def _restore(self, file: IO[bytes], name: str, models: list[str], send: Send, stop: Callable[[], bool]) -> None:
         def on_tile(number: int, done: int, tiles: int) -> None:
             if stop():
                 raise StopRequested
@@ -101,7 +103,7 @@ class Worker:
         except Exception as error:  # such as a full disk: only this result is missing
             send({"error": f"{model}: {_line(name, error)}"})
 
-    def _decode(self, file: BinaryIO, name: str) -> Photo:
+    def _decode(self, file: IO[bytes], name: str) -> Photo:
         with file:
             budget, size = photo_budget(parse_memory(self.memory)), os.fstat(file.fileno()).st_size
             check_room(2 * size, budget, f"{name}: the file")
