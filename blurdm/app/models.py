@@ -30,7 +30,10 @@ def find_models(folder: Path, given: list[str]) -> dict[str, Choice]:
     runs = [result.parent for result in sorted(folder.glob("*/*/result.json")) if _may_restore(result.parent)]
     choices = {name: _check(name) for name in installed()}
     choices |= {shown(run.relative_to(folder)): _check(str(run)) for run in runs}
-    choices |= {shown(name): Choice(name, find_model(name).trained_on) for name in given}
+    for name in given:
+        choices[shown(name)] = choice = _check(name)
+        if choice.problem:
+            raise InputError(choice.problem)
     if all(choice.problem for choice in choices.values()):
         problems = "".join(f"; {name}: {choice.problem}" for name, choice in choices.items())
         raise InputError(f"no model: none is installed, and none in {folder}{problems}; give one with --model")
@@ -50,5 +53,5 @@ def _check(model: str) -> Choice:
     try:
         return Choice(model, find_model(model).trained_on)
     except Exception as error:  # whatever is in that folder, the other models are offered
-        reason = str(error) if isinstance(error, InputError) else f"damaged ({type(error).__name__}: {error})"
+        reason = str(error) if isinstance(error, InputError) else f"{model}: damaged ({type(error).__name__}: {error})"
         return Choice(model, problem=shown(reason)[:LONGEST_PROBLEM])

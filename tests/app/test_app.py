@@ -241,5 +241,9 @@ def test_a_port_that_is_taken_and_a_missing_model_are_one_line(blurdm: Any, serv
     assert told.code == 2 and len(told.complaints) == 1 and "--port 70000" in told.complaints[0]
     told = blurdm("app", "--model", "nane")
     assert told.code == 2 and "'nane' is not known" in told.complaints[0]
+    for name in ("config.json", "result.json"):
+        (tmp_path / name).write_text("{}")
+    told = blurdm("app", "--model", tmp_path)
+    assert told.code == 2 and len(told.complaints) == 1 and str(tmp_path) in told.complaints[0]
     told = blurdm("app", "--memory", "much")
     assert told.code == 2 and "should be a size such as 2GB" in told.complaints[0]
