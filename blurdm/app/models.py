@@ -43,10 +43,10 @@ def find_models(folder: Path, given: list[str]) -> dict[str, Choice]:
 def _may_restore(folder: Path) -> bool:
     """Whether the run in ``folder`` is one that restores photos, or is broken."""
     try:
-        stage = read_json(folder / "config.json").get("stage")
-    except InputError:
+        stage = read_json(folder / "config.json")["stage"]
+    except Exception:
         return True
-    return stage not in STAGES or (stage in MODELS and STAGES[stage].trains != "pretrain")
+    return not isinstance(stage, str) or stage not in STAGES or (stage in MODELS and STAGES[stage].trains != "pretrain")
 
 
 def _check(model: str) -> Choice:

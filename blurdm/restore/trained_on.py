@@ -25,7 +25,7 @@ def trained_on(model: Path) -> str:
     """What the model of a run folder or a model file was trained on."""
     try:
         text = _of_run(model) if model.is_dir() else _of_file(model)
-    except (InputError, OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError):
+    except (InputError, OSError, SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return UNKNOWN  # whatever is wrong, it is for those to say who read the model
     return "".join(filter(str.isprintable, text))[:LONGEST]
 

@@ -30,7 +30,14 @@ LEFT_BEHIND = ("lock", "checkpoint", "partial.jsonl", "progress.json")  # parts 
 CHECK_STEPS = 10
 TOLERANCE = 1e-3  # relative, on another machine than the run was made on; on the same one nothing may differ
 SHOWN = 3  # files in a message
-BROKEN = (InputError, AttributeError, KeyError, TypeError, ValueError)  # what reading a damaged run folder may raise
+BROKEN = (
+    InputError,
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)  # what reading a damaged run folder may raise
 
 
 def reasons_to_compute(runs: Iterable[Run], root: Path) -> list[str]:
