@@ -71,7 +71,7 @@ def adopt(
                 description = _description(folder, root, current)
             except BROKEN as error:
                 refused += 1
-                notify(f"{folder}: not adopted: damaged ({type(error).__name__}: {error})")
+                notify(f"{folder}: not adopted: {_damage(error)}")
                 continue
             target = root / stage / key_of(description)
             if not stale.isdisjoint(description["inputs"].values()):
@@ -80,7 +80,7 @@ def adopt(
                 current[folder.name] = target.name
             elif stage not in stages:
                 stale.add(folder.name)
-            elif problem := _problem(folder, description, root, places, resources):
+            elif problem := _reason_to_refuse(folder, description, root, places, resources):
                 stale.add(folder.name)
                 refused += 1
                 notify(f"{folder}: not adopted: {problem}")
@@ -149,6 +149,17 @@ def _changed_since(folder: Path, code: Mapping[str, str]) -> str:
         return ""
     more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
     return f"{', '.join(files[:SHOWN])}{more} changed since {folder}"
+
+
+def _reason_to_refuse(folder: Path, *others: Any) -> str | None:
+    try:
+        return _problem(folder, *others)
+    except BROKEN as error:  # one damaged folder keeps no other from being adopted
+        return _damage(error)
+
+
+def _damage(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"damaged ({type(error).__name__}: {error})"
 
 
 def _problem(
