@@ -194,7 +194,9 @@ def test_what_is_swept_away_from_its_folder_is_not_missed(served: Served) -> Non
     shutil.rmtree(served.temporary)
     assert served.get(f"/{before}")[0] == 200
     after = restores(served)
-    assert np.array_equal(*(Image.open(io.BytesIO(served.get(f"/{address}")[2])) for address in (before, after)))
+    contents = [served.get(f"/{address}")[2] for address in (before, after)]
+    first, second = (np.array(Image.open(io.BytesIO(content))) for content in contents)
+    assert np.array_equal(first, second)
 
 
 def test_a_large_file_is_one_line_and_control_c_ends_at_once(models: Path, tmp_path: Path) -> None:

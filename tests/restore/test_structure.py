@@ -53,7 +53,8 @@ def tiff_with(tag: int, kind: int, values: int, data: bytes) -> bytes:
     entries = [TIFF[start + 2 + 12 * i :][:12] for i in range(number)]
     entries.append(struct.pack("<HHII", tag, kind, values, len(TIFF)))
     content = TIFF + data + bytes(len(TIFF + data) % 2)
-    directory = struct.pack("<H", len(entries)) + b"".join(sorted(entries, key=lambda e: struct.unpack("<H", e[:2])))
+    entries.sort(key=lambda entry: int.from_bytes(entry[:2], "little"))
+    directory = struct.pack("<H", len(entries)) + b"".join(entries)
     return content[:4] + struct.pack("<I", len(content)) + content[8:] + directory + bytes(4)
 
 
