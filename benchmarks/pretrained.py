@@ -25,6 +25,7 @@ from blurdm.data.pairs import read_image, to_float
 from blurdm.metrics.measure import make_measure
 from blurdm.restore.models import DEFAULT, INSTALLED, export_model
 from blurdm.restore.restorer import Restorer, load
+from blurdm.restore.trained_on import blur_of
 
 PRESET = Path("experiments/presets/pretrained.yaml")
 METRICS = ("psnr", "ssim", "lpips")
@@ -38,7 +39,7 @@ def main() -> int:
     config = load_config(PRESET)
     folder = trained(arm)
     file = INSTALLED / f"{DEFAULT}.safetensors"
-    export_model(folder, file)
+    export_model(folder, file, blur_of(config))
     report = {"preset": str(PRESET), "arm": arm, "file_sha256": file_digest(file)} | measured(load(), config)
     write_json(file.with_suffix(".json"), report)
     print(json.dumps(report, indent=1))

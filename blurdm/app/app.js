@@ -3,7 +3,11 @@ const part = (selector) => document.querySelector(selector);
 const form = part("form"), file = part(".drop input"), drop = part(".drop"), bar = part("progress");
 
 const say = (text) => { part(".status").textContent = text; };
-const complain = (text) => { part(".error").textContent = text; part(".error").hidden = !text; };
+const forget = () => { part(".error").replaceChildren(); part(".error").hidden = true; };
+const complain = (text) => {
+  part(".error").append(Object.assign(document.createElement("div"), { textContent: text }));
+  part(".error").hidden = false;
+};
 
 const take = (event) => {
   if (event.error) complain(event.error);
@@ -22,8 +26,9 @@ const read = async (stream) => {
 
 const restore = async (photo) => {
   if (form.classList.contains("busy")) return;
+  forget();
+  if (photo.size > file.dataset.most) return complain(`${photo.name}: too large for this page; use 'blurdm deblur'.`);
   form.classList.add("busy");
-  complain("");
   part(".results").replaceChildren();
   bar.value = 0;
   bar.hidden = false;
@@ -50,7 +55,7 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
   const photos = event.dataTransfer.files;
-  if (photos.length > 1) complain("One photo at a time; 'blurdm deblur FOLDER' restores many.");
+  if (photos.length > 1) { forget(); complain("One photo at a time; 'blurdm deblur FOLDER' restores many."); }
   else if (photos.length) restore(photos[0]);
 });
 // Pictures of several models move together, so that the same place is compared.

@@ -1,26 +1,28 @@
 """The worker behind the page: its models, one photo at a time, and a folder of results."""
 
+import os
 import secrets
+import tempfile
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from blurdm.core.arms import MODELS, STAGES
+from blurdm.app.models import Choice
 from blurdm.core.errors import InputError, StopRequested
-from blurdm.core.registry import require
-from blurdm.core.store import read_json
 from blurdm.pages import data_uri, slider
 from blurdm.restore.compare import SIDE, make_preview
 from blurdm.restore.encoding import encode_photo
 from blurdm.restore.files import shown
-from blurdm.restore.models import installed
-from blurdm.restore.photo import Photo, decode_photo, size_of
-from blurdm.restore.restorer import Restorer, load
+from blurdm.restore.memory import parse_memory, photo_budget
+from blurdm.restore.photo import Photo, check_room, decode_photo, size_of
+from blurdm.restore.restorer import OnTile, Restorer, load
 
 KEPT = 12  # results; the oldest is removed for a new one
 LONGEST_NAME = 80
@@ -31,82 +33,87 @@ Event = dict[str, Any]  # {progress, text}, {result}, or {error}
 Send = Callable[[Event], object]
 
 
-@dataclass(frozen=True)
+def unnamed_file() -> IO[bytes]:
+    """A new file on disk that has no name: none can be swept away by others, and none is left behind."""
+    os.makedirs(tempfile.gettempdir(), mode=0o700, exist_ok=True)  # it may be gone since the start
+    return tempfile.TemporaryFile()
+
+
 class Result:
-    """A restored photo on disk, and the name under which a browser saves it."""
+    """A restored photo on disk, and the name under which a browser saves it; closed when nobody reads it any more."""
 
-    file: Path
-    name: str
-
-
-def find_models(folder: Path, given: list[str]) -> dict[str, str]:
-    """Name -> argument of ``blurdm.load``: installed models, runs below ``folder``, ``given`` ones; InputError if none.
-
-    Runs are finished ones that restore photos, two folders below ``folder``, as ``blurdm run --export`` makes them.
-    """
-    runs = {}
-    for result in sorted(folder.glob("*/*/result.json")):
-        stage = read_json(result.with_name("config.json"))["stage"]
-        if stage in MODELS and STAGES[stage].trains != "pretrain":
-            runs[str(result.parent.relative_to(folder))] = str(result.parent)
-    models = {name: name for name in installed()} | runs | {name: name for name in given}
-    if not models:
-        raise InputError(f"no model: none is installed, and {folder} holds no finished run; give one with --model")
-    return models
+    def __init__(self, content: bytes, name: str) -> None:
+        self.file, self.name, self.size = unnamed_file(), name, len(content)
+        weakref.finalize(self, self.file.close)
+        self.file.write(content)
+        self.file.flush()
 
 
 class Worker:
-    """Restores one photo at a time, in its own thread, and keeps the last results in ``folder``."""
+    """Restores one photo at a time, in its own thread, with one model at a time in memory; keeps the last results."""
 
-    def __init__(self, models: dict[str, str], memory: str, folder: Path) -> None:
-        self.models, self.memory, self.folder = models, memory, folder
+    def __init__(self, models: dict[str, Choice], memory: str) -> None:
+        self.models, self.memory = models, memory
         self.results: dict[str, Result] = {}  # by the unguessable part of their address
         self.busy = self.closed = False
-        self._restorers: dict[str, Restorer] = {}
+        self._loaded: tuple[str, Restorer] | None = None
+        self._current: Future[None] | None = None
         self._thread = ThreadPoolExecutor(1)
 
-    def load(self, models: list[str]) -> None:
-        """Load ``models`` in advance; InputError for one that restores no photos."""
-        for model in models:
-            self._restorer(model)
+    def load_first(self) -> None:
+        """Load in advance the model that the page proposes."""
+        self._restorer(next(name for name, choice in self.models.items() if not choice.problem))
 
-    def close(self) -> None:
-        """Stop at the next tile, and wait until it has."""
+    def close(self, seconds: float) -> bool:
+        """Stop at the next tile; returns whether that was so within ``seconds``."""
         self.closed = True
-        self._thread.shutdown()
+        self._thread.shutdown(wait=False)
+        return not self._current or bool(wait([self._current], seconds).done)
 
-    def start(self, content: bytes, name: str, models: list[str], send: Send, stop: Callable[[], bool]) -> Future[None]:
-        """Restore the photo in ``content`` with each of ``models``; ``send`` gets the events, in that thread."""
-        return self._thread.submit(self._restore, content, shown(name)[:LONGEST_NAME], models, send, stop)
+    def start(
+        self, file: IO[bytes], name: str, models: list[str], send: Send, stop: Callable[[], bool]
+    ) -> Future[None]:
+        """Restore the photo in ``file``, which it closes, with each of ``models``; ``send`` is called there."""
+        name = shown(name)[:LONGEST_NAME]
+        self._current = self._thread.submit(self._restore, file, name, models, send, lambda: self.closed or stop())
+        return self._current
 
-    def _restore(self, content: bytes, name: str, models: list[str], send: Send, stop: Callable[[], bool]) -> None:
+    def _restore(self, file: IO[bytes], name: str, models: list[str], send: Send, stop: Callable[[], bool]) -> None:
+        def on_tile(number: int, done: int, tiles: int) -> None:
+            if stop():
+                raise StopRequested
+            send({"progress": (number + done / tiles) / len(models), "text": f"restoring with {models[number]}"})
+
         try:
-            photo = None
+            photo = self._decode(file, name)
             for number, model in enumerate(models):
-                send({"progress": number / len(models), "text": f"restoring with {model}"})
-                restorer = self._restorer(model)
-                photo = photo or decode_photo(content, name, restorer.photo_budget())
-
-                def on_tile(done: int, tiles: int, number: int = number, model: str = model) -> None:
-                    if self.closed or stop():
-                        raise StopRequested
-                    send({"progress": (number + done / tiles) / len(models), "text": f"restoring with {model}"})
-
-                pixels = restorer.restore(photo.pixels, on_tile, size_of(photo))
-                send({"result": self._result_html(photo, pixels, name, model)})
+                on_tile(number, 0, 1)
+                self._restore_with(model, photo, name, send, partial(on_tile, number))
         except StopRequested:
             return
-        except InputError as error:
-            send({"error": shown(str(error))})
-        except (OSError, ValueError, MemoryError, RuntimeError) as error:
-            # such as a full disk, or a profile that no encoder accepts: the page goes on
-            send({"error": f"{name}: {type(error).__name__}: {shown(str(error))[:200]}"})
+        except Exception as error:  # the page goes on, whatever is in that file
+            send({"error": _line(name, error)})
+
+    def _restore_with(self, model: str, photo: Photo, name: str, send: Send, on_tile: OnTile) -> None:
+        try:
+            pixels = self._restorer(model).restore(photo.pixels, on_tile, size_of(photo))
+            send({"result": self._result_html(photo, pixels, name, model)})
+        except StopRequested:
+            raise
+        except Exception as error:  # such as a full disk: only this result is missing
+            send({"error": f"{model}: {_line(name, error)}"})
+
+    def _decode(self, file: IO[bytes], name: str) -> Photo:
+        with file:
+            budget, size = photo_budget(parse_memory(self.memory)), os.fstat(file.fileno()).st_size
+            check_room(2 * size, budget, f"{name}: the file")
+            return decode_photo(file.read(), name, budget)
 
     def _restorer(self, model: str) -> Restorer:
-        require("model", model, self.models)
-        if model not in self._restorers:
-            self._restorers[model] = load(self.models[model], memory=self.memory)
-        return self._restorers[model]
+        if self._loaded is None or self._loaded[0] != model:
+            self._loaded = None  # before the next one needs memory
+            self._loaded = model, load(self.models[model].model, memory=self.memory)
+        return self._loaded[1]
 
     def _result_html(self, photo: Photo, pixels: np.ndarray, name: str, model: str) -> str:
         """Store the result; returns a slider and a link that saves it, as HTML."""
@@ -115,18 +122,25 @@ class Worker:
         if max(height, width) > SIDE:  # shown smaller, which hides small blur
             middle = replace(photo, pixels=_middle(photo.pixels))
             sliders += f"<p>The middle, not made smaller:</p>{_slider(middle, _middle(pixels), f'{name}, middle')}"
-        while len(self.results) >= KEPT:
-            self.results.pop(next(iter(self.results))).file.unlink()
-        address = secrets.token_urlsafe()
-        file = self.folder / address
-        file.write_bytes(encode_photo(photo, pixels))
         stem = Path(name.replace("\\", "/")).stem or "photo"
-        self.results[address] = Result(file, f"{stem}-{model.replace('/', '-')}{ENDINGS[photo.format]}")
+        saved_as = f"{stem}-{model.replace('/', '-')}"[:LONGEST_NAME] + ENDINGS[photo.format]
+        result = Result(encode_photo(photo, pixels), saved_as)
+        while len(self.results) >= KEPT:
+            self.results.pop(next(iter(self.results)))
+        address = secrets.token_urlsafe()
+        self.results[address] = result
         return (
             f"<section><h2>{escape(model)}</h2>{sliders}"
             f'<p><a class="save" href="results/{address}" download>Save the result</a> {width} × {height} px,'
             f" {photo.format}</p></section>"
         )
+
+
+def _line(name: str, error: Exception) -> str:
+    """What went wrong with photo ``name``, in one line."""
+    if isinstance(error, InputError):
+        return shown(str(error))
+    return f"{name}: {type(error).__name__}: {shown(str(error))[:200]}"
 
 
 def _slider(photo: Photo, restored: np.ndarray, label: str) -> str:

@@ -12,6 +12,7 @@ from blurdm.core.ledger import read_ledger
 from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import finished, read_json, write_bytes, write_json
+from blurdm.restore.trained_on import KEY, blur_of
 from blurdm.stages.adopt import reasons_to_compute
 from blurdm.stages.plan import ON_TEST_PAIRS, check, plan_all, unmeasurable
 from blurdm.stages.pool import run_all
@@ -45,7 +46,7 @@ def run_chain(parsed: argparse.Namespace, stop: StopFlag) -> int:
     if parsed.pointer:
         write_pointer(parsed.pointer, stage, runs, parsed.runs)
     if parsed.export:
-        export(runs, parsed.runs, parsed.export)
+        export(runs, parsed.runs, parsed.export, blur_of(config))
     return 0
 
 
@@ -109,15 +110,18 @@ def _nested(flat: dict[str, float]) -> dict[str, Any]:
     return tree
 
 
-def export(runs: list[Run], root: Path, target: Path) -> None:
-    """Copy what restores photos (weights, config, checksum) to ``target``/seed<N>, for DVC to version and share."""
+def export(runs: list[Run], root: Path, target: Path, trained_on: str) -> None:
+    """Copy what restores photos (weights, config, checksum) to ``target``/seed<N>, for DVC to version and share.
+
+    ``trained_on`` is noted beside the checksum.
+    """
     for run in runs:
         source, folder = run.folder(root), target / f"seed{run.seed}"
         result = read_json(source / "result.json")
         result.pop("seconds")
         for name in ("weights.safetensors", "config.json"):
             write_bytes(folder / name, (source / name).read_bytes())
-        write_json(folder / "result.json", result)
+        write_json(folder / "result.json", result | {KEY: trained_on})
 
 
 def track(runs: Path, experiment: str, reports: Path, chain: Path, out: Path | None) -> int:

@@ -37,6 +37,11 @@ def parse_memory(text: str | int) -> int:
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
+def photo_budget(memory: int) -> int:
+    """Bytes that a photo itself may take of ``memory``, as pixels and as a file; tiles get the rest."""
+    return max(memory - RESIDENT, 0)
+
+
 class MemoryCosts:
     """Peak bytes of a network's tensors, counted on two small images: growth with the number of pixels and its square.
 

@@ -18,6 +18,7 @@ from blurdm.core.registry import require
 from blurdm.core.store import read_json, write_bytes
 from blurdm.models.build import to_channels_last
 from blurdm.models.network import Network
+from blurdm.restore.trained_on import KEY, UNKNOWN, trained_on
 from blurdm.training.checkpoint import load_weights
 
 INSTALLED = Path(__file__).parent.parent / "pretrained"
@@ -33,6 +34,7 @@ class Model:
     name: str
     digest: str
     description: dict[str, Any]
+    trained_on: str = UNKNOWN
 
 
 def find_model(model: str | Path | None, device: str = "cpu") -> Model:
@@ -59,7 +61,13 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
     if STAGES[description["stage"]].trains == "pretrain":
         raise InputError(f"{model}: a stage-1 network sees the sharp image; it cannot restore a photo that has none")
     network = _build(description, weights, str(place), device)
-    return Model(network, "/".join(place.with_suffix("").parts[-2:]), _digest(description, weights), description)
+    return Model(
+        network,
+        "/".join(place.with_suffix("").parts[-2:]),
+        _digest(description, weights),
+        description,
+        trained_on(place),
+    )
 
 
 def load_network(folder: Path, device: str = "cpu") -> Network:
@@ -67,11 +75,14 @@ def load_network(folder: Path, device: str = "cpu") -> Network:
     return _build(*_read_run(folder), str(folder), device)
 
 
-def export_model(folder: Path, file: Path) -> None:
-    """Write the model of the finished run in ``folder`` as one safetensors file that holds its settings too."""
+def export_model(folder: Path, file: Path, about: str = "") -> None:
+    """Write the model of the finished run in ``folder`` as one safetensors file that holds its settings too.
+
+    ``about``: what it was trained on, where more is known than the run says.
+    """
     description, weights = _read_run(folder)
     find_model(folder)  # refuses a run that restores no photos
-    content = save(weights, {"format": FORMAT, "model": canonical_json(description)})
+    content = save(weights, {"format": FORMAT, "model": canonical_json(description), KEY: about or trained_on(folder)})
     write_bytes(file, content)
 
 

@@ -21,6 +21,7 @@ from blurdm.core.errors import InputError
 from blurdm.data.pairs import MIN_SIZE, require_plain_tiff
 from blurdm.restore.exif import HEIGHTS, WIDTHS, orientation, updated_exif
 from blurdm.restore.metadata import speaks_of_parts, updated_xmp, upright
+from blurdm.restore.structure import metadata_bytes
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its notes on damaged files go to stderr
 FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "HEIF")
@@ -37,6 +38,10 @@ WITHOUT_BEGINNING = frozenset({".tga", ".pcx", ".svg", ".raw", ".crw"})
 TIFF_DIRECTORIES = (34665, 34853)  # the tags that point to EXIF and GPS
 PHOTOMETRIC, INTEROPERABILITY = 262, 40965
 MODES = {"L": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "I;16N": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+# measured memory beyond photo_bytes: bytes per pixel while a file is read or written, and copies of metadata
+CODECS = {"JPEG": 3, "MPO": 3, "WEBP": 60, "HEIF": 60}
+COPIES = 8
+TIFF_BYTES, TIFF_NUMBERS = {1, 2, 7}, 100  # types of tags that stay bytes; Python's numbers for each byte of others
 MOST_SCANS = 64  # of a progressive JPEG; cameras and editors write about ten
 
 
@@ -80,8 +85,10 @@ def decode_photo(content: bytes, name: str, most_bytes: int | None = None) -> Ph
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings are either errors here or irrelevant
+            held = 2 * len(content) + COPIES * metadata_bytes(content)
+            check_room(held, most_bytes, "the file")
             with Image.open(io.BytesIO(content), formats=_known_formats()) as image:
-                _check(image, content, most_bytes)
+                _check(image, content, held, most_bytes)
                 return _decoded(image, content)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
@@ -131,8 +138,7 @@ def read_content(path: Path, most_bytes: int | None = None) -> bytes:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path}: not a file")  # a pipe would block
-        if most_bytes is not None and status.st_size > most_bytes:
-            raise InputError(f"{path}: a file of {status.st_size >> 20} MB is too large for the memory budget")
+        check_room(2 * status.st_size, most_bytes, f"{path}: the file")  # it, and the result's
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such photo") from None
@@ -140,20 +146,36 @@ def read_content(path: Path, most_bytes: int | None = None) -> bytes:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def _check(image: ImageFile.ImageFile, content: bytes, most_bytes: int | None) -> None:
+def check_room(needed: int, most_bytes: int | None, what: str) -> None:
+    """InputError if ``what`` needs more than ``most_bytes``."""
+    if most_bytes is not None and needed > most_bytes:
+        raise InputError(
+            f"{what} takes {needed >> 20} MB beside the model, more than the memory budget leaves;"
+            " give more with --memory"
+        )
+
+
+def _metadata_memory(image: ImageFile.ImageFile) -> int:
+    """What the metadata of a HEIC take, and the tags of a TIFF, which become numbers when they are read."""
+    if image.format == "HEIF":
+        return COPIES * sum(len(value) for value in image.info.values() if isinstance(value, bytes))
+    tags: Any = getattr(image, "tag_v2", None)
+    if tags is None:
+        return 0
+    sizes = {tag: len(data) for tag, data in tags._tagdata.items()}
+    return sum(size * (COPIES if tags.tagtype[tag] in TIFF_BYTES else TIFF_NUMBERS) for tag, size in sizes.items())
+
+
+def _check(image: ImageFile.ImageFile, content: bytes, held: int, most_bytes: int | None) -> None:
     """InputError, before anything is decoded, unless it is one photo of a size and kind that can be restored."""
     require_plain_tiff(image)
     width, height = image.size
     if min(width, height) < MIN_SIZE:
         raise InputError(f"{width}x{height} px is too small; should be at least {MIN_SIZE}x{MIN_SIZE} px")
-    samples = MODES.get(image.mode, 4)
-    needed = photo_bytes(width, height, samples, 2 if _sixteen(image) else 1)
-    if most_bytes is not None and needed > most_bytes:
-        raise InputError(
-            f"{width}x{height} px takes {needed >> 20} MB beside the model, more than the memory budget leaves;"
-            " give more with --memory"
-        )
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+    pixels = photo_bytes(width, height, MODES.get(image.mode, 4), 2 if _sixteen(image) else 1)
+    held += CODECS.get(str(image.format), 0) * width * height + _metadata_memory(image)
+    check_room(pixels + held, most_bytes, f"{width}x{height} px")
+    if image.format != "MPO" and getattr(image, "is_animated", False):  # n_frames would read them all
         raise InputError("holds several images; should hold one (save the frames or pages one by one)")
     if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > MOST_SCANS:
         raise InputError(f"a JPEG of more than {MOST_SCANS} scans takes too long to decode; save it anew")

@@ -16,7 +16,7 @@ from blurdm.data.pairs import MIN_SIZE
 from blurdm.models.fusion import latent_of_window
 from blurdm.models.precision import autocast
 from blurdm.restore.latent import photo_latent
-from blurdm.restore.memory import RESIDENT, MemoryCosts, choose_tile, parse_memory
+from blurdm.restore.memory import MemoryCosts, choose_tile, parse_memory, photo_budget
 from blurdm.restore.models import Model, find_model
 from blurdm.restore.photo import photo_bytes
 from blurdm.restore.tiling import TensorSource, Window, check_tile, restore_tiles
@@ -85,7 +85,10 @@ class Restorer:
         """The model, the device and the precision in one line."""
         threads = f", {torch.get_num_threads()} threads" if self.device == "cpu" else ""
         tiles = f"tiles of {self.tile} px" if self.tile else f"tiles as {self.memory / 2**30:.3g} GB of memory allow"
-        return f"restoring with model {self.model.name} on {self.device} in {self.precision}{threads}, {tiles}"
+        return (
+            f"restoring with model {self.model.name} (trained on {self.model.trained_on})"
+            f" on {self.device} in {self.precision}{threads}, {tiles}"
+        )
 
     @property
     def settings(self) -> str:
@@ -95,7 +98,7 @@ class Restorer:
 
     def photo_budget(self) -> int:
         """Bytes that the photo itself may take, as pixels and as a file; tiles get the rest."""
-        return max(self.memory - RESIDENT, 0)
+        return photo_budget(self.memory)
 
     def tile_for(self, height: int, width: int, held: int | None = None) -> int | None:
         """The side of the tiles for an image of this size, None for the whole image; InputError if memory is too small.

@@ -30,6 +30,14 @@ LEFT_BEHIND = ("lock", "checkpoint", "partial.jsonl", "progress.json")  # parts 
 CHECK_STEPS = 10
 TOLERANCE = 1e-3  # relative, on another machine than the run was made on; on the same one nothing may differ
 SHOWN = 3  # files in a message
+BROKEN = (
+    InputError,
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)  # what reading a damaged run folder may raise
 
 
 def reasons_to_compute(runs: Iterable[Run], root: Path) -> list[str]:
@@ -59,7 +67,12 @@ def adopt(
     adopted = refused = 0
     for stage in STAGES:
         for folder in sorted(finished_folders(root, stage), key=lambda f: f.stat().st_mtime, reverse=True):
-            description = _description(folder, root, current)
+            try:
+                description = _description(folder, root, current)
+            except BROKEN as error:
+                refused += 1
+                notify(f"{folder}: not adopted: {_damage(error)}")
+                continue
             target = root / stage / key_of(description)
             if not stale.isdisjoint(description["inputs"].values()):
                 stale.add(folder.name)
@@ -67,7 +80,7 @@ def adopt(
                 current[folder.name] = target.name
             elif stage not in stages:
                 stale.add(folder.name)
-            elif problem := _problem(folder, description, root, places, resources):
+            elif problem := _reason_to_refuse(folder, description, root, places, resources):
                 stale.add(folder.name)
                 refused += 1
                 notify(f"{folder}: not adopted: {problem}")
@@ -84,14 +97,17 @@ def _planned(run: Run) -> str:
     return key_of({"stage": run.stage, "sections": run.description["sections"], "inputs": inputs})
 
 
-def _fingerprint(root: Path, folder: Path) -> str:
-    """The key of the run in ``folder`` without any code in it, nor in its inputs."""
-    described = read_json(folder / "config.json")
-    inputs = {}
-    for name, key in described["inputs"].items():
-        source = _input_folder(root, name, key)
-        inputs[name] = _fingerprint(root, source) if source else key
-    return key_of({"stage": described["stage"], "sections": described["sections"], "inputs": inputs})
+def _fingerprint(root: Path, folder: Path) -> str | None:
+    """The key of the run in ``folder`` without any code in it, nor in its inputs; None if it is damaged."""
+    try:
+        described = read_json(folder / "config.json")
+        inputs = {}
+        for name, key in described["inputs"].items():
+            source = _input_folder(root, name, key)
+            inputs[name] = _fingerprint(root, source) if source else key
+        return key_of({"stage": described["stage"], "sections": described["sections"], "inputs": inputs})
+    except BROKEN:
+        return None
 
 
 def _input_folder(root: Path, name: str, key: str) -> Path | None:
@@ -125,14 +141,25 @@ def _backbone(sections: Mapping[str, Any], folder: Path, root: Path) -> str | No
 
 def _changed_since(folder: Path, code: Mapping[str, str]) -> str:
     """The files that changed since the run in ``folder`` was made, in words; empty if none did."""
-    before = read_json(folder / "provenance.json").get("code")
-    if before is None:
+    try:
+        files = changed_files(read_json(folder / "provenance.json")["code"], code)
+    except BROKEN:
         return f"{folder} was made by an earlier release"
-    files = changed_files(before, code)
     if not files:
         return ""
     more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
     return f"{', '.join(files[:SHOWN])}{more} changed since {folder}"
+
+
+def _reason_to_refuse(folder: Path, *others: Any) -> str | None:
+    try:
+        return _problem(folder, *others)
+    except BROKEN as error:  # one damaged folder keeps no other from being adopted
+        return _damage(error)
+
+
+def _damage(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"damaged ({type(error).__name__}: {error})"
 
 
 def _problem(

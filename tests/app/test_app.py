@@ -1,100 +1,41 @@
 """``blurdm app``: the page in a real browser, with a photo and with hostile files; who may ask; what is left behind."""
 
-import asyncio
 import base64
 import http.client
 import io
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from email.message import Message
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from blurdm.app.server import start_restoring
-from blurdm.app.worker import KEPT, Worker
+from blurdm.app.worker import KEPT
 from blurdm.restore.models import find_model
 from blurdm.restore.photo import decode_photo
 from blurdm.restore.restorer import Restorer
+from blurdm.restore.trained_on import KEY
 from tests.restore.test_photo_fuzz import BUDGET_MB, HOSTILE, NUMBER, SLOWEST, damaged, huge_text
+from tests.support.app import Served, serving
 from tests.support.chromium import Browser, browser
 from tests.support.photos import described, encoded, picture, run_folder
 from tests.support.sections import paper_diffusion
-from tests.support.tiny import REPOSITORY, Told
+from tests.support.tiny import Told
 from tests.support.tools import require
 
+BROKEN = ("{}", "[]", "", "null", '{"stage": 3}', '{"stage": "joint", "sections": []}', "[" * 100_000)
 SHOWN = "document.querySelectorAll('.results section').length"
 DONE = "!document.querySelector('form').classList.contains('busy')"
 WATCH = """window.seen = []; new MutationObserver(() => seen.push(document.querySelector('progress').value))
   .observe(document.querySelector('progress'), {attributes: true, attributeFilter: ['value']})"""
-
-
-@dataclass(frozen=True)
-class Served:
-    """A running ``blurdm app``: its address, its process, and the folder where its temporary ones are."""
-
-    address: str
-    process: "subprocess.Popen[str]"
-    temporary: Path
-
-    def post(self, content: bytes, name: str = "photo", model: str = "first", **headers: str) -> tuple[int, list[Any]]:
-        """Status and events of a photo that its page would send."""
-        path = f"/restore?name={quote(name, errors='surrogateescape')}&model={quote(model)}"
-        with closing(http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=60)) as connection:
-            connection.request("POST", path, content, {"Origin": self.address} | headers)
-            answer = connection.getresponse()
-            return answer.status, [json.loads(line) for line in answer.read().decode().splitlines()]
-
-    def get(self, path: str, host: str | None = None) -> tuple[int, Message, bytes]:
-        """Status, headers and content of what is at ``path``; ``host``: the name that the browser believes this has."""
-        with closing(http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=60)) as connection:
-            connection.request("GET", path, headers={"Host": host} if host else {})
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read()
-
-    def seconds(self) -> float:
-        """Of a processor, that the server took so far."""
-        times = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return sum(int(ticks) for ticks in times) / os.sysconf("SC_CLK_TCK")
-
-    def kept(self) -> list[Path]:
-        (folder,) = self.temporary.glob("blurdm-app-*")
-        return list(folder.iterdir())
-
-
-@contextmanager
-def serving(folder: Path, *options: object) -> Iterator[Served]:
-    """The command as a user starts it, in an empty folder; ended by Ctrl-C, it must leave nothing and say nothing."""
-    temporary, here = folder / "tmp", folder / "here"
-    temporary.mkdir()
-    here.mkdir()
-    command = [sys.executable, "-m", "blurdm", "app", *map(str, options)]
-    environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "error"}
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=here, env=environment, stdout=pipe, stderr=pipe, text=True)
-    assert process.stdout is not None
-    address = process.stdout.readline().split(" ")[0]
-    assert address.startswith("http://127.0.0.1:"), process.communicate()
-    try:
-        yield Served(address, process, temporary)
-    finally:
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (0, "", "")
-    assert list(temporary.iterdir()) == [] and list(here.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +47,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_folder(folder / "other" / "seed0", "direct", paper_diffusion())
     config = json.loads((folder / "other" / "seed0" / "config.json").read_text())
     (folder / "other" / "seed0" / "config.json").write_text(json.dumps(config | {"stage": "pretrain"}))
+    result = json.loads((folder / "joint" / "seed0" / "result.json").read_text())
+    (folder / "joint" / "seed0" / "result.json").write_text(json.dumps(result | {KEY: "rain & <b>snow</b>"}))
+    for number, text in enumerate(BROKEN):
+        broken = folder / "broken" / f"{number}<i>\udcff"
+        broken.mkdir(parents=True)
+        for name in ("config.json", "result.json"):
+            (broken / name).write_text(text)
+    shutil.copytree(folder / "baseline" / "seed0", folder / "broken" / "weights")
+    os.truncate(folder / "broken" / "weights" / "weights.safetensors", 1000)
     return folder
 
 
@@ -163,6 +113,20 @@ def test_drop_watch_compare_and_save(served: Served, window: Browser, models: Pa
     assert [r for r in window.requests if not r.startswith(("data:", served.address + "/"))] == []
 
 
+def test_a_broken_model_is_listed_with_its_reason_and_the_others_work(served: Served, window: Browser) -> None:
+    window.open(served.address)
+    labels = window.run("[...document.querySelectorAll('label:has([name=model])')].map(l => l.innerText.trim())")
+    states = window.run("[...document.querySelectorAll('[name=model]')].map(box => box.disabled)")
+    broken = [label for label in labels if label.startswith("broken/")]
+    assert len(broken) == len(BROKEN) + 1 == sum(states)
+    assert all(re.fullmatch(r"broken/\S+ cannot be used: .{10,300}", label) for label in broken), broken
+    assert "demo trained on camera shake, blur of 0.5 to 9 px" in labels
+    assert "joint/seed0 trained on rain & <b>snow</b>" in labels
+    assert "baseline/seed0 trained on what is not recorded" in labels
+    status, events = served.post(encoded(picture(), "PNG"), model="broken/weights")
+    assert status == 400 and "'broken/weights' can be used" in events[0]["error"]
+
+
 def test_a_hostile_file_is_one_clear_line_and_the_next_photo_goes_on(
     served: Served, window: Browser, tmp_path: Path
 ) -> None:
@@ -211,10 +175,8 @@ def test_all_damaged_and_hostile_photos_through_the_page(served: Served) -> None
         assert served.seconds() - started < SLOWEST
         restored += "result" in last
     assert 100 < restored < 300
-    assert len(served.kept()) <= KEPT
-    status_of = Path(f"/proc/{served.process.pid}/status").read_text()
-    (peak,) = (int(line.split()[1]) / 1024 for line in status_of.splitlines() if line.startswith("VmHWM"))
-    assert peak < BUDGET_MB
+    assert served.kept() <= KEPT
+    assert served.peak_mb() < BUDGET_MB
 
 
 def test_of_a_large_photo_the_middle_is_shown_as_large_as_it_is(served: Served) -> None:
@@ -263,10 +225,10 @@ def test_one_photo_at_a_time_and_a_browser_that_leaves_stops_it(served: Served) 
     assert status == 503 and "another photo" in events[0]["error"]
     answer.close()
     connection.close()
-    before, end = len(served.kept()), time.monotonic() + 30
+    before, end = served.kept(), time.monotonic() + 30
     while served.post(encoded(picture(), "PNG"), model="baseline/seed0")[0] == 503:
         assert time.monotonic() < end
-    assert len(served.kept()) <= before + 1, "what nobody waits for is not stored"
+    assert served.kept() <= before + 1, "what nobody waits for is not stored"
 
 
 def test_a_port_that_is_taken_and_a_missing_model_are_one_line(blurdm: Any, served: Served, tmp_path: Path) -> None:
@@ -279,19 +241,9 @@ def test_a_port_that_is_taken_and_a_missing_model_are_one_line(blurdm: Any, serv
     assert told.code == 2 and len(told.complaints) == 1 and "--port 70000" in told.complaints[0]
     told = blurdm("app", "--model", "nane")
     assert told.code == 2 and "'nane' is not known" in told.complaints[0]
+    for name in ("config.json", "result.json"):
+        (tmp_path / name).write_text("{}")
+    told = blurdm("app", "--model", tmp_path)
+    assert told.code == 2 and len(told.complaints) == 1 and str(tmp_path) in told.complaints[0]
     told = blurdm("app", "--memory", "much")
     assert told.code == 2 and "should be a size such as 2GB" in told.complaints[0]
-
-
-def test_a_browser_that_reads_nothing_does_not_keep_the_worker(tmp_path: Path) -> None:
-    async def leave_at_once() -> None:
-        worker = Worker({"demo": "demo"}, "2GB", tmp_path)
-        worker.busy = True
-        photo = io.BytesIO()
-        Image.new("RGB", (40, 40), "grey").save(photo, format="PNG")
-        start_restoring(worker, photo.getvalue(), "photo.png", ["demo"])
-        while worker.busy:
-            await asyncio.sleep(0.05)
-        worker.close()
-
-    asyncio.run(asyncio.wait_for(leave_at_once(), 60))

@@ -230,3 +230,15 @@ def test_data_that_are_not_there_cannot_be_checked(tiny_data: Path, runs: Path, 
     lines: list[str] = []
     assert adopt(runs, ["diffusion"], {}, Resources(), lines.append) == (0, 1)
     assert lines[0].endswith("its data set is not there to check it; name it by --data")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "", '{"stage": "joint", "sections": [], "inputs": {}}'])
+def test_a_damaged_run_folder_takes_no_other_with_it(runs: Path, tiny_data: Path, edit: Edit, text: str) -> None:
+    broken = runs / "baseline" / "broken"
+    broken.mkdir(parents=True)
+    for name in ("config.json", "result.json"):
+        (broken / name).write_text(text)
+    edit(PROCESS, "x = 1")
+    adopted, refused, lines = adopt_all(runs, tiny_data)
+    assert adopted > 0 and refused == 1 and any(line.startswith(f"{broken}: not adopted: ") for line in lines)
+    assert reasons_to_compute([plan(tiny_config(tiny_data), "baseline", 0, None)], runs) == []
