@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from blurdm.core.errors import InputError
 from blurdm.core.graph import Failure, Listener
 from blurdm.core.runs import Resources, Run
+from blurdm.stages.devices import require_device
 
 __all__ = ["Executor", "Failure", "Listener", "check_options", "make_executor", "max_concurrent", "ranks"]
 
@@ -93,3 +94,5 @@ def check_options(parsed: argparse.Namespace) -> None:
             raise InputError(f"{option}: only with --executor {executor}, not {parsed.executor}")
     if parsed.gpus_per_run and ranks(parsed) != parsed.gpus_per_run:
         raise InputError(f"--ranks {parsed.ranks}: should be one per GPU, as --gpus-per-run {parsed.gpus_per_run}")
+    if parsed.gpus_per_run and parsed.executor != "slurm" and not parsed.ray_address:  # on this machine
+        require_device("cuda", parsed.gpus_per_run)
