@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from blurdm.core.command import require_file_to_write
+from blurdm.core.command import require_file_to_write, require_folder_to_write
 from blurdm.core.errors import InputError
 
 PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.dvc")}
@@ -30,6 +30,8 @@ def score(parsed: argparse.Namespace) -> int:
 def deblur(parsed: argparse.Namespace) -> int:
     from blurdm.restore.batch import deblur
 
+    if parsed.out:
+        require_folder_to_write("--out", parsed.out)
     options = ("model", "device", "memory", "tile", "latent", "seed", "precision")
     chosen = {name: getattr(parsed, name) for name in options}
     return deblur(parsed.photos, parsed.out, chosen, parsed.jobs, parsed.threads, parsed.compare)

@@ -29,6 +29,7 @@ class StopFlag:
 
     def install(self) -> "StopFlag":
         """Listen for SIGINT, SIGTERM and SIGUSR2; main thread only."""
+        StopFlag.received = signal.SIGTERM
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._ask)
         return self
