@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis.artefacts import builders, read_artefacts
 from analysis.formats import FORMATS
 from analysis.load import measure_runs
 from analysis.sources import SHORT, Sources
-from analysis.tables.grid import numbers_of, table_of
+from analysis.tables.grid import numbers_of, read_numbers, table_of
 from analysis.tables.table import Table, read_table
 from analysis.terminal import add_sources
 from analysis.verify_runs import run_problems
@@ -60,6 +62,7 @@ def verify(reports: Path, sources: Sources, config: Path) -> tuple[list[str], li
         folder = reports / "grids" / name
         files = {suffix: folder / f"table.{suffix}" for suffix in FORMATS if suffix != "csv"}
         problems += _problems(f"{folder}", table, partial(sweep_table, name, sources), files)
+        problems += _number_problems(folder / "table.csv", name, sources)
     return list(dict.fromkeys(problems)), unchecked
 
 
@@ -85,6 +88,19 @@ def sweep_table(name: str, sources: Sources) -> Table:
     """The table that sweep ``name`` makes of itself, from its runs."""
     results = sources.grid(name)
     return table_of(name, results.ledger.question, results, numbers_of(sources, name), sources)
+
+
+def _number_problems(file: Path, name: str, sources: Sources) -> list[str]:
+    """A line if the numbers that sweep ``name`` wrote are not those of its runs."""
+    if not file.is_file():
+        return [f"{file}: missing"]
+    try:
+        pd.testing.assert_frame_equal(read_numbers(file), numbers_of(sources, name), check_dtype=False, rtol=NEAR)
+    except InputError:
+        return []  # said of the table
+    except (AssertionError, ValueError, KeyError):
+        return [f"{file}: is not what its runs give"]
+    return []
 
 
 def compare(stored: Table, computed: Table, files: Mapping[str, Path]) -> list[str]:

@@ -117,13 +117,13 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); should be a file that you may read") from None
-    tree = _parse(content, str(path))
+    tree = parse_yaml(content, str(path))
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds {type(tree).__name__}, should be sections of key: value")
     return tree
 
 
-def _parse(content: bytes | str, source: str) -> Any:
+def parse_yaml(content: bytes | str, source: str) -> Any:
     """The value that YAML text states; InputError names ``source``."""
     try:
         value = YAML(typ="safe").load(content)
@@ -170,7 +170,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node.get(part), dict):
             raise InputError(f"override '{override}': no section '{part}'; known: {', '.join(map(str, node))}")
         node = node[part]
-    node[parts[-1]] = _parse(text, f"override '{override[:100]}'")
+    node[parts[-1]] = parse_yaml(text, f"override '{override[:100]}'")
 
 
 def _explain(error: ValidationError, model: type[BaseModel], *within: str) -> str:

@@ -1,7 +1,9 @@
 """The command ``sweep.py`` on a tiny grid: its verbs, and what happens when things go wrong."""
 
 import json
+import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from ruamel.yaml import YAML
 from blurdm.core.signals import SIGNALS
 from blurdm.core.store import write_json
 from experiments.display import SweepDisplay, minutes
-from experiments.sweep import main
+from experiments.sweep import main, parser
 from tests.support.tiny import REPOSITORY, state_of, write_tiny_config
 
 SWEEP = REPOSITORY / "experiments" / "sweep.py"
@@ -167,9 +169,25 @@ def test_wrong_input_is_one_line(
     assert code == 2 and len(lines) == 1 and told in lines[0], err
 
 
+def test_the_command_that_is_named_is_about_the_same_sweep(
+    sweep: Callable[..., tuple[int, str, str]], asked: list[str]
+) -> None:
+    for more in (
+        [],
+        ["--seeds", "3,4", "--set", "diffusion.lr=1e-4", "--set", "data.root=/a b/$HOME"],
+        ["--name", "x#1"],
+    ):
+        code, _, err = sweep("status", *asked, *more)
+        hint = shlex.split(err.partition("start it with: ")[2])
+        assert code == 2 and hint[:3] == ["python", "experiments/sweep.py", "run"]
+        words, named = (parser().parse_args(arguments) for arguments in (["run", *asked, *more], hint[2:]))
+        for name in ("grid", "preset", "seeds", "set", "name", "runs", "results", "reports"):
+            assert getattr(words, name) == getattr(named, name)
+
+
 def start(asked: list[str], *more: str) -> "subprocess.Popen[str]":
     command = [sys.executable, str(SWEEP), *asked, *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def test_two_sweeps_at_once_compute_each_run_once(asked: list[str], tmp_path: Path) -> None:
@@ -200,6 +218,11 @@ def test_cancel_from_another_shell_keeps_what_was_computed(
     assert code == 0 and "asked 1 running commands" in out
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
+    with start(asked) as process:
+        time.sleep(8)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C on a terminal
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and "Traceback" not in err, err
     assert list((tmp_path / "runs" / "pretrain").glob("*/checkpoint")), "the training saved its state"
 
 
