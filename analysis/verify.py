@@ -48,7 +48,7 @@ def verify(reports: Path, sources: Sources, config: Path) -> tuple[list[str], li
     changed, unchecked = data_problems(sources, config)
     problems += changed
     expected = builders(read_artefacts(), sources)
-    for name in report.keys() - expected.keys():
+    for name in sorted(report.keys() - expected.keys()):
         problems.append(f"{name}: no table of the report is called so; its sweep or its runs are gone")
     for name, compute in expected.items():
         files = {suffix: folder / f"{name}.{suffix}" for suffix in FORMATS}

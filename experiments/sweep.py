@@ -46,9 +46,9 @@ def parser() -> argparse.ArgumentParser:
     add("--detach", action="store_true", help="slurm: submit and leave")
     add("--dry-run", action="store_true", help="the same as plan")
     add = parser.add_argument_group("places").add_argument
-    add("--runs", type=Path, default=Path("runs"), help="where run folders are")
-    add("--results", type=Path, default=Path("results"), help="where collected results go")
-    add("--reports", type=Path, default=Path("reports"), help="where tables and plots go")
+    add("--runs", type=Path, default=commands.DEFAULTS["runs"], help="where run folders are")
+    add("--results", type=Path, default=commands.DEFAULTS["results"], help="where collected results go")
+    add("--reports", type=Path, default=commands.DEFAULTS["reports"], help="where tables and plots go")
     add("--no-mlflow", action="store_true", help="do not send the rows to MLflow")
     return parser
 

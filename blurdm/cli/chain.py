@@ -11,7 +11,6 @@ from blurdm.core.arms import STAGES, TRAINED
 from blurdm.core.command import require_file_to_write, require_folder_to_write
 from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError, one_line
-from blurdm.core.graph import missing
 from blurdm.core.ledger import read_ledger
 from blurdm.core.registry import require
 from blurdm.core.runs import Resources, Run
@@ -34,8 +33,6 @@ def run_chain(parsed: argparse.Namespace) -> int:
     runs = plan_all(config, stage, parsed.seeds or config.seeds, parsed.runs / ".digests.json")
     for line in [*unmeasurable(runs), *reasons_to_compute(runs, parsed.runs)]:
         warn(line)
-    if missing(runs, parsed.runs):
-        require_folder_to_write("--runs", parsed.runs)
     cache, rows = parsed.runs / ".frames", parsed.runs / ".rows"
     resources = Resources(
         parsed.device, parsed.threads, parsed.checkpoint_seconds, cache, ranks=parsed.ranks, rows=rows
@@ -63,8 +60,7 @@ def _check_places(parsed: argparse.Namespace, stage: str) -> None:
     """InputError for a stage, a device and places that would fail only after work was done."""
     require("stage", stage, STAGES)
     require_device(parsed.device, parsed.ranks)
-    if not parsed.runs.is_dir():
-        require_folder_to_write("--runs", parsed.runs)
+    require_folder_to_write("--runs", parsed.runs)
     if parsed.pointer:
         require_file_to_write("--pointer", parsed.pointer)
         require_file_to_write("--pointer", parsed.pointer.parent / "metrics" / parsed.pointer.name)

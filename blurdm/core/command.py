@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
-def run_command(name: str, command: Callable[[], int | None]) -> int:
+def run_command(program: str, command: Callable[[], int | None]) -> int:
     """The exit code of ``command``. 2: wrong input, or the machine refused something, one line; 130: Ctrl-C;
     143: stopped on request, state saved; 141, quietly: whoever read the output has left.
     """
@@ -38,7 +38,7 @@ def run_command(name: str, command: Callable[[], int | None]) -> int:
         finally:
             sys.stdout.flush()  # here, where a closed pipe is expected, and not when Python ends
         if line:
-            print(f"{name}: {one_line(line)}", file=sys.stderr, flush=True)
+            print(f"{program}: {one_line(line)}", file=sys.stderr, flush=True)
         return code
     except BrokenPipeError:
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -53,8 +53,8 @@ def run_all(
                 pool.send(signal.SIGTERM)
             elif time.monotonic() > deadline:
                 pool.send(signal.SIGKILL)
-    except BaseException:
-        pool.send(signal.SIGKILL)
+    except BaseException as error:
+        pool.send(signal.SIGKILL if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
         raise
     if stop():
         raise StopRequested("stopped; what was computed is saved, start again to continue")
