@@ -119,6 +119,8 @@ def recompute(sources: Sources, table: str) -> str:
 
 def sweep_command(ledger: Ledger) -> str:
     """The sweep command that makes the runs of ``ledger``."""
+    if ledger.command:
+        return ledger.command
     name, _, changed = ledger.grid.rpartition("-")
     command = ["python", "experiments/sweep.py", "--grid"]
     if not CHANGED.fullmatch(changed) or not name:

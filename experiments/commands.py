@@ -53,7 +53,7 @@ def run(parsed: argparse.Namespace) -> int:
     for config in {row.config.data.root: row.config for row in grid.rows}.values():
         _make_data(config)
     sweep = expand(grid, parsed.runs / ".digests.json")
-    ledger, record = _ledger_path(parsed.runs, grid.name), sweep.ledger()
+    ledger, record = _ledger_path(parsed.runs, grid.name), sweep.ledger() | {"command": _command(parsed, "run")}
     if ledger.is_file():
         record["stopped"] = read_json(ledger).get("stopped", [])
     executor = make_executor(parsed, ledger.with_suffix(".slurm"), record["stopped"])

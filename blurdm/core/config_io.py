@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 
 from blurdm.core.config import Compute, Config, Data, Section
@@ -15,8 +16,8 @@ from blurdm.core.errors import InputError
 from blurdm.core.progress import Notify, say_nothing
 
 SomeSection = TypeVar("SomeSection", bound=Section)
-LARGEST_FILE = 2**22  # bytes; larger than any grid, and read within seconds
-DEEPEST, MOST_VALUES, LARGEST_NUMBER = 20, 1_000_000, 2**63
+LARGEST_FILE = 2**20  # bytes; larger than any grid, and read within seconds
+DEEPEST, MOST_VALUES, MOST_MERGED, LARGEST_NUMBER = 20, 1_000_000, 1000, 2**63
 
 # Where the keys of the former section ``evaluate`` went.
 RESTORED = ("foreign", "steps", "eta", "noise_seed", "tile", "tile_latent", "images_per_scene")
@@ -123,10 +124,22 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return tree
 
 
+class _BoundedMerges(SafeConstructor):
+    """Refuses merges (``<<``) of merges of merges, which take time and memory without end."""
+
+    def flatten_mapping(self, node: Any) -> Any:
+        merged = super().flatten_mapping(node)
+        if len(node.value) > MOST_MERGED:
+            raise YAMLError(f"a mapping merges more than {MOST_MERGED} keys")
+        return merged
+
+
 def parse_yaml(content: bytes | str, source: str) -> Any:
     """The value that YAML text states; InputError names ``source``."""
+    reader = YAML(typ="safe")
+    reader.Constructor = _BoundedMerges
     try:
-        value = YAML(typ="safe").load(content)
+        value = reader.load(content)
         _require_plain(value, source)
         return value
     except RecursionError:

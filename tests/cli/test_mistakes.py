@@ -111,7 +111,7 @@ MISTAKES = {
     "blurdm run prepare --config {config} --export models/x": "stage 'prepare' has no weights",
     "blurdm run baseline --config folder": "folder: no such config file",
     "blurdm run baseline --config /dev/zero": "/dev/zero: no such config file",
-    "blurdm run baseline --config huge.yaml": "huge.yaml: larger than 4 MB",
+    "blurdm run baseline --config huge.yaml": "huge.yaml: larger than 1 MB",
     f"blurdm run baseline --config {'x' * 300}": "x",
     "blurdm run baseline --config file.png": "file.png: not valid YAML",
     "blurdm score file.png --config {config}": "not a finished run",
@@ -232,6 +232,11 @@ NO_YAML: dict[str, tuple[bytes, str]] = {
         b"a: &a [x,x,x,x,x,x,x,x,x]\n"
         + b"".join(b"%c: &%c [%s]\n" % (97 + i, 97 + i, b",".join([b"*%c" % (96 + i)] * 9)) for i in range(1, 9)),
         "more than 1,000,000 values",
+    ),
+    "merges of merges": (
+        b"a: &a {x: 1}\n"
+        + b"".join(b"%c: &%c {<<: [%s]}\n" % (97 + i, 97 + i, b",".join([b"*%c" % (96 + i)] * 9)) for i in range(1, 9)),
+        "a mapping merges more than 1000 keys",
     ),
     "a key twice": (b"data: 1\ndata: 2\n", "not valid YAML"),
     "NUL": (b"data: \x00\n", "not valid YAML"),

@@ -16,6 +16,8 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from analysis.trace import sweep_command
+from blurdm.core.ledger import read_ledger
 from blurdm.core.signals import SIGNALS
 from blurdm.core.store import write_json
 from experiments.display import SweepDisplay, minutes
@@ -91,6 +93,9 @@ def test_a_sweep_computes_shared_work_once_and_a_second_time_nothing(
     assert set(rows.row) == {"steps=1", "steps=3"} and set(rows.seed) == {0, 1}
     assert len(rows) == 2 * 2 * 4 and rows.psnr.notna().all()
     assert "steps=3" in out
+    assert shlex.split(sweep_command(read_ledger(tmp_path / "runs" / "sweeps" / "tiny_steps.json")))[2:] == [
+        "run", "--grid", asked[1], *(word for place in asked[2:5] for word in place.split("=")),
+    ]  # fmt: skip
     table, plot = (tmp_path / "reports" / "grids" / "tiny_steps" / name for name in ("table.tex", "plot.pdf"))
     assert r"\toprule" in table.read_text() and plot.read_bytes().startswith(b"%PDF")
 
