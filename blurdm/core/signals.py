@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -48,7 +49,8 @@ class StopFlag:
         if self.leads and self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         if self.leads and not self.asked:
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, STOPPING)
+            with suppress(OSError):
+                os.write(2, STOPPING)  # not through Python's buffer, which this may have interrupted
         StopFlag.received, self.asked = number, True
 
 
