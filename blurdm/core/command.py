@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from blurdm.core.errors import EXIT_INPUT, InputError, StopRequested, machine_error, one_line
+from blurdm.core.errors import InputError, StopRequested, machine_error, one_line
 from blurdm.core.signals import exit_stopped
 
+EXIT_INPUT = 2
 LARGEST_SEED = 2**63 - 1
 NAME_LENGTH = 100
 

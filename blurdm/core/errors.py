@@ -3,7 +3,6 @@
 import os
 import re
 
-EXIT_INPUT = 2
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|[Ss]torage size calculation overflow")
 
 
