@@ -195,6 +195,12 @@ def start(asked: list[str], *more: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
+def wait_for_progress(folder: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list((folder / "runs" / "pretrain").glob("*/progress.json")):
+        time.sleep(0.2)
+
+
 def test_two_sweeps_at_once_compute_each_run_once(asked: list[str], tmp_path: Path) -> None:
     both = [start(asked), start(asked)]
     ends = [process.communicate(timeout=240) for process in both]
@@ -207,16 +213,14 @@ def test_two_sweeps_at_once_compute_each_run_once(asked: list[str], tmp_path: Pa
         assert len(steps) == len(set(steps))
 
 
-def test_cancel_from_another_shell_keeps_what_was_computed(
+def test_cancel_from_another_shell_and_ctrl_c_keep_what_was_computed(
     sweep: Callable[..., tuple[int, str, str]], tiny_data: Path, tmp_path: Path
 ) -> None:
     preset = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, seeds=[0], **{"pretrain.iterations": 5000})
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "results", "reports")]
     asked = ["--grid", str(grid_file(tmp_path, preset)), *places, "--no-mlflow"]
     process = start(asked)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list((tmp_path / "runs" / "pretrain").glob("*/progress.json")):
-        time.sleep(0.2)
+    wait_for_progress(tmp_path)
     _, out, _ = sweep("status", *asked)
     assert "0 of 2 rows done" in out and "pretrain" in out and "step" in out
     code, out, _ = sweep("cancel", *asked)
@@ -224,7 +228,7 @@ def test_cancel_from_another_shell_keeps_what_was_computed(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     with start(asked) as process:
-        time.sleep(8)
+        wait_for_progress(tmp_path)
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C on a terminal
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130 and "Traceback" not in err, err
