@@ -28,7 +28,7 @@ from blurdm.core.signals import StopFlag
 from blurdm.core.store import heartbeat, locked, read_json, write_json
 from experiments.display import SweepDisplay, print_plan
 from experiments.estimate import seconds_ahead
-from experiments.executors import check_options, make_executor, max_concurrent, ranks
+from experiments.executors import check_device, check_options, make_executor, max_concurrent, ranks
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
 
 BROKEN, INCOMPLETE = 1, 2
@@ -37,6 +37,7 @@ DEFAULTS = {name: Path(name) for name in ("runs", "results", "reports")}
 
 def plan(parsed: argparse.Namespace) -> int:
     """Show rows, distinct runs, shared work, finished runs, and the expected time. Nothing is written."""
+    check_options(parsed)
     sweep = expand(_grid(parsed), parsed.runs / ".digests.json", provisional=True)
     print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
     return 0
@@ -47,6 +48,7 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.dry_run:
         return plan(parsed)
     check_options(parsed)
+    check_device(parsed)
     for name in ("runs", "results", "reports"):
         require_folder_to_write(f"--{name}", getattr(parsed, name))
     grid = _grid(parsed)

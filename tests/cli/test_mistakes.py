@@ -148,6 +148,7 @@ MISTAKES = {
     # sweeps
     "sweep": "the following arguments are required: --grid",
     "sweep stop --grid smoke": "invalid choice: 'stop'",
+    "sweep plan --grid smoke --preset {config} --gpus-per-run 1 --ranks 2": "--ranks 2: should be one per GPU",
     "sweep run --grid none.yaml": "none.yaml: no such config file",
     "sweep run --grid folder": "grid 'folder' is not known",
     "sweep run --grid ../x": "grid '../x' is not known",
