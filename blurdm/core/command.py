@@ -133,20 +133,19 @@ def require_name(text: str) -> None:
 
 def require_folder_to_write(option: str, folder: Path) -> None:
     """InputError unless files can be written to ``folder``, which may not exist yet."""
-    place = _existing(folder)
-    if not place.is_dir():
-        raise InputError(f"{option} {folder}: {place} is no folder; should be one")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"{option} {folder}: {place} cannot be written to; should be a folder of yours")
+    _require_writable(f"{option} {folder}", folder)
 
 
 def require_file_to_write(option: str, file: Path) -> None:
     """InputError unless ``file`` can be written, which may not exist yet."""
     if file.is_dir():
         raise InputError(f"{option} {file}: is a folder; should be a file")
-    require_folder_to_write(option, file.parent)
+    _require_writable(f"{option} {file}", file.parent)
 
 
-def _existing(path: Path) -> Path:
-    """``path``, or the nearest folder above it that exists."""
-    return next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+def _require_writable(typed: str, folder: Path) -> None:
+    place = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not place.is_dir():
+        raise InputError(f"{typed}: {place} is no folder; should be one")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"{typed}: {place} cannot be written to; should be a folder of yours")

@@ -17,7 +17,7 @@ from blurdm.core.progress import Notify, say_nothing
 
 SomeSection = TypeVar("SomeSection", bound=Section)
 LARGEST_FILE = 2**20  # bytes; larger than any grid, and read within seconds
-DEEPEST, MOST_VALUES, MOST_MERGED, LARGEST_NUMBER = 20, 1_000_000, 1000, 2**63
+DEEPEST, MOST_VALUES, MOST_MERGED, LARGEST_NUMBER = 20, 100_000, 1000, 2**63
 
 # Where the keys of the former section ``evaluate`` went.
 RESTORED = ("foreign", "steps", "eta", "noise_seed", "tile", "tile_latent", "images_per_scene")
@@ -143,7 +143,7 @@ def parse_yaml(content: bytes | str, source: str) -> Any:
         _require_plain(value, source)
         return value
     except RecursionError:
-        raise InputError(f"{source}: not valid YAML (nested more than {DEEPEST} levels deep)") from None
+        raise InputError(f"{source}: nested more than {DEEPEST} levels deep") from None
     except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:  # the last of malformed tags
         raise InputError(f"{source}: not valid YAML ({' '.join(str(error).split())[:300]})") from None
 
@@ -154,8 +154,10 @@ def _require_plain(value: Any, source: str) -> None:
     while ahead:
         value, depth = ahead.pop()
         count += 1
-        if depth > DEEPEST or count > MOST_VALUES:
-            raise InputError(f"{source}: more than {DEEPEST} levels deep, or more than {MOST_VALUES:,} values")
+        if depth > DEEPEST:
+            raise InputError(f"{source}: nested more than {DEEPEST} levels deep")
+        if count > MOST_VALUES:
+            raise InputError(f"{source}: holds more than {MOST_VALUES:,} values")
         if isinstance(value, dict):
             ahead += [(part, depth + 1) for item in value.items() for part in item]
         elif isinstance(value, list):

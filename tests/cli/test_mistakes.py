@@ -90,8 +90,7 @@ MISTAKES = {
     f"{RUN} --set data.root=2024-13-45": "override 'data.root=2024-13-45': not valid YAML (month must be in 1..12)",
     f"{RUN} --set data.root=2024-01-02": "holds a value of type date; should be numbers, text",
     f"{RUN} --set 'seeds=&a [*a]'": "levels deep",
-    f"{RUN} --set seeds={'[' * 900}": "not valid YAML",
-    f"{RUN} --set seeds={'[' * 900}{']' * 900}": "not valid YAML (nested more than",
+    f"{RUN} --set seeds={'[' * 900}{']' * 900}": "nested more than 20 levels deep",
     f"{RUN} --set seeds={'1' * 5000}": "not valid YAML (Exceeds the limit",
     f"{RUN} --set 'data.root=\"\\0\"'": "holds text with a NUL character",
     f"{RUN} --set data.crop=.nan": "data.crop",
@@ -227,12 +226,12 @@ NO_YAML: dict[str, tuple[bytes, str]] = {
     "a cycle of keys": (b"data: &a {root: *a}\n", "levels deep"),
     "many digits": (b"seeds: [" + b"1" * 5000 + b"]\n", "Exceeds the limit"),
     "many hexadecimal digits": (b"seeds: [0x" + b"f" * 5000 + b"]\n", "holds a number beyond 64 bits"),
-    "nested lists": (b"seeds: " + b"[" * 900 + b"]" * 900 + b"\n", "nested more than 20 levels deep"),
+    "nested lists": (b"seeds: " + b"[" * 400 + b"]" * 400 + b"\n", "nested more than 20 levels deep"),
     "nested mappings": (b"".join(b" " * i + b"a:\n" for i in range(900)), "nested more than 20 levels deep"),
     "a mass of aliases": (
         b"a: &a [x,x,x,x,x,x,x,x,x]\n"
         + b"".join(b"%c: &%c [%s]\n" % (97 + i, 97 + i, b",".join([b"*%c" % (96 + i)] * 9)) for i in range(1, 9)),
-        "more than 1,000,000 values",
+        "more than 100,000 values",
     ),
     "merges of merges": (
         b"a: &a {x: 1}\n"
