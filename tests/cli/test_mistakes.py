@@ -391,17 +391,17 @@ def test_a_folder_for_temporary_files_that_is_too_long_is_one_line(place: Path) 
     assert process.returncode == 2 and out == "" and err.count("\n") == 1 and "TMPDIR: " in err and "too long" in err
 
 
-@pytest.mark.parametrize(
-    "words", [["weights", "list"], ["--help"], ["profile", "--config", "tiny.yaml", "--steps", "0"]]
-)
-def test_a_reader_that_has_left_is_no_error(words: list[str], place: Path) -> None:
-    process = command_line(place, *words)
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.close()
-    assert process.wait(60) in (128 + signal.SIGPIPE, 1) and process.stderr.read() == ""  # 1: by Rich
+@pytest.mark.parametrize("words", ["weights list", "--help"])
+def test_a_reader_that_has_left_is_no_error(words: str, place: Path) -> None:
+    with command_line(place, *words.split()) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        # argparse ignores that its help is not read
+        assert process.wait(60) in (128 + signal.SIGPIPE, 0 if words == "--help" else 1)
+        assert process.stderr.read() == ""
 
 
 def test_names_of_files_are_any_bytes(place: Path) -> None:
-    process = command_line(place, "deblur", os.fsdecode(b"\xff\n.png"))
+    process = command_line(place, "data", "check", "--config", os.fsdecode(b"\xff\n.yaml"))
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 2 and "\\udcff" in err and "Traceback" not in err, err
+    assert (process.returncode, err) == (2, "blurdm: \\udcff .yaml: no such config file\n")
