@@ -5,7 +5,7 @@ Validated by pydantic in strict mode; config_io.py reads it from YAML. Nothing h
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Pixels = Annotated[float, Field(gt=0, le=10_000)]
@@ -328,10 +328,18 @@ class Compute(Section):
 PLAIN = Compute()  # as before there was a choice
 
 
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError("should be one or more, all different")
+    return seeds
+
+
 class Config(Section):
     """The whole truth about a chain; ``seeds`` says which training seeds it is run with."""
 
-    seeds: tuple[Seed, ...] = Field(description="training seeds, a chain of runs each")
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_distinct)] = Field(
+        description="training seeds, a chain of runs each"
+    )
     synthesis: Synthesis | None
     data: Data
     test: OtherTestSet | None = None
@@ -346,12 +354,3 @@ class Config(Section):
     joint: Joint
     restore: Restore
     measure: Measure
-
-    @field_validator("seeds")
-    @classmethod
-    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("should all be different")
-        if not seeds:
-            raise ValueError("should be at least one")
-        return seeds

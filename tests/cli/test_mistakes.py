@@ -76,8 +76,8 @@ MISTAKES = {
     f"{SWEEP} --retries -1": "'-1' should be a whole number from 0",
     f"{SWEEP} --seeds 0,x": f"'x' {SEED}",
     # values of configs
-    f"{RUN} --set seeds=[]": "seeds: []: should be at least one",
-    f"{RUN} --set seeds=[1,1]": "seeds: [1, 1]: should all be different",
+    f"{RUN} --set seeds=[]": "seeds: []: should be one or more, all different",
+    f"{RUN} --set seeds=[1,1]": "seeds: [1, 1]: should be one or more",
     f"{RUN} --set seeds=[-1]": "seeds.0: -1",
     f"{RUN} --set data.batch_size=1000000000": "data.batch_size: 1000000000: input should be less than",
     f"{RUN} --set backbone.width=1000000000": "backbone.width: 1000000000",
