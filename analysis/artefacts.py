@@ -47,8 +47,6 @@ def read_artefacts(path: Path = ARTEFACTS) -> Artefacts:
     """InputError is one line: the file, the key, and what is wrong with it."""
     try:
         return Artefacts.model_validate_json(json.dumps(read_yaml(path)))
-    except TypeError as error:  # YAML has dates, JSON has not
-        raise InputError(f"{path}: {error}; should be text and lists of text") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))

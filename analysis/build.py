@@ -1,6 +1,5 @@
 """``python -m analysis.build``: make every table and figure of artefacts.yaml; prints the chain's tables."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from analysis.sources import Sources
 from analysis.tables.chain import difference_numbers
 from analysis.tables.table import Table
 from analysis.terminal import add_sources, command, show
+from blurdm.core.command import Parser
 from blurdm.core.errors import InputError
 
 SHOWN = ("main", "differences")
@@ -61,7 +61,7 @@ def build_tables(sources: Sources, folder: Path) -> list[Table]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m analysis.build", description=__doc__)
+    parser = Parser(prog="python -m analysis.build", description=__doc__)
     add_sources(parser)
     return command(parser, arguments, lambda o: build(Sources(o.pointer, o.runs), o.results, o.reports, Console()))
 

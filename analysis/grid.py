@@ -14,6 +14,7 @@ from analysis.sources import Sources
 from analysis.tables.grid import grid_numbers, measured_metrics, read_numbers, statistics, table_of
 from analysis.tables.table import read_table
 from analysis.terminal import command, show
+from blurdm.core.command import Parser
 from blurdm.core.ledger import read_ledger, runs_root
 from blurdm.core.store import write_bytes
 from blurdm.metrics import protocols
@@ -83,7 +84,7 @@ def _source_digest(path: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m analysis.grid", description=__doc__)
+    parser = Parser(prog="python -m analysis.grid", description=__doc__)
     parser.add_argument("ledger", type=Path, help="runs/sweeps/<grid>.json, which the sweep wrote")
 
     def make(options: argparse.Namespace) -> None:

@@ -1,6 +1,5 @@
 """``python -m analysis.report``: report.tex, report.pdf and index.html from the files that ``analysis.build`` made."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from analysis.page.page import counts, write_page
 from analysis.page.tex import PACKAGES, compile_tex, left_out, write_tex
 from analysis.sources import Sources
 from analysis.terminal import add_sources, command
+from blurdm.core.command import Parser
 
 
 def report(sources: Sources, reports: Path, console: Console) -> None:
@@ -43,7 +43,7 @@ def summarise(contents: Contents) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description=__doc__)
+    parser = Parser(prog="python -m analysis.report", description=__doc__)
     add_sources(parser)
     return command(parser, arguments, lambda o: report(Sources(o.pointer, o.runs), o.reports, Console()))
 

@@ -1,7 +1,6 @@
 """Print tables on the terminal; options and error handling shared by the commands of this package."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as View
 
 from analysis.tables.table import Column, Table
-from blurdm.core.errors import InputError
+from blurdm.core.command import run_command
 
 UNBOUNDED = 10_000  # columns: wider than any table
 
@@ -54,14 +53,10 @@ def _view(table: Table, columns: Sequence[Column], stacked: bool) -> View:
 def command(
     parser: argparse.ArgumentParser, arguments: list[str] | None, make: Callable[[argparse.Namespace], int | None]
 ) -> int:
-    """Parse ``arguments``, with --results and --reports, and call ``make``; wrong input is one line and exit code 2."""
+    """Parse ``arguments``, with --results and --reports, and call ``make``; exit codes are those of ``run_command``."""
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--reports", type=Path, default=Path("reports"))
-    try:
-        return make(parser.parse_args(arguments)) or 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(parser.prog.removeprefix("python -m "), lambda: make(parser.parse_args(arguments)))
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from analysis.artefacts import origin, read_artefacts
 from analysis.sources import Sources
 from analysis.tables.table import read_table
 from analysis.terminal import add_sources, command
+from blurdm.core.command import Parser
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger
 from blurdm.core.store import finished, read_json
@@ -49,14 +50,15 @@ class Trace:
 
 
 def trace(reports: Path, sources: Sources, table: str, row: str, column: str) -> Trace:
-    """The runs behind a cell of ``reports``/tables; InputError names similar tables, rows or columns, or says that the
-    cell has no runs. Rows are found by id or label, columns by id, title or heading.
+    """The runs behind a cell of a table of the report or of a sweep; InputError names similar tables, rows or columns,
+    or says that the cell has no runs. Rows are found by id or label, columns by id, title or heading.
     """
-    path = reports / "tables" / f"{table}.json"
-    if not path.is_file():
-        names = [file.stem for file in path.parent.glob("*.json")]
-        raise InputError(f"no table '{table}' in {path.parent}{_similar(table, names)}")
-    stored = read_table(path)
+    tables = {file.parent.name: file for file in reports.glob("grids/*/table.json")}
+    tables |= {file.stem: file for file in reports.glob("tables/*.json")}
+    if table not in tables:
+        advice = "" if tables else "; build them with: python -m analysis.build"
+        raise InputError(f"no table '{table}' in {reports / 'tables'}{_similar(table, list(tables))}{advice}")
+    stored = read_table(tables[table])
     line = next((r for r in stored.rows if row in (r.id, r.label)), None)
     if line is None:
         raise InputError(f"{table}: no row '{row}'{_similar(row, [r.id for r in stored.rows])}")
@@ -117,6 +119,8 @@ def recompute(sources: Sources, table: str) -> str:
 
 def sweep_command(ledger: Ledger) -> str:
     """The sweep command that makes the runs of ``ledger``."""
+    if ledger.command:
+        return ledger.command
     name, _, changed = ledger.grid.rpartition("-")
     command = ["python", "experiments/sweep.py", "--grid"]
     if not CHANGED.fullmatch(changed) or not name:
@@ -146,7 +150,7 @@ def show(traced: Trace) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m analysis.trace", description=__doc__)
+    parser = Parser(prog="python -m analysis.trace", description=__doc__)
     for name in ("table", "row", "column"):
         parser.add_argument(name, help="its id, or its title as it is printed")
     add_sources(parser)

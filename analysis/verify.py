@@ -4,20 +4,24 @@ Prints one line for each cell that does not match, and for each run that is miss
 measured by another protocol, or counts twice; then the exit code is 2. Data sets that changed are reported as well.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis.artefacts import builders, read_artefacts
 from analysis.formats import FORMATS
+from analysis.grid import SUFFIXES
 from analysis.load import measure_runs
 from analysis.sources import SHORT, Sources
+from analysis.tables.grid import numbers_of, read_numbers, table_of
 from analysis.tables.table import Table, read_table
 from analysis.terminal import add_sources
 from analysis.verify_runs import run_problems
+from blurdm.core.command import Parser, run_command
 from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import read_ledger
@@ -26,51 +30,92 @@ from blurdm.data.splits import folder_digest
 
 NEAR = 1e-9  # relative: another processor may add up in another order
 COMPARED = ("text", "value", "low", "high", "n_images", "n_photos", "n_seeds", "best", "second", "published", "runs")
+BUILD = "build it with: python -m analysis.build"
 PRESETS = Path("experiments") / "presets"
 
 
 def verify(reports: Path, sources: Sources, config: Path) -> tuple[list[str], list[str]]:
-    """Problems, and what could not be checked, a line each; InputError if there are no tables at all."""
+    """Problems, and what could not be checked, a line each; InputError if there are no tables at all.
+
+    ``reports``/tables holds those of the report, ``reports``/grids those that sweeps have made of themselves.
+    """
     folder = reports / "tables"
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        raise InputError(f"{folder}: no tables; build them with: python -m analysis.build")
-    tables, problems = {}, []
-    for path in files:
-        try:
-            tables[path.stem] = read_table(path)
-        except InputError as error:
-            problems.append(str(error))
-    problems += run_problems(tables, sources)
+    report, problems = _read_tables({path.stem: path for path in folder.glob("*.json")})
+    sweeps, unreadable = _read_tables({path.parent.name: path for path in reports.glob("grids/*/table.json")})
+    if not (report or sweeps or problems or unreadable):
+        raise InputError(f"{folder}: no tables; {BUILD}")
+    every = report | {f"grids/{name}": table for name, table in sweeps.items()}
+    problems += [*unreadable, *run_problems(every, sources)]
     changed, unchecked = data_problems(sources, config)
     problems += changed
     expected = builders(read_artefacts(), sources)
-    for name in [*expected, *(name for name in tables if name not in expected)]:
-        if name not in expected:
-            problems.append(f"{name}: no table of the report is called so; its sweep or its runs are gone")
-        elif not (folder / f"{name}.json").is_file():
-            problems.append(f"{name}: the table is missing from {folder}")
-        elif name in tables:
-            try:
-                problems += compare(tables[name], expected[name](), folder)
-            except InputError as error:
-                problems.append(f"{name}: cannot be computed again: {error}")
+    for name in sorted(report.keys() - expected.keys()):
+        problems.append(f"{name}: no table of the report is called so; its sweep or its runs are gone")
+    for name, compute in expected.items():
+        files = {suffix: folder / f"{name}.{suffix}" for suffix in FORMATS}
+        if name in report:
+            problems += _problems(name, report[name], compute, files)
+        elif not files["json"].is_file():
+            # A sweep may have run after the report, or without one; its own table is compared below.
+            lines = unchecked if name in sweeps or not report else problems
+            lines.append(f"{name}: the table is missing from {folder}; {BUILD}")
+    for name, table in sweeps.items():
+        folder = reports / "grids" / name
+        files = {suffix: folder / f"table.{suffix}" for suffix in SUFFIXES[1:]}
+        problems += _problems(f"{folder}", table, partial(sweep_table, name, sources), files)
+        problems += _number_problems(folder / "table.csv", name, sources)
     return list(dict.fromkeys(problems)), unchecked
 
 
-def compare(stored: Table, computed: Table, folder: Path) -> list[str]:
-    """Differences of ``stored`` and the files beside it from ``computed``, a line each."""
+def _read_tables(files: Mapping[str, Path]) -> tuple[dict[str, Table], list[str]]:
+    """The tables in ``files`` by their names, in order, and a line for each that cannot be read."""
+    tables, problems = {}, []
+    for name, path in sorted(files.items()):
+        try:
+            tables[name] = read_table(path)
+        except InputError as error:
+            problems.append(str(error))
+    return tables, problems
+
+
+def _problems(name: str, stored: Table, compute: Callable[[], Table], files: Mapping[str, Path]) -> list[str]:
+    try:
+        return compare(stored, compute(), files)
+    except InputError as error:
+        return [f"{name}: cannot be computed again: {error}"]
+
+
+def sweep_table(name: str, sources: Sources) -> Table:
+    """The table that sweep ``name`` makes of itself, from its runs."""
+    results = sources.grid(name)
+    return table_of(name, results.ledger.question, results, numbers_of(sources, name), sources)
+
+
+def _number_problems(file: Path, name: str, sources: Sources) -> list[str]:
+    """A line if the numbers that sweep ``name`` wrote are not those of its runs."""
+    if not file.is_file():
+        return [f"{file}: missing"]
+    try:
+        pd.testing.assert_frame_equal(read_numbers(file), numbers_of(sources, name), check_dtype=False, rtol=NEAR)
+    except InputError:
+        return []  # said of the table
+    except (AssertionError, ValueError, KeyError):
+        return [f"{file}: is not what its runs give"]
+    return []
+
+
+def compare(stored: Table, computed: Table, files: Mapping[str, Path]) -> list[str]:
+    """Differences of ``stored``, and of its ``files`` by format, from ``computed``, a line each."""
     old, new = stored.as_json(), computed.as_json()
     problems = list(_cell_problems(old, new))
     for part in ("title", "note", "protocol", "columns"):
         if old[part] != new[part] and not problems:
             problems.append(f"{computed.name}: its {part} should be: {new[part]}")
-    for suffix, make in FORMATS.items():
-        file = folder / f"{computed.name}.{suffix}"
+    for suffix, file in files.items():
         if not file.is_file():
             problems.append(f"{file}: missing")
-        elif not problems and suffix != "json" and file.read_text() != make(computed):
-            problems.append(f"{file}: is not what its runs give, although {computed.name}.json is")
+        elif not problems and suffix != "json" and file.read_text() != FORMATS[suffix](computed):
+            problems.append(f"{file}: is not what its runs give, although {files['json'].name} is")
     return problems
 
 
@@ -160,22 +205,23 @@ def _prepare_run(folder: Path) -> Path | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m analysis.verify", description=__doc__)
+    parser = Parser(prog="python -m analysis.verify", description=__doc__)
     parser.add_argument("reports", type=Path, nargs="?", default=Path("reports"))
     parser.add_argument("--config", type=Path, default=Path("params.yaml"), help="says where the chain's data is")
     add_sources(parser)
-    o = parser.parse_args(arguments)
-    try:
+
+    def check() -> int:
+        o = parser.parse_args(arguments)
         problems, unchecked = verify(o.reports, Sources(o.pointer, o.runs), o.config)
-    except InputError as error:
-        problems, unchecked = [f"error: {error}"], []
-    for line in unchecked:
-        print(f"not checked: {line}", file=sys.stderr)
-    for line in problems:
-        print(line)
-    if not problems:
-        print(f"{o.reports}: every number of every table follows from its runs")
-    return 2 if problems else 0
+        for line in unchecked:
+            print(f"not checked: {line}", file=sys.stderr)
+        for line in problems:
+            print(line)
+        if not problems:
+            print(f"{o.reports}: every number of every table follows from its runs")
+        return 2 if problems else 0
+
+    return run_command("analysis.verify", check)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 Run from the repository: ``python benchmarks/analysis_speed.py [--runs 1000] [--images 1000]``
 """
 
-import argparse
 import json
 import resource
 import sys
@@ -30,6 +29,7 @@ from analysis.tables.chain import difference_numbers
 from analysis.tables.grid import numbers_of
 from analysis.verify import verify
 from blurdm.core.arms import ARMS, METHOD, MODELS, arm_of
+from blurdm.core.command import Parser, run_command, whole
 from blurdm.core.store import file_digest
 
 SEEDS = (0, 1, 2)
@@ -162,9 +162,9 @@ def measure(root: Path) -> dict[str, tuple[float, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000, help="measure runs")
-    parser.add_argument("--images", type=int, default=1000, help="test images, ten of each photo")
+    parser = Parser(description=__doc__)
+    parser.add_argument("--runs", type=whole(1, 1_000_000), default=1000, help="measure runs")
+    parser.add_argument("--images", type=whole(1, 1_000_000), default=1000, help="test images, ten of each photo")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs = FakeRuns(Path(folder), options.images)
@@ -181,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("analysis_speed", main))

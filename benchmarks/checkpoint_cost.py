@@ -12,6 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
+from blurdm.core.command import run_command
 from blurdm.core.runs import Resources
 from blurdm.models.backbones.mimo_unet import PAPER
 from blurdm.models.network import Network
@@ -49,4 +50,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("checkpoint_cost", main))

@@ -5,7 +5,6 @@ linearly with the number of runs: the slope is the cost of a run, the intercept 
 is its slope minus that of direct calls in the same session.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
+from blurdm.core.command import Parser, run_command
 from blurdm.core.config_io import load_config
 from blurdm.core.runs import Resources, Run, never
 from blurdm.stages.plan import plan
@@ -86,7 +86,7 @@ def slope(work: Callable[[list[Run], Path], object], data: Path) -> tuple[float,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--executors", default="inline,processes,ray,slurm")
     parser.add_argument("--data", type=Path, default=Path("data/pairs"), help="any pairs in the GoPro layout")
     parsed = parser.parse_args()
@@ -111,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("executor_overhead", main))

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from benchmarks.loader import describe, from_cache, make_pairs
 from benchmarks.train_step import PLAIN, STAGES, config_of, plain_step
-from blurdm.cli.main import EXIT_INPUT, count
+from blurdm.core.command import Parser, count, run_command
 from blurdm.core.config import Config
 from blurdm.core.errors import InputError
 from blurdm.models.cost import peak_mb, reset_peak, wait_for
@@ -153,7 +153,7 @@ def report(options: argparse.Namespace, data: TrainingData) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: to try this (%(default)s)")
     parser.add_argument("--batch", type=count, default=20, help="%(default)s")
     parser.add_argument("--crop", type=count, default=256, help="px (%(default)s)")
@@ -165,23 +165,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    try:
+    def measure() -> None:
+        options = parser().parse_args(arguments)
         device_name(options.device)
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "pairs"
             make_pairs(root, options.pairs)
             data = from_cache(*describe(root, options.batch, options.crop), Path(folder) / "frames", options.device)
             report(options, data)
-    except InputError as error:
-        print(f"gpu: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except torch.OutOfMemoryError:
-        print(
-            f"gpu: batches of {options.batch} do not fit on {device_name(options.device)}; try fewer", file=sys.stderr
-        )
-        return EXIT_INPUT
-    return 0
+
+    return run_command("gpu", measure)
 
 
 if __name__ == "__main__":

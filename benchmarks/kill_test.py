@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from benchmarks.executor_overhead import Silent
 from benchmarks.interleave import REPOSITORY
 from blurdm.core.arms import TRAINED
+from blurdm.core.command import Parser, run_command
 from blurdm.core.config import Config, Synthesis
 from blurdm.core.config_io import load_config
 from blurdm.core.runs import Resources, Run, never
@@ -160,7 +161,7 @@ def undisturbed(runs: list[Run], root: Path, ranks: int) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="in all (%(default)s)")
     parser.add_argument("--executors", nargs="+", default=list(EXECUTORS), help="%(default)s")
     parser.add_argument("--seed", type=int, default=0)
@@ -194,4 +195,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("kill_test", main))

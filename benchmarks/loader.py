@@ -5,7 +5,6 @@ a pair are decoded and a crop of each is converted and rotated; or batches are d
 stored blur or with fresh blur.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
 from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.command import Parser, count, run_command
 from blurdm.core.config import CameraMotion, Data
 from blurdm.core.seeding import generator
 from blurdm.data.augment import draw_crops
@@ -91,11 +91,11 @@ def rate(make: Callable[[int], object], pairs: int, batches: int) -> tuple[float
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=24)
-    parser.add_argument("--batch", type=int, default=20)
-    parser.add_argument("--crop", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = Parser(description=__doc__)
+    parser.add_argument("--pairs", type=count, default=24)
+    parser.add_argument("--batch", type=count, default=20)
+    parser.add_argument("--crop", type=count, default=256)
+    parser.add_argument("--rounds", type=count, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as every process that trains
@@ -135,4 +135,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("loader", main))

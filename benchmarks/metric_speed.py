@@ -3,7 +3,6 @@
 python benchmarks/metric_speed.py --height 192 --width 256
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # run as a script
 import torch
 import torch.nn.functional as F
 
+from blurdm.core.command import Parser, count, run_command
 from blurdm.metrics.measure import make_measure
 from blurdm.metrics.protocols import METRICS, PROTOCOLS, available
 
@@ -30,9 +30,9 @@ def seconds(compute: Callable[[], object]) -> float:
 def main() -> None:
     import pyiqa
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--height", type=int, default=192)
-    parser.add_argument("--width", type=int, default=256)
+    parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--height", type=count, default=192)
+    parser.add_argument("--width", type=count, default=256)
     parsed = parser.parse_args()
     torch.set_num_threads(1)
     draw = torch.Generator().manual_seed(0)
@@ -49,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("metric_speed", main))

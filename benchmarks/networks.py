@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from benchmarks.interleave import interleave, serve
 from benchmarks.plain_networks import plain
 from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.command import Parser, count, run_command
 from blurdm.core.registry import load_module
 from blurdm.models.build import BACKBONES, build_backbone, to_channels_last
 from blurdm.models.cost import wait_for
@@ -70,10 +71,10 @@ def step(case: str, form: str, device: str) -> Callable[[], None]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="each needs its peak of memory")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=count, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--form", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -95,4 +96,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("networks", main))

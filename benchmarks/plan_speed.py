@@ -3,7 +3,6 @@
 python benchmarks/plan_speed.py
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
+from blurdm.core.command import Parser, count, run_command
 from blurdm.core.graph import missing
 from experiments.estimate import estimate
 from experiments.grid import Sweep, expand, load_grid
@@ -49,8 +49,8 @@ def finish(sweep: Sweep, root: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1, help="training seeds per row")
+    parser = Parser(description=__doc__)
+    parser.add_argument("--seeds", type=count, default=1, help="training seeds per row")
     seeds = list(range(parser.parse_args().seeds))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -75,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("plan_speed", main))

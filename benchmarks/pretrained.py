@@ -4,7 +4,6 @@ python -m benchmarks.pretrained [--arm joint] trains the model if necessary, and
 to blurdm/pretrained/. The figures of the model card beside them, demo.md, are from demo.json.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import torch
 
 from analysis.stats import paired_difference
 from blurdm.cli.main import main as blurdm
+from blurdm.core.command import Parser, run_command
 from blurdm.core.config import Config
 from blurdm.core.config_io import load_config
 from blurdm.core.store import file_digest, read_json, write_json
@@ -33,7 +33,7 @@ BANDS = ((0.0, 2.0), (2.0, 5.0), (5.0, 9.0))  # px: length of the exposure
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--arm", choices=["baseline", "direct", "joint"], default="joint")
     arm = parser.parse_args().arm
     config = load_config(PRESET)
@@ -109,4 +109,4 @@ def rows(restorer: Restorer, root: Path) -> Iterable[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("pretrained", main))

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from benchmarks.interleave import interleave, serve
 from benchmarks.plain_networks import plain
 from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.command import Parser, count, run_command
 from blurdm.models.backbones.mimo_unet import PAPER
 from blurdm.models.build import initialise, to_channels_last
 from blurdm.models.network import Network
@@ -55,9 +56,9 @@ def pass_of(form: str, tile: int) -> Callable[[], object]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("tile", nargs="?", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=count, default=3)
     parser.add_argument("--form", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.form:
@@ -73,4 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("restoration", main))

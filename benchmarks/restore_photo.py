@@ -3,7 +3,6 @@
 python benchmarks/restore_photo.py --model models/joint/seed0 [--memory 2GB] [--returned]
 """
 
-import argparse
 import io
 import json
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
+from blurdm.core.command import Parser, run_command
 from blurdm.restore.memory import parse_memory
 
 HEIGHT, WIDTH = 4000, 6000
@@ -48,7 +48,7 @@ def photo() -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--memory", default="2GB")
     parser.add_argument("--returned", action="store_true", help="freed memory goes back to the system, as by default")
@@ -80,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("restore_photo", main))

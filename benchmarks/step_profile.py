@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from benchmarks.train_step import config_of
 from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.command import Parser, run_command
 from blurdm.training.throughput import macs_per_step, training_step
 
 LAYERS = ((32, 128), (64, 64), (128, 32))  # channels, side: the residual blocks of a crop of 128 px
@@ -67,7 +68,7 @@ def seconds(call: Callable[[], object], times: int = 30) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("precision", nargs="?", choices=["fp32", "bf16"], default="bf16")
     precision = parser.parse_args().precision
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -92,4 +93,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("step_profile", main))

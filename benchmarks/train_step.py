@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from benchmarks.interleave import REPOSITORY, interleave, serve
 from benchmarks.plain_networks import plain
 from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.command import Parser, count, run_command
 from blurdm.core.config import Config
 from blurdm.core.config_io import load_config
 from blurdm.models.build import initialise
@@ -89,9 +90,9 @@ def worker(form: str, stage: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("stages", nargs="*", default=list(STAGES), help=", ".join(STAGES))
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=count, default=8)
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=DEFAULT, help="kept: plain with freed memory kept")
     parser.add_argument("--form", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -115,4 +116,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("train_step", main))

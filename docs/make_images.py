@@ -13,6 +13,7 @@ from analysis.load import collect
 from analysis.pictures import BLURRED, SHARP, Pictured, draw, pictured, title, worst_crop
 from analysis.terminal import command
 from blurdm.core.arms import METHOD
+from blurdm.core.command import Parser
 from blurdm.core.errors import InputError
 from blurdm.core.store import write_bytes
 
@@ -81,7 +82,7 @@ def _small_png(content: bytes) -> bytes:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of this command's options."""
-    parser = argparse.ArgumentParser(prog="python -m docs.make_images", description=__doc__)
+    parser = Parser(prog="python -m docs.make_images", description=__doc__)
     parser.add_argument("--pointer", type=Path, default=Path("chain/measure.json"), help="the chain's measure runs")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the pictures (default: docs/images)")
     return parser

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import signal
 import sys
@@ -15,9 +16,10 @@ from typing import Any
 
 from rich.console import Console
 
+from blurdm.core.command import require_folder_to_write, require_name
 from blurdm.core.config import Config
 from blurdm.core.config_io import section_keys
-from blurdm.core.errors import InputError, StopRequested
+from blurdm.core.errors import InputError, StopRequested, one_line
 from blurdm.core.graph import Failure, missing
 from blurdm.core.key import canonical_json, identity
 from blurdm.core.ledger import read_ledger, runs_root, state
@@ -26,14 +28,16 @@ from blurdm.core.signals import StopFlag
 from blurdm.core.store import heartbeat, locked, read_json, write_json
 from experiments.display import SweepDisplay, print_plan
 from experiments.estimate import seconds_ahead
-from experiments.executors import check_options, make_executor, max_concurrent, ranks
+from experiments.executors import check_device, check_options, make_executor, max_concurrent, ranks
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
 
 BROKEN, INCOMPLETE = 1, 2
+DEFAULTS = {name: Path(name) for name in ("runs", "results", "reports")}
 
 
 def plan(parsed: argparse.Namespace) -> int:
     """Show rows, distinct runs, shared work, finished runs, and the expected time. Nothing is written."""
+    check_options(parsed)
     sweep = expand(_grid(parsed), parsed.runs / ".digests.json", provisional=True)
     print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
     return 0
@@ -44,11 +48,14 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.dry_run:
         return plan(parsed)
     check_options(parsed)
+    check_device(parsed)
+    for name in ("runs", "results", "reports"):
+        require_folder_to_write(f"--{name}", getattr(parsed, name))
     grid = _grid(parsed)
     for config in {row.config.data.root: row.config for row in grid.rows}.values():
         _make_data(config)
     sweep = expand(grid, parsed.runs / ".digests.json")
-    ledger, record = _ledger_path(parsed.runs, grid.name), sweep.ledger()
+    ledger, record = _ledger_path(parsed.runs, grid.name), sweep.ledger() | {"command": _command(parsed, "run")}
     if ledger.is_file():
         record["stopped"] = read_json(ledger).get("stopped", [])
     executor = make_executor(parsed, ledger.with_suffix(".slurm"), record["stopped"])
@@ -59,13 +66,14 @@ def run(parsed: argparse.Namespace) -> int:
     targets = [cell.run for cell in sweep.cells]
     if parsed.detach:
         ids = executor.submit(targets, parsed.runs, resources)
-        print(f"{len(ids)} jobs submitted; look at them with: sweep.py status --grid {parsed.grid}")
+        print(f"{len(ids)} jobs submitted; look at them with: {_command(parsed, 'status')}")
         return 0
     failures = _execute(executor, sweep, parsed, resources, targets)
     failures = _record_ends(ledger, record, failures, getattr(executor, "stopped", []))
     for failure in failures:
         if not failure.message.startswith("needs "):
-            print(f"sweep: {failure.run.stage} {failure.run.key}: {failure.message}", file=sys.stderr)
+            message = one_line(failure.message) if failure.expected else failure.message
+            print(f"sweep: {failure.run.stage} {failure.run.key}: {message}", file=sys.stderr)
     publish(ledger, parsed)
     if not failures:
         return 0
@@ -133,7 +141,7 @@ def publish(ledger: Path, parsed: argparse.Namespace) -> None:
     report = sync_grid(ledger, uri, built.files, repo=Path.cwd(), statistics=built.statistics)
     print(f"MLflow {uri}, experiment {ledger.stem}: {len(report.sent)} sent, {len(report.already)} were there")
     for reason in report.failed:
-        print(f"MLflow: not sent ({reason}); send it later with: sweep.py collect", file=sys.stderr)
+        print(f"MLflow: not sent ({reason}); send it later with: {_command(parsed, 'collect')}", file=sys.stderr)
 
 
 def _device(parsed: argparse.Namespace) -> str:
@@ -144,6 +152,7 @@ def _grid(parsed: argparse.Namespace) -> Grid:
     """The grid that the command line asks for. A changed grid gets a name of its own, so that results never mix."""
     path = Path(parsed.grid) if parsed.grid.endswith(".yaml") else grid_path(parsed.grid)
     grid = load_grid(path, parsed.preset, parsed.set, parsed.seeds)
+    require_name(grid.name)
     if parsed.name:
         return replace(grid, name=parsed.name)
     if not (parsed.preset or parsed.set or parsed.seeds):
@@ -196,8 +205,8 @@ def _execute(
             labels[needed.key] = f"{needed.stage}{seed}" if is_shared else f"{needed.stage} {cell.row.name}{seed}"
     expected = seconds_ahead(sweep, parsed.runs, _device(parsed))
     display = SweepDisplay(rows, ahead, labels, expected, max_concurrent(parsed))
-    with _driving(_ledger_path(parsed.runs, sweep.grid.name)), display:
-        failures: list[Failure] = executor.execute(targets, parsed.runs, resources, StopFlag().install(), display)
+    with StopFlag() as stop, _driving(_ledger_path(parsed.runs, sweep.grid.name)), display:
+        failures: list[Failure] = executor.execute(targets, parsed.runs, resources, stop, display)
     return failures
 
 
@@ -242,6 +251,16 @@ def _stop_driver(mark: Path) -> bool:
         return True
 
 
+def _command(parsed: argparse.Namespace, verb: str) -> str:
+    """The command line of ``verb`` for the same sweep in the same places, as a shell takes it."""
+    options = {name: getattr(parsed, name) for name in ("grid", "preset", "name", "runs", "results", "reports")}
+    options["seeds"] = ",".join(map(str, parsed.seeds or ()))
+    named = [(f"--{name}", str(value)) for name, value in options.items() if value and value != DEFAULTS.get(name)]
+    changes = [("--set", change) for change in parsed.set]
+    words = [word for pair in (*named, *changes) for word in pair]
+    return shlex.join(["python", "experiments/sweep.py", verb, *words])
+
+
 def _ledger_path(runs: Path, name: str) -> Path:
     return runs / "sweeps" / f"{name}.json"
 
@@ -249,7 +268,7 @@ def _ledger_path(runs: Path, name: str) -> Path:
 def _existing_ledger(parsed: argparse.Namespace) -> Path:
     path = _ledger_path(parsed.runs, _grid(parsed).name)
     if not path.is_file():
-        raise InputError(f"{path}: no such sweep yet; start it with: sweep.py run --grid {parsed.grid}")
+        raise InputError(f"{path}: no such sweep yet; start it with: {_command(parsed, 'run')}")
     return path
 
 

@@ -133,6 +133,8 @@ class _Bases:
         setting = next((choice for choice in combination if PRESET in choice.settings), None)
         if setting is None:
             return self.of(self.preset)
+        if not isinstance(setting.settings[PRESET], str):
+            raise InputError(f"{setting.where}: {PRESET}: {setting.settings[PRESET]!r}; should be a name")
         if self._command_line_preset:
             raise InputError(f"preset '{self._command_line_preset}': {setting.where} of this grid sets the preset")
         return self.of(setting.settings[PRESET], setting.where)
@@ -143,7 +145,7 @@ class _Bases:
         validate(tree, str(preset))
         for key, value in self._file.base.items():
             section, _, name = key.partition(".")
-            tree[section] = (tree[section] or {}) | {name: value}
+            tree[section] = (tree.get(section) or {}) | {name: value}
         validate(tree, "base")
         for override in self._overrides:
             apply_override(tree, override)
@@ -152,10 +154,7 @@ class _Bases:
                 raise InputError(f"override '{override}': an axis of this grid sets {key}")
         if self._seeds is not None:
             tree["seeds"] = list(self._seeds)
-        base = validate(tree, "overrides")
-        if not base.seeds:
-            raise InputError("seeds: none; should be at least one")
-        return base
+        return validate(tree, "overrides")
 
 
 def _rows(file: GridFile, bases: _Bases) -> list[GridRow]:

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from blurdm.core.config import Config, Count, Section
+from blurdm.core.config import Config, Section
 from blurdm.core.config_io import RENAMED, section_keys
 from blurdm.core.errors import InputError
 from blurdm.core.registry import require
@@ -29,7 +29,7 @@ class GridFile(Section):
     base: dict[str, Any] = Field(default_factory=dict)
     axes: dict[str, Any] = Field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    rows: Count
+    rows: Annotated[int, Field(ge=1, le=100_000)]
     baseline: str
     x: str | None = None
     published: dict[str, dict[str, float]] = Field(default_factory=dict)

@@ -6,9 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script, from anywhere
 
-from blurdm.cli.main import EXIT_INPUT, count, seeds
-from blurdm.core.errors import InputError, StopRequested
-from blurdm.core.signals import EXIT_STOPPED
+from blurdm.core.command import Parser, count, name, run_command, seeds, threads, whole
 from experiments import commands
 
 EPILOG = """verbs: plan shows rows, shared work and the time to expect; run (the default) does it and prints the table;
@@ -17,43 +15,40 @@ cancel ends a sweep, whose state is kept. Running the same sweep again computes 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0: every row is there; 1: a run broke; 2: wrong input, or rows missing for a reason; 143: stopped."""
-    parsed = parser().parse_args(arguments)
-    try:
+    """Return the exit code, as ``run_command`` has it. 0: all rows there; 1: a run broke; 2: or rows are missing."""
+
+    def command() -> int:
+        parsed = parser().parse_args(arguments)
         return int(getattr(commands, parsed.verb)(parsed))
-    except InputError as error:
-        print(f"sweep: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except (StopRequested, KeyboardInterrupt) as stop:
-        print(f"sweep: {stop or 'interrupted; start again to continue'}", file=sys.stderr)
-        return EXIT_STOPPED
+
+    return run_command("sweep", command)
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sweep.py", description=__doc__, epilog=EPILOG)
+    parser = Parser(prog="sweep.py", description=__doc__, epilog=EPILOG)
     parser.add_argument("verb", nargs="?", default="run", choices=["plan", "run", "status", "collect", "cancel"])
     add = parser.add_argument_group("which question").add_argument
     add("--grid", required=True, help="a name in experiments/grids, or a YAML file")
     add("--preset", help="demo (params.yaml), a name in experiments/presets, or a YAML file")
     add("--seeds", type=seeds, help="0,1,2 instead of the preset's")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every row")
-    add("--name", help="of this sweep; default: the grid's, and a suffix if it is changed by the above")
+    add("--name", type=name, help="of this sweep; default: the grid's, and a suffix if it is changed by the above")
     add = parser.add_argument_group("where and how").add_argument
     add("--executor", default="processes", choices=["inline", "processes", "ray", "slurm"])
     add("--max-concurrent", type=count, help="runs at a time (default: one per core; slurm: 8)")
-    add("--gpus-per-run", type=int, default=0, metavar="N", help="0: train on CPUs")
+    add("--gpus-per-run", type=whole(0, 1024), default=0, metavar="N", help="0: train on CPUs")
     add("--ranks", type=count, metavar="N", help="processes that train a run (default: one per GPU)")
-    add("--threads", type=count, default=1, help="CPU threads of each rank; part of bit-exactness")
-    add("--retries", type=int, default=3, help="ray, slurm: how often a lost run is started again")
+    add("--threads", type=threads, default=1, help="CPU threads of each rank; part of bit-exactness")
+    add("--retries", type=whole(0, 1000), default=3, help="ray, slurm: how often a lost run is started again")
     add("--scheduler", choices=["asha"], help="ray: stop hopeless runs of stage 3 early")
     add("--ray-address", help="an existing cluster; 'auto' finds the one of this machine")
     add("--slurm-options", type=Path, metavar="FILE.yaml", help="partition, account, time, ...")
     add("--detach", action="store_true", help="slurm: submit and leave")
     add("--dry-run", action="store_true", help="the same as plan")
     add = parser.add_argument_group("places").add_argument
-    add("--runs", type=Path, default=Path("runs"), help="where run folders are")
-    add("--results", type=Path, default=Path("results"), help="where collected results go")
-    add("--reports", type=Path, default=Path("reports"), help="where tables and plots go")
+    add("--runs", type=Path, default=commands.DEFAULTS["runs"], help="where run folders are")
+    add("--results", type=Path, default=commands.DEFAULTS["results"], help="where collected results go")
+    add("--reports", type=Path, default=commands.DEFAULTS["reports"], help="where tables and plots go")
     add("--no-mlflow", action="store_true", help="do not send the rows to MLflow")
     return parser
 

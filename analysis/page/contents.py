@@ -54,7 +54,9 @@ def read_contents(reports: Path) -> Contents:
             missing.append((entry["title"], entry["missing"]))
         else:
             figures.append(DrawnFigure(entry["name"], entry["title"], entry["caption"], f"figures/{entry['name']}"))
-    missing += [(f"Table '{name}'", "it was not built") for name in (*CHAIN, *PAPER) if name not in tables]
+    swept = [table.parent.name for table in sorted((reports / "grids").glob("*/table.json"))]
+    reason = "it was not built; do it with: python -m analysis.build"
+    missing += [(f"Table '{name}'", reason) for name in (*CHAIN, *PAPER, *swept) if name not in tables]
     grids = []
     for plot in sorted((reports / "grids").glob("*/plot.png")):
         name, table = plot.parent.name, plot.with_name("table.json")

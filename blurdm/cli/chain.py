@@ -7,22 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from blurdm.cli.display import Display
+from blurdm.core.arms import STAGES, TRAINED
+from blurdm.core.command import require_file_to_write, require_folder_to_write
 from blurdm.core.config_io import load_config
+from blurdm.core.errors import InputError, one_line
 from blurdm.core.ledger import read_ledger
+from blurdm.core.registry import require
 from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import finished, read_json, write_bytes, write_json
 from blurdm.restore.trained_on import KEY, blur_of
 from blurdm.stages.adopt import reasons_to_compute
+from blurdm.stages.devices import require_device
 from blurdm.stages.plan import ON_TEST_PAIRS, check, plan_all, unmeasurable
 from blurdm.stages.pool import run_all
 
 FORMER_STAGES = {"evaluate": "measure"}
 
 
-def run_chain(parsed: argparse.Namespace, stop: StopFlag) -> int:
+def run_chain(parsed: argparse.Namespace) -> int:
     """Make every run of ``parsed.stage`` exist, then write its pointer, metrics and export; InputError."""
     stage = current_stage(parsed.stage)
+    _check_places(parsed, stage)
     config = load_config(parsed.config, parsed.set, warn)
     check(config, str(parsed.config))
     runs = plan_all(config, stage, parsed.seeds or config.seeds, parsed.runs / ".digests.json")
@@ -33,10 +39,11 @@ def run_chain(parsed: argparse.Namespace, stop: StopFlag) -> int:
         parsed.device, parsed.threads, parsed.checkpoint_seconds, cache, ranks=parsed.ranks, rows=rows
     )
     jobs = parsed.jobs or (1 if parsed.ranks > 1 else default_jobs(len(runs), parsed.device))
-    with Display({run.key: label(run) for run in runs}) as display:
+    with StopFlag() as stop, Display({run.key: label(run) for run in runs}) as display:
         failures = run_all(runs, parsed.runs, resources, jobs, stop, display)
     for failure in failures:
-        print(f"blurdm: {label(failure.run)}: {failure.message}", file=sys.stderr)
+        message = one_line(failure.message) if failure.expected else failure.message
+        print(f"blurdm: {label(failure.run)}: {message}", file=sys.stderr)
     if failures:
         return 2 if all(failure.expected for failure in failures) else 1
     for run in runs:
@@ -48,6 +55,21 @@ def run_chain(parsed: argparse.Namespace, stop: StopFlag) -> int:
     if parsed.export:
         export(runs, parsed.runs, parsed.export, blur_of(config))
     return 0
+
+
+def _check_places(parsed: argparse.Namespace, stage: str) -> None:
+    """InputError for a stage, a device and places that would fail only after work was done."""
+    require("stage", stage, STAGES)
+    require_device(parsed.device, parsed.ranks)
+    require_folder_to_write("--runs", parsed.runs)
+    if parsed.pointer:
+        require_file_to_write("--pointer", parsed.pointer)
+        require_file_to_write("--pointer", parsed.pointer.parent / "metrics" / parsed.pointer.name)
+    if parsed.export:
+        require_folder_to_write("--export", parsed.export)
+        if stage not in TRAINED:
+            known = ", ".join(TRAINED)
+            raise InputError(f"--export {parsed.export}: stage '{stage}' has no weights; should be one of {known}")
 
 
 def warn(line: str) -> None:

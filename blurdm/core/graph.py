@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from blurdm.core.errors import InputError, RankEnded
+from blurdm.core.errors import InputError, RankEnded, machine_error
 from blurdm.core.progress import Progress
 from blurdm.core.runs import Run
 from blurdm.core.store import NO_SPACE, finished, is_full_disk
@@ -28,6 +28,8 @@ class Failure:
             return cls(run, str(error), True)
         if isinstance(error, OSError) and is_full_disk(error):
             return cls(run, f"{folder}: {NO_SPACE}", True)
+        if (line := machine_error(error)) is not None:
+            return cls(run, line, True)
         return cls(run, "".join(traceback.format_exception(error)), False)
 
     def spoiled(self, run: Run) -> "Failure":

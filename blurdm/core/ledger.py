@@ -66,7 +66,7 @@ class Failed(Record):
 
 class Ledger(Record):
     """``baseline`` names the row that the others are compared with, ``x`` the swept value of the plot; ``data`` says
-    where the data of each prepare run lies, by key (empty in the ledgers of older sweeps).
+    where the data of each prepare run lies, by key; ``command`` computes it again (both empty in older ledgers).
     """
 
     grid: str
@@ -81,6 +81,7 @@ class Ledger(Record):
     rows: tuple[Row, ...]
     stopped: tuple[Stopped, ...]
     failed: tuple[Failed, ...] = ()
+    command: str = ""
 
     @cached_property
     def causes(self) -> dict[Address, str]:

@@ -1,6 +1,7 @@
 """``blurdm deblur``: many photos, serially or in parallel; a bad one stops no other and is reported at the end."""
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.errors import InputError
+from blurdm.core.signals import stop_with_parent
 from blurdm.restore.compare import MOST_PAIRS, Preview, make_preview, write_page
 from blurdm.restore.encoding import encode_photo
 from blurdm.restore.files import ManifestEntry, Task, find_tasks, is_done, open_results, permissions, shown, store
@@ -119,6 +121,7 @@ _restorer: Restorer | None = None  # in a worker process
 
 def _start_worker(options: Mapping[str, Any], threads: int) -> None:
     global _restorer
+    stop_with_parent()
     keep_freed_memory()
     torch.set_num_threads(threads)
     _restorer = load(**options)
@@ -135,9 +138,18 @@ def _in_parallel(work: Sequence[Work], options: Mapping[str, Any], jobs: int) ->
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(jobs, len(work)), context, _start_worker, start)
     try:
-        futures: list[Future[Outcome]] = [pool.submit(_restore_in_worker, item) for item in work]
+        # Ctrl-C reaches every process of a terminal; workers, which inherit this mask, are ended below.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            futures: list[Future[Outcome]] = [pool.submit(_restore_in_worker, item) for item in work]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for future in as_completed(futures):
             yield future.result()
+    except (KeyboardInterrupt, GeneratorExit):
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
     except BrokenProcessPool:
         raise InputError(
             "a worker process died (out of memory?); give less --memory or fewer --jobs. What is done is kept"

@@ -31,7 +31,7 @@ SPARE = 2.5
 
 def parse_memory(text: str | int) -> int:
     """Bytes from ``2GB``, ``512M`` or a number; InputError otherwise."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(text).strip(), re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(?:i?B)?", str(text).strip(), re.IGNORECASE)
     if match is None or not float(match[1]):
         raise InputError(f"memory '{text}': should be a size such as 2GB or 800MB")
     return int(float(match[1]) * UNITS[match[2].upper()])

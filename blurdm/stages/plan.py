@@ -1,16 +1,18 @@
 """The graph of runs of a config, from the table of stages (core/arms.py). No torch here."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from blurdm.core.arms import MODELS, STAGES
 from blurdm.core.code import code_digest
-from blurdm.core.config import Config, Diffusion, Part
+from blurdm.core.config import Config, Data, Diffusion, Part
 from blurdm.core.errors import InputError
 from blurdm.core.registry import lookup, module_names, require
 from blurdm.core.runs import Run, backbone_of
+from blurdm.data.blur.camera_path import margin_of
 from blurdm.data.layouts import LAYOUTS
 from blurdm.data.splits import folder_digest
 from blurdm.diffusion.schedules import ALPHA, BETA, TYPES
@@ -51,6 +53,21 @@ def check(config: Config, source: str) -> None:
         _check_micro_batches(config)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+
+
+def check_index(index: Mapping[str, Any], data: Data) -> None:
+    """InputError for prepared pairs that no network could be trained on; test pairs alone are there to be measured."""
+    splits = Counter(pair["split"] for pair in index["pairs"])
+    if splits["train"] and not splits["val"]:
+        raise InputError("data.val_scenes: [] leaves no images to validate on; should name scenes, or be a number")
+    least = data.crop + (2 * margin_of(data.fresh_blur.length[1]) if data.fresh_blur else 0)
+    small = (p for p in index["pairs"] if p["split"] == "train" and min(p["height"], p["width"]) < least)
+    if pair := next(small, None):
+        around = f" with {(least - data.crop) // 2} px around it for the blur" if least > data.crop else ""
+        sizes = f"{pair['height']}x{pair['width']} px"
+        raise InputError(
+            f"{pair['blur']}: {sizes} is smaller than data.crop = {data.crop}{around}; should be at least {least}"
+        )
 
 
 def _check_diffusion(diffusion: Diffusion) -> None:

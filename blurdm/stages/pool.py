@@ -1,5 +1,6 @@
 """Run several runs side by side, one local process each: a crash of one leaves the others alone."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,7 @@ from blurdm.core.store import finished
 # stage itself, what its optimiser imports at the first step, or what measures.
 PRELOAD = ["torch._dynamo"]
 PRELOAD_FOR = {"prepare": [], "restore": [], "measure": ["pyiqa"]}
+STOP_SECONDS = 120.0  # for runs to save after a stop request; a run that is killed continues from its checkpoint
 
 
 def preloaded(stages: Iterable[str]) -> list[str]:
@@ -38,16 +40,22 @@ def run_all(
     own process makes. Returns the failures, of what they spoilt too. StopRequested once all have saved.
     """
     pool = _Pool([run for run in runs if finished(run.folder(root)) is None], root, resources, listener)
-    stopping = False
-    while pool.active or (pool.frontier.ready and not stop()):
-        while len(pool.active) < jobs and not stop() and (run := pool.frontier.take()):
-            pool.start(run)
-        for ready in wait(list(pool.active), timeout=0.2):
-            assert isinstance(ready, Connection)
-            pool.listen(ready, stop())
-        if stop() and not stopping:
-            stopping = True
-            pool.terminate()
+    deadline = math.inf
+    try:
+        while pool.active or (pool.frontier.ready and not stop()):
+            while len(pool.active) < jobs and not stop() and (run := pool.frontier.take()):
+                pool.start(run)
+            for ready in wait(list(pool.active), timeout=0.2):
+                assert isinstance(ready, Connection)
+                pool.listen(ready, stop())
+            if stop() and deadline == math.inf:
+                deadline = time.monotonic() + STOP_SECONDS
+                pool.send(signal.SIGTERM)
+            elif time.monotonic() > deadline:
+                pool.send(signal.SIGKILL)
+    except BaseException as error:
+        pool.send(signal.SIGKILL if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
+        raise
     if stop():
         raise StopRequested("stopped; what was computed is saved, start again to continue")
     return pool.failures
@@ -104,11 +112,11 @@ class _Pool:
             self.failures.append(each)
             self.listener.ended(each.run, each)
 
-    def terminate(self) -> None:
-        """Have every worker save and leave."""
+    def send(self, number: signal.Signals) -> None:
+        """Have every worker save and leave (SIGTERM), or end at once (SIGKILL)."""
         for process, _, _ in self.active.values():
             if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signal.SIGTERM)
+                os.kill(process.pid, number)
 
 
 def use_devices(slot: int, ranks: int) -> None:

@@ -3,7 +3,7 @@
 import importlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import torch
 from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.arms import STAGES, TRAINED
 from blurdm.core.code import file_digests
-from blurdm.core.errors import InputError
+from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.progress import OnProgress, Progress, ignore_progress
-from blurdm.core.runs import Resources, Run
+from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import HEARTBEAT, finished, locked, provenance, read_json, write_heartbeat, write_json
 from blurdm.training.launch import run_distributed
 
@@ -49,7 +49,9 @@ def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progre
     inputs = {name: i.folder(root) for name, i in run.inputs.items() if isinstance(i, Run)}
     started = time.monotonic()
     try:
-        outcome = call_stage(run, inputs, folder, resources, _with_heartbeat(folder, on_progress))
+        # Other stages save before they stop; this one has nothing to save.
+        stop = resources.stop if run.stage == "prepare" else never
+        outcome = call_stage(run, inputs, folder, resources, _with_heartbeat(folder, on_progress, stop))
     finally:
         (folder / HEARTBEAT).unlink(missing_ok=True)
     origin |= {
@@ -96,12 +98,14 @@ def _require_shares(run: Run, ranks: int) -> None:
             raise InputError(f"{key}: {size} does not divide by {shared}; should be a multiple of that")
 
 
-def _with_heartbeat(folder: Path, on_progress: OnProgress) -> OnProgress:
-    """``on_progress`` that also leaves a heartbeat in ``folder``, at most once a second."""
+def _with_heartbeat(folder: Path, on_progress: OnProgress, stop: Callable[[], bool]) -> OnProgress:
+    """``on_progress`` that also leaves a heartbeat in ``folder``, at most once a second; StopRequested by ``stop``."""
     last = -math.inf
 
     def report(progress: Progress) -> None:
         nonlocal last
+        if stop():
+            raise StopRequested(f"stopped at {progress.unit} {progress.step} of {progress.total}")
         now = time.monotonic()
         if now - last >= HEARTBEAT_SECONDS:
             last = now

@@ -12,8 +12,18 @@ from typing import Any, Protocol
 from blurdm.core.errors import InputError
 from blurdm.core.graph import Failure, Listener
 from blurdm.core.runs import Resources, Run
+from blurdm.stages.devices import require_device
 
-__all__ = ["Executor", "Failure", "Listener", "check_options", "make_executor", "max_concurrent", "ranks"]
+__all__ = [
+    "Executor",
+    "Failure",
+    "Listener",
+    "check_device",
+    "check_options",
+    "make_executor",
+    "max_concurrent",
+    "ranks",
+]
 
 SLURM_JOBS = 8  # at a time by default: how much the cluster has is for Slurm to know
 
@@ -93,3 +103,9 @@ def check_options(parsed: argparse.Namespace) -> None:
             raise InputError(f"{option}: only with --executor {executor}, not {parsed.executor}")
     if parsed.gpus_per_run and ranks(parsed) != parsed.gpus_per_run:
         raise InputError(f"--ranks {parsed.ranks}: should be one per GPU, as --gpus-per-run {parsed.gpus_per_run}")
+
+
+def check_device(parsed: argparse.Namespace) -> None:
+    """Raise InputError if runs need GPUs of this machine that it does not have."""
+    if parsed.gpus_per_run and parsed.executor != "slurm" and not parsed.ray_address:
+        require_device("cuda", parsed.gpus_per_run)

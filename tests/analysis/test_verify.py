@@ -6,13 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from analysis.build import build_tables
+from analysis.grid import build_grid
+from analysis.page.contents import read_contents
 from analysis.sources import Sources
 from analysis.tables.table import read_table
 from analysis.trace import main as trace_main
 from analysis.trace import sweep_command, trace
 from analysis.verify import main as verify_main
+from analysis.verify import verify
 from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import read_ledger
@@ -250,9 +254,59 @@ def test_a_changed_config_does_not_fit_its_key(root: Path, capsys: pytest.Captur
     assert has(said(root, capsys), f"run {key}", "config.json was changed: its key would be")
 
 
-def test_reports_without_tables_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tables = tmp_path / "reports" / "tables"
-    assert said(tmp_path, capsys) == [f"error: {tables}: no tables; build them with: python -m analysis.build"]
+def test_reports_without_tables_are_one_line(tmp_path: Path) -> None:
+    message = f"{tmp_path / 'reports' / 'tables'}: no tables; build it with: python -m analysis.build"
+    with pytest.raises(InputError, match=f"^{message}$"):
+        verify(tmp_path / "reports", sources(tmp_path), PARAMS)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep as it leaves its own table and plot, without any report."""
+    root = tmp_path_factory.mktemp("swept")
+    ledger = make_grid(root)
+    seal(root)
+    build_grid(ledger, root / "results", root / "reports", Console(quiet=True))
+    return root
+
+
+MISSING = "ablation_steps: the table is missing from {}; build it with: python -m analysis.build"
+
+
+def test_the_table_of_a_sweep_verifies_without_a_report(swept: Path) -> None:
+    problems, unchecked = verify(swept / "reports", sources(swept), PARAMS)
+    assert problems == [] and MISSING.format(swept / "reports" / "tables") in unchecked
+
+
+def test_the_table_of_a_sweep_verifies_beside_an_older_report(root: Path) -> None:
+    ledger = root / "runs" / "sweeps" / "ablation_steps.json"
+    for file in (root / "reports" / "tables").glob("ablation_steps.*"):
+        file.unlink()
+    problems, _ = verify(root / "reports", sources(root), PARAMS)
+    assert problems == [MISSING.format(root / "reports" / "tables")], "nothing else shows the sweep"
+    build_grid(ledger, root / "results", root / "reports", Console(quiet=True))
+    problems, unchecked = verify(root / "reports", sources(root), PARAMS)
+    assert problems == [] and unchecked == [MISSING.format(root / "reports" / "tables")]
+    (root / "reports" / "figures").mkdir()
+    (root / "reports" / "figures" / "index.json").write_text("[]")
+    reason = "it was not built; do it with: python -m analysis.build"
+    assert ("Table 'ablation_steps'", reason) in read_contents(root / "reports").missing
+
+
+@pytest.mark.parametrize("name", ["table.json", "table.md", "table.tex", "table.csv"])
+def test_a_table_of_a_sweep_that_was_changed_is_caught(name: str, swept: Path, tmp_path: Path) -> None:
+    shutil.copytree(swept, tmp_path / "own")
+    file = tmp_path / "own" / "reports" / "grids" / "ablation_steps" / name
+    text = file.read_text()
+    assert "32.1" in text
+    file.write_text(text.replace("32.1", "33.1"))
+    problems, _ = verify(tmp_path / "own" / "reports", sources(tmp_path / "own"), PARAMS)
+    assert problems
+
+
+def test_a_number_of_a_sweep_leads_to_its_runs_without_a_report(swept: Path) -> None:
+    traced = trace(swept / "reports", sources(swept), "ablation_steps", "steps=5, fixed", "psnr_difference")
+    assert traced.origins
 
 
 def sources(root: Path) -> Sources:

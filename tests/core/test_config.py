@@ -169,7 +169,7 @@ BAD_OVERRIDES = [
     ("diffusion.=8", ["override 'diffusion.=8'", "section.key=value"]),
     ("diffusion.steps=", ["diffusion.steps: null", "integer"]),
     ("diffusion.steps=eight", ['diffusion.steps: "eight"', "integer"]),
-    ("diffusion.steps=[8", ["'[8' is not a YAML value"]),
+    ("diffusion.steps=[8", ["override 'diffusion.steps=[8': not valid YAML"]),
 ]
 
 

@@ -157,7 +157,7 @@ WRONG_CALLS: list[tuple[dict[str, Any], str]] = [
     ({"overrides": ["joint.lr=fast"]}, 'overrides: joint.lr: "fast": '),
     ({"overrides": ["jiont.lr=1"]}, "override 'jiont.lr=1': no section 'jiont'"),
     ({"seeds": [-1]}, "overrides: seeds.0: -1: "),
-    ({"seeds": []}, "seeds: none"),
+    ({"seeds": []}, "overrides: seeds: []: should be one or more"),
 ]
 
 

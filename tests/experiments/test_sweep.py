@@ -1,7 +1,9 @@
 """The command ``sweep.py`` on a tiny grid: its verbs, and what happens when things go wrong."""
 
 import json
+import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,10 +16,12 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from analysis.trace import sweep_command
+from blurdm.core.ledger import read_ledger
 from blurdm.core.signals import SIGNALS
 from blurdm.core.store import write_json
 from experiments.display import SweepDisplay, minutes
-from experiments.sweep import main
+from experiments.sweep import main, parser
 from tests.support.tiny import REPOSITORY, state_of, write_tiny_config
 
 SWEEP = REPOSITORY / "experiments" / "sweep.py"
@@ -89,6 +93,9 @@ def test_a_sweep_computes_shared_work_once_and_a_second_time_nothing(
     assert set(rows.row) == {"steps=1", "steps=3"} and set(rows.seed) == {0, 1}
     assert len(rows) == 2 * 2 * 4 and rows.psnr.notna().all()
     assert "steps=3" in out
+    assert shlex.split(sweep_command(read_ledger(tmp_path / "runs" / "sweeps" / "tiny_steps.json")))[2:] == [
+        "run", "--grid", asked[1], *(word for place in asked[2:5] for word in place.split("=")),
+    ]  # fmt: skip
     table, plot = (tmp_path / "reports" / "grids" / "tiny_steps" / name for name in ("table.tex", "plot.pdf"))
     assert r"\toprule" in table.read_text() and plot.read_bytes().startswith(b"%PDF")
 
@@ -167,9 +174,31 @@ def test_wrong_input_is_one_line(
     assert code == 2 and len(lines) == 1 and told in lines[0], err
 
 
+def test_the_command_that_is_named_is_about_the_same_sweep(
+    sweep: Callable[..., tuple[int, str, str]], asked: list[str]
+) -> None:
+    for more in (
+        [],
+        ["--seeds", "3,4", "--set", "diffusion.lr=1e-4", "--set", "data.root=/a b/$HOME"],
+        ["--name", "x#1"],
+    ):
+        code, _, err = sweep("status", *asked, *more)
+        hint = shlex.split(err.partition("start it with: ")[2])
+        assert code == 2 and hint[:3] == ["python", "experiments/sweep.py", "run"]
+        words, named = (parser().parse_args(arguments) for arguments in (["run", *asked, *more], hint[2:]))
+        for name in ("grid", "preset", "seeds", "set", "name", "runs", "results", "reports"):
+            assert getattr(words, name) == getattr(named, name)
+
+
 def start(asked: list[str], *more: str) -> "subprocess.Popen[str]":
     command = [sys.executable, str(SWEEP), *asked, *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for_progress(folder: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list((folder / "runs" / "pretrain").glob("*/progress.json")):
+        time.sleep(0.2)
 
 
 def test_two_sweeps_at_once_compute_each_run_once(asked: list[str], tmp_path: Path) -> None:
@@ -184,22 +213,25 @@ def test_two_sweeps_at_once_compute_each_run_once(asked: list[str], tmp_path: Pa
         assert len(steps) == len(set(steps))
 
 
-def test_cancel_from_another_shell_keeps_what_was_computed(
+def test_cancel_from_another_shell_and_ctrl_c_keep_what_was_computed(
     sweep: Callable[..., tuple[int, str, str]], tiny_data: Path, tmp_path: Path
 ) -> None:
     preset = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, seeds=[0], **{"pretrain.iterations": 5000})
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "results", "reports")]
     asked = ["--grid", str(grid_file(tmp_path, preset)), *places, "--no-mlflow"]
     process = start(asked)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list((tmp_path / "runs" / "pretrain").glob("*/progress.json")):
-        time.sleep(0.2)
+    wait_for_progress(tmp_path)
     _, out, _ = sweep("status", *asked)
     assert "0 of 2 rows done" in out and "pretrain" in out and "step" in out
     code, out, _ = sweep("cancel", *asked)
     assert code == 0 and "asked 1 running commands" in out
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
+    with start(asked) as process:
+        wait_for_progress(tmp_path)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C on a terminal
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and "Traceback" not in err, err
     assert list((tmp_path / "runs" / "pretrain").glob("*/checkpoint")), "the training saved its state"
 
 

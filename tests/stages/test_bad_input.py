@@ -31,6 +31,7 @@ class Case:
 
 
 RUN = "run prepare --config {config} --runs {runs}"
+BLUR = "{motion: shake, length: [3.0, 9.0], angle: 0.0, speed_variation: 0.0, tremor: 0.0}"
 IMAGE = "train/rocket/blur/0000.png"
 # What is no complaint.
 PROGRESS = re.compile(r".+: ((pair|step|image) \d+/\d+|decoding images once: |training on cpu )")
@@ -92,6 +93,16 @@ CASES = {
     "bad tile": Case("deblur {data}/test --out {out} --model {baseline} --tile 36", ("tile 36", "multiple of 8")),
     "bad memory": Case("deblur {data}/test --out {out} --model {baseline} --memory 2x", ("memory '2x'", "2GB")),
     "data check": Case("data check --config {config}", (IMAGE, "truncated"), spoil_truncated),
+    "data check of the crop": Case(
+        "data check --config {config} --set data.crop=48", ("data.crop = 48", "41x47 px", "should be at least 48")
+    ),
+    "data check of the crop and its blur": Case(
+        "data check --config {config} --set data.crop=40 --set data.fresh_blur={blur}", ("around it for the blur",)
+    ),
+    "data check without validation scenes": Case(
+        "data check --config {config} --set data.val_scenes=[]",
+        ("data.val_scenes: [] leaves no images to validate on",),
+    ),
     "no synthesis": Case("data pairs --config {config}", ("{config}", "synthesis is null")),
 }
 
@@ -115,7 +126,14 @@ def test_wrong_input_is_told_in_one_line(
 ) -> None:
     case = CASES[name]
     config = write_tiny_config(tmp_path / "tiny.yaml", own_data)
-    places = {"root": tmp_path, "data": own_data, "config": config, "runs": finished_runs, "out": tmp_path / "out"}
+    places: dict[str, object] = {
+        "root": tmp_path,
+        "blur": BLUR,
+        "data": own_data,
+        "config": config,
+        "runs": finished_runs,
+        "out": tmp_path / "out",
+    }
     for stage in ("baseline", "pretrain", "diffusion"):  # other cases leave unfinished ones beside them
         places[stage] = next(folder for folder in (finished_runs / stage).iterdir() if finished(folder))
     if case.spoil:

@@ -5,11 +5,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
+from blurdm.core.config_io import parse_yaml
 from blurdm.core.errors import InputError
 from blurdm.data.pairs import read_bytes
 
@@ -78,9 +75,9 @@ def directory_hash(md5s: Mapping[str, str]) -> str:
 
 def _pinned_hash(pin: Path, folder: Path) -> str:
     try:
-        tree: Any = YAML(typ="safe").load(read_bytes(pin))
+        tree = parse_yaml(read_bytes(pin), str(pin))
         outs = {str((pin.parent / out["path"]).resolve()): str(out["md5"]) for out in tree["outs"]}
-    except (YAMLError, UnicodeDecodeError, LookupError, TypeError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise InputError(
             f"{pin}: not a DVC file ({' '.join(str(error).split())}); should list outs with md5 and path"
         ) from None
