@@ -23,7 +23,7 @@ from analysis.figures.schedules import schedules
 from blurdm.cli.main import FORMER_NAMES, main, parser
 from blurdm.core.config import Config
 from blurdm.core.config_io import load_config
-from docs import make_images
+from docs import claims, make_images
 from experiments import sweep
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -77,7 +77,8 @@ def _commands_page() -> str:
     parts += _help("python experiments/sweep.py", sweep.main, [])
     for name in ANALYSES:
         parts += _help(f"python -m analysis.{name}", import_module(f"analysis.{name}").main, [])
-    parts += _help("python -m docs.make_images", make_images.main, [])
+    for module in (make_images, claims):
+        parts += _help(f"python -m {module.__name__}", module.main, [])
     return "\n".join(parts) + "\n"
 
 

@@ -34,10 +34,10 @@ def make_images(pointer: Path, plot: Path, folder: Path) -> None:
     picture = io.BytesIO()
     with styled():
         before_after(median_image(pointer)).savefig(picture, format="png", bbox_inches="tight")
-    write_bytes(folder / "before_after.png", _small_png(picture.getvalue()))
+    write_bytes(folder / "before_after.png", small_png(picture.getvalue()))
     if not plot.is_file():
         raise InputError(f"{plot}: missing; run `python experiments/sweep.py --grid {GRID}` first")
-    write_bytes(folder / f"{GRID}.png", _small_png(plot.read_bytes()))
+    write_bytes(folder / f"{GRID}.png", small_png(plot.read_bytes()))
 
 
 def median_image(pointer: Path) -> Pictured:
@@ -67,7 +67,7 @@ def before_after(image: Pictured) -> Figure:
     return figure
 
 
-def _small_png(content: bytes) -> bytes:
+def small_png(content: bytes) -> bytes:
     """``content`` with at most WIDEST px of width, and with as many colours as MOST_BYTES allows."""
     with Image.open(io.BytesIO(content)) as image:
         picture = image.convert("RGB")

@@ -1,6 +1,6 @@
 """The chain's tables: the measurements of every arm, and paired differences of arms."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ from blurdm.core.arms import ARMS, COMPARISONS, METHOD, METHODS
 from blurdm.core.registry import lookup
 from blurdm.metrics.protocols import METRICS
 
+Pairs = Sequence[tuple[str, str]]
 SIGNIFICANT, NOT_RESOLVED = "significant", "not resolved"
 INTERVALS = (
     "Intervals: 95 % over photos and training seeds (hierarchical bootstrap, scaled to the length of Student's t"
@@ -101,7 +102,7 @@ def same_steps(rows: pd.DataFrame) -> str:
     return f"The methods were NOT trained equally long ({listed} steps), so their differences mix method and training."
 
 
-def differences_table(name: str, title: str, sources: Sources) -> Table:
+def differences_table(name: str, title: str, sources: Sources, pairs: Pairs = COMPARISONS) -> Table:
     """A row per comparison and metric of the chain."""
     rows, _ = sources.chain
     protocol = one_protocol({m: protocols(rows.dropna(subset=[m])) for m in metric_names(rows)}, name)
@@ -116,7 +117,7 @@ def differences_table(name: str, title: str, sources: Sources) -> Table:
         Column("verdict", "Verdict", "label"),
     )
     lines = []
-    for difference, p in differences(rows, sources.resamples):
+    for difference, p in differences(rows, sources.resamples, pairs):
         a, b, metric = difference.a, difference.b, difference.metric
         runs, digits = tuple(sorted({*keys[a], *keys[b]})), METRICS[metric].digits
         detectable = difference.detectable if np.isfinite(difference.detectable) else np.nan
@@ -146,14 +147,14 @@ def verdict(p: float) -> str:
     return SIGNIFICANT if p < LEVEL else NOT_RESOLVED
 
 
-def differences(rows: pd.DataFrame, resamples: Resamples) -> list[tuple[Difference, float]]:
+def differences(rows: pd.DataFrame, resamples: Resamples, pairs: Pairs = COMPARISONS) -> list[tuple[Difference, float]]:
     """Every comparison in every metric, with its p corrected for the comparisons in that metric."""
     metrics = metric_names(rows)
     by_arm = measurements_by(rows, "arm", metrics)
-    pairs = [(by_arm[a], by_arm[b]) for a, b in COMPARISONS if a in by_arm and b in by_arm]
+    measured_pairs = [(by_arm[a], by_arm[b]) for a, b in pairs if a in by_arm and b in by_arm]
     compared = []
     for metric in metrics:
-        results = [difference_of(a, b, metric, resamples) for a, b in pairs]
+        results = [difference_of(a, b, metric, resamples) for a, b in measured_pairs]
         measured = [difference for difference in results if difference is not None]
         compared += list(zip(measured, holm([difference.p for difference in measured]), strict=True))
     return compared

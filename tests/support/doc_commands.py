@@ -48,6 +48,8 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     f"blurdm profile --all {GOPRO}": (PARSED, "minutes at the paper's size: tests/cli/test_profile.py"),
     "blurdm profile --size 720x1280 --steps 5 --device cuda": ("blurdm profile --size 32x48 --steps 1", "needs a GPU"),
     "python -m benchmarks.pretrained": (PARSED, "trains for half an hour"),
+    "python -m benchmarks.pretrained --measure": (PARSED, "needs these photos"),
+    "python -m benchmarks.latents --model demo": (PARSED, "needs these photos: tests/restore/test_pretrained.py"),
     f"{SWEEP} --grid more_photos": (f"{SWEEP} plan {SMALL}", "needs these photos, and the models of the demo"),
     f"{SWEEP} --grid evidence": (f"{SWEEP} plan {SMALL}", "needs these photos, and hours"),
     f"{SWEEP} --grid ablation_steps": (f"{SWEEP} {SMALL}", "ten minutes"),
@@ -89,7 +91,8 @@ def documents() -> list[Path]:
     pages = sorted((REPOSITORY / "docs").glob("*.md"))
     first = [REPOSITORY / "docs" / "tutorial.md", REPOSITORY / "README.md"]
     cards = sorted((REPOSITORY / "blurdm" / "pretrained").glob("*.md"))
-    return [*first, *(page for page in pages if page not in first), *cards, REPOSITORY / "CONTRIBUTING.md"]
+    results = sorted((REPOSITORY / "results").glob("*/README.md"))
+    return [*first, *(page for page in pages if page not in first), *cards, *results, REPOSITORY / "CONTRIBUTING.md"]
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:

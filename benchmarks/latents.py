@@ -1,0 +1,98 @@
+"""What the latent of a model does: PSNR with the image's own latent, another photo's, one constant latent, and (BlurDM)
+the blur encoder's latent without any diffusion.
+
+python -m benchmarks.latents [--model demo] [--pairs data/pretrained_pairs]
+
+A prior that helps loses PSNR with each of the others. ``largest_change``: of any pixel, in 8-bit levels.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from analysis.stats import paired_difference
+from blurdm.core.errors import InputError
+from blurdm.metrics.psnr import psnr, quantize
+from blurdm.models.network import Network
+from blurdm.models.prior import PriorGenerator
+from blurdm.restore.models import find_model
+from blurdm.restore.tensors import image_noise, read_tensor, restore_tensor
+from blurdm.stages.test_images import TestImage, foreign
+
+OWN, MISMATCHED, CONSTANT, UNDIFFUSED = "own", "another photo's", "constant (mean)", "without diffusion (z^B)"
+
+
+def pairs_of(root: Path) -> list[TestImage]:
+    """The test pairs that ``blurdm data pairs`` made in ``root``."""
+    if not (root / "manifest.csv").is_file():
+        raise InputError(f"{root / 'manifest.csv'}: missing; make the pairs with: blurdm data pairs")
+    manifest = pd.read_csv(root / "manifest.csv", dtype={"scene": str, "name": str}).query("split == 'test'")
+    files = [(p.scene, p.name, root / "test" / p.scene) for p in manifest.itertuples(index=False)]
+    return [TestImage(s, n, folder / "blur" / f"{n}.png", folder / "sharp" / f"{n}.png") for s, n, folder in files]
+
+
+@torch.no_grad()
+def latents_of(network: Network, tests: list[TestImage]) -> Iterator[dict[str, Tensor]]:
+    """Every latent of every image, by name."""
+    own: dict[TestImage, Tensor] = {}
+    for test in tests:
+        latent = network.latent(read_tensor(test.blur), None, image_noise(network, 0, test.identity))
+        assert latent is not None
+        own[test] = latent
+    mean = torch.stack(list(own.values())).mean(dim=0)
+    for test in tests:
+        latents = {OWN: own[test], MISMATCHED: own[foreign(test, tests, 0)], CONSTANT: mean}
+        if isinstance(network.prior, PriorGenerator):
+            latents[UNDIFFUSED] = network.prior.from_standard(network.prior.condition(read_tensor(test.blur)))
+        yield latents
+
+
+def probe(network: Network, tests: list[TestImage]) -> dict[str, dict[str, Any]]:
+    """By latent: PSNR, what the own latent gains over it with its interval over photos, and the largest change."""
+    if network.prior is None:
+        raise InputError("a model without a prior has no latent; give one of direct or joint")
+    rows: list[dict[str, Any]] = []
+    changes: dict[str, float] = {}
+    for test, latents in zip(tests, latents_of(network, tests), strict=True):
+        blur, sharp = read_tensor(test.blur), read_tensor(test.sharp)
+        images = {name: restore_tensor(network, blur, latent, None) for name, latent in latents.items()}
+        for name, image in images.items():
+            value = psnr(quantize(image), sharp).item()
+            rows.append({"arm": name, "scene": test.scene, "image": test.name, "seed": np.nan, "psnr": value})
+            change = 255 * (image - images[OWN]).abs().max().item()
+            changes[name] = max(changes.get(name, 0.0), change)
+    frame = pd.DataFrame(rows)
+    report: dict[str, dict[str, Any]] = {}
+    for name, mean in frame.groupby("arm", sort=False).psnr.mean().items():
+        report[name] = {"psnr": round(mean, 3), "images": len(tests), "photos": frame.scene.nunique()}
+        if name != OWN:
+            gain = paired_difference(frame, OWN, str(name), "psnr", np.random.default_rng(0))
+            assert gain is not None
+            interval = [round(value, 3) for value in (gain.mean, gain.low, gain.high)]
+            report[name] |= {"own_minus_this": interval, "largest_change": round(changes[str(name)], 2)}
+    return report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.latents", description=__doc__)
+    parser.add_argument("--model", default="demo", help="run folder, file or installed model")
+    parser.add_argument("--pairs", type=Path, default=Path("data/pretrained_pairs"))
+    options = parser.parse_args(arguments)
+    try:
+        print(json.dumps(probe(find_model(options.model).network, pairs_of(options.pairs)), indent=1))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""``python -m docs.claims``: make every marked part of the pages, and the tables of results/evidence, anew.
+
+A line ``<!-- made by: python -m docs.claims NAME -->`` marks the beginning of what this command makes, ``<!-- end -->``
+its end. All of it follows from files in Git: stored rows, figures of the included model, grids, docs/faults.csv.
+"""
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from analysis.formats import FORMATS, as_markdown
+from analysis.stored import DEMO, EVIDENCE, Stored, evidence_differences, evidence_table
+from analysis.tables.chain import differences_table, main_table
+from analysis.tables.table import Table
+from benchmarks import coverage
+from blurdm.core.errors import InputError
+from blurdm.core.registry import lookup
+from blurdm.core.store import read_json, write_bytes
+from experiments.grid import GRIDS, expand, load_grid
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/*.md", "blurdm/pretrained/*.md", "results/*/README.md")
+BLOCK = re.compile(r"(<!-- made by: python -m docs\.claims ([\w-]+) -->\n\n)(.*?)(\n<!-- end -->)", re.DOTALL)
+MODEL = REPOSITORY / "blurdm" / "pretrained" / "demo.json"
+PSNR = ("PSNR (dB) ↑",)
+
+
+def pages() -> list[Path]:
+    """Every page that may state a number or a verdict."""
+    return [page for pattern in PAGES for page in sorted(REPOSITORY.glob(pattern))]
+
+
+def demo_table(columns: Collection[str], groups: bool) -> str:
+    """The demo's methods with some columns of their table; ``groups``: the bound and the diagnoses as well."""
+    table = main_table("main", "", Stored(DEMO))
+    rows = tuple(row for row in table.rows if groups or not row.group)
+    return lines(replace(table, columns=tuple(c for c in table.columns if c.id in columns), rows=rows))
+
+
+def demo_picture() -> str:
+    """The caption of the picture: of each photo's first image, with the first seed, the one of (lower) median gain."""
+    rows = Stored(DEMO).chain[0]
+    rows = rows[(rows.seed.isna() | (rows.seed == rows.seed.min())) & (rows.image == rows.image.min())]
+    psnr = rows.pivot(index="scene", columns="arm", values="psnr")
+    gains = (psnr.blurdm - psnr.blurred).sort_values()
+    shown = psnr.loc[gains.index[(len(gains) - 1) // 2]]
+    steps = rows.iterations[rows.arm == "blurdm"].iloc[0]
+    return (
+        f"*A test image of the demo ({shown.name}) before and after a small network with {steps} training steps on two"
+        f" CPU cores: {shown.blurred:.2f} and {shown.blurdm:.2f} dB. Of the {len(gains)} that the demo keeps for its"
+        " report, it is the one with the median gain.*\n"
+    )
+
+
+def demo_differences() -> Table:
+    return differences_table("differences", "", Stored(DEMO))
+
+
+def lines(table: Table, groups: Collection[str] = ()) -> str:
+    """The table in Markdown without title and note; only the rows of ``groups``, without these names, if given."""
+    if groups:
+        table = replace(table, rows=tuple(replace(row, group="") for row in table.rows if row.group in groups))
+    return as_markdown(table).partition("\n\n")[2]
+
+
+def sentence(table: Table, comparison: str) -> str:
+    """One difference of a table in words, with its verdict."""
+    row = next(row for row in table.rows if row.id == comparison)
+    mean, p, n, verdict = (row.cells[name] for name in ("mean", "p", "n", "verdict"))
+    unit, _, metric = ("dB", " of ", "PSNR") if row.group in PSNR else ("", "", row.group.split()[0])
+    images, photos, seeds = n.text.split("/")
+    return (
+        f"{row.label}, {metric}: {f'{mean.text} {unit}'.strip()} {mean.bounds}, corrected p"
+        f" {p.text if p.text.startswith('<') else f'= {p.text}'}: **{verdict.text}**"
+        f" ({images} images of {photos} photos, {seeds} seeds).\n"
+    )
+
+
+def evidence_sentences() -> str:
+    """The experiment's question, answered on the photos that were never looked at, and on all."""
+    names = {"The untouched photos": True, "All photos": False}
+    return "".join(
+        f"- {name}. {sentence(evidence_differences(untouched=untouched), f'blurdm-baseline-{metric}')}"
+        for metric in ("psnr", "lpips")
+        for name, untouched in names.items()
+    )
+
+
+def model_table() -> str:
+    """The included model: metrics before and after, by the length of the blur, and with faults it was not made for."""
+    figures = read_json(MODEL)
+    rows = {name.upper(): entry for name, entry in figures["metrics"].items()}
+    rows |= {f"PSNR, blur of {name}": entry["psnr"] for name, entry in figures["by_length"].items()}
+    rows |= {f"PSNR, blur and {name}": entry["psnr"] for name, entry in figures["with_faults"].items()}
+    text = ["| | blurred | restored | difference [95 %] | images/photos |", "| --- | --- | --- | --- | --- |"]
+    for name, entry in rows.items():
+        digits, unit = (2, " (dB)") if "PSNR" in name else (3, "")
+        means = " | ".join(f"{entry[kind]:.{digits}f}" for kind in ("blurred", "restored"))
+        counts = f"{entry['images']}/{entry['photos']}"
+        text.append(f"| {name}{unit} | {means} | {interval(entry['difference'], digits)} | {counts} |")
+    return "\n".join(text) + "\n"
+
+
+def model_gain() -> str:
+    """The included model in one sentence each: what it gains, and what it does to a sharp photo."""
+    figures = read_json(MODEL)
+    psnr = figures["metrics"]["psnr"]
+    return (
+        f"On {psnr['images']} images of {psnr['photos']} photos that it has not seen, restored minus blurred is"
+        f" {interval(psnr['difference'], 2)} dB of PSNR (95 % interval over photos; of these weights only, since they"
+        f" are one training). A sharp photo comes back with {figures['sharp_photo_kept_psnr']:.1f} dB, which is a"
+        " loss.\n"
+    )
+
+
+def model_latents() -> str:
+    """The PSNR of the included model with its own latent and with others."""
+    text = ["| latent | PSNR (dB) | own minus this [95 %] | largest change of a pixel, in levels of 255 |"]
+    text += ["| --- | --- | --- | --- |"]
+    latents = read_json(MODEL)["latents"].items()
+    for name, entry in sorted(latents, key=lambda item: "own_minus_this" in item[1]):
+        own = "own_minus_this" not in entry
+        more = "– | –" if own else f"{interval(entry['own_minus_this'], 3)} | {entry['largest_change']:.2f}"
+        text.append(f"| {name} | {entry['psnr']:.3f} | {more} |")
+    return "\n".join(text) + "\n"
+
+
+def interval(values: list[float], digits: int) -> str:
+    mean, low, high = (f"{value:+.{digits}f}" for value in values)
+    return f"{mean} [{low}, {high}]"
+
+
+def sharing() -> str:
+    """The distinct runs of every grid, as ``sweep.py plan`` counts them."""
+    text = ["| grid | rows | distinct runs | without sharing |", "| --- | --- | --- | --- |"]
+    for path in sorted(GRIDS.glob("*.yaml")):
+        sweep = expand(load_grid(path), provisional=True)
+        text.append(f"| `{path.stem}` | {len(sweep.grid.rows)} | {len(sweep.runs)} | {sweep.unshared} |")
+    return "\n".join(text) + "\n"
+
+
+def faults() -> str:
+    """docs/faults.csv as a table; a test is a name, several are separated by spaces."""
+    with (REPOSITORY / "docs" / "faults.csv").open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    text = [head, ["---"] * len(head)]
+    for *words, tests in rows:
+        text.append([*(word.replace("|", r"\|") for word in words), "<br>".join(f"`{test}`" for test in tests.split())])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in text)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "demo-methods": partial(demo_table, ("psnr", "ssim", "lpips"), groups=False),
+    "demo-table": partial(demo_table, ("iterations", "psnr", "ssim", "lpips", "parameters", "macs"), groups=True),
+    "demo-difference": lambda: sentence(demo_differences(), "blurdm-baseline-psnr"),
+    "demo-picture": demo_picture,
+    "demo-differences": lambda: lines(demo_differences(), PSNR),
+    "evidence-sentences": evidence_sentences,
+    "evidence-psnr-untouched": lambda: lines(evidence_differences(untouched=True), PSNR),
+    "evidence-psnr": lambda: lines(evidence_differences(untouched=False), PSNR),
+    "evidence-untouched": lambda: lines(evidence_differences(untouched=True)),
+    "evidence-all": lambda: lines(evidence_differences(untouched=False)),
+    "model-gain": model_gain,
+    "model-latents": model_latents,
+    "model-table": model_table,
+    "sharing": sharing,
+    "coverage": lambda: coverage.table(1000),
+    "faults": faults,
+}
+
+
+def remade(page: str) -> str:
+    """The text of a page with every marked part made anew; InputError for an unknown name."""
+    return BLOCK.sub(lambda match: match[1] + lookup("block", match[2], BLOCKS)() + match[4], page)
+
+
+def evidence_files() -> dict[Path, bytes]:
+    """The table of the evidence sweep in three formats."""
+    table = evidence_table()
+    return {EVIDENCE / f"table.{suffix}": FORMATS[suffix](table).encode() for suffix in ("csv", "md", "tex")}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m docs.claims", description=__doc__)
+    parser.add_argument("name", nargs="?", help="print one part, and write nothing")
+    name: Any = parser.parse_args(arguments).name
+    try:
+        if name:
+            print(lookup("block", name, BLOCKS)(), end="")
+            return 0
+        contents = {page: remade(page.read_text(encoding="utf-8")).encode() for page in pages()}
+        for path, content in (contents | evidence_files()).items():
+            if not path.is_file() or path.read_bytes() != content:
+                write_bytes(path, content)
+                print(f"made anew: {path.relative_to(REPOSITORY)}")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
