@@ -95,7 +95,7 @@ def read_manifest(out: Path) -> dict[str, list[ManifestEntry]]:
     """Manifest entries of ``out`` by name; incomplete or changed lines are skipped."""
     path = out / MANIFEST
     entries: dict[str, list[ManifestEntry]] = {}
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             entry = ManifestEntry(**json.loads(line))
         except (ValueError, TypeError):
@@ -125,7 +125,7 @@ def store(task: Task, original: bytes, settings: str, restored: bytes) -> None:
     if not folder.resolve().is_relative_to(task.out.resolve()):
         raise InputError(f"{shown(task.target)}: leads out of {shown(task.out)} through a link; remove the link")
     entry = ManifestEntry(task.name, _digest(original), settings, _digest(restored))
-    with open(task.out / MANIFEST, "a") as file:
+    with open(task.out / MANIFEST, "a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(entry)) + "\n")
     write_bytes(task.target, restored)
 

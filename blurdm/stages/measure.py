@@ -122,7 +122,7 @@ class _Partial:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.values: dict[str, dict[str, dict[str, float]]] = {}
-        for line in path.read_text().splitlines() if path.is_file() else []:
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
             try:
                 self.values.update(json.loads(line))
             except ValueError:
@@ -131,14 +131,14 @@ class _Partial:
 
     def append(self, identity: str, values: dict[str, dict[str, float]]) -> None:
         self.values[identity] = values
-        with open(self.path, "a") as file:
+        with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({identity: values}) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
 
 def _read_rows(path: Path) -> Rows:
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return {tuple(row[:-1]): row[-1] for row in list(csv.reader(file))[1:]}
 
 

@@ -67,7 +67,7 @@ class Served:
 
     def seconds(self) -> float:
         """Of a processor, that the server took so far."""
-        times = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        times = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
         return sum(int(ticks) for ticks in times) / os.sysconf("SC_CLK_TCK")
 
     def kept(self) -> list[Path]:
@@ -212,7 +212,7 @@ def test_all_damaged_and_hostile_photos_through_the_page(served: Served) -> None
         restored += "result" in last
     assert 100 < restored < 300
     assert len(served.kept()) <= KEPT
-    status_of = Path(f"/proc/{served.process.pid}/status").read_text()
+    status_of = Path(f"/proc/{served.process.pid}/status").read_text(encoding="utf-8")
     (peak,) = (int(line.split()[1]) / 1024 for line in status_of.splitlines() if line.startswith("VmHWM"))
     assert peak < BUDGET_MB
 
