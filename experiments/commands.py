@@ -137,12 +137,12 @@ def publish(ledger: Path, parsed: argparse.Namespace) -> None:
     if parsed.no_mlflow:
         return
     from blurdm.tracking.client import default_uri
-    from blurdm.tracking.publish import publish as send
+    from blurdm.tracking.publish import send_jobs
     from blurdm.tracking.sync import sync_grid
 
     uri, files = default_uri(), [file.absolute() for file in built.files]
     job = partial(sync_grid, ledger.absolute(), uri, files, repo=Path.cwd(), statistics=built.statistics)
-    send(uri, {ledger.stem: job}, _command(parsed, "collect"))
+    send_jobs(uri, {ledger.stem: job}, _command(parsed, "collect"))
 
 
 def _device(parsed: argparse.Namespace) -> str:

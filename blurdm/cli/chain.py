@@ -148,7 +148,7 @@ def track(parsed: argparse.Namespace) -> int:
     not answer is one line and no failure. InputError if there is nothing to send.
     """
     from blurdm.tracking.client import default_uri
-    from blurdm.tracking.publish import publish
+    from blurdm.tracking.publish import send_jobs
     from blurdm.tracking.sync import sync, sync_grid
 
     uri, repo = default_uri(), Path.cwd()
@@ -165,7 +165,7 @@ def track(parsed: argparse.Namespace) -> int:
     jobs = {parsed.experiment: chain_job}
     for ledger in ledgers:
         jobs[ledger.stem] = partial(sync_grid, ledger, uri, sorted((grids / ledger.stem).glob("[!.]*")), repo=repo)
-    pending = publish(uri, jobs, "blurdm track")
+    pending = send_jobs(uri, jobs, "blurdm track")
     if parsed.out:
         write_json(parsed.out, {"pending": pending})
     return 0

@@ -11,7 +11,7 @@ from blurdm.tracking.mirror import SyncReport
 Jobs = Mapping[str, Callable[..., SyncReport]]
 
 
-def publish(uri: str, jobs: Jobs, command: str) -> bool:
+def send_jobs(uri: str, jobs: Jobs, command: str) -> bool:
     """Run ``jobs``, partials of ``sync`` and ``sync_grid`` by name of experiment, and print what was sent.
 
     Returns whether anything is pending, which ``command`` sends later.

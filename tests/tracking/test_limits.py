@@ -13,7 +13,7 @@ import pytest
 from blurdm.core import limit
 from blurdm.core.errors import InputError
 from blurdm.tracking.client import MLFLOW
-from blurdm.tracking.publish import publish
+from blurdm.tracking.publish import send_jobs
 from blurdm.tracking.register import register
 from blurdm.tracking.sync import sync, sync_grid
 from tests.support.bad_servers import bad_server
@@ -64,7 +64,7 @@ def test_a_server_that_answers_learns_the_password_and_nobody_else(tmp_path: Pat
     (tmp_path / "runs" / "mlflow.json").write_text(json.dumps(old))  # as earlier versions wrote it
     publish_once = partial(sync, tmp_path / "runs", repo=tmp_path, experiment="secret")
     uri = mlflow_server.uri.replace("://", "://alice:s3cret@")
-    assert not publish(uri, {"secret": partial(publish_once, uri=uri)}, "blurdm track")
+    assert not send_jobs(uri, {"secret": partial(publish_once, uri=uri)}, "blurdm track")
     places = json.loads((tmp_path / "runs" / "mlflow.json").read_text())
     assert places["direct0"]["uri"] == mlflow_server.uri and places["gone"]["uri"] == "http://elsewhere"
     assert not leaks(tmp_path)
@@ -78,10 +78,10 @@ def test_what_was_sent_before_the_limit_counts_and_the_rest_is_sent_later(
     ledger, uri = make_grid(tmp_path, "grid", (1, 2, 5), (0, 1)), f"sqlite:///{tmp_path}/mlflow.db"
     jobs = {"grid": partial(sync_grid, ledger, uri, repo=tmp_path)}
     monkeypatch.setenv(MLFLOW.name, "0.01")
-    assert publish(uri, jobs, "sweep.py collect")
+    assert send_jobs(uri, jobs, "sweep.py collect")
     assert "not done within 0.01 s" in capsys.readouterr().err
     monkeypatch.setenv(MLFLOW.name, "100")
-    assert not publish(uri, jobs, "sweep.py collect")
+    assert not send_jobs(uri, jobs, "sweep.py collect")
     assert "experiment grid: 0 runs sent" not in capsys.readouterr().out
 
 
