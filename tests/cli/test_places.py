@@ -45,12 +45,11 @@ def latin1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"LOCPATH": str(folder), "LC_ALL": "de_DE.ISO-8859-1", "PYTHONUTF8": "0"}
 
 
-@pytest.mark.parametrize("locale", ["latin1", "ascii", "ascii output", "utf-8"])
+@pytest.mark.parametrize("locale", ["latin1", "ascii", "ascii output"])
 def test_names_and_pages_are_utf8_in_every_locale(tmp_path: Path, locale: str, request: pytest.FixtureRequest) -> None:
     environment = {
         "ascii": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
         "ascii output": {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii"},
-        "utf-8": {"LC_ALL": "C.UTF-8"},
     }.get(locale) or request.getfixturevalue("latin1")
     folder = tmp_path / "Bücher"
     folder.mkdir()
@@ -60,8 +59,6 @@ def test_names_and_pages_are_utf8_in_every_locale(tmp_path: Path, locale: str, r
     assert (folder / "restored" / PHOTO).is_file()
     page = (folder / "restored" / "compare.html").read_text(encoding="utf-8")
     assert "Grüße 猫" in page or "Gr%C3%BC%C3%9Fe" in page
-    again = run(tmp_path, "-m", "blurdm", "deblur", "Bücher", "--threads", "1", **environment)
-    assert again.returncode == 0, again.stderr.decode()
 
 
 def test_an_error_names_a_file_in_every_locale(tmp_path: Path, latin1: dict[str, str]) -> None:
