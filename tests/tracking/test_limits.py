@@ -86,7 +86,7 @@ def test_what_was_sent_before_the_limit_counts_and_the_rest_is_sent_later(
 
 
 def test_an_answer_without_end_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limit, "MEMORY_BYTES", 400 * 2**20)  # MLflow itself takes half of it
+    monkeypatch.setattr(limit, "MEMORY_BYTES", 2**30)  # MLflow itself takes half of it
     make_chain(tmp_path, seeds=(0,), images=False)
     with bad_server("flood") as port:
         uri = f"http://127.0.0.1:{port}"
