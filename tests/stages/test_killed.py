@@ -12,7 +12,7 @@ from blurdm.stages.plan import plan
 from tests.support.processes import descendants
 from tests.support.tiny import REPOSITORY, tiny_config, write_tiny_config
 
-ENDLESS = {"baseline.iterations": [1_000_000], "baseline.validate_every": 1_000_000}
+ENDLESS = {"baseline.iterations": [1_000_000], "baseline.lr": [1e-3], "baseline.validate_every": 1_000_000}
 SECONDS = 120
 
 
