@@ -50,9 +50,11 @@ def build_tables(sources: Sources, folder: Path) -> list[Table]:
             continue
         write_table(tables[-1], folder)
     names = {table.name for table in tables}
-    for file in folder.iterdir() if folder.is_dir() else ():
-        if file.suffix[1:] in FORMATS and file.stem not in names:
-            file.unlink()
+    for file in sorted(folder.glob("*.json")):
+        parts = [file.with_suffix(f".{suffix}") for suffix in FORMATS]
+        if file.stem not in names and all(part.is_file() for part in parts):  # or it is somebody else's
+            for part in parts:
+                part.unlink()
     if failed:
         raise InputError(failed[0] + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""))
     return tables

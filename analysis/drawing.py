@@ -104,10 +104,11 @@ def draw_all(names: Iterable[str], inputs: Inputs, folder: Path) -> dict[str, st
         except Missing as reason:
             missing[name] = entry["missing"] = str(reason)
         index.append(entry)
-    drawn = {entry["name"] for entry in index} - set(missing)
-    for file in folder.iterdir() if folder.is_dir() else ():
-        if file.suffix in (".pdf", ".png") and file.stem not in drawn:
-            file.unlink()
+    former = json.loads((folder / INDEX).read_text(encoding="utf-8")) if (folder / INDEX).is_file() else []
+    drawn = {entry["name"] for entry in index} - missing.keys()
+    for name in {entry["name"] for entry in (*former, *index)} - drawn:
+        for suffix in (".pdf", ".png"):
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)
     write_bytes(folder / INDEX, (json.dumps(index, indent=1, sort_keys=True) + "\n").encode())
     return missing
 

@@ -1,4 +1,4 @@
-"""Atomic writes, and the files of run folders: lock, heartbeat, provenance."""
+"""Atomic writes that touch no file of somebody else, and files of run folders: lock, heartbeat, provenance."""
 
 import errno
 import fcntl
@@ -7,10 +7,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import secrets
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -49,32 +51,130 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write by temporary file, fsync and rename: readers see the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_bytes(
+    path: Path,
+    content: bytes | memoryview,
+    *,
+    mode: int = 0o666,
+    below: Path | None = None,
+    new: bool = False,
+    durable: bool = True,
+) -> None:
+    """Write by a temporary file, fsync and rename: readers see the old content or the new, never a part.
+
+    Replaces a file and nothing else; with ``new`` nothing at all, also not what appears meanwhile. Makes missing
+    folders; none below ``below`` may be a link. ``mode``: the widest permissions. InputError, and nothing is changed.
+    """
+    temporary = f".{secrets.token_hex(8)}.tmp"
+    with _in_one_line(path), _opened(path.parent, below) as folder:
+        if not new:
+            _require_file(path, folder)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=folder)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                if durable:
+                    os.fsync(descriptor)
+            if new:
+                _link(temporary, path.name, folder)
+            else:
+                os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+
+
+def append_line(path: Path, line: str, *, mode: int = 0o666, below: Path | None = None) -> None:
+    """Append ``line`` to a file, after a half-written line too, and fsync; arguments and errors as in ``write_bytes``.
+
+    Who cannot read by ``mode`` can no longer read the file, unless it is its owner.
+    """
+    mode |= 0o600
+    descriptor = open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, mode, below)
+    with _in_one_line(path), open(descriptor, "r+b", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if status.st_mode & 0o444 & ~mode:
+            with suppress(OSError):  # a file of somebody else, or a disk without permissions
+                os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & mode)
+        torn = status.st_size > 0 and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
+        content = b"\n" * torn + line.encode() + b"\n"
+        if file.write(content) != len(content):
+            raise OSError(errno.ENOSPC, NO_SPACE)
+        os.fsync(descriptor)
+
+
+def open_file(path: Path, flags: int, mode: int = 0o666, below: Path | None = None) -> int:
+    """Descriptor of a file that is changed in place; InputError if it is anything else, or has a second name."""
+    with _in_one_line(path), _opened(path.parent, below) as folder:
+        _require_file(path, folder)
+        descriptor = os.open(path.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, mode, dir_fd=folder)
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+            return descriptor
+        os.close(descriptor)
+        raise InputError(f"{path}: is a hard link, so another file would be changed too; put a copy in its place")
+
+
+@contextmanager
+def _in_one_line(path: Path) -> Iterator[None]:
+    """An error of the system becomes an InputError that names ``path``."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and is_full_disk(error):
-            raise InputError(f"{path}: {NO_SPACE}") from None
+        yield
+    except OSError as error:
+        reason = NO_SPACE if is_full_disk(error) else f"cannot be written ({error.strerror})"
+        raise InputError(f"{path}: {reason}") from None
+
+
+@contextmanager
+def _opened(folder: Path, below: Path | None) -> Iterator[int]:
+    """Descriptor of ``folder``, which is made if missing; InputError if a folder below ``below`` is a link."""
+    place = below or folder
+    place.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(place, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for name in folder.relative_to(place).parts:
+            place /= name
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=descriptor)
+            try:
+                inner = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            except NotADirectoryError:
+                raise InputError(f"{place}: is a link or a file; should be a folder, or not there") from None
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _require_file(path: Path, folder: int) -> None:
+    """InputError if what ``folder`` holds under the name of ``path`` is no file."""
+    with suppress(FileNotFoundError):
+        kind = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
+        if not stat.S_ISREG(kind):
+            word = "link" if stat.S_ISLNK(kind) else "folder" if stat.S_ISDIR(kind) else "pipe or device"
+            raise InputError(f"{path}: is a {word}; should be a file, or not there")
+
+
+def _link(temporary: str, name: str, folder: int) -> None:
+    """Give ``temporary`` also the name ``name``; FileExistsError if anything has it."""
+    try:
+        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError:
         raise
+    except OSError:  # a file system without hard links, such as that of a memory card
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder))
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def write_heartbeat(folder: Path, progress: Progress) -> None:
-    """Write the progress of the run in ``folder`` for other processes. A full disk is ignored."""
+    """Write the progress of the run in ``folder`` for other processes. A full disk or a missing folder is ignored."""
+    if not folder.is_dir():
+        return
     origin = {"time": time.time(), "host": platform.node(), "pid": os.getpid()}
-    temporary = folder / f".{HEARTBEAT}.{os.getpid()}.tmp"
-    try:
-        temporary.write_text(json.dumps(asdict(progress) | origin), encoding="utf-8")
-        os.replace(temporary, folder / HEARTBEAT)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    with suppress(InputError):
+        write_bytes(folder / HEARTBEAT, json.dumps(asdict(progress) | origin).encode(), durable=False)
 
 
 def heartbeat(folder: Path) -> dict[str, Any] | None:
@@ -105,8 +205,7 @@ def locked(
 
     The operating system frees the lock when its holder dies, however it dies. StopRequested once ``stop`` says so.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a+", encoding="utf-8") as file:
+    with open(open_file(folder / "lock", os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+", encoding="utf-8") as file:
         _acquire(file, on_wait, stop)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -78,8 +79,37 @@ def check_pair(blur: np.ndarray, sharp: np.ndarray, blur_name: Path | str, sharp
         )
 
 
+def require_plain_tiff(image: ImageFile.ImageFile) -> None:
+    """InputError for layouts of a TIFF of which Pillow makes another picture without a word."""
+    tags: Any = getattr(image, "tag_v2", {})
+
+    def numbers(tag: int) -> tuple[int, ...]:
+        values = tags.get(tag, ())
+        return tuple(v if isinstance(v, int) else -1 for v in (values if isinstance(values, tuple) else (values,)))
+
+    bits, extra, colours = numbers(258), numbers(338), numbers(320)
+    sixteen = max(bits, default=1) > 8
+    for wrong, reason in (
+        (set(bits) - {1, 2, 4, 8, 16}, f"{max(bits, default=0)} bits per sample"),
+        (sixteen and tags.get(284) == 2, "16 bits in separate planes"),
+        (sixteen and (tags.get(266) == 2 or 1 in extra), "16 bits with alpha multiplied in, or bits in reverse order"),
+        (2 in numbers(339), "values with a sign"),
+        (tags.get(262) == 6 and tags.get(259) != 7, "YCbCr colours that are not compressed as JPEG"),
+        (set(extra) - {1, 2} or len(extra) > 1, "channels beside colour and alpha"),
+        (colours and 0 < max(colours) < 256, "a palette of 8 bits"),
+    ):
+        if wrong:
+            raise InputError(
+                f"a TIFF with {reason}; should have 8 or 16 bits of grey or RGB, interleaved (save it anew)"
+            )
+
+
 def _require_rgb8(image: ImageFile.ImageFile, path: Path | str, grey_ok: bool) -> None:
     mode = image.mode
+    try:
+        require_plain_tiff(image)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     # Pillow silently halves the depth of 16-bit RGB files: only the decoder's raw mode shows it.
     if mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in image.tile):
         raise InputError(

@@ -180,7 +180,7 @@ def _member(requirement: str, name: str, folder: Path) -> bytes:
     own = folder / requirement.partition("==")[0]
     if not own.is_dir():
         requirements = folder / f"{own.name}.txt"
-        requirements.write_text(f"{requirement} --hash=sha256:{PACKAGES[requirement]}\n", encoding="utf-8")
+        write_bytes(requirements, f"{requirement} --hash=sha256:{PACKAGES[requirement]}\n".encode())
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
         command += ["-d", str(own), "-r", str(requirements)]
         try:

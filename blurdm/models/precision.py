@@ -73,6 +73,7 @@ def maybe_compile(function: Callable[P, R], compute: Compute) -> Callable[P, R]:
             f"compute.execution: {compute.execution} needs a C++ compiler and Python's headers, and there is no"
             f" {missing}; install g++ and python3-dev, or set eager"
         )
+    torch._dynamo.config.issue_3_13_0_warning = False  # says of Python 3.13.0 that checks are slower, once per function
     torch.compiler.reset()  # a process keeps a limited number of compiled functions; drop those of earlier trainings
     mode = "reduce-overhead" if compute.execution == "graphs" else None
     compiled: Callable[P, R] = torch.compile(function, fullgraph=True, dynamic=False, mode=mode)

@@ -20,21 +20,24 @@ from blurdm.core.errors import InputError
 from blurdm.core.signals import stop_with_parent
 from blurdm.restore.compare import MOST_PAIRS, Preview, make_preview, write_page
 from blurdm.restore.encoding import encode_photo
-from blurdm.restore.files import ManifestEntry, Task, find_tasks, is_done, read_manifest, shown, store
+from blurdm.restore.files import ManifestEntry, Task, find_tasks, is_done, open_results, permissions, shown, store
 from blurdm.restore.photo import decode_photo, read_content, size_of
 from blurdm.restore.restorer import OnTile, Restorer, ignore_tiles, load
 
 EXIT_FAILED = 2
+FURTHER_PARTS = "gain maps, depth maps, motion clips or further pictures behind a photo"
+MOST_NAMES = 5  # of a kind of skipped files
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one photo: ``failure`` is None, or an error in one line."""
+    """The result of one photo: ``failure`` is None, or an error in one line; ``partial`` as that of a Photo."""
 
     task: Task
     skipped: bool = False
     failure: str | None = None
     preview: Preview | None = None
+    partial: bool = False
 
 
 def deblur(
@@ -49,10 +52,10 @@ def deblur(
     if threads:
         torch.set_num_threads(threads)
     keep_freed_memory()
-    tasks = find_tasks(inputs, out)
+    tasks, skipped = find_tasks(inputs, out)
     restorer = load(**options)
     print(restorer.describe(), file=sys.stderr)
-    manifests = {out: read_manifest(out) for out in {task.out for task in tasks}}
+    manifests = {task.out: open_results(task.out, task.below) for task in {task.out: task for task in tasks}.values()}
     work = [(task, manifests[task.out].get(task.name, []), compare) for task in tasks]
     outcomes = []
     with _progress(len(work)) as (on_tile, report):
@@ -60,18 +63,29 @@ def deblur(
         for outcome in serial if jobs == 1 else _in_parallel(work, options, jobs):
             report(outcome)
             outcomes.append(outcome)
-    previews = {outcome.task: outcome.preview for outcome in outcomes if outcome.preview}
-    for folder in dict.fromkeys(task.out for task in tasks if task in previews):
-        shown_here = [previews[task] for task in tasks if task.out == folder and task in previews]
-        left_out = len(shown_here) - MOST_PAIRS
-        rest = f" (without the last {left_out})" if left_out > 0 else ""
-        print(f"before and after: {shown(write_page(folder, shown_here[:MOST_PAIRS]))}{rest}")
+    partial = [outcome.task.photo for outcome in outcomes if outcome.partial]
+    for kind, paths in (*skipped.items(), *([(FURTHER_PARTS, partial)] if partial else [])):
+        rest = f", ... ({len(paths)} in all)" if len(paths) > MOST_NAMES else ""
+        print(f"not restored, {kind}: {', '.join(map(shown, paths[:MOST_NAMES]))}{rest}", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.failure]
     if failed and len(outcomes) > 1:
         print(f"{len(failed)} of {len(outcomes)} photos were not restored:", file=sys.stderr)
     for outcome in failed:
         print(f"blurdm: {outcome.failure}", file=sys.stderr)
+    _write_pages({outcome.task: outcome.preview for outcome in outcomes if outcome.preview}, tasks, manifests)
     return EXIT_FAILED if failed else 0
+
+
+def _write_pages(
+    previews: Mapping[Task, Preview], tasks: Sequence[Task], manifests: Mapping[Path, dict[str, list[ManifestEntry]]]
+) -> None:
+    """Write a page into each folder of results, with its photos in the order of ``tasks``."""
+    for folder in dict.fromkeys(task.out for task in tasks if task in previews):
+        of_folder = [task for task in tasks if task.out == folder and task in previews]
+        path = write_page({task: previews[task] for task in of_folder[:MOST_PAIRS]}, manifests[folder])
+        left_out = len(of_folder) - MOST_PAIRS
+        rest = f" (without the last {left_out})" if left_out > 0 else ""
+        print(f"before and after: {shown(path)}{rest}")
 
 
 Work = tuple[Task, list[ManifestEntry], bool]
@@ -91,14 +105,14 @@ def restore_file(restorer: Restorer, work: Work, on_tile: OnTile = ignore_tiles)
             pixels = decode_photo(read_content(task.target, budget), shown(task.target), budget).pixels
         else:
             pixels = restorer.restore(photo.pixels, on_tile, size_of(photo))
-            store(task, content, restorer.settings, encode_photo(photo, pixels))
+            store(task, content, restorer.settings, encode_photo(photo, pixels), entries, permissions(task.photo))
         preview = make_preview(task.name, photo, pixels) if compare else None
-        return Outcome(task, skipped=skipped, preview=preview)
+        return Outcome(task, skipped=skipped, preview=preview, partial=photo.partial)
     except InputError as error:
         message = shown(str(error))
         return Outcome(task, failure=message if shown(task.photo) in message else f"{shown(task.photo)}: {message}")
-    except (OSError, ValueError, MemoryError, RuntimeError) as error:
-        # such as a file name that the disk rejects, or a colour profile that the encoder rejects: only this photo fails
+    except Exception as error:
+        # a file name that the disk rejects, metadata of any kind that the encoder rejects: only this photo fails
         return Outcome(task, failure=f"{shown(task.photo)}: {shown(type(error).__name__)}: {shown(str(error))[:200]}")
 
 

@@ -1,16 +1,19 @@
 """A page that shows photos before and after, one over the other; it opens from disk and needs no network."""
 
+import functools
 import io
-from dataclasses import dataclass
+import itertools
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from blurdm.core.store import write_bytes
 from blurdm.pages import data_uri, page, slider
-from blurdm.restore.files import shown
+from blurdm.restore.files import ManifestEntry, Task, digest_of, permissions, shown, store
 from blurdm.restore.photo import Photo
 
 PAGE = "compare.html"
@@ -44,13 +47,22 @@ def _preview(pixels: np.ndarray, profile: bytes | None) -> bytes:
     return buffer.getvalue()
 
 
-def write_page(out: Path, previews: list[Preview]) -> Path:
-    """Write ``compare.html`` into ``out`` and return its path."""
+def write_page(previews: Mapping[Task, Preview], manifest: Mapping[str, Sequence[ManifestEntry]]) -> Path:
+    """Write the page of photos with one folder of results into it, and return its path.
+
+    It is ``compare.html``, or where somebody else's file has that name, ``compare-2.html``, and so on. Its permissions
+    are those that all photos have.
+    """
     parts = []
-    for preview in previews:
+    for preview in previews.values():
         name = shown(preview.name)
         before, after = (data_uri(part, "image/jpeg") for part in (preview.before, preview.after))
         parts.append(f"<h2>{escape(name)}</h2>\n{slider(before, after, name, ('photo', 'restored'))}")
-    path = out / PAGE
-    write_bytes(path, page("Before and after", "\n".join(["<h1>Before and after</h1>", *parts]), STYLE).encode())
-    return path
+    content = page("Before and after", "\n".join(["<h1>Before and after</h1>", *parts]), STYLE).encode()
+    mode = functools.reduce(operator.and_, (permissions(task.photo) for task in previews))
+    first = next(iter(previews))
+    names = itertools.chain([PAGE], (PAGE.replace(".", f"-{number}.") for number in itertools.count(2)))
+    name = next(n for n in names if digest_of(first.out / n) in {None, *(e.output for e in manifest.get(n, ()))})
+    task = replace(first, photo=Path(name), name=name)
+    store(task, b"", "", content, manifest.get(name, ()), mode)
+    return task.target

@@ -6,6 +6,7 @@ high quality, WebP lossless or not as the original.
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,8 @@ from blurdm.restore.metadata import (
     kept_png_chunks,
     png_chunk,
     riff_chunks,
-    xmp_upright,
+    updated_xmp,
+    without_thumbnails,
 )
 from blurdm.restore.photo import TIFF_DIRECTORIES, Photo
 
@@ -27,10 +29,11 @@ QUALITY = 95
 ROWS = 256  # of a PNG or TIFF compressed at a time
 PNG_UP = b"\x02"  # each row as its difference to the one above
 PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}  # by samples per pixel
-DEFLATE, UNASSOCIATED_ALPHA = 8, 2
-# TIFF tags that describe the stored pixels
+DEFLATE, UNASSOCIATED_ALPHA, PHOTOSHOP_RESOURCES = 8, 2, 34377
+# TIFF tags that describe the stored pixels, or hold layers of them (37724)
 TIFF_PIXELS = {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 317, 318}
 TIFF_PIXELS |= {319, 320, 321, 322, 323, 324, 325, 330, 338, 339, 340, 341, 347, 512, 513, 514, 529, 530, 531, 532}
+TIFF_PIXELS |= {37724}
 
 
 def encode_photo(photo: Photo, pixels: np.ndarray) -> bytes:
@@ -52,7 +55,8 @@ def encode_photo(photo: Photo, pixels: np.ndarray) -> bytes:
     image.save(buffer, format="JPEG", quality=QUALITY, subsampling=0, **dpi)
     content = buffer.getvalue()
     (length,) = struct.unpack_from(">H", content, 4)  # of the segment that Pillow begins with; the kept ones follow it
-    return content[: 4 + length] + kept_jpeg_segments(photo.content) + content[4 + length :]
+    kept = kept_jpeg_segments(photo.content, *image.size)
+    return content[: 4 + length] + kept + content[4 + length :]
 
 
 def _options(photo: Photo) -> dict[str, Any]:
@@ -72,7 +76,8 @@ def _png(photo: Photo, samples: np.ndarray) -> bytes:
     """``samples`` (H, W, 1 to 4) as a PNG with the other chunks of the original."""
     height, width, channels = samples.shape
     header = struct.pack(">IIBBBBB", width, height, 8 * samples.itemsize, PNG_COLOURS[channels], 0, 0, 0)
-    before, after = kept_png_chunks(photo.content) if photo.content.startswith(PNG_SIGNATURE) else (b"", b"")
+    is_png = photo.content.startswith(PNG_SIGNATURE)
+    before, after = kept_png_chunks(photo.content, width, height) if is_png else (b"", b"")
     data = [png_chunk(b"IDAT", part) for part in _compressed_rows(samples)]
     return b"".join([PNG_SIGNATURE, png_chunk(b"IHDR", header), before, *data, after, png_chunk(b"IEND", b"")])
 
@@ -99,15 +104,7 @@ def _tiff(photo: Photo, samples: np.ndarray) -> bytes:
         zlib.compress(samples[top : top + ROWS].astype(samples.dtype.newbyteorder("<")).tobytes(), 4)
         for top in range(0, height, ROWS)
     ]
-    directory = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag, value in (photo.tags or {}).items():
-        if tag in TIFF_DIRECTORIES:
-            value = photo.directories.get(tag)
-        if tag == TiffImagePlugin.XMP:
-            value = xmp_upright(value)
-        if tag not in TIFF_PIXELS and value:
-            directory.tagtype[tag] = TiffTags.LONG if tag in TIFF_DIRECTORIES else photo.tags.tagtype[tag]
-            directory[tag] = value
+    directory = _kept_tags(photo, width, height)
     lengths = [len(strip) for strip in strips]
     directory[TiffImagePlugin.IMAGEWIDTH], directory[TiffImagePlugin.IMAGELENGTH] = width, height
     directory[TiffImagePlugin.BITSPERSAMPLE] = (8 * samples.itemsize,) * channels
@@ -122,3 +119,21 @@ def _tiff(photo: Photo, samples: np.ndarray) -> bytes:
     # Pillow counts from the end of the directory
     directory[TiffImagePlugin.STRIPOFFSETS] = [sum(lengths[:i]) for i in range(len(strips))]
     return b"".join([b"II*\x00\x08\x00\x00\x00", directory.tobytes(8), *strips])
+
+
+def _kept_tags(photo: Photo, width: int, height: int) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """The tags of a TIFF that do not describe its pixels, made to fit upright ones."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of a wrong number of entries
+        for tag, value in (photo.tags or {}).items():
+            if tag in TIFF_DIRECTORIES:
+                value = photo.directories.get(tag)
+            if tag == TiffImagePlugin.XMP and isinstance(value, bytes):
+                value = updated_xmp(value, width, height)
+            if tag == PHOTOSHOP_RESOURCES and isinstance(value, bytes):
+                value = without_thumbnails(value)
+            if tag not in TIFF_PIXELS and value:
+                directory.tagtype[tag] = TiffTags.LONG if tag in TIFF_DIRECTORIES else photo.tags.tagtype[tag]
+                directory[tag] = value
+    return directory

@@ -1,4 +1,4 @@
-"""Metadata of photo files: orientation in EXIF and XMP, and the segments and chunks of JPEG, PNG and WebP.
+"""Metadata of photo files: XMP, Photoshop's resources, and the segments and chunks of JPEG, PNG and WebP.
 
 Segments and chunks are copied byte by byte, so maker notes and unknown data survive.
 """
@@ -7,61 +7,69 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
+from xml.dom import minidom
+from xml.parsers.expat import ExpatError
 
 import numpy as np
 
-ORIENTATION, SHORT = 0x0112, 3
-EXIF_HEADER = b"Exif\x00\x00"
-XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>))\d")
+from blurdm.restore.exif import HEADER, updated_exif
+
+XMP_NUMBERS = (
+    (b"tiff:Orientation", "upright"),
+    (b"tiff:ImageWidth|exif:PixelXDimension", "width"),
+    (b"tiff:ImageLength|exif:PixelYDimension", "height"),
+)
+# of the parts of a file behind its photo: gain maps, depth maps, motion clips
+LOST_NAMESPACES = (
+    "http://ns.adobe.com/hdr-gain-map/",
+    "http://ns.apple.com/HDRGainMap/",
+    "http://ns.google.com/photos/1.0/container/",
+    "http://ns.google.com/photos/dd/",
+)
+LOST_NAMES = ("MotionPhoto", "MicroVideo", "Thumbnails")
+MOST_XMP = 1 << 19  # bytes that are parsed; parsing takes a few hundred times as many
+PHOTOSHOP, THUMBNAILS = b"Photoshop 3.0\x00", (1033, 1036)
+PNG_XMP = re.compile(rb"XML:com\.adobe\.xmp\0\0.[^\0]*\0[^\0]*\0", re.DOTALL)  # not compressed, in any language
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # chunks that describe the stored pixels, which are replaced
 PNG_PIXELS = set(b"IHDR PLTE IDAT IEND tRNS bKGD hIST sBIT sPLT acTL fcTL fdAT".split())
-# segments of the same kind: JFIF and Adobe (how pixels are coded), MPF (offsets of further pictures)
-JPEG_PIXELS = {0xE0: b"", 0xEE: b"Adobe", 0xE2: b"MPF\x00"}
-JPEG_COMMENT = 0xFE
+# segments of the same kind: JFIF and Adobe (how pixels are coded), MPF (offsets of further pictures) and gain maps
+JPEG_PIXELS = {0xE0: (b"",), 0xEE: (b"Adobe",), 0xE2: (b"MPF\x00", b"urn:iso:std:iso:ts:21496")}
+MOST_SEGMENT = 2**16 - 3  # bytes
+JPEG_COMMENT, JPEG_XMP = 0xFE, b"http://ns.adobe.com/xap/1.0/\x00"
 
 
-def orientation(exif: bytes | None) -> int:
-    """EXIF orientation, 1 (upright) to 8; 1 if unknown."""
-    place = _place(exif or b"")
-    if place is None:
-        return 1
-    offset, order = place
-    assert exif is not None
-    (value,) = struct.unpack_from(f"{order}H", exif, offset)
-    return value if 1 <= value <= 8 else 1
-
-
-def reset_orientation(exif: bytes) -> bytes:
-    """``exif`` with the orientation set to upright."""
-    place = _place(exif)
-    if place is None:
-        return exif
-    offset, order = place
-    return exif[:offset] + struct.pack(f"{order}H", 1) + exif[offset + 2 :]
-
-
-def _place(exif: bytes) -> tuple[int, str] | None:
-    """Offset of the orientation in ``exif``, and its byte order; None without one."""
-    start = len(EXIF_HEADER) if exif.startswith(EXIF_HEADER) else 0
-    order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
+def updated_xmp(xmp: bytes | str, width: int, height: int) -> bytes:
+    """``xmp`` for upright pixels of this size, without thumbnails and what it says of parts that are not kept."""
+    content = xmp.encode() if isinstance(xmp, str) else xmp
+    for names, value in XMP_NUMBERS:
+        number = {"width": width, "height": height}.get(value, 1)
+        content = re.sub(rb"((?:%s)(?:\s*=\s*[\"']|>))\d+" % names, rb"\g<1>%d" % number, content)
+    if not speaks_of_parts(content) and b":Thumbnails" not in content:
+        return content
+    if len(content) > MOST_XMP:
+        return b""
     try:
-        if order is None or struct.unpack_from(f"{order}H", exif, start + 2) != (42,):
-            return None
-        directory = start + struct.unpack_from(f"{order}I", exif, start + 4)[0]
-        (entries,) = struct.unpack_from(f"{order}H", exif, directory)
-        for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
-            tag, kind = struct.unpack_from(f"{order}HH", exif, entry)
-            if tag == ORIENTATION:
-                return (entry + 8, order) if kind == SHORT and entry + 10 <= len(exif) else None
-    except struct.error:
-        pass  # truncated
-    return None
+        document: Any = minidom.parseString(content.strip(b"\x00"))
+        for element in document.getElementsByTagName("*"):
+            for attribute in list(element.attributes.values()):
+                if _is_lost(attribute) or attribute.value.startswith(LOST_NAMESPACES):  # the latter: its declaration
+                    element.removeAttributeNode(attribute)
+            if _is_lost(element) and element.parentNode is not None:
+                element.parentNode.removeChild(element)
+        return b"".join(node.toxml().encode() for node in document.childNodes)
+    except (ExpatError, ValueError, RecursionError):  # no XML, or nested very deeply
+        return b""
 
 
-def xmp_upright(xmp: bytes | str) -> bytes:
-    """``xmp`` with the orientation set to upright."""
-    return XMP_ORIENTATION.sub(rb"\g<1>1", xmp.encode() if isinstance(xmp, str) else xmp)
+def speaks_of_parts(xmp: bytes) -> bool:
+    """Whether ``xmp`` speaks of a gain map, a depth map or a motion clip behind the photo."""
+    return any(word.encode() in xmp for word in (*LOST_NAMESPACES, ":MotionPhoto", ":MicroVideo"))
+
+
+def _is_lost(node: Any) -> bool:
+    return (node.namespaceURI or "").startswith(LOST_NAMESPACES) or (node.localName or "").startswith(LOST_NAMES)
 
 
 def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
@@ -97,8 +105,8 @@ def png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def kept_png_chunks(content: bytes) -> tuple[bytes, bytes]:
-    """The chunks of a PNG that do not describe its pixels: those before the pixels, and those after."""
+def kept_png_chunks(content: bytes, width: int, height: int) -> tuple[bytes, bytes]:
+    """The chunks of a PNG that do not describe its pixels, made to fit upright ones: those before pixels, and after."""
     before: list[bytes] = []
     after: list[bytes] = []
     pixels_seen = False
@@ -107,25 +115,42 @@ def kept_png_chunks(content: bytes) -> tuple[bytes, bytes]:
         if name in PNG_PIXELS:
             continue
         if name == b"eXIf":
-            data = reset_orientation(data)
-        if name == b"iTXt" and data.startswith(b"XML:com.adobe.xmp"):
-            data = xmp_upright(data)
+            data = updated_exif(data, width, height)
+        if name == b"iTXt" and (head := PNG_XMP.match(data)):
+            data = head[0] + updated_xmp(data[head.end() :], width, height)
         (after if pixels_seen else before).append(png_chunk(name, data))
     return b"".join(before), b"".join(after)
 
 
-def kept_jpeg_segments(content: bytes) -> bytes:
-    """The application segments and comments of a JPEG that do not describe its pixels."""
+def kept_jpeg_segments(content: bytes, width: int, height: int) -> bytes:
+    """The application segments and comments of a JPEG that do not describe its pixels, made to fit upright ones."""
     kept = []
     for marker, data in _jpeg_segments(content):
         about_pixels = marker in JPEG_PIXELS and data.startswith(JPEG_PIXELS[marker])
         if (0xE0 <= marker <= 0xEF and not about_pixels) or marker == JPEG_COMMENT:
-            if data.startswith(EXIF_HEADER):
-                data = reset_orientation(data)
-            if data.startswith(b"http://ns.adobe.com/xap/1.0/\x00"):
-                data = xmp_upright(data)
-            kept.append(struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data)
+            if data.startswith(HEADER):
+                data = updated_exif(data, width, height)
+            if data.startswith(JPEG_XMP):
+                data = JPEG_XMP + updated_xmp(data.removeprefix(JPEG_XMP), width, height)
+            if data.startswith(PHOTOSHOP):
+                data = PHOTOSHOP + without_thumbnails(data.removeprefix(PHOTOSHOP))
+            if len(data) <= MOST_SEGMENT:
+                kept.append(struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data)
     return b"".join(kept)
+
+
+def without_thumbnails(resources: bytes) -> bytes:
+    """Photoshop's image resources without pictures of the photo as it was."""
+    kept, offset = [], 0
+    while resources[offset : offset + 4] == b"8BIM" and offset + 8 <= len(resources):
+        number, name_length = struct.unpack_from(">HB", resources, offset + 4)
+        start = offset + 6 + (name_length + 2) // 2 * 2
+        length = int.from_bytes(resources[start : start + 4])
+        end = start + 4 + length + length % 2
+        if number not in THUMBNAILS:
+            kept.append(resources[offset:end])
+        offset = end
+    return b"".join([*kept, resources[offset:]])
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -4,7 +4,9 @@ Pillow reads all formats. Its decoders return one byte of each 16-bit colour val
 """
 
 import io
+import logging
 import os
+import re
 import stat
 import sys
 import warnings
@@ -16,12 +18,24 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from blurdm.core.errors import InputError
-from blurdm.data.pairs import MIN_SIZE
-from blurdm.restore.metadata import orientation, reset_orientation, upright, xmp_upright
+from blurdm.data.pairs import MIN_SIZE, require_plain_tiff
+from blurdm.restore.exif import HEIGHTS, WIDTHS, orientation, updated_exif
+from blurdm.restore.metadata import speaks_of_parts, updated_xmp, upright
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its notes on damaged files go to stderr
 FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "HEIF")
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif"})
+ENDINGS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif", ".hif"}
+)
+# of pictures in other formats, raw files of cameras among them
+BEGINNINGS = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|II[*+]\0|MM\0[*+]|IIU\0|IIR[OS]|MMOR|RIFF....WEBP|....ftyp(avi|crx|hei|hev|mif)|GIF8|FUJIFILM|FOVb"
+    rb"|\0MRM|8BP[SB]|\xff\x0a|\0\0\0\x0cJXL |\0\0\0\x0cjP  |\xff\x4f\xff\x51|v/1\x01|P[1-7Ff]\s|qoif|DDS ",
+    re.DOTALL,
+)
+WITHOUT_BEGINNING = frozenset({".tga", ".pcx", ".svg", ".raw", ".crw"})
 TIFF_DIRECTORIES = (34665, 34853)  # the tags that point to EXIF and GPS
+PHOTOMETRIC, INTEROPERABILITY = 262, 40965
 MODES = {"L": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "I;16N": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 MOST_SCANS = 64  # of a progressive JPEG; cameras and editors write about ten
 
@@ -31,7 +45,7 @@ class Photo:
     """``pixels`` are uint8 or uint16, (H, W) or (H, W, 3); ``alpha`` (H, W) of the same type, or None.
 
     ``content`` is the file; ``info`` Pillow's metadata; ``tags`` those of a TIFF, and ``directories`` its EXIF and GPS
-    directories, by tag.
+    directories, by tag. ``partial``: the file holds more that is not kept, such as a gain map or a motion clip.
     """
 
     pixels: np.ndarray
@@ -41,6 +55,18 @@ class Photo:
     info: dict[str, Any] = field(default_factory=dict)
     tags: Any = None
     directories: dict[int, Any] = field(default_factory=dict)
+    partial: bool = False
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file that has none of ENDINGS is a picture all the same."""
+    if path.suffix.lower() in WITHOUT_BEGINNING:
+        return True
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and BEGINNINGS.match(file.read(16)) is not None
+    except OSError:
+        return False
 
 
 def read_photo(path: Path, most_bytes: int | None = None) -> Photo:
@@ -64,7 +90,10 @@ def decode_photo(content: bytes, name: str, most_bytes: int | None = None) -> Ph
     except Exception as error:  # a damaged file makes decoders raise nearly anything
         if content[4:8] == b"ftyp" and not register_heif():
             raise InputError(f"{name}: HEIC needs the plugin: pip install 'blurdm[heic]'") from None
-        reason = "not a known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+        reason = " ".join(str(error).split())
+        if isinstance(error, UnidentifiedImageError):
+            is_tiff = content[:2] in (b"II", b"MM")
+            reason = "a TIFF; should have 8 or 16 bits of grey or RGB" if is_tiff else "not a known format"
         reason = reason[:160] or type(error).__name__
         raise InputError(f"{name}: damaged or not a photo ({reason})") from None
 
@@ -113,6 +142,7 @@ def read_content(path: Path, most_bytes: int | None = None) -> bytes:
 
 def _check(image: ImageFile.ImageFile, content: bytes, most_bytes: int | None) -> None:
     """InputError, before anything is decoded, unless it is one photo of a size and kind that can be restored."""
+    require_plain_tiff(image)
     width, height = image.size
     if min(width, height) < MIN_SIZE:
         raise InputError(f"{width}x{height} px is too small; should be at least {MIN_SIZE}x{MIN_SIZE} px")
@@ -130,27 +160,35 @@ def _check(image: ImageFile.ImageFile, content: bytes, most_bytes: int | None) -
 
 
 def _decoded(image: ImageFile.ImageFile, content: bytes) -> Photo:
-    kind = "JPEG" if image.format == "MPO" else str(image.format)  # the further pictures of an MPO are previews
+    kind = "JPEG" if image.format == "MPO" else str(image.format)  # an MPO begins with the photo
     tags: Any = None
     directories: dict[int, Any] = {}
     if kind == "TIFF":
         tiff: Any = image
         tags, exif = tiff.tag_v2, tiff.getexif()
         directories = {tag: dict(exif.get_ifd(tag)) for tag in TIFF_DIRECTORIES if tag in tags}
+    pixels = _stored_pixels(image, content)
+    if tags and tags.get(PHOTOMETRIC, 0) == 0 and pixels.dtype == np.uint16:
+        pixels = ~pixels  # white is 0, which Pillow heeds with 8 bits alone
+    info: dict[Any, Any] = dict(image.info)  # complete now: a PNG may say more behind its pixels
+    partial = image.format == "MPO" or bool(info.get("aux") or info.get("depth_images"))
+    partial |= speaks_of_parts(info.get("xmp") or b"") or b"MotionPhoto_Data" in content
     # Pillow turns a TIFF upright by itself, and pillow-heif a HEIC
-    turn = 1 if kind in ("TIFF", "HEIF") else orientation(image.info.get("exif"))
-    pixels = upright(_stored_pixels(image, content), turn)
-    info: dict[Any, Any] = dict(image.info)
-    if info.get("exif"):
-        info["exif"] = reset_orientation(info["exif"])
-    if info.get("xmp"):
-        info["xmp"] = xmp_upright(info["xmp"])
+    pixels = upright(pixels, 1 if kind in ("TIFF", "HEIF") else orientation(info.get("exif")))
+    height, width = pixels.shape[:2]
+    sizes = dict.fromkeys(WIDTHS, width) | dict.fromkeys(HEIGHTS, height)
+    for directory in directories.values():
+        directory |= {tag: sizes[tag] for tag in directory.keys() & sizes}
+        directory.pop(INTEROPERABILITY, None)  # where another directory is, which is not kept
+    for name, updated in (("exif", updated_exif), ("xmp", updated_xmp)):
+        if info.get(name):
+            info[name] = updated(info[name], width, height)
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         colour = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
         alpha: np.ndarray | None = np.ascontiguousarray(pixels[..., -1])
     else:
         colour, alpha = pixels, None
-    return Photo(np.ascontiguousarray(colour), alpha, kind, content, info, tags, directories)
+    return Photo(np.ascontiguousarray(colour), alpha, kind, content, info, tags, directories, partial)
 
 
 def _stored_pixels(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:

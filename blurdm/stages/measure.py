@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.key import key_of
 from blurdm.core.progress import OnProgress, Progress
 from blurdm.core.runs import Resources, model_folder, stored_section
-from blurdm.core.store import file_digest, read_json, write_bytes
+from blurdm.core.store import append_line, file_digest, read_json, write_bytes
 from blurdm.metrics.measure import Measure as MeasureImages
 from blurdm.metrics.measure import make_measure
 from blurdm.metrics.protocols import available
@@ -131,10 +130,7 @@ class _Partial:
 
     def append(self, identity: str, values: dict[str, dict[str, float]]) -> None:
         self.values[identity] = values
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({identity: values}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, json.dumps({identity: values}))
 
 
 def _read_rows(path: Path) -> Rows:

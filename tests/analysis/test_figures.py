@@ -66,10 +66,14 @@ def test_all_figures_are_drawn_and_leave_matplotlib_as_it_was(inputs: Inputs, tm
 
 def test_what_cannot_be_drawn_is_left_out_with_its_reason(inputs: Inputs, tmp_path: Path) -> None:
     (tmp_path / "training.png").write_bytes(b"of an earlier result")
+    (tmp_path / "former.pdf").write_bytes(b"of a figure that is no more")
+    (tmp_path / "holiday.png").write_bytes(b"of somebody else")
+    (tmp_path / INDEX).write_text('[{"name": "former"}]')
     missing = draw_all(NAMES, only(inputs, "blurred"), tmp_path)
     assert {"training", "differences", "failures", "severity", "quality_cost"} <= set(missing)
     assert "baseline" in missing["severity"] and "no validation" in missing["training"]
-    assert not (tmp_path / "training.png").exists()
+    assert not (tmp_path / "training.png").exists() and not (tmp_path / "former.pdf").exists()
+    assert (tmp_path / "holiday.png").read_bytes() == b"of somebody else"
     told = {entry["name"]: entry.get("missing") for entry in json.loads((tmp_path / INDEX).read_text())}
     assert {name: why for name, why in told.items() if why} == missing
 

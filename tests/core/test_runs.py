@@ -209,8 +209,8 @@ def test_json_that_is_no_object_or_missing_is_refused(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_the_old_content_and_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "taken" / "inside").mkdir(parents=True)
-    with pytest.raises(OSError, match="taken"):
-        write_bytes(tmp_path / "taken", b"new")  # the rename fails: a folder is there
+    with pytest.raises(InputError, match="taken: is a folder"):
+        write_bytes(tmp_path / "taken", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"] and (tmp_path / "taken" / "inside").is_dir()
 
 

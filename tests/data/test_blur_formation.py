@@ -274,6 +274,17 @@ def test_own_folders_are_never_replaced(photos: Path) -> None:
     assert (photos / "mine/letter.txt").read_text() == "dear"
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "train/a/blur/0000.txt", "train/a/later/0000.png"])
+def test_a_file_put_among_the_pairs_is_kept(name: str, photos: Path) -> None:
+    make_pairs(settings(photos), photos / "pairs")
+    file = photos / "pairs" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("dear")
+    with pytest.raises(InputError, match=rf"{name}: was not made from photos"):
+        make_pairs(settings(photos, seed=1), photos / "pairs")
+    assert file.read_text() == "dear" and not make_pairs(settings(photos), photos / "pairs")
+
+
 @pytest.mark.parametrize(
     ("over", "told"),
     [

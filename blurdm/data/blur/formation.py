@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 
 from blurdm.core.config import Synthesis
 from blurdm.core.errors import InputError
+from blurdm.core.store import write_bytes
 from blurdm.data.blur.camera_path import (
     SPACING,
     CameraPath,
@@ -37,6 +39,7 @@ from blurdm.data.splits import MANIFEST, Progress
 
 VERSION = 1  # raised when the same settings make other pixels
 SETTINGS = "synthesis.json"
+OWN_FILES = re.compile(rf"{SETTINGS}|{MANIFEST}|(train|test)/[^/]+/(blur|sharp)/\d+\.png")
 COLUMNS = ("split", "scene", "name", "photo", "photo_sha256", "licence", "length_px", "angle_deg", "psnr_db")
 
 
@@ -189,12 +192,13 @@ def make_pairs(synthesis: Synthesis, target: Path, on_progress: Progress | None 
             )
         if (target / SETTINGS).read_text() == settings:
             return False
+        _require_own(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         fresh.chmod(0o755)  # mkdtemp makes folders that only the owner can read
         _write_pairs(synthesis, photos, fresh, on_progress)
-        (fresh / SETTINGS).write_text(settings)
+        write_bytes(fresh / SETTINGS, settings.encode())
         if target.is_dir():  # made with other settings, or empty
             shutil.rmtree(target)
         os.replace(fresh, target)
@@ -202,6 +206,13 @@ def make_pairs(synthesis: Synthesis, target: Path, on_progress: Progress | None 
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     return True
+
+
+def _require_own(folder: Path) -> None:
+    """InputError if ``folder`` holds anything that is not made from photos."""
+    for path in folder.rglob("*"):
+        if not path.is_dir() and not OWN_FILES.fullmatch(path.relative_to(folder).as_posix()):
+            raise InputError(f"{path}: was not made from photos; move it away, since {folder} is to be made anew")
 
 
 def _read_photos(synthesis: Synthesis) -> list[SharpPhoto]:
@@ -261,7 +272,7 @@ def _write_pairs(
         writer.writerow([*values, *numbers])
         if on_progress:
             on_progress(done, len(tasks))
-    (folder / MANIFEST).write_text(table.getvalue())
+    write_bytes(folder / MANIFEST, table.getvalue().encode())
 
 
 def _expose_photo(synthesis: Synthesis, photo: SharpPhoto, index: int, layers: Sequence[SharpPhoto]) -> Exposure:

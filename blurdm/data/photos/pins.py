@@ -31,7 +31,7 @@ def provide_photos(target: Path, pin: Path, photos: PhotoSet) -> int:
         fresh = target.with_name(f".{target.name}.fresh")
         photos.fill(fresh)
         for path in fresh.iterdir():
-            if path.name not in photos.md5s:  # half of a file, from a killed run
+            if path.suffix == ".tmp" and path.name not in photos.md5s:  # half of a file, from a killed run
                 path.unlink()
         fresh.rename(target)
     verify_pin(pin, target, photos)
