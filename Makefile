@@ -17,6 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Photos to table: data, baseline, control and the three stages for three seeds, evaluation, report, MLflow.
 demo: $(READY) weights
 	blurdm data photos
+	@test -e .git || dvc config --local core.no_scm true # a copy without Git, for which DVC would ask
 	dvc repro --quiet track
 	@cat reports/tables/main.md; echo; cat reports/tables/differences.md
 	@echo "Table: reports/tables/   Figures: reports/figures/   All runs: make ui"
@@ -48,6 +49,7 @@ images: $(READY)
 	python -m docs.make_images
 
 ui: $(READY)
+	-@blurdm track
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
 
 # The environment is named to uv, which else takes one that is active in the shell.

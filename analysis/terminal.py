@@ -9,6 +9,7 @@ from rich.table import Table as View
 
 from analysis.tables.table import Column, Table
 from blurdm.core.command import run_command
+from blurdm.core.encoding import use_utf8
 
 UNBOUNDED = 10_000  # columns: wider than any table
 
@@ -56,6 +57,8 @@ def command(
     """Parse ``arguments``, with --results and --reports, and call ``make``; exit codes are those of ``run_command``."""
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--reports", type=Path, default=Path("reports"))
+    if arguments is None:
+        use_utf8()
     return run_command(parser.prog.removeprefix("python -m "), lambda: make(parser.parse_args(arguments)))
 
 

@@ -12,6 +12,7 @@ from analysis.artefacts import origin, read_artefacts
 from analysis.sources import Sources
 from analysis.tables.table import read_table
 from analysis.terminal import add_sources, command
+from blurdm.core.addresses import shown
 from blurdm.core.command import Parser
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger
@@ -93,7 +94,7 @@ def _origin(sources: Sources, key: str) -> Origin:
         seed=config.get("sections", {}).get("seed"),
         config=folder / "config.json",
         made_from=tuple(sources.chain_of(model)) if model else (),
-        git_revision=f"{provenance.get('git_revision')}{dirty}",
+        git_revision=f"{provenance.get('git_revision') or 'unknown'}{dirty}",
         data_digest=str(provenance.get("data_digest")),
         per_image=folder / "per_image.csv",
         mlflow=_mlflow(sources.runs / MLFLOW_RUNS, key),
@@ -105,10 +106,10 @@ def _mlflow(path: Path, key: str) -> str:
     run = read_json(path).get(key) if path.is_file() else None
     if not run:
         return SEND
-    address = f"experiments/{run['experiment_id']}/runs/{run['run_id']}"
-    if str(run["uri"]).startswith("http"):
-        return f"{run['uri']}/#/{address}"
-    return f"{run['uri']}, {address} (make ui, then http://127.0.0.1:5000/#/{address})"
+    address, uri = f"experiments/{run['experiment_id']}/runs/{run['run_id']}", shown(str(run["uri"]))
+    if uri.startswith("http"):
+        return f"{uri}/#/{address}"
+    return f"{uri}, {address} (make ui, then http://127.0.0.1:5000/#/{address})"
 
 
 def recompute(sources: Sources, table: str) -> str:

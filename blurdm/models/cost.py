@@ -68,7 +68,7 @@ def reset_peak(device: str) -> None:
         return
     control = Path("/proc/self/clear_refs")
     if control.is_file():
-        control.write_text("5")  # Linux: sets the peak resident size back to the present one
+        control.write_text("5", encoding="utf-8")  # Linux: sets the peak resident size back to the present one
 
 
 def peak_mb(device: str) -> float | None:
@@ -76,5 +76,5 @@ def peak_mb(device: str) -> float | None:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
     return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM")), None)

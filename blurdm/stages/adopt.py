@@ -231,7 +231,7 @@ def _difference(stored: StoredRun, folder: Path, out: Path, again: dict[str, Any
 
 def _logged_pairs(folder: Path, out: Path) -> list[tuple[str, float, float]]:
     """Losses of the first logged step, before and now."""
-    before, after = ((path / "history.jsonl").read_text().splitlines() for path in (folder, out))
+    before, after = ((path / "history.jsonl").read_text(encoding="utf-8").splitlines() for path in (folder, out))
     if not before or not after:
         return []
     rows = json.loads(before[0]), json.loads(after[0])
@@ -241,11 +241,11 @@ def _logged_pairs(folder: Path, out: Path) -> list[tuple[str, float, float]]:
 
 def _measured_pairs(folder: Path, out: Path) -> list[tuple[str, float, float]]:
     """Values of the first image, before and now."""
-    with open(folder / "per_image.csv", newline="") as file:
+    with open(folder / "per_image.csv", encoding="utf-8", newline="") as file:
         before = {(row["arm"], f"{row['scene']}/{row['image']}"): row for row in csv.DictReader(file)}
     return [
         (f"{metric} of {arm}, image {image}", float(before[arm, image][metric]), value)
-        for line in (out / "partial.jsonl").read_text().splitlines()
+        for line in (out / "partial.jsonl").read_text(encoding="utf-8").splitlines()
         for image, arms in json.loads(line).items()
         for arm, values in arms.items()
         for metric, value in values.items()

@@ -121,7 +121,7 @@ class _Partial:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.values: dict[str, dict[str, dict[str, float]]] = {}
-        for line in path.read_text().splitlines() if path.is_file() else []:
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
             try:
                 self.values.update(json.loads(line))
             except ValueError:
@@ -134,7 +134,7 @@ class _Partial:
 
 
 def _read_rows(path: Path) -> Rows:
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return {tuple(row[:-1]): row[-1] for row in list(csv.reader(file))[1:]}
 
 

@@ -141,14 +141,20 @@ def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Con
     flag = StopFlag().install()
     last = 0.0
 
+    def send(message: object) -> None:
+        try:
+            connection.send(message)
+        except OSError:  # whoever started the run is gone: save and leave
+            flag.asked = True
+
     def report(progress: Progress) -> None:
         nonlocal last
         now = time.monotonic()
         if progress.unit == "note":
-            connection.send(progress)
+            send(progress)
         elif progress.step == progress.total or now - last > 0.1:
             last = now
-            connection.send(progress)
+            send(progress)
 
     try:
         run_stage(run, root, replace(resources, stop=flag), report)
@@ -156,6 +162,6 @@ def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Con
         pass
     except Exception as error:
         failure = Failure.of(run, error, run.folder(root))
-        connection.send((failure.message, failure.expected))
+        send((failure.message, failure.expected))
     finally:
         connection.close()

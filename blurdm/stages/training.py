@@ -60,7 +60,9 @@ def store(module: nn.Module, out: Path, iterations: int) -> dict[str, Any]:
     if rank():
         return {}
     measured = [
-        row for line in (out / "history.jsonl").read_text().splitlines() if "val_psnr" in (row := json.loads(line))
+        row
+        for line in (out / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        if "val_psnr" in (row := json.loads(line))
     ]
     metrics = {"loss": measured[-1]["loss"], "val_psnr": measured[-1]["val_psnr"]}
     return {"metrics": metrics, "iterations": iterations, "weights_sha256": save_weights(out, module)}

@@ -8,15 +8,18 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blurdm.core.limit import Limit
 from blurdm.core.store import locked
+from blurdm.tracking.local import ARTIFACTS, database_of, relocate, safe_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+MLFLOW = Limit("BLURDM_MLFLOW_SECONDS", 300.0)  # of one command, whatever it sends
 QUICK = {  # a dead server costs seconds, not MLflow's minutes; no telemetry; the user's own settings win
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
@@ -26,9 +29,9 @@ QUICK = {  # a dead server costs seconds, not MLflow's minutes; no telemetry; th
 }
 
 
-def default_uri(repo: Path) -> str:
-    """MLFLOW_TRACKING_URI, or a database file in ``repo``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repo.resolve()}/mlflow.db"
+def default_uri() -> str:
+    """MLFLOW_TRACKING_URI, or a database in the current folder, named from there so that both can be moved."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
 @contextmanager
@@ -48,28 +51,41 @@ def quiet() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def open_experiment(uri: str, name: str, repo: Path) -> tuple["MlflowClient", str]:
+@contextmanager
+def open_experiment(uri: str, name: str, repo: Path) -> Iterator[tuple["MlflowClient", str]]:
     """A client, and the id of the experiment, which is created if it is new and restored if it was deleted.
 
-    With a database ``uri`` artifacts go below ``repo``/mlartifacts; a server has its own place for them. One process at
-    a time opens a database file, because several that create its tables at the same moment would break it.
+    Artifacts of a database file go beside it, those of another database below ``repo``; a server has its own place for
+    them. One process at a time opens a database file, because several that create its tables at once would break it.
     """
     from mlflow import MlflowClient
+
+    database = database_of(uri, repo)
+    if database is None:
+        client = MlflowClient(tracking_uri=uri)
+        location = None if uri.startswith(("http://", "https://")) else (repo.resolve() / ARTIFACTS / name).as_uri()
+        yield client, _experiment_id(client, name, location)
+        return
+    with safe_uri(database) as safe:
+        with locked(database.with_name(f"{database.name}.lock")):
+            client = MlflowClient(tracking_uri=safe)
+            client.get_experiment_by_name(name)  # makes the tables of a new database
+            relocate(database)
+            number = _experiment_id(client, name, (database.parent / ARTIFACTS / name).as_uri())
+        yield client, number
+
+
+def _experiment_id(client: "MlflowClient", name: str, location: str | None) -> str:
     from mlflow.exceptions import MlflowException
 
-    is_server = uri.startswith(("http://", "https://"))
-    database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-    with locked(database.with_name(f"{database.name}.lock")) if database else nullcontext():
-        client = MlflowClient(tracking_uri=uri)
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            location = None if is_server else (repo / "mlartifacts" / name).resolve().as_uri()
-            try:
-                return client, str(client.create_experiment(name, artifact_location=location))
-            except MlflowException:  # a process on another machine was faster
-                experiment = client.get_experiment_by_name(name)
-                if experiment is None:
-                    raise
-        if experiment.lifecycle_stage == "deleted":
-            client.restore_experiment(experiment.experiment_id)
-        return client, str(experiment.experiment_id)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # a process on another machine was faster
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blurdm.core.addresses import shown
+from blurdm.core.errors import InputError
 from blurdm.core.store import locked, read_json, write_json
 from blurdm.tracking.client import open_experiment, quiet
 from blurdm.tracking.send import KEY_TAG, one_line
@@ -23,13 +25,29 @@ IDENTITY_TAG, CONTENT_TAG = "blurdm.identity", "blurdm.content"
 MAX_FAILURES = 3  # so that a server that went away is not asked once per run
 
 
+OnItem = Callable[[str, str], object]
+
+
+def ignore_item(outcome: str, entry: str) -> None:
+    """Do nothing."""
+
+
 @dataclass
 class SyncReport:
-    """Names of the items that were sent and that MLflow had already, and one line per failure."""
+    """Names of the items that were ``sent`` and that MLflow had ``already``, and one line per failure.
+
+    ``on_item`` gets each entry, after the name of its list. ``away``: the server could not be asked at all.
+    """
 
     sent: list[str] = field(default_factory=list)
     already: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    on_item: OnItem = ignore_item
+    away: bool = False
+
+    def add(self, outcome: str, entry: str) -> None:
+        getattr(self, outcome).append(entry)
+        self.on_item(outcome, entry)
 
 
 @dataclass(frozen=True)
@@ -80,9 +98,9 @@ class Mirror:
                 try:
                     self._send(item)
                 except Exception as error:
-                    self.report.failed.append(f"{item.name or item.identity}: {one_line(error)}")
+                    self.report.add("failed", f"{item.name or item.identity}: {one_line(error, self.uri)}")
                     if len(self.report.failed) >= MAX_FAILURES:
-                        self.report.failed.append("stopped here; sync again to send the rest")
+                        self.report.add("failed", "stopped here; sync again to send the rest")
                         return
             for identity, run in self.tracked.items():
                 if keep is not None and identity not in keep:
@@ -124,13 +142,13 @@ class Mirror:
         if run and run.content.startswith(item.content):
             if parent and run.parent != parent:
                 self.client.set_tag(run.run_id, PARENT_TAG, parent)
-            self.report.already.append(item.name or item.identity)
+            self.report.add("already", item.name or item.identity)
             return
         tags = {**item.tags, IDENTITY_TAG: item.identity, CONTENT_TAG: item.content}
         tags |= {name: value for name, value in ((GRID_TAG, self.grid), (PARENT_TAG, parent)) if value}
         run_id = item.send(self.client, self.experiment_id, tags=tags)
         self.tracked[item.identity] = TrackedRun(run_id, item.content, parent)
-        self.report.sent.append(item.name or item.identity)
+        self.report.add("sent", item.name or item.identity)
         if run:
             self.client.delete_run(run.run_id)
 
@@ -139,22 +157,24 @@ class Mirror:
             return
         path = folders[0].parent.parent / SENT
         earlier = read_json(path) if path.is_file() else {}
-        place = {"uri": self.uri, "experiment_id": self.experiment_id}
+        place = {"uri": shown(self.uri), "experiment_id": self.experiment_id}
         keys = [folder.name for folder in folders if folder.name in self.tracked]
         current = {key: {**place, "run_id": self.tracked[key].run_id} for key in keys}
-        if earlier | current != earlier:
-            write_json(path, earlier | current)
+        places = {key: {**run, "uri": shown(run["uri"])} for key, run in (earlier | current).items()}
+        if places != earlier:
+            write_json(path, places)
 
 
 @contextmanager
-def reported(uri: str) -> Iterator[SyncReport]:
+def reported(uri: str, on_item: OnItem = ignore_item) -> Iterator[SyncReport]:
     """Turn any exception into a line of the report, since run folders are complete without MLflow."""
-    report = SyncReport()
+    report = SyncReport(on_item=on_item)
     with quiet():
         try:
             yield report
         except Exception as error:  # of any kind: it depends on the tracking server
-            report.failed.append(f"MLflow at {uri}: {one_line(error)}")
+            report.away = not isinstance(error, InputError)
+            report.add("failed", f"MLflow at {shown(uri)}: {one_line(error, uri)}")
 
 
 @contextmanager
@@ -162,6 +182,5 @@ def opened(
     uri: str, experiment: str, repo: Path, runs_root: Path, report: SyncReport, grid: str | None = None
 ) -> Iterator[Mirror]:
     """The mirror of an experiment. Syncs of the runs below ``runs_root`` take turns."""
-    with locked(runs_root / ".mlflow"):
-        client, experiment_id = open_experiment(uri, experiment, repo)
+    with locked(runs_root / ".mlflow"), open_experiment(uri, experiment, repo) as (client, experiment_id):
         yield Mirror(uri, client, experiment_id, grid, report)

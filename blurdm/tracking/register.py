@@ -2,12 +2,15 @@
 
 import importlib.metadata
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from blurdm.core.addresses import shown
 from blurdm.core.errors import InputError
+from blurdm.core.limit import GaveUp, within
 from blurdm.core.store import read_json
 from blurdm.restore.models import export_model, find_model
-from blurdm.tracking.client import open_experiment, quiet
+from blurdm.tracking.client import MLFLOW, open_experiment, quiet
 from blurdm.tracking.send import KEY_TAG, one_line
 
 PACKAGE = Path(__file__).parent.parent
@@ -23,14 +26,21 @@ def register(folder: Path, uri: str, name: str, experiment: str, repo: Path) -> 
     find_model(folder)
     key = read_json(folder / "result.json")["key"]
     try:
-        with quiet(), tempfile.TemporaryDirectory() as temporary:
+        with tempfile.TemporaryDirectory() as temporary:
             model = Path(temporary, "model")
-            save_model(folder, model, Path(temporary, "model.safetensors"))
-            return create_version(model, uri, name, experiment, repo, key)
+            with quiet():
+                save_model(folder, model, Path(temporary, "model.safetensors"))
+            arguments = (model, uri, name, experiment, repo.absolute(), key)
+            for is_registered, line in within(MLFLOW, create_version, *arguments):
+                if is_registered:
+                    return str(line)
+                raise GaveUp(line)
+        raise GaveUp("no answer")
     except InputError:
         raise
     except Exception as error:  # of any kind: it depends on the tracking server
-        raise InputError(f"MLflow at {uri}: not registered ({one_line(error)})") from None
+        reason = str(error) if isinstance(error, GaveUp) else one_line(error, uri)
+        raise InputError(f"MLflow at {shown(uri)}: not registered ({reason})") from None
 
 
 def save_model(folder: Path, target: Path, weights: Path) -> None:
@@ -53,19 +63,27 @@ def save_model(folder: Path, target: Path, weights: Path) -> None:
     )
 
 
-def create_version(model: Path, uri: str, name: str, experiment: str, repo: Path, key: str) -> str:
-    """Upload the model folder to an MLflow run of its own and create a version of ``name`` that points to it."""
+def create_version(
+    model: Path, uri: str, name: str, experiment: str, repo: Path, key: str, send: Callable[[tuple[bool, str]], None]
+) -> None:
+    """Upload the model folder to an MLflow run of its own and create a version of ``name`` that points to it.
+
+    ``send`` gets True and the address of the version, or False and the reason.
+    """
     from mlflow.exceptions import MlflowException
 
-    client, experiment_id = open_experiment(uri, experiment, repo)
-    run = client.create_run(experiment_id, run_name=f"model {key}")
-    client.log_artifacts(run.info.run_id, str(model), "model")
-    client.set_terminated(run.info.run_id, "FINISHED")
     try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    source = f"{client.get_run(run.info.run_id).info.artifact_uri}/model"
-    version = client.create_model_version(name, source, run.info.run_id, tags={KEY_TAG: key})
-    return f"models:/{name}/{version.version}"
+        with quiet(), open_experiment(uri, experiment, repo) as (client, experiment_id):
+            run = client.create_run(experiment_id, run_name=f"model {key}")
+            client.log_artifacts(run.info.run_id, str(model), "model")
+            client.set_terminated(run.info.run_id, "FINISHED")
+            try:
+                client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            source = f"{client.get_run(run.info.run_id).info.artifact_uri}/model"
+            version = client.create_model_version(name, source, run.info.run_id, tags={KEY_TAG: key})
+            send((True, f"models:/{name}/{version.version}"))
+    except Exception as error:  # of any kind: it depends on the tracking server
+        send((False, one_line(error, uri)))

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blurdm.core.addresses import without_secrets
 from blurdm.core.arms import TRAINED
 from blurdm.core.errors import InputError
 from blurdm.core.key import flatten
@@ -24,11 +25,16 @@ Point = tuple[str, int, float]  # of a curve: name, step, value
 
 
 def send_run(
-    client: "MlflowClient", experiment_id: str, folder: Path, tags: Mapping[str, str], files: Sequence[str] = FILES
+    client: "MlflowClient",
+    experiment_id: str,
+    folder: Path,
+    tags: Mapping[str, str],
+    files: Sequence[str] = FILES,
+    images: bool = False,
 ) -> str:
     """Send a finished run folder as one MLflow run and return its id. The run is complete once it is FINISHED.
 
-    ``tags`` are added to its own. ``files`` become artifacts and, with per-image results, a few images too.
+    ``tags`` are added to its own. ``files`` become artifacts, and with ``images`` a few test images too.
     """
     config, origin, result = (read_object(folder / f"{name}.json") for name in ("config", "provenance", "result"))
     sections = config["sections"]
@@ -51,9 +57,9 @@ def send_run(
     for name in files:
         if (folder / name).is_file():
             client.log_artifact(run_id, str(folder / name))
-    if "per_image.csv" in files:
-        images = sorted((folder / "images").glob("*/*/*.png"))
-        for image in images[:: -(-len(images) // SAMPLES) or 1]:  # evenly spread over arms and photos
+    if images:
+        paths = sorted((folder / "images").glob("*/*/*.png"))
+        for image in paths[:: -(-len(paths) // SAMPLES) or 1]:  # evenly spread over arms and photos
             client.log_artifact(run_id, str(image), image.parent.relative_to(folder).as_posix())
     client.set_terminated(run_id, "FINISHED", end)
     return run_id
@@ -87,7 +93,7 @@ def run_points(folder: Path, result: dict[str, Any]) -> list[Point]:
 
 def curves(history: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) by name. An earlier phase (warm-up) has curves of its own, named ``phase/name``."""
-    rows = [json.loads(line) for line in history.read_text().splitlines()] if history.is_file() else []
+    rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()] if history.is_file() else []
     points: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         prefix = "" if row["phase"] == rows[-1]["phase"] else f"{row['phase']}/"
@@ -136,7 +142,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a run folder; InputError names the file as stage/key/name."""
     name = "/".join(path.parts[-3:])
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: {one_line(error)}") from None
     if not isinstance(value, dict):
@@ -153,6 +159,7 @@ def milliseconds(stamp: str | None) -> int | None:
     return None if stamp is None else int(datetime.fromisoformat(stamp).timestamp() * 1000)
 
 
-def one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def one_line(error: Exception, uri: str = "") -> str:
+    """Type and first line of ``error``, without the secrets of ``uri``."""
+    lines = [line.strip() for line in without_secrets(str(error), uri).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from blurdm.core.ledger import Ledger, read_ledger, runs_root
-from blurdm.tracking.client import default_uri
-from blurdm.tracking.mirror import CHAIN_TAG, Item, SyncReport, opened, reported
+from blurdm.tracking.mirror import CHAIN_TAG, Item, OnItem, SyncReport, ignore_item, opened, reported
+from blurdm.tracking.pictures import demo_digests, shows_photos
 from blurdm.tracking.rows import RowView, send_row
-from blurdm.tracking.send import files_digest, send_files, send_run
+from blurdm.tracking.send import files_digest, read_object, send_files, send_run
 
-__all__ = ["SyncReport", "default_uri", "sync", "sync_grid"]
+__all__ = ["SyncReport", "sync", "sync_grid"]
 
 STAGE_FILES = ("config.json", "provenance.json", "result.json")  # per-image rows are in the grid's own table
 SHARED, SUMMARY = "shared", "summary"  # the parent of stage runs that several rows use; tables and plots
@@ -32,26 +32,39 @@ def sync(
     *,
     repo: Path,
     skip: Collection[str] = (),
+    images: bool | None = None,
+    on_item: OnItem = ignore_item,
 ) -> SyncReport:
     """Send every finished run below ``runs`` that MLflow at ``uri`` lacks; a half-sent one is sent again.
 
     ``skip``: keys of runs that belong to another experiment. ``extra_artifacts`` (tables, figures) make a summary run
-    "chain", once per content, which becomes the parent of the runs.
+    "chain", once per content, which becomes the parent of the runs. ``images``: whether test images go with them; None:
+    those of the demo alone.
     """
-    with reported(uri) as report, opened(uri, experiment, repo, runs, report) as mirror:
+    with reported(uri, on_item) as report, opened(uri, experiment, repo, runs, report) as mirror:
         folders = sorted(path.parent for path in runs.glob("*/*/result.json") if path.parent.name not in skip)
+        pictured = _pictured(folders, repo, images)
+        show_all = bool(folders) and len(pictured) == len(folders) if images is None else images
         items, parent = [], None
-        if files := list(extra_artifacts):
+        if files := [file for file in extra_artifacts if show_all or not shows_photos(file)]:
             parent = files_digest(files)
             send = partial(send_files, files=files, name=f"chain {parent[:8]}")
             items.append(Item(parent, parent, send, tags={CHAIN_TAG: parent}, name="chain"))
-        items += [Item(folder.name, folder.name, partial(send_run, folder=folder), parent) for folder in folders]
+        for folder in folders:
+            send = partial(send_run, folder=folder, images=folder in pictured)
+            items.append(Item(folder.name, folder.name, send, parent))
         mirror.send(items, folders)
     return report
 
 
 def sync_grid(
-    path: Path, uri: str, extra_artifacts: Sequence[Path] = (), *, repo: Path, statistics: Statistics | None = None
+    path: Path,
+    uri: str,
+    extra_artifacts: Sequence[Path] = (),
+    *,
+    repo: Path,
+    statistics: Statistics | None = None,
+    on_item: OnItem = ignore_item,
 ) -> SyncReport:
     """Make the experiment of the grid whose ledger is at ``path`` show its finished rows and runs.
 
@@ -59,7 +72,7 @@ def sync_grid(
     seeds are sent and intervals that MLflow has stay. ``extra_artifacts`` go to a run "summary". Runs of rows that the
     ledger no longer has are deleted (MLflow can restore them).
     """
-    with reported(uri) as report:
+    with reported(uri, on_item) as report:
         ledger, root = read_ledger(path), runs_root(path)
         with opened(uri, ledger.grid, repo, root, report, ledger.grid) as mirror:
             items = []
@@ -72,6 +85,15 @@ def sync_grid(
             keep = {SHARED, SUMMARY, *rows, *(key for _, key in addresses)}
             mirror.send(items, [root / stage / key for stage, key in addresses], keep)
     return report
+
+
+def _pictured(folders: Sequence[Path], repo: Path, images: bool | None) -> set[Path]:
+    """The run folders whose test images may be sent."""
+    if images is not None:
+        return set(folders) if images else set()
+    demo = demo_digests(repo)
+    origins = ((folder, folder / "provenance.json") for folder in folders)
+    return {folder for folder, origin in origins if origin.is_file() and read_object(origin).get("data_digest") in demo}
 
 
 def row_items(ledger: Ledger, root: Path, statistics: Statistics | None) -> list[Item]:

@@ -10,8 +10,10 @@ import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -112,7 +114,8 @@ def _follow(
         if stop() and not stopping:
             stopping = True
             for line in lines:
-                line.send("stop")
+                with suppress(OSError):  # of a rank that has ended
+                    line.send("stop")
     return failures
 
 
@@ -149,18 +152,26 @@ def _rank(work: Work, arguments: tuple[Any, ...], resources: Resources, lines: S
             torch.cuda.set_device(number)
             resources, backend = replace(resources, device=f"cuda:{number}"), "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, timeout=PATIENCE)
-        outcome = work(*arguments, resources, ignore_progress if number else line.send)
+        outcome = work(*arguments, resources, ignore_progress if number else partial(_send, line))
     except StopRequested as stop:
         outcome = stop
     except Exception as error:
         expected = isinstance(error, InputError)
-        line.send(RankFailure(str(error) if expected else "".join(traceback.format_exception(error)), expected))
+        _send(line, RankFailure(str(error) if expected else "".join(traceback.format_exception(error)), expected))
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(FAILED_SECONDS)
         os._exit(1)
     dist.destroy_process_group()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return outcome
+
+
+def _send(line: Connection, message: object) -> None:
+    """Send ``message`` to the parent; end at once if it is gone, as ``_await_stop``."""
+    try:
+        line.send(message)
+    except OSError:
+        os._exit(1)
 
 
 def _await_stop(line: Connection, flag: StopFlag) -> None:

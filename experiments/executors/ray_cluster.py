@@ -57,7 +57,7 @@ def _connect(address: str | None) -> None:
     options: dict[str, Any] = {
         "logging_level": "ERROR",
         "log_to_driver": False,
-        "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
+        "runtime_env": {"env_vars": {"PYTHONPATH": paths, "PYTHONUTF8": "1"}},
     }
     if address is None:
         ray.init(address="local", include_dashboard=False, **options)

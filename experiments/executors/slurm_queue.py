@@ -79,4 +79,4 @@ def batches(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def _ask(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_SECONDS)

@@ -62,7 +62,7 @@ def test_one_line_per_image_and_run_of_the_rows_own_arm(ledger: Path) -> None:
 
 
 def test_two_rows_may_show_two_arms_of_one_run(ledger: Path) -> None:
-    rows = json.loads(ledger.read_text())["rows"]
+    rows = json.loads(ledger.read_text(encoding="utf-8"))["rows"]
     edit(ledger, rows=[*rows, rows[4] | {"name": "foreign", "arm": "blurdm_foreign", "published": {}}])
     found = numbers_of(ledger)
     assert found.psnr["foreign"] == pytest.approx(found.psnr["steps=5, official"] - 1)
@@ -257,7 +257,7 @@ def test_grid_without_a_swept_number_is_drawn_row_by_row(ledger: Path) -> None:
 
 
 def test_a_row_of_another_test_set_is_kept_but_not_compared(ledger: Path) -> None:
-    other = json.loads(ledger.read_text())["rows"][3]["name"]
+    other = json.loads(ledger.read_text(encoding="utf-8"))["rows"][3]["name"]
     for seed in (0, 1):
         run = folder(ledger, 3, seed)
         for file, was, now in (
@@ -291,7 +291,7 @@ def test_runs_on_different_data_and_bad_ledgers_are_one_line(ledger: Path, tmp_p
     wrong: list[dict[str, Any]] = [{"rows": [{}]}, {"baseline": "no such row"}, {"seeds": "0"}]
     for changes in wrong:
         broken = tmp_path / "broken.json"
-        write_json(broken, json.loads(ledger.read_text()) | changes)
+        write_json(broken, json.loads(ledger.read_text(encoding="utf-8")) | changes)
         with pytest.raises(InputError, match="broken.json") as error:
             collect_grid(broken)
         assert "\n" not in str(error.value)

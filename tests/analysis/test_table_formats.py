@@ -143,7 +143,7 @@ def test_latex_of_every_table_compiles_and_fits_the_page(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("width", [40, 70, 200])
 def test_nothing_is_cut_off_on_a_terminal(width: int) -> None:
-    console = Console(width=width, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=width, record=True, quiet=False, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
     show(small(), console)
     text = console.export_text()
     console.file.close()

@@ -83,7 +83,7 @@ def test_every_python_gives_the_same_digests(python: Path) -> None:
 
 def imported(file: Path) -> Iterator[Path]:
     """Files of the package that ``file`` imports."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE.name:
             for alias in node.names:
                 names = f"{node.module}.{alias.name}", node.module

@@ -55,7 +55,7 @@ def test_only_a_file_is_written_to(write: Callable[[Path], object], kind: Callab
         InputError, match=rf"^{target}: is a (link|pipe or device|folder); should be a file, or not there$"
     ):
         write(target)
-    assert precious.read_text() == "mine\n" and target.lstat() == before
+    assert precious.read_text(encoding="utf-8") == "mine\n" and target.lstat() == before
     assert {path.name for path in precious.parent.iterdir()} == {"precious.txt", "out.txt"}
 
 
@@ -65,7 +65,7 @@ def test_a_hard_link_is_replaced_and_never_written_through(precious: Path) -> No
     with pytest.raises(InputError, match=r"out\.txt: is a hard link"):
         append_line(target, "ours")
     write_bytes(target, b"ours")
-    assert precious.read_text() == "mine\n" and target.read_bytes() == b"ours"
+    assert precious.read_text(encoding="utf-8") == "mine\n" and target.read_bytes() == b"ours"
 
 
 @pytest.mark.parametrize("kind", [link, pipe])
@@ -73,7 +73,7 @@ def test_a_lock_is_no_link(kind: Callable[..., None], precious: Path) -> None:
     kind(precious.with_name("lock"), precious)
     with pytest.raises(InputError, match="lock: is a "), locked(precious.parent):
         pass
-    assert precious.read_text() == "mine\n"
+    assert precious.read_text(encoding="utf-8") == "mine\n"
 
 
 def test_links_under_every_name_that_can_be_guessed_do_no_harm(precious: Path) -> None:
@@ -81,7 +81,9 @@ def test_links_under_every_name_that_can_be_guessed_do_no_harm(precious: Path) -
     for number in (*range(1, 2000), os.getpid()):
         target.with_name(f".a.png.{number}.tmp").symlink_to(precious)
     write_bytes(target, b"ours")
-    assert precious.read_text() == "mine\n" and target.read_bytes() == b"ours" and not target.is_symlink()
+    assert (
+        precious.read_text(encoding="utf-8") == "mine\n" and target.read_bytes() == b"ours" and not target.is_symlink()
+    )
 
 
 def test_nothing_is_written_through_a_linked_folder(tmp_path: Path) -> None:

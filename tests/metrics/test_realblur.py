@@ -145,7 +145,7 @@ def test_a_metric_without_weights_is_told_once_and_left_empty(
     assert [line.split("'")[1] for line in lines] == ["niqe", "musiq"]
     assert "blurdm weights fetch niqe" in lines[0] and "no package is known to hold them" in lines[1]
     run_stage(run, tmp_path / "runs", Resources())
-    with open(run.folder(tmp_path / "runs") / "per_image.csv") as file:
+    with open(run.folder(tmp_path / "runs") / "per_image.csv", encoding="utf-8") as file:
         assert all(row["niqe"] == row["musiq"] == "" and row["psnr"] for row in csv.DictReader(file))
 
     config = write_tiny_config(tmp_path / "a.yaml", tiny_data, **metrics)

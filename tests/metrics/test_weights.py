@@ -26,6 +26,7 @@ from blurdm.metrics.measure import make_measure
 from blurdm.metrics.weights import WEIGHTS, digest, place, status
 from blurdm.metrics.weights_fetch import ALEXNET, VGG16, fetch, from_packages
 from blurdm.metrics.weights_pack import install, pack
+from tests.support.bad_servers import bad_server
 from tests.support.metric_photos import middle
 from tests.support.tiny import Told
 from tests.support.tools import require_weights
@@ -149,6 +150,12 @@ def test_damaged_and_malicious_downloads_are_refused(cache: Path, upstream: Path
     with pytest.raises(InputError, match="no file of tensors"):
         fetch(["musiq"], "upstream", lambda line: None)
     assert not cache.exists()
+
+
+def test_a_download_that_never_ends_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLURDM_DOWNLOAD_SECONDS", "2")
+    with bad_server("drip") as port, pytest.raises(InputError, match=r"x.pth cannot be had \(not done within 2 s;"):
+        weights_fetch._download(f"http://127.0.0.1:{port}/x.pth", tmp_path)
 
 
 def test_musiq_is_measured_once_its_weights_are_there(cache: Path, upstream: Path) -> None:

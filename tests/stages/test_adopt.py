@@ -50,7 +50,7 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
     code.code_digest.cache_clear()
 
     def append(name: str, line: str) -> None:
-        with open(copy / name, "a") as file:
+        with open(copy / name, "a", encoding="utf-8") as file:
             file.write(f"{line}\n")
         code.code_digest.cache_clear()
 

@@ -39,14 +39,14 @@ def make_grid(
 
 def edit(ledger: Path, **changes: Any) -> dict[str, Any]:
     """The ledger with top-level entries changed; returns it."""
-    value: dict[str, Any] = json.loads(ledger.read_text()) | changes
+    value: dict[str, Any] = json.loads(ledger.read_text(encoding="utf-8")) | changes
     write_json(ledger, value)
     return value
 
 
 def folder(ledger: Path, row: int, seed: int, stage: str = "measure") -> Path:
     """The folder of a run of row number ``row``."""
-    run = json.loads(ledger.read_text())["rows"][row]["runs"][seed]
+    run = json.loads(ledger.read_text(encoding="utf-8"))["rows"][row]["runs"][seed]
     key = dict(run["needs"]).get(stage, run["key"])
     return ledger.parent.parent / stage / key
 

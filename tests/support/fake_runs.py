@@ -145,12 +145,12 @@ def _pictures(folder: Path, arm: str, photo: str, p: int, i: int) -> None:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
+    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def edit_json(path: Path, **changes: Any) -> None:
     """The JSON object at ``path`` with top-level entries changed."""
-    _write_json(path, json.loads(path.read_text()) | changes)
+    _write_json(path, json.loads(path.read_text(encoding="utf-8")) | changes)
 
 
 def seal(root: Path) -> None:

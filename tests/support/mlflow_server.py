@@ -69,6 +69,6 @@ def _wait(server: Server, process: "subprocess.Popen[bytes]", log: Path) -> None
             with urllib.request.urlopen(f"{server.uri}/health", timeout=5):
                 return
         except OSError:
-            assert process.poll() is None, log.read_text()
+            assert process.poll() is None, log.read_text(encoding="utf-8")
             time.sleep(0.2)
-    raise AssertionError(f"no MLflow server after {READY_SECONDS} s: {log.read_text()}")
+    raise AssertionError(f"no MLflow server after {READY_SECONDS} s: {log.read_text(encoding='utf-8')}")

