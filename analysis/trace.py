@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from analysis.artefacts import origin, read_artefacts
+from analysis.names import visible
 from analysis.sources import Sources
 from analysis.tables.table import read_table
 from analysis.terminal import add_sources, command
@@ -50,14 +51,15 @@ class Trace:
 
 def trace(reports: Path, sources: Sources, table: str, row: str, column: str) -> Trace:
     """The runs behind a cell of ``reports``/tables; InputError names similar tables, rows or columns, or says that the
-    cell has no runs. Rows are found by id or label, columns by id, title or heading.
+    cell has no runs. Rows are found by id or label, also as shown, columns by id, title or heading.
     """
     path = reports / "tables" / f"{table}.json"
     if not path.is_file():
         names = [file.stem for file in path.parent.glob("*.json")]
         raise InputError(f"no table '{table}' in {path.parent}{_similar(table, names)}")
     stored = read_table(path)
-    line = next((r for r in stored.rows if row in (r.id, r.label)), None)
+    forms = ((r, form) for form in (visible, str) for r in stored.rows)
+    line = next((r for r, form in forms if row in (form(r.id), form(r.label))), None)
     if line is None:
         raise InputError(f"{table}: no row '{row}'{_similar(row, [r.id for r in stored.rows])}")
     place = next((c for c in stored.columns if column in (c.id, c.title, c.heading)), None)
@@ -128,7 +130,10 @@ def sweep_command(ledger: Ledger) -> str:
 
 def show(traced: Trace) -> str:
     """A trace as printed on the terminal."""
-    lines = [f"{traced.table}: {traced.row}, {traced.column}: {traced.text}", f"compute it again: {traced.command}"]
+    lines = [
+        visible(f"{traced.table}: {traced.row}, {traced.column}: {traced.text}"),
+        f"compute it again: {traced.command}",
+    ]
     for run in traced.origins:
         lines += [
             "",

@@ -14,6 +14,7 @@ from typing import Any
 from analysis.artefacts import builders, read_artefacts
 from analysis.formats import FORMATS
 from analysis.load import measure_runs
+from analysis.names import visible
 from analysis.sources import SHORT, Sources
 from analysis.tables.table import Table, read_table
 from analysis.terminal import add_sources
@@ -69,7 +70,7 @@ def compare(stored: Table, computed: Table, folder: Path) -> list[str]:
         file = folder / f"{computed.name}.{suffix}"
         if not file.is_file():
             problems.append(f"{file}: missing")
-        elif not problems and suffix != "json" and file.read_text() != make(computed):
+        elif not problems and suffix != "json" and file.read_bytes() != make(computed).encode():
             problems.append(f"{file}: is not what its runs give, although {computed.name}.json is")
     return problems
 
@@ -170,9 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         problems, unchecked = [f"error: {error}"], []
     for line in unchecked:
-        print(f"not checked: {line}", file=sys.stderr)
+        print(f"not checked: {visible(line)}", file=sys.stderr)
     for line in problems:
-        print(line)
+        print(visible(line))
     if not problems:
         print(f"{o.reports}: every number of every table follows from its runs")
     return 2 if problems else 0

@@ -1,0 +1,78 @@
+r"""Plain text as LaTeX for every engine: what pdflatex has as it is written, any other letter as ``\unicodechar``."""
+
+import hashlib
+import re
+import textwrap
+import unicodedata
+
+from analysis.names import code_point, visible
+
+TYPEWRITER = r"{\usefont{OT1}{cmtt}{m}{n}\char%d}"  # straight, where the text font has curly ones
+BREAK, APART = "\u200b", "\u200c"  # a line may end here; no ligature here. ``visible`` leaves none of them in a text.
+WORDS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "*": "{*}"}
+WORDS |= {"`": TYPEWRITER % 18, '"': TYPEWRITER % 34, "“": "{``}", "”": "{''}", "‘": "{`}", "’": "{'}"}
+WORDS |= {"–": "--", "—": "---", "…": r"\ldots{}", "•": r"\textbullet{}", "−": "$-$", "°": r"$^\circ$"}
+WORDS |= {"¹": "$^1$", "²": "$^2$", "³": "$^3$", BREAK: r"\allowbreak{}", APART: "{}"}
+SIGNS = {
+    "↑": "uparrow", "↓": "downarrow", "→": "rightarrow", "←": "leftarrow", "↔": "leftrightarrow", "⇒": "Rightarrow",
+    "×": "times", "÷": "div", "±": "pm", "·": "cdot", "∞": "infty", "√": "surd", "∂": "partial", "∇": "nabla",
+    "≤": "leq", "≥": "geq", "≠": "neq", "≈": "approx", "≡": "equiv", "¬": "neg", "∈": "in", "∀": "forall",
+    "∑": "sum", "∏": "prod", "∫": "int", "∪": "cup", "∩": "cap", "⊂": "subset",
+}  # fmt: skip
+SIGNS |= {c: unicodedata.name(c).split()[-1].capitalize() for c in "ΓΔΘΞΠΣΦΨΩ"} | {"Λ": "Lambda", "λ": "lambda"}
+SIGNS |= {c: unicodedata.name(c).split()[-1].lower() for c in "αβγδεζηθικμνξπρστυφχψω"}
+SPECIAL = WORDS | {c: rf"\{c}" for c in "&%$#_{}"} | {c: f"${c}$" for c in "<>|"}
+SPECIAL |= {c: rf"$\{name}$" for c, name in SIGNS.items()}
+LATIN = frozenset("¡¿£§¶©ßæÆœŒøØłŁı")  # LaTeX reads these as they are, and letters with one of ACCENTS
+ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327")
+OGONEK = "\u0328"
+RIGHT_TO_LEFT = re.compile(r"((?:[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\u200b]+ *)+(?<! ))")
+LONGEST_WORD, LONGEST_LINE = 24, 48  # characters, before a line may be broken
+
+LETTER = re.compile(r"\\unicodechar\{[uU]\}\{([0-9A-F]+)\}")
+# By code point, unless the document says otherwise, as the report does where it has the fonts.
+SPELLED = r"\providecommand{\unicodechar}[2]{\textbackslash #1#2\allowbreak}\providecommand{\righttoleft}[1]{#1}"
+
+
+def escape(text: str) -> str:
+    r"""Plain text in one line as LaTeX; ``SPELLED`` has to come before it if it has a ``\unicodechar``."""
+    return _letters(visible(text))
+
+
+def escape_lines(text: str) -> list[str]:
+    """The same, broken into lines for a column of a table."""
+    text = visible(text)
+    longest = LONGEST_LINE if text.isascii() else LONGEST_LINE // 3  # in case they are spelled
+    return [_letters(line) for line in textwrap.wrap(text, longest)] or [""]
+
+
+def _letters(text: str) -> str:
+    text = unicodedata.normalize("NFC", text)
+    text = re.sub(r"(?<![\w.-])-(?=\d)", "−", text)
+    text = re.sub(r"(?<=[-'])(?=[-'])|(?<=,)(?=,)", APART, text)
+    text = re.sub(rf"([^\s-]{{{LONGEST_WORD}}})(?=[^\s-])", rf"\1{BREAK}", text)
+    parts = ["".join(map(_letter, part)) for part in RIGHT_TO_LEFT.split(text)]
+    return "".join(rf"\righttoleft{{{part}}}" if number % 2 else part for number, part in enumerate(parts))
+
+
+def _letter(c: str) -> str:
+    base, mark = (unicodedata.normalize("NFD", c) + " ")[:2]
+    if c in SPECIAL:
+        return SPECIAL[c]
+    if c.isascii() or c in LATIN or (base.isascii() and base.isalpha() and mark in ACCENTS and _marks(c) == 1):
+        return c
+    if mark == OGONEK and _marks(c) == 1:
+        return rf"{{\fontencoding{{T1}}\selectfont\k{{{base}}}}}"
+    prefix, digits = code_point(c)[1], code_point(c)[2:]
+    return rf"\unicodechar{{{prefix}}}{{{digits}}}"
+
+
+def _marks(c: str) -> int:
+    return len(unicodedata.normalize("NFD", c)) - 1
+
+
+def plain_name(name: str) -> str:
+    """``name`` where only letters, digits and "-" may stand."""
+    plain = re.sub(r"[^A-Za-z0-9]", "-", name)
+    exact = re.fullmatch(r"[A-Za-z0-9_-]+", name)
+    return plain if exact else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
