@@ -15,6 +15,7 @@ from blurdm.core.store import write_bytes
 
 SPACIOUS = 8  # columns up to which headings are set in one line
 MOST_COLUMNS = 12  # of a LaTeX tabular; a wider table is set as several, one below the other
+LONGEST_CAPTION = 300  # characters: TeX measures a caption in one line, whose length is limited
 COUNTS = ("n_images", "n_photos", "n_seeds")
 # In Markdown: emphasis, code, links, cells, strikethrough, maths; markup of HTML.
 MARKUP = re.compile(r"[\\`*_|~$]|\](?=\()|[<&]")
@@ -117,12 +118,15 @@ def as_latex(table: Table) -> str:
     r"""A table environment to \input, the note below the table; needs \usepackage{booktabs,graphicx}."""
     size = -(-len(table.columns) // -(-len(table.columns) // MOST_COLUMNS))  # equal blocks
     lines = [r"% needs \usepackage{booktabs,graphicx}", r"\begin{table}[htbp]", r"\centering\footnotesize"]
-    lines += [rf"\caption{{{escape(sentence(table.title))}}}", rf"\label{{tab:{plain_name(table.name)}}}"]
+    title, note = sentence(table.title), table.note
+    if len(title) > LONGEST_CAPTION:
+        title, note = f"{title[:LONGEST_CAPTION]}…", f"{title} {note}"
+    lines += [rf"\caption{{{escape(title)}}}", rf"\label{{tab:{plain_name(table.name)}}}"]
     lines += [r"\vspace{4pt}", r"\setlength{\tabcolsep}{2.5pt}"]
     for start in range(0, len(table.columns), size):
         lines += ["", r"\medskip"] if start else []
         lines += _tabular(table, table.columns[start : start + size])
-    note = rf"\begin{{minipage}}{{\linewidth}}\scriptsize {escape(table.note)}\end{{minipage}}"
+    note = rf"\begin{{minipage}}{{\linewidth}}\scriptsize {escape(note)}\end{{minipage}}"
     text = "\n".join([*lines, "", r"\vspace{4pt}", note, r"\end{table}", ""])
     return f"{SPELLED}\n{text}" if r"\unicodechar" in text else text
 

@@ -12,7 +12,7 @@ BREAK, APART = "\u200b", "\u200c"  # a line may end here; no ligature here. ``vi
 WORDS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "*": "{*}"}
 WORDS |= {"`": TYPEWRITER % 18, '"': TYPEWRITER % 34, "“": "{``}", "”": "{''}", "‘": "{`}", "’": "{'}"}
 WORDS |= {"–": "--", "—": "---", "…": r"\ldots{}", "•": r"\textbullet{}", "−": "$-$", "°": r"$^\circ$"}
-WORDS |= {"¹": "$^1$", "²": "$^2$", "³": "$^3$", BREAK: r"\allowbreak{}", APART: "{}"}
+WORDS |= {"¹": "$^1$", "²": "$^2$", "³": "$^3$", BREAK: r"\allowbreak{}", APART: r"\kern0pt{}"}
 SIGNS = {
     "↑": "uparrow", "↓": "downarrow", "→": "rightarrow", "←": "leftarrow", "↔": "leftrightarrow", "⇒": "Rightarrow",
     "×": "times", "÷": "div", "±": "pm", "·": "cdot", "∞": "infty", "√": "surd", "∂": "partial", "∇": "nabla",
@@ -42,7 +42,7 @@ def escape(text: str) -> str:
 def escape_lines(text: str) -> list[str]:
     """The same, broken into lines for a column of a table."""
     text = visible(text)
-    longest = LONGEST_LINE if text.isascii() else LONGEST_LINE // 3  # in case they are spelled
+    longest = LONGEST_LINE // 3 if LETTER.search(_letters(text)) else LONGEST_LINE  # code points are long
     return [_letters(line) for line in textwrap.wrap(text, longest)] or [""]
 
 

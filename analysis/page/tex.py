@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.fonts import font_of
-from analysis.formats import MOST_COLUMNS
+from analysis.formats import LONGEST_CAPTION, MOST_COLUMNS
 from analysis.latex import LETTER, escape, escape_lines, plain_name
 from analysis.page.contents import CHAIN, PAPER, Contents, DrawnFigure
 from analysis.tables.table import Table
@@ -101,6 +101,7 @@ def _table(contents: Contents, table: Table) -> dict[str, Any]:
 
 def _figure(contents: Contents, figure: DrawnFigure) -> dict[str, Any]:
     caption = f"{figure.title}. {figure.caption}" if figure.title != figure.name else figure.caption
+    caption = f"{caption[:LONGEST_CAPTION]}…" if len(caption) > 2 * LONGEST_CAPTION else caption
     file, label = _plain(contents, f"{figure.stem}.pdf"), plain_name(figure.name)
     return {"table": "", "wide": False, "figure": file, "caption": escape(caption), "label": label}
 
