@@ -21,7 +21,7 @@ from blurdm.metrics.protocols import METRICS
 LINES = ("-", "--", ":", "-.")  # with PHOTO_COLORS and PHOTO_MARKERS: series differ in grey as well
 DODGE = 3.5  # points between the series at one swept value, so that no interval hides another
 MOST_TICKS, MOST_ROWS = 12, 100
-ROW_WIDTH = 34  # characters
+ROW_WIDTH, SERIES_WIDTH, FEW_LINES = 34, 40, 8  # characters; lines of a legend that do not count
 LOG_SPAN = 10  # swept values that span more are spread by ratio
 
 
@@ -29,8 +29,12 @@ def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Fi
     """``metric`` of ``grid_numbers`` with 95 % intervals; published differences are hollow."""
     shown = _differences(numbers, ledger, metric)
     against_x = bool(len(shown)) and bool(shown.x.notna().all()) and shown.x.nunique() > 1
-    lines = max((plain(row, ROW_WIDTH).count("\n") + 1 for row in shown.row), default=1)
-    height = 4.2 if against_x else 1.8 + max(0.32, 0.14 * lines) * min(len(shown), MOST_ROWS)
+    if against_x:
+        lines = sum(plain(series, SERIES_WIDTH).count("\n") + 1 for series in shown.series.unique())
+        height = 4.2 + 0.16 * max(0, lines - FEW_LINES)  # of the legend
+    else:
+        lines = max((plain(row, ROW_WIDTH).count("\n") + 1 for row in shown.row), default=1)
+        height = 1.8 + max(0.32, 0.14 * lines) * min(len(shown), MOST_ROWS)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     if shown["mean"].notna().any():
@@ -77,7 +81,7 @@ def _sweep(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
         shift = (number - (len(names) - 1) / 2) * DODGE / 72
         place = axes.transData + ScaledTranslation(shift, 0, axes.figure.dpi_scale_trans)
         done, published = points.dropna(subset="mean"), points.dropna(subset="published")
-        name = plain(series, 40) or "this grid"
+        name = plain(series, SERIES_WIDTH) or "this grid"
         style: dict[str, Any] = {"color": color, "marker": marker}
         solid = style | {"linestyle": LINES[number % len(LINES)], "markersize": 5}
         axes.plot(done.x, done["mean"], label=name, transform=place, **solid)

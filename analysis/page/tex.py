@@ -53,7 +53,7 @@ def write_tex(contents: Contents, summary: str) -> Path:
         "Figures": [_figure(contents, figure) for figure in contents.figures],
         "Ablations": [*ablations, *(_figure(contents, figure) for figure in contents.grids)],
     }
-    parts = {"summary": escape(summary), "missing": missing}
+    parts: dict[str, Any] = {"summary": escape(summary), "missing": missing}
     parts["sections"] = [{"title": title, "parts": items} for title, items in sections.items()]
     template, path = environment.get_template("report.tex"), contents.reports / "report.tex"
     text = template.render(**parts, letters=False)

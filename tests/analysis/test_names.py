@@ -1,6 +1,7 @@
 """Names that are any text: shown in every format, inert, never alike, and never the end of a report."""
 
 import csv
+import os
 import re
 import shutil
 import subprocess
@@ -10,18 +11,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from analysis.build import build
-from analysis.drawing import plain, styled
+from analysis.build import build_tables
+from analysis.drawing import Inputs, draw_all, plain, styled
 from analysis.formats import FORMATS, as_csv, as_html, as_latex, as_markdown
 from analysis.grid import build_grid
 from analysis.latex import escape
-from analysis.load import collect, write_csv
+from analysis.load import collect_curves, write_csv
 from analysis.names import inert, visible, written
 from analysis.page import tex
+from analysis.page.contents import read_contents
 from analysis.report import report
 from analysis.sources import Sources
+from analysis.tables.chain import difference_numbers
 from analysis.tables.grid import read_numbers
 from analysis.tables.table import Cell, Column, Table, TableRow, read_table
 from analysis.terminal import show
@@ -193,12 +197,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(fake_runs, "PHOTOS", PHOTOS)
         pointer = fake_runs.make_chain(root)
     ledger = make_grid(root, SWEEP)
-    rows = edit(ledger, question="Which “question”, in 中文,\n  on two lines?")["rows"]
-    rows += [rows[4] | {"name": name, "series": name, "published": {}} for name in NAMES.values()]
-    edit(ledger, rows=rows)
+    lines = edit(ledger, question="Which “question”, in 中文,\n  on two lines?")["rows"]
+    lines += [lines[4] | {"name": name, "series": name, "published": {}} for name in NAMES.values()]
+    edit(ledger, rows=lines)
     build_grid(ledger, root / "results", root / "reports", Console(quiet=True))
     sources = Sources(pointer, root / "runs")
-    build(sources, root / "results", root / "reports", Console(quiet=True))
+    build_tables(sources, root / "reports" / "tables")
+    rows, costs = sources.chain
+    inputs = Inputs(pointer, rows, costs, collect_curves(pointer), difference_numbers(rows, sources.resamples))
+    draw_all(("differences", "failures", "restorations"), inputs, root / "reports" / "figures")
     report(sources, root / "reports", Console(quiet=True))
     return root
 
@@ -228,8 +235,8 @@ def test_numbers_of_such_rows_verify_and_lead_to_their_runs(root: Path) -> None:
     for name in NAMES.values():
         assert trace(root / "reports", sources, SWEEP, visible(name), "psnr").row == name
     numbers = read_numbers(root / "reports" / "grids" / SWEEP / "table.csv")
-    assert set(NAMES.values()) <= set(numbers.row) == {*numbers.series} | set(numbers.row)
-    rows, _ = collect(sources.pointer)
+    assert set(NAMES.values()) <= set(numbers.row) & set(numbers.series)
+    rows, _ = sources.chain
     assert set(rows.scene.astype(str)) == set(PHOTOS)
 
 
@@ -242,28 +249,18 @@ def test_without_the_engine_or_its_fonts_the_report_says_code_points(
     if lacking == "fonts":
         monkeypatch.setattr(tex, "font_of", lambda letter: None)
     else:
-        run = subprocess.run
-        gone = FileNotFoundError("lualatex")
-
-        def without(command: list[str], **options: object) -> subprocess.CompletedProcess[bytes]:
-            if command[0] == "lualatex":
-                raise gone
-            return run(command, **options)  # type: ignore[call-overload,no-any-return]
-
-        monkeypatch.setattr(tex.subprocess, "run", without)
-    console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
-    report(Sources(root / "chain" / "measure.json", root / "runs"), reports, console)
-    console.file.close()
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "lualatex").symlink_to("/bin/false")
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    warned = tex.compile_tex(tex.write_tex(read_contents(reports), ""))
+    assert ("apt-get install texlive-luatex fonts-droid-fallback" in str(warned)) == (lacking == "lualatex")
     text = pdf_text(reports / "report.pdf")
     assert r"\u566A\u58F0" in text and "clip≤1" in text and "“typographic”" in text
-    assert (lacking == "fonts") != ("apt-get install texlive-luatex fonts-droid-fallback" in console.export_text())
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_a_figure_draws_the_name(name: str) -> None:
     with styled():
-        from matplotlib.figure import Figure
-
         figure = Figure(figsize=(3, 2))
         figure.text(0, 0.5, plain(name, 30))
         figure.canvas.draw()
