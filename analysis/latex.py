@@ -23,8 +23,9 @@ SIGNS |= {c: unicodedata.name(c).split()[-1].capitalize() for c in "ΓΔΘΞΠΣ
 SIGNS |= {c: unicodedata.name(c).split()[-1].lower() for c in "αβγδεζηθικμνξπρστυφχψω"}
 SPECIAL = WORDS | {c: rf"\{c}" for c in "&%$#_{}"} | {c: f"${c}$" for c in "<>|"}
 SPECIAL |= {c: rf"$\{name}$" for c, name in SIGNS.items()}
-LATIN = frozenset("¡¿£§¶©ßæÆœŒøØłŁı")  # LaTeX reads these as they are, and letters with one of ACCENTS
-ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327")
+LATIN = frozenset("¡¿£§¶©ßæÆœŒøØłŁıÇçĢģĶķĻļŅņŖŗŞşŢţ")  # every LaTeX reads these as they are
+ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": "."}
+ACCENTS |= {"\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0328": "k"}
 OGONEK = "\u0328"
 RIGHT_TO_LEFT = re.compile(r"((?:[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\u200b]+ *)+(?<! ))")
 LONGEST_WORD, LONGEST_LINE = 24, 48  # characters, before a line may be broken
@@ -56,19 +57,19 @@ def _letters(text: str) -> str:
 
 
 def _letter(c: str) -> str:
-    base, mark = (unicodedata.normalize("NFD", c) + " ")[:2]
     if c in SPECIAL:
         return SPECIAL[c]
-    if c.isascii() or c in LATIN or (base.isascii() and base.isalpha() and mark in ACCENTS and _marks(c) == 1):
+    if c.isascii() or c in LATIN:
         return c
-    if mark == OGONEK and _marks(c) == 1:
-        return rf"{{\fontencoding{{T1}}\selectfont\k{{{base}}}}}"
+    base, *marks = unicodedata.normalize("NFD", c)
+    if len(marks) == 1 and marks[0] in ACCENTS and base.isascii() and base.isalpha():
+        if c < "\u0100":
+            return c
+        base = rf"\{base}" if base in "ij" else base  # without dot
+        accented = rf"\{ACCENTS[marks[0]]}{{{base}}}"
+        return rf"{{\fontencoding{{T1}}\selectfont{accented}}}" if marks[0] == OGONEK else accented
     prefix, digits = code_point(c)[1], code_point(c)[2:]
     return rf"\unicodechar{{{prefix}}}{{{digits}}}"
-
-
-def _marks(c: str) -> int:
-    return len(unicodedata.normalize("NFD", c)) - 1
 
 
 def plain_name(name: str) -> str:

@@ -18,7 +18,7 @@ from analysis.build import build_tables
 from analysis.drawing import Inputs, draw_all, plain, styled
 from analysis.formats import FORMATS, as_csv, as_html, as_latex, as_markdown
 from analysis.grid import build_grid
-from analysis.latex import escape
+from analysis.latex import SPELLED, escape
 from analysis.load import collect_curves, write_csv
 from analysis.names import inert, visible, written
 from analysis.page import tex
@@ -180,6 +180,17 @@ def test_a_paper_includes_the_table_with_either_engine(engine: str, tmp_path: Pa
     text = pdf_text(tmp_path / "doc.pdf")
     for part in ("clip ≤ 1", "clip ≥ 2", "“typographic”", r"a\u200Bb", r"a\u005Cu200Bb", r"\u0429", "<script>", "50%"):
         assert part.replace(" ", "") in text, part
+
+
+def test_every_letter_compiles(tmp_path: Path) -> None:
+    require("pdflatex")
+    letters = [chr(code) for code in range(0x20, 0x3000)]
+    lines = [escape("".join(letters[start : start + 48])) for start in range(0, len(letters), 48)]
+    body = "\n\n".join([r"\documentclass{article}", SPELLED, r"\begin{document}\sloppy", *lines, r"\end{document}"])
+    (tmp_path / "doc.tex").write_text(body, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "doc.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120)
+    assert done.returncode == 0 and b"Missing character" not in done.stdout, done.stdout[-2000:]
 
 
 def pdf_text(path: Path) -> str:
