@@ -56,7 +56,7 @@ def write_tex(contents: Contents, summary: str) -> Path:
     parts: dict[str, Any] = {"summary": escape(summary), "missing": missing}
     parts["sections"] = [{"title": title, "parts": items} for title, items in sections.items()]
     template, path = environment.get_template("report.tex"), contents.reports / "report.tex"
-    text = template.render(**parts, letters=False)
+    text = template.render(**parts, letters=None)
     tables = [contents.reports / item["table"] for items in sections.values() for item in items if item["table"]]
     letters = {
         code for part in (text, *(t.read_text(encoding="utf-8") for t in tables)) for code in LETTER.findall(part)
@@ -73,7 +73,7 @@ def _fonts(letters: set[str]) -> dict[str, Any]:
     names = {file: rf"\letters{chr(ord('A') + number)}" for number, file in enumerate(dict.fromkeys(files.values()))}
     return {
         "fonts": {name: file for file, name in names.items()},
-        "letters": {code: names[file] for code, file in files.items()} or {"": r"\relax"},
+        "letters": {code: names[file] for code, file in files.items()},
     }
 
 
