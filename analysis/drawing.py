@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,4 +153,5 @@ def plain(text: str, width: int = LONGEST_NAME, longest: int = LONGEST_NAME) -> 
     if len(text) > longest:
         text = f"{text[:longest]}… ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
     text = f" {text}" if text.startswith("_") else text  # a legend leaves out labels that begin so
-    return "\n".join(textwrap.wrap(text, width)).replace("$", r"\$")
+    wide = any(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return "\n".join(textwrap.wrap(text, width // 2 if wide else width)).replace("$", r"\$")
