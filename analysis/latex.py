@@ -27,7 +27,8 @@ LATIN = frozenset("¡¿£§¶©ßæÆœŒøØłŁıÇçĢģĶķĻļŅņŖŗŞş�
 ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": "."}
 ACCENTS |= {"\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0328": "k"}
 OGONEK = "\u0328"
-RIGHT_TO_LEFT = re.compile(r"((?:[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\u200b]+ *)+(?<! ))")
+HEBREW_TO_ARABIC = r"\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff"
+RIGHT_TO_LEFT = re.compile(rf"([{HEBREW_TO_ARABIC}](?:[{HEBREW_TO_ARABIC}{BREAK} ]*[{HEBREW_TO_ARABIC}])?)")
 LONGEST_WORD, LONGEST_LINE = 24, 48  # characters, before a line may be broken
 
 LETTER = re.compile(r"\\unicodechar\{[uU]\}\{([0-9A-F]+)\}")

@@ -183,6 +183,13 @@ def test_a_paper_includes_the_table_with_either_engine(engine: str, tmp_path: Pa
         assert part.replace(" ", "") in text, part
 
 
+def test_words_from_right_to_left_are_one_run_and_no_others() -> None:
+    assert escape("a שלום שלום-b").count(r"\righttoleft{") == 1 and escape("שלום").startswith(
+        r"\righttoleft{\unicodechar"
+    )
+    assert set(re.findall(r"\\\w+", escape(60 * "long"))) == {r"\allowbreak"}
+
+
 def test_every_letter_compiles(tmp_path: Path) -> None:
     require("pdflatex")
     letters = [chr(code) for code in range(0x20, 0x3000)]
