@@ -62,7 +62,7 @@ def _letter(c: str) -> str:
         return SPECIAL[c]
     if c.isascii() or c in LATIN:
         return c
-    base, *marks = unicodedata.normalize("NFD", c)
+    base, *marks = list(unicodedata.normalize("NFD", c))
     if len(marks) == 1 and marks[0] in ACCENTS and base.isascii() and base.isalpha():
         if c < "\u0100":
             return c
