@@ -12,7 +12,7 @@ from analysis.load import collect_curves, write_csv
 from analysis.sources import Sources
 from analysis.tables.chain import difference_numbers
 from analysis.tables.table import Table
-from analysis.terminal import add_sources, command, show
+from analysis.terminal import add_sources, command, say, show
 from blurdm.core.command import Parser
 from blurdm.core.errors import InputError
 
@@ -27,13 +27,13 @@ def build(sources: Sources, results: Path, reports: Path, console: Console) -> N
     for table in build_tables(sources, reports / "tables"):
         if table.name in SHOWN:
             show(table, console)
-            console.print(table.note, highlight=False, markup=False)
+            say(table.note, console)
             console.print()
     curves = collect_curves(sources.pointer)
     write_csv(reports / "curves.csv", curves)
     inputs = Inputs(sources.pointer, rows, costs, curves, difference_numbers(rows, sources.resamples))
     for name, reason in draw_all(read_artefacts().figures, inputs, reports / "figures").items():
-        console.print(f"no figure '{name}': {reason}", highlight=False, markup=False)
+        say(f"no figure '{name}': {reason}", console)
 
 
 def build_tables(sources: Sources, folder: Path) -> list[Table]:

@@ -1,7 +1,10 @@
 """Everything that figures share: their data, their style, and how they become files."""
 
+import hashlib
 import io
 import json
+import textwrap
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +15,9 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.fonts import families, font_of
 from analysis.load import measure_runs
+from analysis.names import code_point, visible
 from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module
 from blurdm.core.runs import restore_folder
@@ -24,6 +29,7 @@ STYLE = Path(__file__).with_name("style.mplstyle")
 WIDTH = 6.8  # inches: the text width of a page
 PHOTO_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#7F7F7F")
 PHOTO_MARKERS = "osD^vP*X"
+LONGEST_NAME, LONGEST_TEXT = 100, 1000  # characters, in a figure
 
 
 class Missing(InputError):
@@ -116,7 +122,7 @@ def draw_all(names: Iterable[str], inputs: Inputs, folder: Path) -> dict[str, st
 @contextmanager
 def styled() -> Iterator[None]:
     """Figures made and saved within use STYLE; matplotlib's settings are restored afterwards."""
-    with matplotlib.rc_context(fname=STYLE):
+    with matplotlib.rc_context({"font.family": families()}, fname=STYLE):
         yield
 
 
@@ -138,6 +144,14 @@ def photo_style(number: int) -> tuple[str, str]:
     )
 
 
-def plain(text: str) -> str:
-    """``text`` with dollar signs escaped, which matplotlib takes for maths."""
-    return text.replace("$", r"\$")
+def plain(text: str, width: int = LONGEST_NAME, longest: int = LONGEST_NAME) -> str:
+    """``text`` in lines of ``width`` characters, as matplotlib draws it: no maths, and no letter that no font has.
+
+    What goes beyond ``longest`` characters is replaced by a digest, so that different texts stay different.
+    """
+    text = "".join(c if font_of(c) else code_point(c) for c in visible(text))
+    if len(text) > longest:
+        text = f"{text[:longest]}… ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
+    text = f" {text}" if text.startswith("_") else text  # a legend leaves out labels that begin so
+    wide = any(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return "\n".join(textwrap.wrap(text, width // 2 if wide else width)).replace("$", r"\$")

@@ -13,7 +13,7 @@ from analysis.load import collect_grid, states, write_csv, write_grid_rows
 from analysis.sources import Sources
 from analysis.tables.grid import grid_numbers, measured_metrics, read_numbers, statistics, table_of
 from analysis.tables.table import read_table
-from analysis.terminal import command, show
+from analysis.terminal import command, say, show
 from blurdm.core.command import Parser
 from blurdm.core.ledger import read_ledger, runs_root
 from blurdm.core.store import write_bytes
@@ -40,13 +40,13 @@ def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Bu
     files = [folder / name for name in ("plot.pdf", "plot.png", *(f"table.{suffix}" for suffix in SUFFIXES))]
     written = [results / f"{ledger.grid}.csv", results / f"{ledger.grid}.parquet", *files]
     stamp, source = folder / STAMP, _source_digest(path)
-    if not (stamp.is_file() and stamp.read_text() == source and all(file.is_file() for file in written)):
+    if not (stamp.is_file() and stamp.read_bytes() == source.encode() and all(file.is_file() for file in written)):
         _write_grid(path, results, folder)
         write_bytes(stamp, source.encode())
     table = read_table(folder / "table.json")
-    console.print(table.title, style="bold", markup=False)
+    say(table.title, console, "bold")
     show(table, console)
-    console.print(table.note, highlight=False, markup=False)
+    say(table.note, console)
     return Built(files, statistics(read_numbers(folder / "table.csv")))
 
 

@@ -3,7 +3,6 @@
 Differences rather than values: published numbers are from other data, so only their own differences are comparable.
 """
 
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from analysis.drawing import PHOTO_COLORS, PHOTO_MARKERS, WIDTH, plain
+from analysis.drawing import LONGEST_TEXT, PHOTO_COLORS, PHOTO_MARKERS, WIDTH, plain
+from analysis.names import prose
 from analysis.tables.chain import SIGNIFICANT, count, metric_column
 from analysis.tables.grid import OTHER_TEST_SET, other_rows
 from blurdm.core.ledger import Ledger
@@ -21,6 +21,7 @@ from blurdm.metrics.protocols import METRICS
 LINES = ("-", "--", ":", "-.")  # with PHOTO_COLORS and PHOTO_MARKERS: series differ in grey as well
 DODGE = 3.5  # points between the series at one swept value, so that no interval hides another
 MOST_TICKS, MOST_ROWS = 12, 100
+ROW_WIDTH, SERIES_WIDTH, FEW_LINES = 34, 40, 8  # characters; lines of a legend that do not count
 LOG_SPAN = 10  # swept values that span more are spread by ratio
 
 
@@ -28,22 +29,27 @@ def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Fi
     """``metric`` of ``grid_numbers`` with 95 % intervals; published differences are hollow."""
     shown = _differences(numbers, ledger, metric)
     against_x = bool(len(shown)) and bool(shown.x.notna().all()) and shown.x.nunique() > 1
-    height = 4.2 if against_x else 1.8 + 0.32 * min(len(shown), MOST_ROWS)
+    if against_x:
+        lines = sum(plain(series, SERIES_WIDTH).count("\n") + 1 for series in shown.series.unique())
+        height = 4.2 + 0.16 * max(0, lines - FEW_LINES)  # of the legend
+    else:
+        lines = max((plain(row, ROW_WIDTH).count("\n") + 1 for row in shown.row), default=1)
+        height = 1.8 + max(0.32, 0.14 * lines) * min(len(shown), MOST_ROWS)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     if shown["mean"].notna().any():
         baseline = numbers[numbers.row == ledger.baseline].iloc[0].get(metric, np.nan)
         value = "" if pd.isna(baseline) else f" ({baseline:.{METRICS[metric].digits}f})"
         heading = metric_column(metric).heading
-        label = plain(f"{heading}, difference to '{ledger.baseline}'{value}, 95 % interval")
-        (_sweep if against_x else _dots)(axes, shown, ledger, textwrap.fill(label, 60))
+        label = plain(f"{heading}, difference to '{ledger.baseline}'{value}, 95 % interval", 60, LONGEST_TEXT)
+        (_sweep if against_x else _dots)(axes, shown, ledger, label)
         figure.legend(loc="outside lower center", ncols=2)
     else:
         axes.text(0.5, 0.5, "no row can be compared with the baseline row yet", ha="center", transform=axes.transAxes)
     other, waiting = other_rows(numbers)
     remark = f" ({waiting} of {len(numbers)} rows not done)" if waiting else ""
     remark += f" ({count(other, 'row')} of another test set not shown)" if other else ""
-    axes.set_title(textwrap.fill(plain(ledger.question + remark), 80), fontsize=9)
+    axes.set_title(plain(prose(ledger.question) + remark, 80, LONGEST_TEXT), fontsize=9)
     return figure
 
 
@@ -75,7 +81,7 @@ def _sweep(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
         shift = (number - (len(names) - 1) / 2) * DODGE / 72
         place = axes.transData + ScaledTranslation(shift, 0, axes.figure.dpi_scale_trans)
         done, published = points.dropna(subset="mean"), points.dropna(subset="published")
-        name = plain(series) or "this grid"
+        name = plain(series, SERIES_WIDTH) or "this grid"
         style: dict[str, Any] = {"color": color, "marker": marker}
         solid = style | {"linestyle": LINES[number % len(LINES)], "markersize": 5}
         axes.plot(done.x, done["mean"], label=name, transform=place, **solid)
@@ -117,7 +123,7 @@ def _dots(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
         hollow: dict[str, Any] = {"markerfacecolor": "none", "color": PHOTO_COLORS[5], "markersize": 9}
         axes.plot(shown.published[published], heights[published], "^", label="published", **hollow)
     axes.axvline(0, color="black", linewidth=0.8, linestyle=":", zorder=0)
-    names = [textwrap.fill(plain(row), 34) for row in shown.row]
+    names = [plain(row, ROW_WIDTH) for row in shown.row]
     results = ["\n(no result)" if np.isnan(mean) else "" for mean in shown["mean"]]
     axes.set_yticks(heights, [name + result for name, result in zip(names, results, strict=True)], fontsize=8)
     axes.set_ylim(heights[-1] - 0.6, 0.6)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.names import inert
 from blurdm.core.arms import MODELS, arm_of
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger, State, read_ledger, runs_root, state
@@ -154,7 +155,7 @@ def _training_curve(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: missing; the run has to finish first")
     records = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             records.append(json.loads(line))
         except ValueError:
@@ -183,7 +184,7 @@ def read_run(entry: Mapping[str, Any], folder: Path) -> RunResults:
     table = folder / "per_image.csv"
     if not table.is_file():
         raise InputError(f"{table}: missing although the run is finished; delete the run to have it made again")
-    rows = pd.read_csv(table, dtype={"arm": str, "scene": str, "image": str})
+    rows = pd.read_csv(table, converters={"arm": str, "scene": str, "image": str})  # "NA" is a name
     origin = {
         "seed": entry["seed"],
         "key": entry["key"],
@@ -225,7 +226,17 @@ def with_origins(parts: Sequence[tuple[pd.DataFrame, Mapping[str, Any]]]) -> pd.
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """``table`` as CSV; no text is a formula (``inert``)."""
+    for name in table.columns:
+        if isinstance(table[name].dtype, pd.CategoricalDtype):
+            table = table.assign(**{name: table[name].cat.rename_categories(_inert)})
+        elif not pd.api.types.is_numeric_dtype(table[name]):
+            table = table.assign(**{name: table[name].map(_inert)})
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def _inert(value: Any) -> Any:
+    return inert(value) if isinstance(value, str) else value
 
 
 def write_grid_rows(results: GridResults, folder: Path) -> None:

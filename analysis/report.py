@@ -10,7 +10,7 @@ from analysis.page.gallery import gallery
 from analysis.page.page import counts, write_page
 from analysis.page.tex import PACKAGES, compile_tex, left_out, write_tex
 from analysis.sources import Sources
-from analysis.terminal import add_sources, command
+from analysis.terminal import add_sources, command, say
 from blurdm.core.command import Parser
 
 
@@ -28,7 +28,7 @@ def report(sources: Sources, reports: Path, console: Console) -> None:
         lines += [str(tex.with_suffix(".pdf")), *(f"pdflatex: {line}" for line in warnings)]
     lines += [f"left out: {name}: {reason}" for name, reason in (*contents.missing, *left_out(contents))]
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line, console, soft_wrap=True)
 
 
 def summarise(contents: Contents) -> str:

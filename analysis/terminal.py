@@ -6,7 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as View
+from rich.text import Text
 
+from analysis.names import visible
 from analysis.tables.table import Column, Table
 from blurdm.core.command import run_command
 from blurdm.core.encoding import use_utf8
@@ -32,6 +34,11 @@ def show(table: Table, console: Console) -> None:
         console.print(_view(table, block, stacked=True))
 
 
+def say(text: str, console: Console, style: str = "", soft_wrap: bool = False) -> None:
+    """Print ``text`` as it is: nothing in it is markup, and nothing moves the terminal's cursor."""
+    console.print(Text(visible(text), style), soft_wrap=soft_wrap)
+
+
 def _width(view: View, console: Console) -> int:
     return console.measure(view, options=console.options.update(max_width=UNBOUNDED)).maximum
 
@@ -44,10 +51,10 @@ def _view(table: Table, columns: Sequence[Column], stacked: bool) -> View:
     group = ""
     for row in table.rows:
         if row.group not in ("", group):
-            view.add_row(f"[italic]{row.group}[/italic]")
+            view.add_row(Text(visible(row.group), style="italic"))
         group = row.group
         cells = [("\n" if stacked else " ").join(table.cell(row, column).lines) for column in columns]
-        view.add_row(*(text.replace("[", r"\[") for text in (row.label, *cells)))
+        view.add_row(Text(visible(row.label)), *map(Text, cells))
     return view
 
 

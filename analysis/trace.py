@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from analysis.artefacts import origin, read_artefacts
+from analysis.names import visible
 from analysis.sources import Sources
 from analysis.tables.table import read_table
 from analysis.terminal import add_sources, command
@@ -52,7 +53,7 @@ class Trace:
 
 def trace(reports: Path, sources: Sources, table: str, row: str, column: str) -> Trace:
     """The runs behind a cell of a table of the report or of a sweep; InputError names similar tables, rows or columns,
-    or says that the cell has no runs. Rows are found by id or label, columns by id, title or heading.
+    or says that the cell has no runs. Rows are found by id or label, also as shown, columns by id, title or heading.
     """
     tables = {file.parent.name: file for file in reports.glob("grids/*/table.json")}
     tables |= {file.stem: file for file in reports.glob("tables/*.json")}
@@ -60,7 +61,8 @@ def trace(reports: Path, sources: Sources, table: str, row: str, column: str) ->
         advice = "" if tables else "; build them with: python -m analysis.build"
         raise InputError(f"no table '{table}' in {reports / 'tables'}{_similar(table, list(tables))}{advice}")
     stored = read_table(tables[table])
-    line = next((r for r in stored.rows if row in (r.id, r.label)), None)
+    forms = ((r, form) for form in (visible, str) for r in stored.rows)
+    line = next((r for r, form in forms if row in (form(r.id), form(r.label))), None)
     if line is None:
         raise InputError(f"{table}: no row '{row}'{_similar(row, [r.id for r in stored.rows])}")
     place = next((c for c in stored.columns if column in (c.id, c.title, c.heading)), None)
@@ -133,7 +135,10 @@ def sweep_command(ledger: Ledger) -> str:
 
 def show(traced: Trace) -> str:
     """A trace as printed on the terminal."""
-    lines = [f"{traced.table}: {traced.row}, {traced.column}: {traced.text}", f"compute it again: {traced.command}"]
+    lines = [
+        visible(f"{traced.table}: {traced.row}, {traced.column}: {traced.text}"),
+        f"compute it again: {traced.command}",
+    ]
     for run in traced.origins:
         lines += [
             "",

@@ -16,6 +16,7 @@ from analysis.artefacts import builders, read_artefacts
 from analysis.formats import FORMATS
 from analysis.grid import SUFFIXES
 from analysis.load import measure_runs
+from analysis.names import visible
 from analysis.sources import SHORT, Sources
 from analysis.tables.grid import numbers_of, read_numbers, table_of
 from analysis.tables.table import Table, read_table
@@ -114,7 +115,7 @@ def compare(stored: Table, computed: Table, files: Mapping[str, Path]) -> list[s
     for suffix, file in files.items():
         if not file.is_file():
             problems.append(f"{file}: missing")
-        elif not problems and suffix != "json" and file.read_text() != FORMATS[suffix](computed):
+        elif not problems and suffix != "json" and file.read_bytes() != FORMATS[suffix](computed).encode():
             problems.append(f"{file}: is not what its runs give, although {files['json'].name} is")
     return problems
 
@@ -214,9 +215,9 @@ def main(arguments: list[str] | None = None) -> int:
         o = parser.parse_args(arguments)
         problems, unchecked = verify(o.reports, Sources(o.pointer, o.runs), o.config)
         for line in unchecked:
-            print(f"not checked: {line}", file=sys.stderr)
+            print(f"not checked: {visible(line)}", file=sys.stderr)
         for line in problems:
-            print(line)
+            print(visible(line))
         if not problems:
             print(f"{o.reports}: every number of every table follows from its runs")
         return 2 if problems else 0

@@ -1,6 +1,7 @@
 """Grids: a question in YAML -> rows of configs -> the graph of runs that the rows share. No torch, no cluster."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -168,9 +169,10 @@ def _rows(file: GridFile, bases: _Bases) -> list[GridRow]:
     read: set[str] = set()
     for combination in product(*dimensions):
         row = _row(file, combination, bases.of_row(combination))
-        if row.name in rows:
-            raise InputError(f"row '{row.name}': two rows have this name; give the values of an axis labels")
-        rows[row.name] = row
+        name = unicodedata.normalize("NFC", row.name)
+        if name in rows:
+            raise InputError(f"row '{name}': two rows have this name; give the values of an axis labels")
+        rows[name] = row
         reads = sections_read(row.config, "measure", ARMS[row.arm].stage)
         for choice in combination:
             choice.read.update(reads)

@@ -65,5 +65,5 @@ def _dots(axes: Axes, height: float, values: pd.Series, photos: list[str], named
             marker=style[1],
             linewidths=0,
             alpha=0.85,
-            label=None if label is None else plain(label),
+            label=None if label is None else plain(label, 30),
         )

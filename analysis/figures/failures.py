@@ -51,5 +51,5 @@ def _losses(axes: Axes, worst: pd.Series, seeds: pd.DataFrame) -> None:
         values = seeds.loc[name].dropna()
         axes.plot(values, [height] * len(values), ".", color="black", markersize=4)
     axes.axvline(0, color="black", linewidth=0.8, linestyle="-")
-    axes.set_yticks(heights, [plain("/".join(name)) for name in worst.index], fontsize=7)
+    axes.set_yticks(heights, [plain("/".join(name), 40) for name in worst.index], fontsize=7)
     axes.set_xlabel("PSNR of BlurDM minus baseline (dB)")

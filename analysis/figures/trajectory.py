@@ -33,7 +33,7 @@ def build(inputs: Inputs) -> Figure:
 
 def read(path: Path) -> tuple[pd.DataFrame, NDArray]:
     """trajectory.csv, and beside it the latents (images, T+1, values); InputError if they do not fit."""
-    steps = pd.read_csv(path, dtype={"scene": str, "image": str})
+    steps = pd.read_csv(path, converters={"scene": str, "image": str})
     beside = path.with_suffix(".safetensors")
     try:
         z = load_file(beside)["z"]
@@ -54,7 +54,7 @@ def trajectories(steps: pd.DataFrame, z: NDArray) -> Figure:
     for number in range(images):
         own = steps.iloc[number * length : (number + 1) * length]
         color, marker = photo_style(number)
-        label = plain(f"{own.scene.iloc[0]}/{own.image.iloc[0]}") if images <= MOST_NAMED else None
+        label = plain(f"{own.scene.iloc[0]}/{own.image.iloc[0]}", 30) if images <= MOST_NAMED else None
         style = {"color": color, "linestyle": ("-", "--", ":", "-.")[number % 4], "linewidth": 1.2}
         plane.plot(*path[number].T, marker=".", markersize=3, **style)
         plane.plot(*path[number, 0], marker=marker, color=color, markerfacecolor="white")

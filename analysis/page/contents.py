@@ -49,7 +49,7 @@ def read_contents(reports: Path) -> Contents:
         raise InputError(f"{reports}: holds no tables and figures yet; make them with: python -m analysis.build")
     tables = {file.stem: read_table(file) for file in files}
     figures, missing = [], []
-    for entry in json.loads(index.read_text()):
+    for entry in json.loads(index.read_bytes()):
         if "missing" in entry:
             missing.append((entry["title"], entry["missing"]))
         else:

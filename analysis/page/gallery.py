@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from analysis.names import visible
 from analysis.pictures import BLURRED, find
 from analysis.sources import Sources
 from analysis.tables.measured import all_measured
@@ -67,7 +68,7 @@ def gallery(sources: Sources) -> Gallery:
             break
         title = f"{pair.scene}/{pair.image}, {pair.model}"
         tags = {"dataset": pair.dataset, "backbone": pair.backbone}
-        cards.append(Card(title, pair.text, slider(before, after, title, ("blurred", pair.model)), tags))
+        cards.append(Card(title, pair.text, slider(before, after, visible(title), ("blurred", pair.model)), tags))
     return Gallery(tuple(cards), len(pairs))
 
 

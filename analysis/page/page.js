@@ -36,7 +36,8 @@ function showRuns(cell) {
     return item;
   });
   document.getElementById("runs-keys").replaceChildren(...keys);
-  document.getElementById("runs-command").textContent = `python -m analysis.trace ${place.map(quoted).join(" ")}`;
+  const options = place.some((part) => part.startsWith("-")) ? "-- " : "";
+  document.getElementById("runs-command").textContent = `python -m analysis.trace ${options}${place.map(quoted).join(" ")}`;
   document.getElementById("runs").showModal();
 }
 

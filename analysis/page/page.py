@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from analysis.names import visible
 from analysis.page.contents import CHAIN, PAPER, Contents, DrawnFigure
 from analysis.page.gallery import Gallery
 from analysis.published import Published
@@ -61,7 +62,8 @@ def write_page(contents: Contents, gallery: Gallery, published: Published, summa
     tables = {"chain": contents.group(CHAIN), "paper": contents.group(PAPER), "ablations": contents.ablations}
     groups = [(id, GROUPS[id], [_table(t, names) for t in group]) for id, group in tables.items() if group]
     choices = offered(contents.tables.values(), names, [card.tags for card in gallery.cards])
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    loader = FileSystemLoader(TEMPLATES)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown)
     body = environment.get_template("body.html").render(
         summary=summary,
         nav=[*((id, title) for id, title, _ in groups), ("figures", "Figures"), ("gallery", "Restorations")],
@@ -75,10 +77,15 @@ def write_page(contents: Contents, gallery: Gallery, published: Published, summa
             for c in gallery.cards
         ],
     )
-    style, script = ((TEMPLATES / name).read_text() for name in ("page.css", "page.js"))
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     path = contents.reports / "index.html"
     write_bytes(path, page("BlurDM suite: report", body, style, script).encode())
     return path
+
+
+def _shown(value: Any) -> Any:
+    """Text of the page; names in it are visible, whatever they are."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def attributes(tags: Mapping[str, str]) -> Markup:
@@ -152,5 +159,5 @@ def _figure(reports: Path, figure: DrawnFigure) -> dict[str, Any]:
         "caption": figure.caption,
         "width": picture.width // 2,
         "height": picture.height // 2,
-        "source": data_uri(content.getvalue(), "image/webp"),
+        "source": Markup(data_uri(content.getvalue(), "image/webp")),
     }

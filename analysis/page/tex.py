@@ -1,5 +1,6 @@
-"""The report as LaTeX, and as PDF if pdflatex is installed."""
+"""The report as LaTeX, and as PDF if pdflatex is installed; lualatex sets what pdflatex cannot."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -9,7 +10,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis.formats import MOST_COLUMNS, escape
+from analysis.fonts import font_of
+from analysis.formats import LONGEST_CAPTION, MOST_COLUMNS
+from analysis.latex import LETTER, escape, escape_lines, plain_name
 from analysis.page.contents import CHAIN, PAPER, Contents, DrawnFigure
 from analysis.tables.table import Table
 from blurdm.core.errors import InputError
@@ -17,10 +20,13 @@ from blurdm.core.store import write_bytes
 
 TEMPLATES = Path(__file__).parent
 PACKAGES = "texlive-latex-base texlive-latex-recommended"
+LETTERS = "texlive-luatex fonts-droid-fallback"  # packages for letters that pdflatex does not have
+PLAIN = "tex"  # below the reports: copies, under names that TeX can read
 WIDE = 9  # columns beside each other; a table with more is set in landscape
 TALL, MOST_LINES = 60, 260  # lines above which a table is shrunk, and left out
 PASSES = 3  # until contents, references and page numbers are final
 SECONDS = 120
+LETTER_FONTS = r"\usepackage{fontspec}"  # in a report that has such letters
 TOO_WIDE = 5.0  # points by which a line may exceed the margin unnoticed
 
 
@@ -40,21 +46,35 @@ def write_tex(contents: Contents, summary: str) -> Path:
         lstrip_blocks=True,
     )
     missing = [(escape(name), escape(reason)) for name, reason in (*contents.missing, *left_out(contents))]
-    ablations = [_table(table) for table in contents.ablations if lines(table) <= MOST_LINES]
+    ablations = [_table(contents, table) for table in contents.ablations if lines(table) <= MOST_LINES]
     sections = {
-        "What was measured": [_table(table) for table in contents.group(CHAIN)],
-        "Beside the paper": [_table(table) for table in contents.group(PAPER)],
-        "Figures": [_figure(figure) for figure in contents.figures],
-        "Ablations": [*ablations, *(_figure(figure) for figure in contents.grids)],
+        "What was measured": [_table(contents, table) for table in contents.group(CHAIN)],
+        "Beside the paper": [_table(contents, table) for table in contents.group(PAPER)],
+        "Figures": [_figure(contents, figure) for figure in contents.figures],
+        "Ablations": [*ablations, *(_figure(contents, figure) for figure in contents.grids)],
     }
-    text = environment.get_template("report.tex").render(
-        summary=escape(summary),
-        sections=[{"title": title, "parts": parts} for title, parts in sections.items()],
-        missing=missing,
-    )
-    path = contents.reports / "report.tex"
+    parts: dict[str, Any] = {"summary": escape(summary), "missing": missing}
+    parts["sections"] = [{"title": title, "parts": items} for title, items in sections.items()]
+    template, path = environment.get_template("report.tex"), contents.reports / "report.tex"
+    text = template.render(**parts, letters=None)
+    tables = [contents.reports / item["table"] for items in sections.values() for item in items if item["table"]]
+    letters = {
+        code for part in (text, *(t.read_text(encoding="utf-8") for t in tables)) for code in LETTER.findall(part)
+    }
+    if letters:
+        text = template.render(**parts, **_fonts(letters))
     write_bytes(path, text.encode())
     return path
+
+
+def _fonts(letters: set[str]) -> dict[str, Any]:
+    """``fonts``: file by TeX's name of it. ``letters``: that name by code point, of all that a font has."""
+    files = {code: file for code in sorted(letters) if (file := font_of(chr(int(code, 16))))}
+    names = {file: rf"\letters{chr(ord('A') + number)}" for number, file in enumerate(dict.fromkeys(files.values()))}
+    return {
+        "fonts": {name: file for file, name in names.items()},
+        "letters": {code: names[file] for code, file in files.items()},
+    }
 
 
 def left_out(contents: Contents) -> list[tuple[str, str]]:
@@ -66,7 +86,7 @@ def left_out(contents: Contents) -> list[tuple[str, str]]:
 
 def lines(table: Table) -> int:
     """Approximate number of lines of a table: rows may have several lines, and columns may be split into blocks."""
-    each = (max((len(cell.lines) for cell in row.cells.values()), default=1) for row in table.rows)
+    each = (max(len(escape_lines(row.label)), *(len(cell.lines) for cell in row.cells.values())) for row in table.rows)
     return _blocks(table) * (sum(each) + 2)
 
 
@@ -74,15 +94,25 @@ def _blocks(table: Table) -> int:
     return max(1, -(-len(table.columns) // MOST_COLUMNS))
 
 
-def _table(table: Table) -> dict[str, Any]:
+def _table(contents: Contents, table: Table) -> dict[str, Any]:
     beside = -(-len(table.columns) // _blocks(table))
-    return {"table": f"tables/{table.name}.tex", "wide": beside > WIDE, "tall": lines(table) > TALL}
+    return {"table": _plain(contents, f"tables/{table.name}.tex"), "wide": beside > WIDE, "tall": lines(table) > TALL}
 
 
-def _figure(figure: DrawnFigure) -> dict[str, Any]:
+def _figure(contents: Contents, figure: DrawnFigure) -> dict[str, Any]:
     caption = f"{figure.title}. {figure.caption}" if figure.title != figure.name else figure.caption
-    label = re.sub(r"[^A-Za-z0-9]", "-", figure.name)
-    return {"table": "", "wide": False, "figure": f"{figure.stem}.pdf", "caption": escape(caption), "label": label}
+    caption = f"{caption[:LONGEST_CAPTION]}…" if len(caption) > 2 * LONGEST_CAPTION else caption
+    file, label = _plain(contents, f"{figure.stem}.pdf"), plain_name(figure.name)
+    return {"table": "", "wide": False, "figure": file, "caption": escape(caption), "label": label}
+
+
+def _plain(contents: Contents, path: str) -> str:
+    """``path`` below the reports, or that of a copy of it if TeX would not read ``path`` as it is written."""
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", path):
+        return path
+    copy = f"{PLAIN}/{hashlib.sha256(path.encode()).hexdigest()[:16]}{Path(path).suffix}"
+    write_bytes(contents.reports / copy, (contents.reports / path).read_bytes())
+    return copy
 
 
 def compile_tex(path: Path) -> list[str] | None:
@@ -94,30 +124,43 @@ def compile_tex(path: Path) -> list[str] | None:
     if shutil.which("pdflatex") is None:
         target.unlink(missing_ok=True)
         return None
+    if LETTER_FONTS not in path.read_text(encoding="utf-8"):
+        return _compile("pdflatex", path)
+    try:
+        return _compile("lualatex", path)
+    except InputError:  # not there, or not complete
+        advice = f"letters of names are written by code point; get them with: sudo apt-get install {LETTERS}"
+        return [*_compile("pdflatex", path), advice]
+
+
+def _compile(engine: str, path: Path) -> list[str]:
+    target = path.with_suffix(".pdf")
     scratch = path.parent / ".tex"
     scratch.mkdir(exist_ok=True)
     try:
         for _ in range(PASSES):
-            log = _latex(path, scratch)
+            log = _latex(engine, path, scratch)
         write_bytes(target, (scratch / target.name).read_bytes())
     finally:
         shutil.rmtree(scratch)
     return warnings(log)
 
 
-def _latex(path: Path, scratch: Path) -> str:
-    """Run pdflatex once; returns the log, its lines unbroken."""
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "-file-line-error"]
+def _latex(engine: str, path: Path, scratch: Path) -> str:
+    """Run ``engine`` once; returns the log, its lines unbroken."""
+    command = [engine, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "-file-line-error"]
     command += [f"-output-directory={scratch.name}", path.name]
     environment = os.environ | {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "max_print_line": "10000"}
     try:
         process = subprocess.run(command, cwd=path.parent, capture_output=True, timeout=SECONDS, env=environment)
     except subprocess.TimeoutExpired:
-        raise InputError(f"{path}: pdflatex did not end within {SECONDS} s") from None
+        raise InputError(f"{path}: {engine} did not end within {SECONDS} s") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: {engine} is not installed") from None
     log = process.stdout.decode(errors="replace")
     if process.returncode:
         error = re.search(r"^(\S+:\d+: .*|! .*)$", log, re.MULTILINE)
-        raise InputError(f"{path}: pdflatex failed: {error.group(1) if error else log[-200:]}")
+        raise InputError(f"{path}: {engine} failed: {error.group(1) if error else log[-200:]}")
     return log
 
 

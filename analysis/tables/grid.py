@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.load import GridResults
+from analysis.names import prose, written
 from analysis.sources import Sources, origin_note
 from analysis.stats import UNSEEDED, Measurements, Resamples, difference_of, holm, mean_of
 from analysis.tables.chain import (
@@ -150,7 +151,7 @@ def table_of(name: str, title: str, results: GridResults, numbers: pd.DataFrame,
         lines.append(TableRow(record["row"], record["row"], cells))
     columns += [Column("n", "n", "label"), Column("status", "Status", "label")]
     text = note(numbers, results, origin_note(results.comparable, sources, protocol))
-    return finish(Table(name, title, text, protocol, tuple(columns), tuple(lines)))
+    return finish(Table(name, prose(title), text, protocol, tuple(columns), tuple(lines)))
 
 
 def _cell(record: Mapping[str, Any], column: str, ledger: Ledger, runs: tuple[str, ...]) -> Cell:
@@ -206,8 +207,9 @@ def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
         f"Measured on another test set than the baseline row, so not compared here: {other}." if other else "",
     ]
     if any(row.published for row in ledger.rows):
+        source = prose(ledger.published_source or "source not stated")
         sentences.append(
-            f"Published values ({ledger.published_source or 'source not stated'}; protocol {PUBLISHED_PROTOCOL}; in"
+            f"Published values ({source}; protocol {PUBLISHED_PROTOCOL}; in"
             " brackets, the difference to the published value of the baseline row) are from other data, network size"
             " and training length: only their trend is comparable."
         )
@@ -262,8 +264,10 @@ def read_numbers(path: Path) -> pd.DataFrame:
     """The ``grid_numbers`` that ``write_csv`` wrote, to the last digit."""
     numbers = pd.read_csv(path, dtype=str, keep_default_na=False)
     for name in numbers.columns:
-        if name in COUNTS:
+        if name in TEXT:
+            numbers[name] = numbers[name].map(written)
+        elif name in COUNTS:
             numbers[name] = numbers[name].astype(int)
-        elif name not in TEXT and not name.endswith("_verdict"):
+        elif not name.endswith("_verdict"):
             numbers[name] = [float(cell) if cell else np.nan for cell in numbers[name]]
     return numbers

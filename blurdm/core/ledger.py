@@ -1,5 +1,6 @@
 """The ledger of a sweep: its rows and the runs that answer each, for tables, plots and MLflow."""
 
+import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,7 +110,7 @@ def read_ledger(path: Path) -> Ledger:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"{path}: {where}: {first['msg']}; plan the sweep again to have it written anew") from None
     names = [row.name for row in ledger.rows]
-    if ledger.baseline not in names or len(set(names)) < len(names):
+    if ledger.baseline not in names or len({unicodedata.normalize("NFC", name) for name in names}) < len(names):
         raise InputError(f"{path}: its rows should have different names, one of them the baseline '{ledger.baseline}'")
     return ledger
 

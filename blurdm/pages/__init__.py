@@ -7,8 +7,8 @@ from pathlib import Path
 from string import Template
 
 FOLDER = Path(__file__).parent
-STYLE = (FOLDER / "slider.css").read_text()
-SCRIPT = (FOLDER / "slider.js").read_text()
+STYLE = (FOLDER / "slider.css").read_text(encoding="utf-8")
+SCRIPT = (FOLDER / "slider.js").read_text(encoding="utf-8")
 
 
 def slider(before: str, after: str, label: str, names: tuple[str, str] = ("before", "after")) -> str:
@@ -17,7 +17,7 @@ def slider(before: str, after: str, label: str, names: tuple[str, str] = ("befor
     ``label`` is the accessible name; ``names`` caption the two sides.
     """
     texts = {"label": label, "before_name": names[0], "after_name": names[1], "before": before, "after": after}
-    return Template((FOLDER / "slider.html").read_text()).substitute({k: escape(v) for k, v in texts.items()})
+    return _fill("slider.html", {name: escape(text) for name, text in texts.items()})
 
 
 def page(title: str, body: str, style: str = "", script: str = "", policy: str = "") -> str:
@@ -32,7 +32,11 @@ def page(title: str, body: str, style: str = "", script: str = "", policy: str =
         f" base-uri 'none'; form-action 'none'; {policy}"
     )
     parts = {"title": escape(title), "body": body, "style": style, "script": script, "policy": policy}
-    return Template((FOLDER / "page.html").read_text()).substitute(parts)
+    return _fill("page.html", parts)
+
+
+def _fill(template: str, parts: dict[str, str]) -> str:
+    return Template((FOLDER / template).read_text(encoding="utf-8")).substitute(parts)
 
 
 def data_uri(content: bytes, media_type: str) -> str:

@@ -8,7 +8,8 @@ import pytest
 
 from analysis.build import build_tables, main
 from analysis.drawing import draw_all
-from analysis.formats import FORMATS, escape
+from analysis.formats import FORMATS
+from analysis.latex import escape
 from analysis.load import ID_COLUMNS, ORIGIN_COLUMNS, collect, collect_curves
 from analysis.sources import Sources
 from analysis.stats import Resamples
