@@ -22,7 +22,7 @@ TYPES: dict[str, dict[str, Any]] = {
         "arms": list[str],
         "cost": dict[str, dict[str, Any]],
     },
-    "provenance.json": {"device": str, "packages": TEXTS, "hardware": dict[str, Any], "started": str, "finished": str},
+    "provenance.json": {"device": str, "packages": TEXTS, "hardware": dict[str, Any], "code": TEXTS},
     "index.json": {"pairs": list[dict[str, str | float | None]], "digest": str},
     "progress.json": {
         **dict.fromkeys(("unit", "note", "host"), str),

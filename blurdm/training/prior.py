@@ -1,6 +1,5 @@
 """Training of the prior generator (stage 2): its latents against those of stage 1's frozen sharp encoder."""
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
