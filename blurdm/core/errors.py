@@ -4,7 +4,6 @@ import os
 import re
 
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|[Ss]torage size calculation overflow")
-
 LONGEST = 2000  # characters
 
 
@@ -15,8 +14,7 @@ class InputError(Exception):
 
     def __str__(self) -> str:
         line = super().__str__()
-        shown = line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+        return one_line(line if len(line) <= LONGEST else f"{line[:LONGEST]} …")
 
 
 class StopRequested(Exception):
