@@ -13,7 +13,7 @@ from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError, one_line
 from blurdm.core.ledger import read_ledger
 from blurdm.core.registry import require
-from blurdm.core.runs import Resources, Run
+from blurdm.core.runs import Resources, Run, read_pointer
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import finished, read_json, write_bytes, write_json
 from blurdm.stages.adopt import reasons_to_compute
@@ -153,7 +153,7 @@ def track(runs: Path, experiment: str, reports: Path, chain: Path, out: Path | N
     grids = reports / "grids"
     ledgers = sorted((runs / "sweeps").glob("*.json"))
     swept = {key for ledger in ledgers for row in read_ledger(ledger).rows for _, key in row.addresses}
-    chain_keys = {run["key"] for pointer in chain.glob("*.json") for run in read_json(pointer).get("runs", [])}
+    chain_keys = {run["key"] for pointer in chain.glob("*.json") for run in read_pointer(pointer)}
     own = sorted(file for file in files if grids not in file.parents)
     reports_sent = {experiment: sync(runs, uri, experiment, own, repo=repo, skip=swept - chain_keys)}
     for ledger in ledgers:

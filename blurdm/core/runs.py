@@ -149,6 +149,14 @@ def stored_section(folder: Path, name: str) -> Any:
     return validate_as(model, excluded_from_key(model) | value, source)
 
 
+def read_pointer(path: Path) -> list[dict[str, Any]]:
+    """The entries of a pointer to runs, as ``blurdm run --pointer`` writes it, none if there are none; InputError."""
+    entries: Any = read_json(path).get("runs", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{path}: runs should be a list of runs; make it again with: blurdm run --pointer {path}")
+    return entries
+
+
 def finished_folders(root: Path, *stages: str) -> Iterator[Path]:
     """Folders of the finished runs of ``stages`` below ``root``, in order of key."""
     for stage in stages:

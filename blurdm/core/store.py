@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.progress import Progress
-from blurdm.core.records import Record, check_types
+from blurdm.core.records import TYPES, Record, check_types
 
 if TYPE_CHECKING:
     from blurdm.core.runs import Resources
@@ -110,7 +110,8 @@ def heartbeat(folder: Path) -> dict[str, Any] | None:
     None if it has not begun, or has ended in any way but by being killed: what that leaves is told by its ``time``.
     """
     try:
-        return read_json(folder / HEARTBEAT)
+        beat = read_json(folder / HEARTBEAT)
+        return beat if all(beat[name] is not None for name in TYPES[HEARTBEAT]) else None
     except InputError:
         return None
 

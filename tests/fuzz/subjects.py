@@ -10,7 +10,7 @@ import pickletools
 import struct
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from blurdm.restore.models import FORMAT, find_model
 from blurdm.restore.photo import decode_photo
 from experiments.grid import GRIDS, load_grid
 from tests.models.test_parity import official_state
-from tests.restore.test_photo_fuzz import SEEDS
+from tests.restore.test_photo_fuzz import HOSTILE, SEEDS
 from tests.support.fuzz import deep, limit_memory, mutated, odd, spoilt, watch
 from tests.support.photos import sections, small_network
 from tests.support.sections import paper_diffusion
@@ -70,6 +70,13 @@ def with_header(content: bytes, header: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + content[8 + length :]
 
 
+CONVERSIONS: list[Callable[[torch.Tensor], torch.Tensor]] = [
+    *(lambda w: w.to(torch.complex64), lambda w: w.to(torch.int64), lambda w: w.to(torch.bool), lambda w: w * math.nan),
+    *(lambda w: w / 0, lambda w: w.double() * 1e300, lambda w: w.half(), lambda w: w.to(torch.bfloat16)),
+    *(lambda w: w[:0], lambda w: w[None], lambda w: w.to(torch.float8_e4m3fn)),
+]
+
+
 def models(budget: int) -> Iterator[bytes]:
     """Bytes changed anywhere; entries of the header changed; weights of other types and values."""
     rng = np.random.default_rng(SEED)
@@ -90,11 +97,7 @@ def models(budget: int) -> Iterator[bytes]:
             header[name]["shape"] = [int(n) for n in rng.choice([0, 1, 3, 2**31, 2**62], int(rng.integers(5)))]
             yield with_header(files[which], json.dumps(header).encode())
         else:
-            change = [
-                lambda w: w.to(torch.complex64), lambda w: w.to(torch.int64), lambda w: w.to(torch.bool),
-                lambda w: w * math.nan, lambda w: w / 0, lambda w: w.double() * 1e300, lambda w: w.half(),
-                lambda w: w.to(torch.bfloat16), lambda w: w[:0], lambda w: w[None], lambda w: w.to(torch.float8_e4m3fn),
-            ][int(rng.integers(11))]  # fmt: skip
+            change = CONVERSIONS[int(rng.integers(len(CONVERSIONS)))]
             weights[name] = change(weights[name]).contiguous()
             yield model_bytes(weights, parts[which][1])
 
@@ -148,10 +151,11 @@ def checkpoint(content: Any, **options: Any) -> bytes:
 def small_states() -> list[Any]:
     entries = {f"E.0.{name}": torch.rand(3, 4) for name in ("weight", "bias")}
     shared = torch.rand(6)
+    views = [shared[:3], shared[3:].view(1, 3).expand(2, 3), torch.nn.Parameter(shared)]
     return [
         {"model_le_state": entries, "epoch": 3, "args": argparse.Namespace(lr=1e-4), "best": np.float64(31.5)},
-        torch.nn.Linear(3, 4).state_dict(),
-        {"a": shared[:3], "b": shared[3:].view(1, 3).expand(2, 3), "c": torch.nn.Parameter(shared)},
+        torch.nn.ModuleDict({"E": torch.nn.Sequential(torch.nn.Linear(3, 4))}).state_dict(),
+        {f"E.{number}.weight": view for number, view in enumerate(views)},
     ]
 
 
@@ -193,8 +197,8 @@ BOMBS = [
     b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.",
     b"\x80\x02r" + struct.pack("<I", 2**32 - 1) + b".",
     b"\x80\x02N" + b"r" + struct.pack("<I", 2**32 - 1) + b".",
-    b"\x80\x02)" + b"\x85" * 1_000_000 + b".",  # a tuple in a tuple in a tuple
-    b"\x80\x02}" + b")" + b"\x85" * 1_000_000 + b"Ns.",  # the same as a key
+    b"\x80\x02)" + b"\x85" * 100_000 + b".",  # a tuple in a tuple in a tuple
+    b"\x80\x02}" + b")" + b"\x85" * 100_000 + b"Ns.",  # the same as a key
     b"\x80\x02" + b"]" * 1000 + b"a" * 999 + b".",
     b"cbuiltins\nbytearray\n(I1000000000000\ntR.",
     b"ctorch\nSize\n((lI1\naI2\natR.",
@@ -212,7 +216,8 @@ def pickles(budget: int) -> Iterator[bytes]:
         with zipfile.ZipFile(io.BytesIO(checkpoint(state))) as archive:
             seeds.append(archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl"))))
     numbers = [opcode.code.encode("latin1") for opcode in pickletools.opcodes]
-    storage = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x03tQ"
+    storage = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(("
+    storage += b"X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x03tQ"
     for number in range(budget):
         if number < len(BOMBS):
             program = BOMBS[number]
@@ -240,6 +245,14 @@ def use_checkpoint(content: bytes) -> None:
     load_official(path, "mimo_unet")
 
 
+CHANGES: list[Callable[[torch.Tensor], Any]] = [
+    *(lambda v: v.to(torch.complex64), lambda v: v.long(), lambda v: v * math.nan, lambda v: v > 0),
+    *(lambda v: v.reshape(-1)[:0], lambda v: v[None], lambda v: v.double() * 1e300, lambda v: v.to_sparse()),
+    *(lambda v: torch.zeros(1).expand(2**40), lambda v: v.to("meta"), lambda v: torch.tensor(math.inf)),
+    *(lambda v: v.tolist(), lambda v: None, lambda v: torch.quantize_per_tensor(v.float(), 1.0, 0, torch.quint8)),
+]
+
+
 def states(budget: int) -> Iterator[dict[Any, Any]]:
     """State dicts of a sharp encoder, right but for one or two entries."""
     rng, state = np.random.default_rng(SEED), official_state("sharp_encoder")
@@ -249,27 +262,22 @@ def states(budget: int) -> Iterator[dict[Any, Any]]:
         changed: dict[Any, Any] = dict(state if number % 3 else schedule)
         names = list(changed)
         name = names[int(rng.integers(len(names)))]
-        value = changed[name]
-        changes = [
-            lambda v: v.to(torch.complex64), lambda v: v.long(), lambda v: v * math.nan, lambda v: v > 0, lambda v: v[:0],
-            lambda v: v[None], lambda v: v.double() * 1e300, lambda v: torch.zeros(1).expand(2**40),
-            lambda v: v.to_sparse(), lambda v: v.to("meta"), lambda v: torch.tensor(math.inf), lambda v: v.tolist()[:2],
-            lambda v: torch.quantize_per_tensor(v.float(), 1.0, 0, torch.quint8), lambda v: odd(rng),
-        ]  # fmt: skip
-        changed[name] = changes[number % len(changes)](value)
+        value, other = changed[name], odd(rng)
+        changed[name] = CHANGES[number % len(CHANGES)](value)
         if number % 4 == 0:
-            changed[odd(rng) if number % 8 and not isinstance(odd(rng), dict | list) else f"module.{name}"] = value
+            changed[f"module.{name}" if isinstance(other, dict | list) else other] = value
         yield changed
 
 
 # --- YAML and photos -----------------------------------------------------------------------------------------------
 
+LAUGHS = "".join(f"{c}: &{c} [{','.join(['*' + p] * 9)}]\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True))
 TEXTS = [
-    "data: {root: 2024-13-45}", "seeds: &a [*a]", "seeds: [" + "9" * 5000 + "]", "[" * 900, "a: " * 900, "- 1", "", "\0", "%YAML 9.9\n",
-    "!!python/object/apply:os.system ['touch canary']", "a: !!binary x", "&a {<<: *a}", "? [1]\n: 2", "a: .nan\nb: -.inf",
-    "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{c}: &{c} [{','.join(['*' + p] * 9)}]\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True)),
-    "a: 1e999", "a: 0o777777777777777777777777", "a: '\\ud800'", "a: 2024-01-01T00:00:00Z", "{a: 1, a: 2}", "a: !<tag:x> 1",
-]  # fmt: skip
+    *("data: {root: 2024-13-45}", "seeds: &a [*a]", "seeds: [" + "9" * 5000 + "]", "[" * 900, "a: " * 900, "- 1", ""),
+    *("\0", "%YAML 9.9\n", "!!python/object/apply:os.system ['touch canary']", "a: !!binary x", "&a {<<: *a}"),
+    *("? [1]\n: 2", "a: .nan\nb: -.inf", f"a: &a [{','.join('x' * 9)}]\n{LAUGHS}", "a: 1e999", "a: !<tag:x> 1"),
+    *("a: 0o777777777777777777777777", "a: '\\ud800'", "a: 2024-01-01T00:00:00Z", "{a: 1, a: 2}"),
+]
 
 
 def yamls(budget: int) -> Iterator[tuple[str, bytes]]:
@@ -300,7 +308,9 @@ def use_yaml(value: tuple[str, bytes]) -> None:
 
 
 def photos(budget: int) -> Iterator[bytes]:
-    for number in range(budget):
+    """Bytes of every format changed, half of them in the headers; and files made to do harm."""
+    yield from (make() for make in HOSTILE)
+    for number in range(budget - len(HOSTILE)):
         yield mutated(SEEDS[number % len(SEEDS)], number)
 
 
@@ -309,13 +319,13 @@ def use_photo(content: bytes) -> None:
 
 
 SUBJECTS: dict[str, tuple[Any, Any, int]] = {
-    "models": (models, use_model, 800),
-    "metadata": (metadata, use_model, 800),
+    "models": (models, use_model, 700),
+    "metadata": (metadata, use_model, 500),
     "checkpoints": (checkpoints, use_checkpoint, 900),
     "pickles": (pickles, use_checkpoint, 900),
     "states": (states, partial(load_state, backbone="mimo_unet"), 300),
     "yaml": (yamls, use_yaml, 400),
-    "photos": (photos, use_photo, 500),
+    "photos": (photos, use_photo, 1200),
 }
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.app import test_app_fuzz
 from tests.fuzz.subjects import SUBJECTS
+from tests.restore import test_photo_fuzz
 from tests.support.fuzz import SLOWEST
 from tests.support.tiny import REPOSITORY
 
@@ -36,4 +38,5 @@ def test_hostile_input_is_one_line_within_time_and_memory(reports: dict[str, dic
 
 
 def test_there_are_thousands() -> None:
-    assert sum(budget for *_, budget in SUBJECTS.values()) >= 4600  # and those of the app, and the folder of photos
+    photos_of_a_folder, requests = test_photo_fuzz.NUMBER, test_app_fuzz.NUMBER
+    assert sum(budget for *_, budget in SUBJECTS.values()) + photos_of_a_folder + requests >= 5000

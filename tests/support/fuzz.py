@@ -124,6 +124,7 @@ class Report:
     inputs: int = 0
     accepted: int = 0
     slowest: float = 0.0
+    seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -136,7 +137,7 @@ class TooSlow(BaseException):
 
 def watch(inputs: Iterable[Any], use: Callable[[Any], object]) -> Report:
     """``use`` each input: it must be accepted, or refused by an InputError of one printable line, within SLOWEST."""
-    report = Report()
+    report, first = Report(), time.process_time()
     signal.signal(signal.SIGVTALRM, _too_slow)
     for number, value in enumerate(inputs):
         report.inputs += 1
@@ -157,6 +158,7 @@ def watch(inputs: Iterable[Any], use: Callable[[Any], object]) -> Report:
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         report.slowest = max(report.slowest, time.process_time() - started)
+    report.seconds = time.process_time() - first
     return report
 
 
