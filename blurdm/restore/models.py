@@ -116,17 +116,23 @@ def _build(description: dict[str, Any], file: Path, device: str) -> tuple[Networ
     sections: dict[str, Any] = {}
     for name, value in description["sections"].items():
         section: Any = Config.model_fields[name].annotation
-        sections[name] = validate_as(section, value, f"{file}: made by another version of blurdm; {name}")
+        try:
+            sections[name] = validate_as(section, value, f"{file}: made by another version of blurdm; {name}")
+        except RecursionError:
+            raise InputError(f"{file}: {name}: nested too deep; should be a section of settings") from None
     kind: Any = STAGES[description["stage"]].trains
 
     def build() -> Network:
         with np.errstate(all="ignore"):  # see _require_finite
             return Network(kind, sections["backbone"], sections.get("latent"), sections.get("diffusion"))
 
-    weights = read_weights(file, build)
-    network = fill(build(), weights, str(file))
-    _require_finite(network, file)
-    return to_channels_last(network.to(device)), _digest(description, weights)
+    try:
+        weights = read_weights(file, build)
+        network = fill(build(), weights, str(file))
+        _require_finite(network, file)
+        return to_channels_last(network.to(device)), _digest(description, weights)
+    except (MemoryError, RuntimeError) as error:
+        raise InputError(f"{file}: cannot be loaded on {device} ({str(error)[:200]}); is its memory full?") from None
 
 
 def _require_finite(network: Network, file: Path) -> None:

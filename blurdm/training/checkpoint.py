@@ -17,7 +17,7 @@ from blurdm.core.errors import InputError
 from blurdm.core.progress import Notify, say_nothing
 from blurdm.core.store import file_digest, read_json, write_bytes
 from blurdm.models.unpickle import read_tensors
-from blurdm.models.weights import load, read_weights
+from blurdm.models.weights import MOST_BYTES, load, read_weights
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 # A kill between the two renames of save_checkpoint leaves only fresh.pt and previous.pt.
@@ -123,6 +123,8 @@ def weights_file(folder: Path) -> Path:
     path = folder / "weights.safetensors"
     if not path.is_file():
         raise InputError(f"{path}: missing; delete {folder / 'result.json'} to have the run made again")
+    if path.stat().st_size > MOST_BYTES:
+        raise InputError(f"{path}: larger than {MOST_BYTES >> 30} GB; should be the weights of one network")
     if file_digest(path) != read_json(folder / "result.json")["weights_sha256"]:
         raise InputError(
             f"{path}: corrupt (sha256 differs from result.json); delete the folder to have the run made again"

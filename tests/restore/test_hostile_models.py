@@ -174,3 +174,20 @@ def test_the_commands_say_it_in_one_line(folder: Path, tmp_path: Path, blurdm: C
         f"blurdm: {tmp_path / 'run' / 'result.json'}: lacks 'key'; delete it to have it made again"
     ]
     assert not (tmp_path / "out").exists() and not (tmp_path / "x").exists()
+
+
+def test_a_model_whose_numbers_overflow_writes_no_picture(folder: Path, tmp_path: Path) -> None:
+    from blurdm.restore.restorer import Restorer
+
+    file = model_file(
+        tmp_path / "a.safetensors", folder, settings_of(folder), "backbone.into.0.0.weight", lambda w: w.sign() * 3e38
+    )
+    with pytest.raises(InputError, match="makes no picture of this photo"):
+        Restorer(find_model(file)).restore(picture())
+
+
+def test_weights_of_a_run_without_end_are_not_read(tmp_path: Path) -> None:
+    spoilt = run_folder(tmp_path / "run", "joint", paper_diffusion())
+    os.truncate(spoilt / "weights.safetensors", 2**33)
+    with pytest.raises(InputError, match=r"weights.safetensors: larger than 4 GB"):
+        find_model(spoilt)
