@@ -20,7 +20,7 @@ from blurdm.models.build import BACKBONES, build_backbone
 from blurdm.models.encoder import Encoder
 from blurdm.models.prior import PriorGenerator
 from blurdm.models.unpickle import read_tensors
-from blurdm.models.weights import check_kind, fill, read_weights
+from blurdm.models.weights import check_kind, fill, read_weights, without_memory
 
 Rules = Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]
 State = Mapping[str, Tensor]
@@ -210,7 +210,7 @@ def diffusion_of(state: State, where: str) -> Diffusion:
 
 def _filled(build: Callable[[], nn.Module], state: State, rules: Rules, where: str) -> nn.Module:
     """The module with the weights of ``state``, renamed by ``rules``; shapes may have further axes of length 1."""
-    with torch.device("meta"):
+    with without_memory():
         ours = build().state_dict()
     renamed: dict[str, tuple[str, Tensor]] = {}
     for official, value in state.items():

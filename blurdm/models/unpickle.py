@@ -40,7 +40,8 @@ DTYPES = {f"torch.{name}Storage": dtype for name, dtype in STORAGES.items()}
 TENSOR, TYPED = "torch._utils._rebuild_tensor_v2", "torch._tensor._rebuild_from_type_v2"
 PARAMETERS = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 IGNORED = (
-    *("argparse.Namespace", "builtins.set", "builtins.bytearray", "builtins.complex", "collections.Counter"),
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "bytearray", "complex")),
+    *("argparse.Namespace", "collections.Counter"),
     *("_codecs.encode", "torch.Size", "torch.device", "torch.serialization._get_layout", "torch.Tensor"),
     *(f"torch.{name}" for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool")),
     "torch.nn.parameter.Parameter",

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from blurdm.core.errors import InputError
 
@@ -60,6 +61,8 @@ def check_fit(build: Build[Any], given: Mapping[str, Shape], where: str) -> None
     try:
         with _at_most(len(given), sum(prod(shape.size) for shape in given.values())):
             expected: dict[str, Tensor] = build().state_dict()
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     except (KeyError, ValueError, RuntimeError, OverflowError, TypeError) as error:
         raise InputError(f"{where}: settings and weights disagree ({str(error)[:200]})") from None
     for name in sorted(expected.keys() | given.keys()):
@@ -73,8 +76,8 @@ def check_fit(build: Build[Any], given: Mapping[str, Shape], where: str) -> None
 
 
 def check_kind(name: str, kind: str, expected: Tensor, where: str) -> None:
-    """InputError unless the entry ``name`` is of real numbers, or counts where a count is ``expected``."""
-    kinds = FLOATS if expected.is_floating_point() else ("I64",)
+    """InputError unless the entry ``name`` is of real numbers, or counts, where a count is ``expected``."""
+    kinds = FLOATS if expected.is_floating_point() else (*FLOATS, "I64")
     if kind not in kinds:
         raise InputError(f"{where}: entry {name} is of type {kind}; should be {' or '.join(kinds)}")
 
@@ -111,7 +114,26 @@ def _at_most(entries: int, elements: int) -> Iterator[None]:
 
     hook = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"):
+        with without_memory():
             yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Modules made in here are on the meta device, and nothing computes their initial values."""
+    with torch.device("meta"), _NoValues():
+        yield
+
+
+class _NoValues(TorchFunctionMode):
+    """Leaves out every operation that writes into a tensor without memory."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        target = args[0] if args else kwargs.get("tensor")
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__") and isinstance(target, Tensor) and target.is_meta:
+            return target
+        return func(*args, **kwargs)

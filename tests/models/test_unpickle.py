@@ -30,7 +30,7 @@ def content() -> dict[str, Any]:
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).to(
         memory_format=torch.channels_last
     )
-    plain = {"n": 3, "big": 2**40, "x": -0.5, "text": "é", "none": None, "list": [1, (2, 3), True], 5: {"a": b"z"}}
+    plain = {"n": 3, "big": 2**40, "x": -0.5, "text": "é", "none": None, "list": [1, (2, 3), True], 5: {"a": 1}}
     return tensors | views | plain | {"state": module.state_dict(), "parameter": torch.nn.Parameter(base)}
 
 
@@ -46,7 +46,7 @@ def same(a: Any, b: Any) -> bool:
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_it_reads_what_torch_saves(zipped: bool, protocol: int) -> None:
     file = saved(content(), _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
-    assert same(read_tensors(file, "file"), torch.load(io.BytesIO(file), weights_only=True))
+    assert same(read_tensors(file, "file"), torch.load(io.BytesIO(file), weights_only=False))
 
 
 def test_harmless_objects_beside_tensors_are_left_out(tmp_path: Path) -> None:

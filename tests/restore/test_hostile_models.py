@@ -66,7 +66,7 @@ def test_settings_that_disagree_with_the_weights_are_one_line_at_once(
     started = time.process_time()
     with pytest.raises(InputError) as told:
         find_model(model_file(tmp_path / "a.safetensors", folder, settings))
-    assert str(told.value).startswith(f"{tmp_path / 'a.safetensors'}: ") or key in ("backbone.name",), told.value
+    assert str(told.value).startswith(f"{tmp_path / 'a.safetensors'}: "), told.value
     assert time.process_time() - started < 2
 
 
@@ -135,13 +135,13 @@ def test_a_run_folder_with_a_hollow_file_is_one_line(tmp_path: Path, name: str, 
     assert not (tmp_path / "x").exists()
 
 
-def test_a_pipe_for_a_file_is_not_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "result.json"])
+def test_a_pipe_for_a_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
     spoilt = run_folder(tmp_path / "run", "joint", paper_diffusion())
-    for name in ("config.json", "weights.safetensors", "result.json"):
-        (spoilt / name).unlink()
-        os.mkfifo(spoilt / name)
-        with pytest.raises(InputError, match=name):
-            find_model(spoilt)
+    (spoilt / name).unlink()
+    os.mkfifo(spoilt / name)
+    with pytest.raises(InputError, match=name):
+        find_model(spoilt)
 
 
 @pytest.mark.parametrize("size", [2**33, 2**62])

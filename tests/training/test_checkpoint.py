@@ -183,6 +183,7 @@ def test_a_checkpoint_with_a_right_checksum_and_a_wrong_inside_is_one_line(
 def stopped(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of which the baseline was stopped after some steps."""
     root = tmp_path_factory.mktemp("stopped")
+    run_stage(plan(tiny_config(tiny_data), "prepare"), root, Resources())
     with pytest.raises(StopRequested):
         run_stage(plan(tiny_config(tiny_data), "baseline", 0), root, Resources(stop=After(3)))
     return root
