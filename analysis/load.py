@@ -15,7 +15,7 @@ from analysis.names import inert
 from blurdm.core.arms import MODELS, arm_of
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger, State, read_ledger, runs_root, state
-from blurdm.core.runs import restoring_model
+from blurdm.core.runs import read_pointer, restoring_model
 from blurdm.core.store import finished, read_json, write_bytes
 
 ID_COLUMNS = ["arm", "seed", "scene", "image"]
@@ -167,8 +167,8 @@ def _training_curve(folder: Path) -> pd.DataFrame:
 
 def measure_runs(pointer: Path) -> list[tuple[dict[str, Any], Path]]:
     """(entry, run folder) per entry of the pointer; folders are relative to the parent of the pointer's folder."""
-    entries = read_json(pointer).get("runs")
-    if not isinstance(entries, list) or not entries:
+    entries = read_pointer(pointer)
+    if not entries:
         raise InputError(f"{pointer}: should hold a non-empty list 'runs'")
     root = pointer.resolve().parent.parent
     return [(entry, root / entry["folder"]) for entry in entries]

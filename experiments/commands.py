@@ -58,7 +58,7 @@ def run(parsed: argparse.Namespace) -> int:
     sweep = expand(grid, parsed.runs / ".digests.json")
     ledger, record = _ledger_path(parsed.runs, grid.name), sweep.ledger() | {"command": _command(parsed, "run")}
     if ledger.is_file():
-        record["stopped"] = read_json(ledger).get("stopped", [])
+        record["stopped"] = [entry.model_dump() for entry in read_ledger(ledger).stopped]
     executor = make_executor(parsed, ledger.with_suffix(".slurm"), record["stopped"])
     print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
     write_json(ledger, record)

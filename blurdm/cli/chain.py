@@ -14,7 +14,7 @@ from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError, one_line
 from blurdm.core.ledger import read_ledger
 from blurdm.core.registry import require
-from blurdm.core.runs import Resources, Run
+from blurdm.core.runs import Resources, Run, read_pointer
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import finished, read_json, write_bytes, write_json
 from blurdm.restore.trained_on import KEY, blur_of
@@ -163,7 +163,7 @@ def track(parsed: argparse.Namespace) -> int:
     files = [p for p in reports.rglob("*") if p.suffix in {".tex", ".md", ".csv", ".png"}]
     grids = reports / "grids"
     swept = {key for ledger in ledgers for row in read_ledger(ledger).rows for _, key in row.addresses}
-    chain_keys = {run["key"] for pointer in parsed.chain.glob("*.json") for run in read_json(pointer).get("runs", [])}
+    chain_keys = {run["key"] for pointer in parsed.chain.glob("*.json") for run in read_pointer(pointer)}
     own, skip = sorted(file for file in files if grids not in file.parents), swept - chain_keys
     chain_job = partial(sync, runs, uri, parsed.experiment, own, repo=repo, skip=skip, images=parsed.images)
     jobs = {parsed.experiment: chain_job}

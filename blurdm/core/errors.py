@@ -4,10 +4,17 @@ import os
 import re
 
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|[Ss]torage size calculation overflow")
+LONGEST = 2000  # characters
 
 
 class InputError(Exception):
-    """Names the file, key or value, what is wrong with it, and what would be right."""
+    """Names the file, key or value, what is wrong with it, and what would be right: one printable line, whatever the
+    file held that it quotes.
+    """
+
+    def __str__(self) -> str:
+        line = super().__str__()
+        return one_line(line if len(line) <= LONGEST else f"{line[:LONGEST]} …")
 
 
 class StopRequested(Exception):

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from blurdm.core.errors import InputError
+from blurdm.core.store import read_text
 
 Address = tuple[str, str]  # stage and key of a run: its folder below the root
 
@@ -101,14 +102,16 @@ class State:
 
 def read_ledger(path: Path) -> Ledger:
     """InputError names the file and the entry that is missing or wrong."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such ledger; a sweep of the grid writes it")
     try:
-        ledger = Ledger.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such ledger; a sweep of the grid writes it") from None
+        ledger = Ledger.model_validate_json(read_text(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path}: {where}: {first['msg']}; plan the sweep again to have it written anew") from None
+        raise InputError(
+            f"{path}: {where}: {first['msg']}; delete it and run the sweep again to have it written anew"
+        ) from None
     names = [row.name for row in ledger.rows]
     if ledger.baseline not in names or len({unicodedata.normalize("NFC", name) for name in names}) < len(names):
         raise InputError(f"{path}: its rows should have different names, one of them the baseline '{ledger.baseline}'")

@@ -1,6 +1,5 @@
 """A run: one stage with its config sections and input runs. It *is* a folder named by its key. No torch here."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +8,7 @@ from typing import Any
 
 from blurdm.core.arms import MODELS, STAGES
 from blurdm.core.config import Config, Section
+from blurdm.core.config_io import validate_as
 from blurdm.core.errors import InputError
 from blurdm.core.key import excluded_from_key, identity, key_of
 from blurdm.core.store import finished, read_json
@@ -123,9 +123,13 @@ def stored_run(folder: Path) -> StoredRun:
     described = read_json(folder / "config.json")
     sections = {name: stored_section(folder, name) for name in described["sections"]}
     run = StoredRun(described["stage"], sections, described["inputs"], described.get("code", ""), described)
-    if run.key != folder.resolve().name:
+    try:
+        key = run.key
+    except ValueError:  # NaN
+        key = "of no config"
+    if key != folder.resolve().name:
         raise InputError(
-            f"{folder}: its config.json has the key {run.key}; give a folder runs/<stage>/<key> as it was made"
+            f"{folder}: its config.json has the key {key}; give a folder runs/<stage>/<key> as it was made"
         )
     return run
 
@@ -139,7 +143,18 @@ def stored_section(folder: Path, name: str) -> Any:
     model: Any = Config.model_fields[name].annotation if name in Config.model_fields else None
     if not (isinstance(model, type) and issubclass(model, Section)):
         return value  # the seed
-    return model.model_validate_json(json.dumps(excluded_from_key(model) | value))
+    source = f"{folder / 'config.json'}: {name}"
+    if not isinstance(value, dict):
+        raise InputError(f"{source}: should be a section, not {value}")
+    return validate_as(model, excluded_from_key(model) | value, source)
+
+
+def read_pointer(path: Path) -> list[dict[str, Any]]:
+    """The entries of a pointer to runs, as ``blurdm run --pointer`` writes it, none if there are none; InputError."""
+    entries: Any = read_json(path).get("runs", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{path}: runs should be a list of runs; make it again with: blurdm run --pointer {path}")
+    return entries
 
 
 def finished_folders(root: Path, *stages: str) -> Iterator[Path]:

@@ -19,31 +19,58 @@ from typing import IO, TYPE_CHECKING, Any
 
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.progress import Progress
+from blurdm.core.records import TYPES, Record, check_types
 
 if TYPE_CHECKING:
     from blurdm.core.runs import Resources
 
 HEARTBEAT = "progress.json"
 LOCK_POLL_SECONDS = 0.1
+MOST_JSON = 64 << 20  # bytes
 NO_SPACE = "no space left to write it; free some and start again, what was saved is kept"
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
     """The result of the run in ``folder``, or None: ``result.json``, written last and by rename, *is* "finished"."""
     path = folder / "result.json"
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    result = read_json(path)
+    result["key"]  # or an InputError: what is no result does not count as finished
+    return result
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """InputError names a file that is missing or not JSON."""
+    """The JSON object in a file; InputError names a file that is missing, no JSON, or lacks an entry that is read."""
+    value = parse_json(read_text(path), str(path))
+    check_types(path, value)
+    return value
+
+
+def read_text(path: Path) -> str:
+    """The text of a JSON file; InputError if there is no such file, it cannot be read, or it is too large."""
+    if not path.is_file():
+        raise InputError(f"{path}: missing")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing") from None
-    except (ValueError, UnicodeDecodeError) as error:
+        if path.stat().st_size > MOST_JSON:
+            raise InputError(f"{path}: larger than {MOST_JSON >> 20} MB; delete it to have it made again")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); delete it to have it made again") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: should hold a JSON object, not a {type(value).__name__}")
+
+
+def parse_json(text: str, source: str) -> dict[str, Any]:
+    """The JSON object in ``text``; InputError names its ``source``, or an entry that is read and not there."""
+
+    def record(values: dict[str, Any]) -> Record:
+        return Record(values, source)
+
+    try:
+        value = json.loads(text, object_hook=record)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source}: not valid JSON ({error}); delete it to have it made again") from None
+    if not isinstance(value, Record):
+        raise InputError(f"{source}: should hold a JSON object, not a {type(value).__name__}")
     return value
 
 
@@ -183,7 +210,8 @@ def heartbeat(folder: Path) -> dict[str, Any] | None:
     None if it has not begun, or has ended in any way but by being killed: what that leaves is told by its ``time``.
     """
     try:
-        return read_json(folder / HEARTBEAT)
+        beat = read_json(folder / HEARTBEAT)
+        return beat if all(beat[name] is not None for name in TYPES[HEARTBEAT]) else None
     except InputError:
         return None
 

@@ -3,33 +3,32 @@
 The names of a backbone's entries are rules beside the backbone (``OFFICIAL``): patterns and what replaces them.
 """
 
-import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from blurdm.core.config import Diffusion, Latent
 from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module, module_names
+from blurdm.diffusion.schedules import make_schedule
 from blurdm.models.build import BACKBONES, build_backbone
 from blurdm.models.encoder import Encoder
 from blurdm.models.prior import PriorGenerator
+from blurdm.models.unpickle import read_tensors
+from blurdm.models.weights import check_kind, fill, read_weights, without_memory
 
 Rules = Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]
 State = Mapping[str, Tensor]
 
 NESTED = ("model_state", "model_dm_state", "model_le_state", "params", "state_dict")
-# Types that training scripts store beside tensors. Rebuilding them runs no code from the file; others are refused.
-NUMPY_SCALAR = np.float64(0).__reduce__()[0]
-HARMLESS: list[Any] = [argparse.Namespace, NUMPY_SCALAR, np.dtype, type(np.dtype("float64")), type(np.dtype("int64"))]
+MOST_ENTRIES = 10_000
+LONGEST_NAME = 200
+KINDS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
 SCHEDULE_TOLERANCE = 1e-6
 
 # The published settings of the latent and of the diffusion, as released: official weights were trained with them.
@@ -138,18 +137,7 @@ def read_checkpoint(path: Path) -> Any:
     """The content of a checkpoint file, of which nothing is executed: InputError if it would have to be."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals(HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused is None:
-            raise InputError(f"{path}: not a checkpoint, or one that cannot be read without running its code") from None
-        raise InputError(f"{path}: holds {refused[1]}, which only running it would rebuild; refused") from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise InputError(f"{path}: not a checkpoint ({str(error).splitlines()[0]})") from None
+    return read_weights(path) if path.suffix == ".safetensors" else read_tensors(path, str(path))
 
 
 def _state_dicts(content: Any, where: str) -> list[dict[str, Tensor]]:
@@ -159,7 +147,11 @@ def _state_dicts(content: Any, where: str) -> list[dict[str, Tensor]]:
     nested = [content[name] for name in NESTED if isinstance(content.get(name), Mapping)]
     states = nested or [content]
     for state in states:
-        wrong = next((name for name, value in state.items() if not isinstance(value, Tensor)), None)
+        if len(state) > MOST_ENTRIES:
+            raise InputError(
+                f"{where}: holds {len(state)} entries; the official networks have fewer than {MOST_ENTRIES}"
+            )
+        wrong = next((name for name, value in state.items() if not _is_entry(name, value)), None)
         if wrong is not None or not state:
             raise InputError(
                 f"{where}: no state dict found, neither plain (entry '{wrong}' is no tensor) nor under"
@@ -168,17 +160,23 @@ def _state_dicts(content: Any, where: str) -> list[dict[str, Tensor]]:
     return [{name.removeprefix("module."): value for name, value in state.items()} for state in states]
 
 
+def _is_entry(name: Any, value: Any) -> bool:
+    """Whether it is a name and a tensor of plain values."""
+    named = isinstance(name, str) and len(name) <= LONGEST_NAME
+    return named and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+
+
 def _module(kind: str, state: dict[str, Tensor], backbone: str, where: str) -> nn.Module:
     if kind == "prior":
-        prior = PriorGenerator(LATENT, diffusion_of(state, where))
+        diffusion = diffusion_of(state, where)
         weights = {name: value for name, value in state.items() if name not in SCHEDULE}
-        own = {name: value for name, value in prior.state_dict().items() if name.startswith("latent_")}
-        return _filled(prior, _renamed(weights | own, PRIOR), where)
+        own = {"latent_mean": torch.zeros(LATENT.size), "latent_std": torch.ones(LATENT.size)}
+        return _filled(lambda: PriorGenerator(LATENT, diffusion), weights | own, PRIOR, where)
     if kind == "sharp_encoder":
         batch_norm = any(name.endswith("running_mean") for name in state)
-        return _filled(Encoder(LATENT, batch_norm), _renamed(state, ENCODER), where)
+        return _filled(lambda: Encoder(LATENT, batch_norm), state, ENCODER, where)
     file = load_module("backbone", BACKBONES, backbone)
-    return _filled(build_backbone(file.PAPER, latent_of(state)), _renamed(state, file.OFFICIAL), where)
+    return _filled(lambda: build_backbone(file.PAPER, latent_of(state)), state, file.OFFICIAL, where)
 
 
 def latent_of(state: State) -> Latent | None:
@@ -190,40 +188,46 @@ def diffusion_of(state: State, where: str) -> Diffusion:
     """The diffusion of a prior's stored schedule (the released default without one); InputError if it is another."""
     if not {"alphas", "betas_bar"} <= set(state):
         return DIFFUSION
-    alphas, betas_bar = state["alphas"].double().tolist(), state["betas_bar"].double().tolist()
-    ours = DIFFUSION.model_copy(update={"steps": len(betas_bar), "alpha_start": alphas[0], "alpha_end": alphas[-1]})
-    schedule = PriorGenerator(LATENT, ours).schedule
+    wrong = InputError(f"{where}: alphas and betas_bar are not the official linear ones (beta from 0 to 0.02)")
+    tables = state["alphas"], state["betas_bar"]
+    if any(table.ndim != 1 or table.dtype not in KINDS or not 0 < len(table) <= MOST_ENTRIES for table in tables):
+        raise wrong
+    alphas, betas_bar = (table.double().tolist() for table in tables)
+    changes = {"steps": len(betas_bar), "alpha_start": alphas[0], "alpha_end": alphas[-1]}
+    try:
+        ours = Diffusion.model_validate(DIFFUSION.model_dump() | changes)
+    except ValidationError:
+        raise wrong from None
+    schedule = make_schedule(ours)
     expected = [*schedule.alpha, *schedule.beta_bar[1:]]
     given = [*alphas, *betas_bar]
-    if (
-        len(given) != len(expected)
-        or max(abs(a - b) for a, b in zip(given, expected, strict=True)) > SCHEDULE_TOLERANCE
+    if len(given) != len(expected) or not all(
+        abs(a - b) <= SCHEDULE_TOLERANCE for a, b in zip(given, expected, strict=True)
     ):
-        raise InputError(f"{where}: alphas and betas_bar are not the official linear ones (beta from 0 to 0.02)")
+        raise wrong
     return ours
 
 
-def _renamed(state: State, rules: Rules) -> dict[str, tuple[str, Tensor]]:
-    """Our name of each entry, with the official name and the value."""
-    renamed = {}
+def _filled(build: Callable[[], nn.Module], state: State, rules: Rules, where: str) -> nn.Module:
+    """The module with the weights of ``state``, renamed by ``rules``; shapes may have further axes of length 1."""
+    with without_memory():
+        ours = build().state_dict()
+    renamed: dict[str, tuple[str, Tensor]] = {}
     for official, value in state.items():
         name = official
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
+        if name in renamed:
+            raise InputError(f"{where}: {official} and {renamed[name][0]} are the same entry; give one")
         renamed[name] = official, value
-    return renamed
-
-
-def _filled(module: nn.Module, state: dict[str, tuple[str, Tensor]], where: str) -> nn.Module:
-    """``module`` with the weights of ``state``, whose shapes may have further axes of length 1."""
-    ours = module.state_dict()
-    unknown = [official for name, (official, _) in state.items() if name not in ours]
-    missing = sorted(ours.keys() - state.keys())
+    unknown = [official for name, (official, _) in renamed.items() if name not in ours]
+    missing = sorted(ours.keys() - renamed.keys())
     for what, names in (("unknown", unknown), ("missing", missing)):
         if names:
             raise InputError(f"{where}: {len(names)} entries are {what}, such as {names[0]}")
-    for name, (official, value) in state.items():
-        if value.squeeze().shape != ours[name].squeeze().shape:
+    for name, (official, value) in renamed.items():
+        check_kind(official, KINDS.get(value.dtype, str(value.dtype)), ours[name], where)
+        if [n for n in value.shape if n != 1] != [n for n in ours[name].shape if n != 1]:
             raise InputError(f"{where}: {official} has shape {tuple(value.shape)}, should be {tuple(ours[name].shape)}")
-    module.load_state_dict({name: value.reshape(ours[name].shape) for name, (_, value) in state.items()})
-    return module.requires_grad_(False).eval()
+    weights = {name: value.reshape(ours[name].shape) for name, (_, value) in renamed.items()}
+    return fill(build(), weights, where)

@@ -1,25 +1,29 @@
 """Models that restore photos: the folder of a finished run, a safetensors file, or the name of an installed model."""
 
 import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import numpy as np
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from blurdm.core.arms import MODELS, STAGES
-from blurdm.core.config import Config, Section
+from blurdm.core.config import Config
+from blurdm.core.config_io import validate_as
 from blurdm.core.errors import InputError
 from blurdm.core.key import canonical_json
 from blurdm.core.registry import require
-from blurdm.core.store import read_json, write_bytes
+from blurdm.core.store import finished, parse_json, read_json, write_bytes
 from blurdm.models.build import to_channels_last
 from blurdm.models.network import Network
+from blurdm.models.prior import PriorGenerator
+from blurdm.models.weights import fill, opened, read_weights
 from blurdm.restore.trained_on import KEY, UNKNOWN, trained_on
-from blurdm.training.checkpoint import load_weights
+from blurdm.training.checkpoint import weights_file
 
 INSTALLED = Path(__file__).parent.parent / "pretrained"
 DEFAULT = "demo"
@@ -60,19 +64,13 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
         description, weights = _read_file(place)
     if STAGES[description["stage"]].trains == "pretrain":
         raise InputError(f"{model}: a stage-1 network sees the sharp image; it cannot restore a photo that has none")
-    network = _build(description, weights, str(place), device)
-    return Model(
-        network,
-        "/".join(place.with_suffix("").parts[-2:]),
-        _digest(description, weights),
-        description,
-        trained_on(place),
-    )
+    network, digest = _build(description, weights, device)
+    return Model(network, "/".join(place.with_suffix("").parts[-2:]), digest, description, trained_on(place))
 
 
 def load_network(folder: Path, device: str = "cpu") -> Network:
     """The network of the finished model run in ``folder``, in evaluation mode, rebuilt from the run's own config."""
-    return _build(*_read_run(folder), str(folder), device)
+    return _build(*_read_run(folder), device)[0]
 
 
 def export_model(folder: Path, file: Path, about: str = "") -> None:
@@ -80,9 +78,9 @@ def export_model(folder: Path, file: Path, about: str = "") -> None:
 
     ``about``: what it was trained on, where more is known than the run says.
     """
-    description, weights = _read_run(folder)
-    find_model(folder)  # refuses a run that restores no photos
-    content = save(weights, {"format": FORMAT, "model": canonical_json(description), KEY: about or trained_on(folder)})
+    model = find_model(folder)  # refuses a run that restores no photos
+    metadata = {"format": FORMAT, "model": canonical_json(model.description), KEY: about or model.trained_on}
+    content = save(read_weights(weights_file(folder)), metadata)
     write_bytes(file, content)
 
 
@@ -91,8 +89,9 @@ def installed() -> list[str]:
     return sorted(path.stem for path in INSTALLED.glob("*.safetensors"))
 
 
-def _read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not (folder / "result.json").is_file():
+def _read_run(folder: Path) -> tuple[dict[str, Any], Path]:
+    """What a run's network is, and the file of its weights, which is as the run wrote it."""
+    if finished(folder) is None:
         raise InputError(f"{folder}: not a finished run (no result.json)")
     config = read_json(folder / "config.json")
     stage = config["stage"]
@@ -101,44 +100,57 @@ def _read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{folder}: a run of stage '{stage}' restores no images; give a run of baseline, direct or joint"
         )
     sections = {name: config["sections"][name] for name in STAGES[stage].parts}
-    return {"stage": stage, "sections": sections}, load_weights(folder)
+    return {"stage": stage, "sections": sections}, weights_file(folder)
 
 
-def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    wrong = f"{file}: not a model file; should be one that `blurdm export model RUN FILE.safetensors` wrote"
+def _read_file(file: Path) -> tuple[dict[str, Any], Path]:
+    """What the network in a model file is, and the file."""
+    with opened(file) as content:
+        metadata = content.metadata() or {}
+    description = parse_json(metadata.get("model", "{}"), f"{file}: its settings")
+    stage, sections = description.get("stage"), description.get("sections")
+    known = metadata.get("format") == FORMAT and set(description) == {"stage", "sections"} and stage in [*MODELS]
+    if not known or not isinstance(sections, dict) or set(sections) != set(STAGES[str(stage)].parts):
+        raise InputError(
+            f"{file}: not a model file; should be one that `blurdm export model RUN FILE.safetensors` wrote"
+        )
+    return description, file
+
+
+def _build(description: dict[str, Any], file: Path, device: str) -> tuple[Network, str]:
+    """The network, and its digest. Weights are read only if they fit the settings; InputError otherwise."""
+    sections: dict[str, Any] = {}
+    for name, value in description["sections"].items():
+        section: Any = Config.model_fields[name].annotation
+        try:
+            sections[name] = validate_as(section, value, f"{file}: made by another version of blurdm; {name}")
+        except RecursionError:
+            raise InputError(f"{file}: {name}: nested too deep; should be a section of settings") from None
+    kind: Any = STAGES[description["stage"]].trains
+
+    def build() -> Network:
+        with np.errstate(all="ignore"):  # see _require_finite
+            return Network(kind, sections["backbone"], sections.get("latent"), sections.get("diffusion"))
+
     try:
-        with safe_open(file, framework="pt") as content:
-            metadata = content.metadata() or {}
-            weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-        description = json.loads(metadata.get("model", "null"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{wrong} ({' '.join(str(error).split())})") from None
-    if metadata.get("format") != FORMAT or description["stage"] not in MODELS:
-        raise InputError(wrong)
-    return description, weights
+        weights = read_weights(file, build)
+        network = fill(build(), weights, str(file))
+        _require_finite(network, file)
+        return to_channels_last(network.to(device)), _digest(description, weights)
+    except (MemoryError, RuntimeError) as error:
+        raise InputError(f"{file}: cannot be loaded on {device} ({str(error)[:200]}); is its memory full?") from None
 
 
-def _build(description: dict[str, Any], weights: dict[str, Tensor], place: str, device: str) -> Network:
-    try:
-        sections: dict[str, Any] = {}
-        for name, value in description["sections"].items():
-            section: Any = Config.model_fields[name].annotation
-            assert issubclass(section, Section)
-            sections[name] = section.model_validate_json(json.dumps(value))
-        latent, diffusion = sections.get("latent"), sections.get("diffusion")
-        kind: Any = STAGES[description["stage"]].trains
-        network = Network(kind, sections["backbone"], latent, diffusion)
-        network.load_state_dict(weights)
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{place}: does not fit this version of blurdm ({reason}); train or export it again") from None
-    return to_channels_last(network.requires_grad_(False).eval().to(device))
+def _require_finite(network: Network, file: Path) -> None:
+    """InputError if the settings of the diffusion, each right on its own, give a schedule of no numbers."""
+    if isinstance(network.prior, PriorGenerator) and not np.isfinite(list(vars(network.prior.schedule).values())).all():
+        raise InputError(f"{file}: its alpha and beta give a schedule that is not finite; train it again")
 
 
-def _digest(description: dict[str, Any], weights: dict[str, Tensor]) -> str:
+def _digest(description: dict[str, Any], weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(canonical_json(description).encode())
     for name in sorted(weights):
         value = weights[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().numpy().tobytes())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
     return digest.hexdigest()

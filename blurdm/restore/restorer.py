@@ -150,6 +150,10 @@ class Restorer:
                 return network(window, latent)[-1]
 
         def emit(top: int, rows: Tensor) -> None:
+            if not rows.isfinite().all():
+                raise InputError(
+                    f"model {self.model.name} makes no picture of this photo, but values that are no numbers"
+                )
             values = rows.mean(dim=0) if pixels.ndim == 2 else rows.permute(1, 2, 0)
             scaled = values if largest == 1 else (values * largest).round()
             restored[top : top + rows.shape[1]] = scaled.cpu().numpy().astype(pixels.dtype)

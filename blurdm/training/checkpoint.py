@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from blurdm.core.errors import InputError
 from blurdm.core.progress import Notify, say_nothing
 from blurdm.core.store import file_digest, read_json, write_bytes
+from blurdm.models.unpickle import read_tensors
+from blurdm.models.weights import MOST_BYTES, load, read_weights
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 # A kill between the two renames of save_checkpoint leaves only fresh.pt and previous.pt.
@@ -94,10 +96,11 @@ def load_checkpoint(folder: Path, key: str, on_note: Notify = say_nothing) -> di
         if hashlib.sha256(payload).digest() != digest:
             damaged.append(path)
             continue
-        state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        if state["key"] != key:
+        state: Any = read_tensors(payload, str(path))
+        owner = state.get("key") if isinstance(state, dict) else None
+        if owner != key:
             raise InputError(
-                f"{path}: belongs to run {state['key']}, not {key}; delete it, a different config is never continued"
+                f"{path}: belongs to run {owner}, not {key}; delete it, a different config is never continued"
             )
         for corrupt in damaged:  # or the next save would keep it and not this one
             on_note(f"{corrupt}: corrupt checkpoint (checksum differs), continuing from {path.name}")
@@ -115,16 +118,29 @@ def save_weights(folder: Path, module: nn.Module) -> str:
     return file_digest(folder / "weights.safetensors")
 
 
-def load_weights(folder: Path) -> dict[str, Tensor]:
+def weights_file(folder: Path) -> Path:
     """The weights of the finished run in ``folder``; InputError if the file is missing or not what the run wrote."""
     path = folder / "weights.safetensors"
     if not path.is_file():
         raise InputError(f"{path}: missing; delete {folder / 'result.json'} to have the run made again")
+    if path.stat().st_size > MOST_BYTES:
+        raise InputError(f"{path}: larger than {MOST_BYTES >> 30} GB; should be the weights of one network")
     if file_digest(path) != read_json(folder / "result.json")["weights_sha256"]:
         raise InputError(
             f"{path}: corrupt (sha256 differs from result.json); delete the folder to have the run made again"
         )
-    return load_file(path)
+    return path
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of the finished run in ``folder``; InputError as by ``weights_file``."""
+    return read_weights(weights_file(folder))
+
+
+def load_part(module: nn.Module, folder: Path, prefix: str = "") -> None:
+    """Put those weights of the run in ``folder`` into ``module`` whose names begin with ``prefix``; InputError."""
+    weights = {name.removeprefix(prefix): w for name, w in load_weights(folder).items() if name.startswith(prefix)}
+    load(module, weights, str(folder / "weights.safetensors"))
 
 
 def _timed_save(folder: Path, state: dict[str, Any]) -> float:

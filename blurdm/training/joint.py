@@ -12,10 +12,10 @@ from blurdm.models.fusion import Fusion
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
 from blurdm.training.batches import TrainingData
-from blurdm.training.checkpoint import load_weights
+from blurdm.training.checkpoint import load_part
 from blurdm.training.image import image_module, image_phases
 from blurdm.training.loop import Phase
-from blurdm.training.prior import latent_loss, load_sharp_encoder, new_generator, part_of_weights
+from blurdm.training.prior import latent_loss, load_sharp_encoder, new_generator
 
 Inputs = Mapping[str, Path]
 
@@ -27,9 +27,9 @@ def joint_network(sections: Any, inputs: Inputs, data: TrainingData) -> Network:
     network = Network("joint", sections.backbone, sections.latent, sections.diffusion)
     image_module(network, sections.seed)  # a fresh backbone starts as in every other arm
     if "pretrain" in inputs:
-        network.backbone.load_state_dict(part_of_weights(load_weights(inputs["pretrain"]), "backbone."))
+        load_part(network.backbone, inputs["pretrain"], "backbone.")
     if "diffusion" in inputs:
-        generator_of(network).load_state_dict(load_weights(inputs["diffusion"]))
+        load_part(generator_of(network), inputs["diffusion"])
     else:
         network.prior = new_generator(sections, _sharp_encoder(inputs, data), data)
     parameters = parameters_by_part(network)

@@ -23,7 +23,14 @@ from blurdm.core.store import write_bytes
 from blurdm.models.precision import autocast
 from blurdm.training.checkpoint import Checkpoints, load_checkpoint
 from blurdm.training.distributed import BatchPart, agreed, mean_over_ranks, rank, share_batch_statistics
-from blurdm.training.optim import ParameterGroups, learning_rate, make_average, make_optimizer, set_learning_rate
+from blurdm.training.optim import (
+    ParameterGroups,
+    learning_rate,
+    load_optimizer,
+    make_average,
+    make_optimizer,
+    set_learning_rate,
+)
 from blurdm.training.step import LossParts, take_step
 
 LOG_EVERY = 10
@@ -230,18 +237,29 @@ class Loop:
         state = load_checkpoint(self.out / "checkpoint", self.key, on_note)
         if state is None:
             return
+        try:
+            self._restore(state)
+        except Exception as error:  # of any kind: the checksum is right, but what is inside may be anything
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise InputError(
+                f"{self.out / 'checkpoint'}: holds no state of this training ({reason}); delete it to start over"
+            ) from None
+        self.on_progress(Progress(self.step, self.total, note=f"continued at step {self.step}"))
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self.step = state["step"]
+        if type(self.step) is not int or not 0 < self.step <= self.total:
+            raise ValueError(f"step {self.step} of {self.total}")
         phase, _ = self._locate(self.step - 1)
         self._begin(phase)
         assert self.optimizer is not None
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.average:
             self.average.load_state_dict(state["average"])
         self.history = json.loads(state["history"])
         validated = [row["val_psnr"] for row in self.history if "val_psnr" in row]
-        self.shown = {"val_psnr": validated[-1]} if validated else {}
-        self.on_progress(Progress(self.step, self.total, note=f"continued at step {self.step}"))
+        self.shown = {"val_psnr": float(validated[-1])} if validated else {}
 
     def _write_history(self) -> None:
         """Write the history up to this step, without rows that a killed process logged beyond its checkpoint."""

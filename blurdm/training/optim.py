@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +24,26 @@ def make_optimizer(groups: ParameterGroups, section: Optimisation) -> torch.opti
     build: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     prepared = [{"params": list(parameters), "scale": scale, "lr": 0.0} for parameters, scale in groups]
     return build[section.optimizer](prepared, betas=section.betas, weight_decay=section.weight_decay, fused=True)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Continue with ``state``; ValueError if it is that of other settings, or of parameters of other shapes."""
+    before = _settings(optimizer)
+    optimizer.load_state_dict(state)
+    if _settings(optimizer) != before:
+        raise ValueError("the optimizer has other settings")
+    for parameter, moments in optimizer.state.items():
+        if any(moment.ndim and moment.shape != parameter.shape for moment in moments.values()):
+            raise ValueError("the optimizer's state is of parameters of other shapes")
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Those that stay the same; pairs of numbers may have become lists in a file."""
+    return [
+        {name: list(value) if isinstance(value, tuple) else value for name, value in group.items() if name != "lr"}
+        | {"params": len(group["params"])}
+        for group in optimizer.param_groups
+    ]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:

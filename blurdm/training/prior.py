@@ -1,6 +1,5 @@
 """Training of the prior generator (stage 2): its latents against those of stage 1's frozen sharp encoder."""
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from blurdm.models.encoder import Encoder
 from blurdm.models.precision import maybe_compile
 from blurdm.models.prior import PriorGenerator
 from blurdm.training.batches import TrainingData, validation_psnr
-from blurdm.training.checkpoint import load_weights
+from blurdm.training.checkpoint import load_part
 from blurdm.training.distributed import BatchPart
 from blurdm.training.loop import Phase
 from blurdm.training.losses import DISTANCE
@@ -41,7 +40,7 @@ def prior_phases(sections: Any, pretrained: Path, data: TrainingData) -> tuple[P
         return [(generator.parameters(), 1.0)]
 
     backbone = build_backbone(stored_section(pretrained, "backbone"), stored_section(pretrained, "latent"))
-    backbone.load_state_dict(part_of_weights(load_weights(pretrained), "backbone."))
+    load_part(backbone, pretrained, "backbone.")
     backbone.requires_grad_(False).eval().to(data.device)
     images = data.validation_images()
 
@@ -127,16 +126,11 @@ def new_generator(sections: Any, sharp_encoder: nn.Module | None, data: Training
     return generator
 
 
-def part_of_weights(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights whose names begin with ``prefix``, without it."""
-    return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
-
-
 def load_sharp_encoder(pretrained: Path) -> Encoder:
     """The frozen stage-1 encoder: evaluation mode, no gradients."""
     latent: Latent = stored_section(pretrained, "latent")
     encoder = Encoder(latent, batch_norm=latent.sharp_batch_norm)
-    encoder.load_state_dict(part_of_weights(load_weights(pretrained), "prior."))
+    load_part(encoder, pretrained, "prior.")
     return encoder.requires_grad_(False).eval()
 
 

@@ -164,7 +164,7 @@ def test_json_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_terminal_shows_names_and_obeys_none() -> None:
-    console = Console(width=4000, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=4000, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
     show(ALL, console)
     text = console.export_text()
     console.file.close()

@@ -22,7 +22,7 @@ def make(config: Config, name: str, **needs: Run) -> Run:
 
 
 def finish(run: Run, root: Path) -> None:
-    write_json(run.folder(root) / "result.json", {"stage": run.stage})
+    write_json(run.folder(root) / "result.json", {"stage": run.stage, "key": run.key})
 
 
 @pytest.fixture(scope="module")

@@ -192,8 +192,8 @@ def test_finished_is_having_a_result_and_nothing_else(tmp_path: Path) -> None:
     for name in ("config.json", "weights.safetensors", "checkpoint/last.pt", ".result.json.1.tmp"):
         write_bytes(tmp_path / name, b"{}")
         assert finished(tmp_path) is None
-    write_json(tmp_path / "result.json", {"stage": "joint"})
-    assert finished(tmp_path) == {"stage": "joint"}
+    write_json(tmp_path / "result.json", {"stage": "joint", "key": "k"})
+    assert finished(tmp_path) == {"stage": "joint", "key": "k"}
     (tmp_path / "result.json").write_text('{"stage":')
     with pytest.raises(InputError, match=r"result.json: not valid JSON .*delete it to have it made again"):
         finished(tmp_path)

@@ -16,7 +16,7 @@ def finish(run: Run, root: Path, seconds: float, **result: Any) -> None:
     folder = run.folder(root)
     write_json(folder / "config.json", run.description)
     write_json(folder / "provenance.json", {"device": "cpu"})
-    write_json(folder / "result.json", {"seconds": seconds, **result})
+    write_json(folder / "result.json", {"key": run.key, "seconds": seconds, **result})
 
 
 def test_nothing_measured_is_nothing_known(tiny_data: Path, tmp_path: Path) -> None:

@@ -254,3 +254,36 @@ def test_the_display_counts_rows_and_tells_the_time_left(tiny_data: Path, capsys
 
 def test_durations_read_well() -> None:
     assert [minutes(s) for s in (41.2, 89, 150, 5399, 7200)] == ["41 s", "89 s", "2 min", "90 min", "2.0 h"]
+
+
+HOLLOW = ["{}", "[]", "3", '{"pid": -1, "host": "x"}', '{"pid": "1", "host": "x"}', '{"host": 3, "pid": 5}', "[" * 5000]
+
+
+@pytest.mark.parametrize("content", HOLLOW)
+def test_a_hollow_mark_of_a_driver_is_one_line(
+    sweep: Callable[..., tuple[int, str, str]], asked: list[str], tmp_path: Path, content: str
+) -> None:
+    mark = tmp_path / "runs" / "sweeps" / "tiny_steps.drivers" / "left" / "driver.json"
+    mark.parent.mkdir(parents=True)
+    mark.write_text(content)
+    (tmp_path / "runs" / "sweeps" / "tiny_steps.json").write_text("{}")
+    code, _, err = sweep("cancel", *asked)
+    assert code == 2 and err.startswith(f"sweep: {mark}: ") and err.count("\n") == 1
+    mark.unlink()
+    code, _, err = sweep("cancel", *asked)
+    assert code == 2 and "tiny_steps.json: grid: Field required; delete it" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("stopped", [3, "x", None, {}, [3], [{"stage": "joint"}], [[]]])
+@pytest.mark.parametrize("verb", ["run", "status", "cancel", "collect"])
+def test_a_ledger_with_a_wrong_entry_is_one_line(
+    sweep: Callable[..., tuple[int, str, str]], asked: list[str], tmp_path: Path, stopped: Any, verb: str
+) -> None:
+    entries = {"grid": "tiny_steps", "question": "?", "preset": "x", "overrides": [], "seeds": [0], "baseline": "a"}
+    row = {"name": "a", "series": "", "values": {}, "arm": "blurdm", "published": {}, "runs": []}
+    ledger = tmp_path / "runs" / "sweeps" / "tiny_steps.json"
+    write_json(ledger, entries | {"x": None, "published_source": None, "rows": [row], "stopped": stopped})
+    before = ledger.read_bytes()
+    code, _, err = sweep(verb, *asked)
+    assert code == 2 and err.startswith(f"sweep: {ledger}: stopped") and err.count("\n") == 1, err
+    assert ledger.read_bytes() == before

@@ -15,6 +15,7 @@ from PIL import Image
 
 from blurdm.restore.files import MANIFEST
 from blurdm.restore.metadata import PNG_SIGNATURE, png_chunk
+from tests.support.fuzz import DAMAGE, mutated
 from tests.support.photos import PEAK, described, encoded, picture, run_folder
 from tests.support.sections import paper_diffusion
 from tests.support.tiny import REPOSITORY
@@ -89,19 +90,7 @@ HOSTILE: list[Callable[[], bytes]] = [
 
 def damaged(number: int) -> bytes:
     """One of the seeds, cut off, with flipped bits, with a stretch of zeros, or with large numbers."""
-    rng = np.random.default_rng(number)
-    content = bytearray(SEEDS[number % len(SEEDS)])
-    kind = number // len(SEEDS) % 4
-    place = int(rng.integers(len(content)))
-    if kind == 0:
-        return bytes(content[:place])
-    if kind == 1:
-        for where in rng.integers(len(content), size=int(rng.integers(1, 30))):
-            content[where] ^= 1 << int(rng.integers(8))
-    else:
-        length = int(rng.integers(1, 5 if kind == 3 else 200))
-        content[place : place + length] = (b"\xff" if kind == 3 else b"\0") * length
-    return bytes(content)
+    return mutated(SEEDS[number % len(SEEDS)], number, [DAMAGE[number // len(SEEDS) % len(DAMAGE)]])
 
 
 def fill(folder: Path) -> None:

@@ -52,7 +52,7 @@ def make_run(
     _write_json(folder / "provenance.json", {**provenance, **times, "data_digest": DIGEST})
     if history:
         (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
-    _write_json(folder / "result.json", {"seconds": 12.5, **result})
+    _write_json(folder / "result.json", {"key": key, "seconds": 12.5, **result})
     return folder
 
 

@@ -133,3 +133,57 @@ def test_a_save_that_was_cut_between_its_renames_is_whole(tmp_path: Path) -> Non
     assert load_checkpoint(tmp_path, "k") == {"key": "k", "step": 3}
     (tmp_path / "fresh.pt").unlink()
     assert load_checkpoint(tmp_path, "k") == {"key": "k", "step": 2}
+
+
+HOLLOW: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a list": lambda s: [1],
+    "no key": lambda s: {"step": 3},
+    "no module": lambda s: {k: v for k, v in s.items() if k != "module"},
+    "a step beyond the end": lambda s: s | {"step": 10**9},
+    "a step of text": lambda s: s | {"step": "3"},
+    "weights of another shape": lambda s: s | {"module": {k: v[None] for k, v in s["module"].items()}},
+    "an optimizer without groups": lambda s: s | {"optimizer": {"state": {}}},
+    "an optimizer of other settings": lambda s: (
+        s
+        | {
+            "optimizer": s["optimizer"]
+            | {"param_groups": [g | {"betas": [2, "x"]} for g in s["optimizer"]["param_groups"]]}
+        }
+    ),
+    "moments of another shape": lambda s: (
+        s
+        | {
+            "optimizer": s["optimizer"]
+            | {"state": {k: v | {"exp_avg": torch.ones(7)} for k, v in s["optimizer"]["state"].items()}}
+        }
+    ),
+    "a history of numbers": lambda s: s | {"history": "[1, 2]"},
+    "no history": lambda s: s | {"history": None},
+}
+
+
+@pytest.mark.parametrize("wrong", HOLLOW)
+def test_a_checkpoint_with_a_right_checksum_and_a_wrong_inside_is_one_line(
+    tiny_data: Path, tmp_path: Path, stopped: Path, wrong: str, blurdm: Callable[..., Told]
+) -> None:
+    shutil.copytree(stopped, tmp_path / "runs")
+    run = plan(tiny_config(tiny_data), "baseline", 0)
+    folder = run.folder(tmp_path / "runs") / "checkpoint"
+    state = load_checkpoint(folder, run.key)
+    assert state is not None
+    save_checkpoint(folder, HOLLOW[wrong](state))
+    config = write_tiny_config(tmp_path / "tiny.yaml", tiny_data)
+    told = blurdm("run", "baseline", "--config", config, "--runs", tmp_path / "runs")
+    assert told.code == 2 and len(told.complaints) == 1 and "Traceback" not in told.err, told.err
+    assert "checkpoint" in told.complaints[0] and "delete it" in told.complaints[0]
+    assert finished(run.folder(tmp_path / "runs")) is None
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of which the baseline was stopped after some steps."""
+    root = tmp_path_factory.mktemp("stopped")
+    run_stage(plan(tiny_config(tiny_data), "prepare"), root, Resources())
+    with pytest.raises(StopRequested):
+        run_stage(plan(tiny_config(tiny_data), "baseline", 0), root, Resources(stop=After(3)))
+    return root
