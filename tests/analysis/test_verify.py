@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from analysis.build import build_tables
+from analysis.drawing import INDEX
 from analysis.grid import build_grid
 from analysis.page.contents import read_contents
 from analysis.sources import Sources
@@ -288,7 +289,7 @@ def test_the_table_of_a_sweep_verifies_beside_an_older_report(root: Path) -> Non
     problems, unchecked = verify(root / "reports", sources(root), PARAMS)
     assert problems == [] and unchecked == [MISSING.format(root / "reports" / "tables")]
     (root / "reports" / "figures").mkdir()
-    (root / "reports" / "figures" / "index.json").write_text("[]")
+    (root / "reports" / "figures" / INDEX).write_text("[]")
     reason = "it was not built; do it with: python -m analysis.build"
     assert ("Table 'ablation_steps'", reason) in read_contents(root / "reports").missing
 
