@@ -43,6 +43,7 @@ def test_a_corrupt_checkpoint_is_told_and_the_one_before_serves_at_once(
     root, path = tmp_path / "runs", write_tiny_config(tmp_path / "tiny.yaml", tiny_data, **DROPOUT)
     run = plan(tiny_config(tiny_data, **DROPOUT), "baseline", 0)
     run_stage(run, tmp_path / "whole", Resources())
+    run_stage(plan(tiny_config(tiny_data, **DROPOUT), "prepare"), root, Resources())
     with pytest.raises(StopRequested):
         run_stage(run, root, Resources(checkpoint_seconds=EVERY_STEP, stop=After(8)))
     last = run.folder(root) / "checkpoint" / "last.pt"
@@ -60,6 +61,7 @@ def test_where_every_checkpoint_is_corrupt_nothing_is_guessed(
 ) -> None:
     root, path = tmp_path / "runs", write_tiny_config(tmp_path / "tiny.yaml", tiny_data)
     run = plan(tiny_config(tiny_data), "baseline", 0)
+    run_stage(plan(tiny_config(tiny_data), "prepare"), root, Resources())
     with pytest.raises(StopRequested):
         run_stage(run, root, Resources(checkpoint_seconds=EVERY_STEP, stop=After(8)))
     folder = run.folder(root) / "checkpoint"
@@ -115,6 +117,7 @@ def test_saving_takes_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypatc
 
 def test_a_checkpoint_of_another_run_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     ours, other = (plan(tiny_config(tiny_data), "baseline", seed) for seed in (0, 1))
+    run_stage(plan(tiny_config(tiny_data), "prepare"), tmp_path, Resources())
     for run in (ours, other):
         with pytest.raises(StopRequested):
             run_stage(run, tmp_path, Resources(stop=After(3)))
