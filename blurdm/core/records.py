@@ -4,14 +4,23 @@ An entry that a file lacks is an InputError where it is read (``Record``), one o
 """
 
 from functools import cache
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Annotated, Any
 
-from pydantic import PositiveInt, TypeAdapter, ValidationError
+from pydantic import AfterValidator, PositiveInt, TypeAdapter, ValidationError
 
 from blurdm.core.errors import InputError
 
+
+def _inside(text: str) -> str:
+    """``text``, which becomes part of a path below a folder; ValueError if it would lead out of it."""
+    if PurePath(text).is_absolute() or ".." in PurePath(text).parts or "\0" in text:
+        raise ValueError("leads out of its folder")
+    return text
+
+
 TEXTS = dict[str, str]
+INSIDE = Annotated[str, AfterValidator(_inside)]
 TYPES: dict[str, dict[str, Any]] = {
     "config.json": {"stage": str, "sections": dict[str, dict[str, Any] | int], "inputs": TEXTS, "code": str},
     "result.json": {
@@ -23,7 +32,7 @@ TYPES: dict[str, dict[str, Any]] = {
         "cost": dict[str, dict[str, Any]],
     },
     "provenance.json": {"device": str, "packages": TEXTS, "hardware": dict[str, Any], "code": TEXTS},
-    "index.json": {"pairs": list[dict[str, str | float | None]], "digest": str},
+    "index.json": {"pairs": list[dict[str, INSIDE | float | None]], "digest": str},
     "progress.json": {
         **dict.fromkeys(("unit", "note", "host"), str),
         **dict.fromkeys(("step", "total", "pid"), int),
