@@ -32,6 +32,13 @@ class Connection(H11Protocol):
         self.limit.cancel()
         super().connection_lost(exc)
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer a client that breaks the protocol, or abort if the app is about to answer what it sent before."""
+        if self.cycle is None:  # before the first request, although its annotation says otherwise
+            super().send_400_response(msg)  # type: ignore[unreachable]
+        else:
+            self.transport.abort()
+
     def limit_time(self) -> None:
         """Abort in SECONDS. Abort, because a closed transport waits for what its client never reads."""
         self.limit = self.loop.call_later(SECONDS, self.transport.abort)

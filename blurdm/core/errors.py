@@ -14,7 +14,7 @@ class InputError(Exception):
 
     def __str__(self) -> str:
         line = super().__str__()
-        return one_line(line if len(line) <= LONGEST else f"{line[:LONGEST]} …")
+        return one_line(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}")
 
 
 class StopRequested(Exception):

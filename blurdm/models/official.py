@@ -151,12 +151,10 @@ def _state_dicts(content: Any, where: str) -> list[dict[str, Tensor]]:
             raise InputError(
                 f"{where}: holds {len(state)} entries; the official networks have fewer than {MOST_ENTRIES}"
             )
-        wrong = next((name for name, value in state.items() if not _is_entry(name, value)), None)
-        if wrong is not None or not state:
-            raise InputError(
-                f"{where}: no state dict found, neither plain (entry '{wrong}' is no tensor) nor under"
-                f" {', '.join(NESTED)}"
-            )
+        wrong = [name for name, value in state.items() if not _is_entry(name, value)]
+        if wrong or not state:
+            plain = f"entry '{wrong[0]}' is no tensor" if wrong else "it is empty"
+            raise InputError(f"{where}: no state dict found, neither plain ({plain}) nor under {', '.join(NESTED)}")
     return [{name.removeprefix("module."): value for name, value in state.items()} for state in states]
 
 

@@ -78,9 +78,10 @@ def export_model(folder: Path, file: Path, about: str = "") -> None:
 
     ``about``: what it was trained on, where more is known than the run says.
     """
+    description, weights = _read_run(folder)
     model = find_model(folder)  # refuses a run that restores no photos
-    metadata = {"format": FORMAT, "model": canonical_json(model.description), KEY: about or model.trained_on}
-    content = save(read_weights(weights_file(folder)), metadata)
+    metadata = {"format": FORMAT, "model": canonical_json(description), KEY: about or model.trained_on}
+    content = save(read_weights(weights), metadata)
     write_bytes(file, content)
 
 

@@ -75,7 +75,7 @@ def test_what_is_read_back_is_written_the_same(tmp_path: Path) -> None:
     for suffix, make in FORMATS.items():
         assert make(again) == (tmp_path / f"small.{suffix}").read_text(), suffix
     (tmp_path / "small.json").write_text('{"name": "small"}')
-    with pytest.raises(InputError, match="small.json: not a table"):
+    with pytest.raises(InputError, match="small.json: lacks 'columns'"):
         read_table(tmp_path / "small.json")
 
 

@@ -238,7 +238,7 @@ def test_a_port_that_is_taken_and_a_missing_model_are_one_line(blurdm: Any, serv
         f"blurdm: --port {port}: Address already in use; give another, or 0 for any that is free"
     ]
     told = blurdm("app", "--port", 70000, "--model", "demo")
-    assert told.code == 2 and len(told.complaints) == 1 and "--port 70000" in told.complaints[0]
+    assert told.code == 2 and len(told.complaints) == 1 and "--port: '70000'" in told.complaints[0]
     told = blurdm("app", "--model", "nane")
     assert told.code == 2 and "'nane' is not known" in told.complaints[0]
     for name in ("config.json", "result.json"):

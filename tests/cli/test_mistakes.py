@@ -130,7 +130,7 @@ MISTAKES = {
     "blurdm data pairs --config {config}": "synthesis is null",
     "blurdm deblur none.png": "none.png",
     "blurdm deblur file.png --model folder": "folder: not a finished run",
-    "blurdm deblur file.png --model file.png": "file.png: not a model file",
+    "blurdm deblur file.png --model file.png": "file.png: not a safetensors file",
     "blurdm deblur real.png --out file.png": "--out file.png: file.png is no folder",
     # names
     "blurdm track --experiment ../x": "name '../x': should have 1 to 100 bytes and no dot",

@@ -99,5 +99,5 @@ def serving(folder: Path, *options: object, seconds: float = 60) -> Iterator[Ser
     finally:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (0, "", "")
+    assert (process.returncode, out, err) == (0, "", ""), err[-3000:]
     assert list(temporary.iterdir()) == [] and list(here.iterdir()) == []

@@ -59,7 +59,7 @@ def test_nothing_recorded_beside_the_runs_depends_on_the_place(project: Path) ->
     assert {run["uri"] for run in recorded.values()} == {"sqlite:///mlflow.db"}
 
 
-@pytest.mark.parametrize(("how", "name"), zip(("moved", "copied", "moved"), NAMES[1:], strict=True))
+@pytest.mark.parametrize(("how", "name"), [*zip(("moved", "copied", "moved"), NAMES[1:], strict=True)])
 def test_artifacts_stay_with_a_project(project: Path, tmp_path: Path, how: str, name: str) -> None:
     original, copy = tmp_path / "A", tmp_path / name
     shutil.copytree(project, original)
