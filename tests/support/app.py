@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -74,8 +74,11 @@ class Served:
 
     def kept(self) -> int:
         """The number of its files on disk, which have no name."""
-        links = [os.readlink(link) for link in Path(f"/proc/{self.process.pid}/fd").iterdir()]
-        return sum(link.startswith(str(self.temporary)) for link in links)
+        files = 0
+        for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed since it was listed
+                files += os.readlink(link).startswith(str(self.temporary))
+        return files
 
 
 @contextmanager
