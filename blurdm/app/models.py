@@ -13,7 +13,7 @@ LONGEST_PROBLEM = 300
 
 
 @dataclass(frozen=True)
-class Choice:
+class OfferedModel:
     """An argument of ``blurdm.load``, what that model was trained on, and why it cannot be used (empty: it can)."""
 
     model: str
@@ -21,7 +21,7 @@ class Choice:
     problem: str = ""
 
 
-def find_models(folder: Path, given: list[str]) -> dict[str, Choice]:
+def find_models(folder: Path, given: list[str]) -> dict[str, OfferedModel]:
     """By name: installed models, runs below ``folder``, and ``given`` ones. InputError if no model can be used.
 
     Runs are finished ones that restore photos, two folders below ``folder``, as ``blurdm run --export`` makes them. A
@@ -49,9 +49,9 @@ def _may_restore(folder: Path) -> bool:
     return not isinstance(stage, str) or stage not in STAGES or (stage in MODELS and STAGES[stage].trains != "pretrain")
 
 
-def _check(model: str) -> Choice:
+def _check(model: str) -> OfferedModel:
     try:
-        return Choice(model, find_model(model).trained_on)
+        return OfferedModel(model, find_model(model).trained_on)
     except Exception as error:  # whatever is in that folder, the other models are offered
         reason = str(error) if isinstance(error, InputError) else f"{model}: damaged ({type(error).__name__}: {error})"
-        return Choice(model, problem=shown(reason)[:LONGEST_PROBLEM])
+        return OfferedModel(model, problem=shown(reason)[:LONGEST_PROBLEM])

@@ -28,7 +28,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from blurdm.app.connection import AbortingServer, Connection
-from blurdm.app.models import Choice, find_models
+from blurdm.app.models import OfferedModel, find_models
 from blurdm.app.worker import Event, Worker, unnamed_file
 from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.errors import InputError
@@ -203,7 +203,7 @@ def _refused(status: int, reason: str) -> Response:
     return JSONResponse({"error": reason}, status)
 
 
-def _page(models: dict[str, Choice]) -> str:
+def _page(models: dict[str, OfferedModel]) -> str:
     """The page, with a checkbox for each of ``models``, the first one that can be used checked."""
     body, style, script = ((files("blurdm.app") / f"app.{kind}").read_text() for kind in ("html", "css", "js"))
     usable = [name for name, choice in models.items() if not choice.problem]

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from blurdm.app.models import Choice
+from blurdm.app.models import OfferedModel
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.pages import data_uri, slider
 from blurdm.restore.compare import SIDE, make_preview
@@ -52,7 +52,7 @@ class Result:
 class Worker:
     """Restores one photo at a time, in its own thread, with one model at a time in memory; keeps the last results."""
 
-    def __init__(self, models: dict[str, Choice], memory: str) -> None:
+    def __init__(self, models: dict[str, OfferedModel], memory: str) -> None:
         self.models, self.memory = models, memory
         self.results: dict[str, Result] = {}  # by the unguessable part of their address
         self.busy = self.closed = False

@@ -1,6 +1,6 @@
 """What the JSON files of runs and sweeps hold: the types of their entries, by file name.
 
-An entry that a file lacks is an InputError where it is read (``Record``), one of a wrong type where the file is.
+An entry that a file lacks is an InputError where it is read (``JsonObject``), one of a wrong type where the file is.
 """
 
 from functools import cache
@@ -44,7 +44,7 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 
 
-class Record(dict[str, Any]):
+class JsonObject(dict[str, Any]):
     """An object of a JSON file; InputError names an entry that it lacks."""
 
     def __init__(self, values: dict[str, Any], source: str) -> None:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.progress import Progress
-from blurdm.core.records import TYPES, Record, check_types
+from blurdm.core.records import TYPES, JsonObject, check_types
 
 if TYPE_CHECKING:
     from blurdm.core.runs import Resources
@@ -62,14 +62,14 @@ def read_text(path: Path) -> str:
 def parse_json(text: str, source: str) -> dict[str, Any]:
     """The JSON object in ``text``; InputError names its ``source``, or an entry that is read and not there."""
 
-    def record(values: dict[str, Any]) -> Record:
-        return Record(values, source)
+    def record(values: dict[str, Any]) -> JsonObject:
+        return JsonObject(values, source)
 
     try:
         value = json.loads(text, object_hook=record)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source}: not valid JSON ({error}); delete it to have it made again") from None
-    if not isinstance(value, Record):
+    if not isinstance(value, JsonObject):
         raise InputError(f"{source}: should hold a JSON object, not a {type(value).__name__}")
     return value
 
