@@ -110,13 +110,21 @@ def draw_all(names: Iterable[str], inputs: Inputs, folder: Path) -> dict[str, st
         except Missing as reason:
             missing[name] = entry["missing"] = str(reason)
         index.append(entry)
-    former = json.loads((folder / INDEX).read_text(encoding="utf-8")) if (folder / INDEX).is_file() else []
     drawn = {entry["name"] for entry in index} - missing.keys()
-    for name in {entry["name"] for entry in (*former, *index)} - drawn:
+    for name in {*_former(folder / INDEX), *missing} - drawn:
         for suffix in (".pdf", ".png"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)
     write_bytes(folder / INDEX, (json.dumps(index, indent=1, sort_keys=True) + "\n").encode())
     return missing
+
+
+def _former(path: Path) -> set[str]:
+    """Names of the figures that an INDEX lists; none of a file that is damaged or somebody else's."""
+    try:
+        names = [entry["name"] for entry in json.loads(path.read_bytes())]
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
+    return {name for name in names if isinstance(name, str) and Path(name).name == name}
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from rich.text import Text
 from analysis.names import visible
 from analysis.tables.table import Column, Table
 from blurdm.core.command import run_command
-from blurdm.core.encoding import use_utf8
 
 UNBOUNDED = 10_000  # columns: wider than any table
 
@@ -64,9 +63,7 @@ def command(
     """Parse ``arguments``, with --results and --reports, and call ``make``; exit codes are those of ``run_command``."""
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--reports", type=Path, default=Path("reports"))
-    if arguments is None:
-        use_utf8()
-    return run_command(parser.prog.removeprefix("python -m "), lambda: make(parser.parse_args(arguments)))
+    return run_command(parser.prog.removeprefix("python -m "), lambda: make(parser.parse_args(arguments)), arguments)
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:

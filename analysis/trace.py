@@ -13,7 +13,7 @@ from analysis.names import visible
 from analysis.sources import Sources
 from analysis.tables.table import read_table
 from analysis.terminal import add_sources, command
-from blurdm.core.addresses import shown
+from blurdm.core.addresses import public_uri
 from blurdm.core.command import Parser
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger
@@ -108,7 +108,7 @@ def _mlflow(path: Path, key: str) -> str:
     run = read_json(path).get(key) if path.is_file() else None
     if not run:
         return SEND
-    address, uri = f"experiments/{run['experiment_id']}/runs/{run['run_id']}", shown(str(run["uri"]))
+    address, uri = f"experiments/{run['experiment_id']}/runs/{run['run_id']}", public_uri(str(run["uri"]))
     if uri.startswith("http"):
         return f"{uri}/#/{address}"
     return f"{uri}, {address} (make ui, then http://127.0.0.1:5000/#/{address})"

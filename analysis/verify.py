@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{o.reports}: every number of every table follows from its runs")
         return 2 if problems else 0
 
-    return run_command("analysis.verify", check)
+    return run_command("analysis.verify", check, arguments)
 
 
 if __name__ == "__main__":

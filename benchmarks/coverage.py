@@ -1,15 +1,15 @@
-"""How often the 95 % intervals of ``analysis.stats`` cover a known effect, in simulated experiments.
+"""Coverage of the 95 % intervals of ``analysis.stats`` in simulated experiments whose effect is known.
 
 python -m benchmarks.coverage [--trials 1000]
 """
 
-import argparse
 import sys
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.stats import Measurements, Resamples, mean_of
+from blurdm.core.command import Parser, count, run_command
 
 # photos, seeds, and the standard deviation (dB) of their effects
 DESIGNS = (
@@ -60,12 +60,11 @@ def table(trials: int) -> str:
     return "\n".join(lines).replace("%", " %").replace("95  %", "95 %") + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
-    parser.add_argument("--trials", type=int, default=1000)
+def main() -> None:
+    parser = Parser(prog="python -m benchmarks.coverage", description=__doc__)
+    parser.add_argument("--trials", type=count, default=1000)
     print(table(parser.parse_args().trials), end="")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("coverage", main))

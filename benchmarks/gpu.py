@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
             data = from_cache(*describe(root, options.batch, options.crop), Path(folder) / "frames", options.device)
             report(options, data)
 
-    return run_command("gpu", measure)
+    return run_command("gpu", measure, arguments)
 
 
 if __name__ == "__main__":

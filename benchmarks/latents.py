@@ -1,12 +1,11 @@
-"""What the latent of a model does: PSNR with the image's own latent, another photo's, one constant latent, and (BlurDM)
-the blur encoder's latent without any diffusion.
+"""Effect of a model's latent: PSNR with the image's own latent, another photo's, one constant latent, and (BlurDM) the
+blur encoder's latent without any diffusion.
 
 python -m benchmarks.latents [--model demo] [--pairs data/pretrained_pairs]
 
 A prior that helps loses PSNR with each of the others. ``largest_change``: of any pixel, in 8-bit levels.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from analysis.stats import paired_difference
+from blurdm.core.command import Parser, run_command
 from blurdm.core.errors import InputError
 from blurdm.metrics.psnr import psnr, quantize
 from blurdm.models.network import Network
@@ -82,16 +82,15 @@ def probe(network: Network, tests: list[TestImage]) -> dict[str, dict[str, Any]]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.latents", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.latents", description=__doc__)
     parser.add_argument("--model", default="demo", help="run folder, file or installed model")
     parser.add_argument("--pairs", type=Path, default=Path("data/pretrained_pairs"))
-    options = parser.parse_args(arguments)
-    try:
+
+    def measure() -> None:
+        options = parser.parse_args(arguments)
         print(json.dumps(probe(find_model(options.model).network, pairs_of(options.pairs)), indent=1))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command("latents", measure, arguments)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ A line ``<!-- made by: python -m docs.claims NAME -->`` marks the beginning of w
 its end. All of it follows from files in Git: stored rows, figures of the included model, grids, docs/faults.csv.
 """
 
-import argparse
 import csv
 import re
 import sys
@@ -12,14 +11,13 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from analysis.formats import FORMATS, as_markdown
 from analysis.stored import DEMO, EVIDENCE, Stored, evidence_differences, evidence_table
 from analysis.tables.chain import differences_table, main_table
 from analysis.tables.table import Table
 from benchmarks import coverage
-from blurdm.core.errors import InputError
+from blurdm.core.command import Parser, run_command
 from blurdm.core.registry import lookup
 from blurdm.core.store import read_json, write_bytes
 from experiments.grid import GRIDS, expand, load_grid
@@ -187,22 +185,20 @@ def evidence_files() -> dict[Path, bytes]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m docs.claims", description=__doc__)
+    parser = Parser(prog="python -m docs.claims", description=__doc__)
     parser.add_argument("name", nargs="?", help="print one part, and write nothing")
-    name: Any = parser.parse_args(arguments).name
-    try:
-        if name:
+
+    def make() -> None:
+        if name := parser.parse_args(arguments).name:
             print(lookup("block", name, BLOCKS)(), end="")
-            return 0
+            return
         contents = {page: remade(page.read_text(encoding="utf-8")).encode() for page in pages()}
         for path, content in (contents | evidence_files()).items():
             if not path.is_file() or path.read_bytes() != content:
                 write_bytes(path, content)
                 print(f"made anew: {path.relative_to(REPOSITORY)}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command("docs.claims", make, arguments)
 
 
 if __name__ == "__main__":

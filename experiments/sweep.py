@@ -7,7 +7,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script, from anywhere
 
 from blurdm.core.command import Parser, count, name, run_command, seeds, threads, whole
-from blurdm.core.encoding import use_utf8
 from experiments import commands
 
 EPILOG = """verbs: plan shows rows, shared work and the time to expect; run (the default) does it and prints the table;
@@ -17,14 +16,12 @@ cancel ends a sweep, whose state is kept. Running the same sweep again computes 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit code, as ``run_command`` has it. 0: all rows there; 1: a run broke; 2: or rows are missing."""
-    if arguments is None:
-        use_utf8()
 
     def command() -> int:
         parsed = parser().parse_args(arguments)
         return int(getattr(commands, parsed.verb)(parsed))
 
-    return run_command("sweep", command)
+    return run_command("sweep", command, arguments)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +136,11 @@ def compile_tex(path: Path) -> list[str] | None:
 
 def _compile(engine: str, path: Path) -> list[str]:
     target = path.with_suffix(".pdf")
-    scratch = path.parent / ".tex"
-    scratch.mkdir(exist_ok=True)
-    try:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tex-") as folder:
+        scratch = Path(folder)
         for _ in range(PASSES):
             log = _latex(engine, path, scratch)
         write_bytes(target, (scratch / target.name).read_bytes())
-    finally:
-        shutil.rmtree(scratch)
     return warnings(log)
 
 

@@ -44,7 +44,7 @@ class Connection(H11Protocol):
         self.limit = self.loop.call_later(SECONDS, self.transport.abort)
 
     def lost(self) -> bool:
-        """Whether nobody can read an answer any more."""
+        """True once nobody can read an answer."""
         return self.transport.is_closing()
 
 

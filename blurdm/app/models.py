@@ -41,7 +41,7 @@ def find_models(folder: Path, given: list[str]) -> dict[str, OfferedModel]:
 
 
 def _may_restore(folder: Path) -> bool:
-    """Whether the run in ``folder`` is one that restores photos, or is broken."""
+    """True for a run that restores photos, and for a broken one."""
     try:
         stage = read_json(folder / "config.json")["stage"]
     except Exception:

@@ -77,26 +77,23 @@ class OwnPageOnly:
             await self.app(scope, receive, with_headers)
 
 
-def make_app(worker: Worker, address: str) -> Starlette:
-    """The application at ``address`` (as ``http://127.0.0.1:8000``), with the models and results of ``worker``."""
-    arriving = 0  # bytes
+class Arrivals:
+    """Photos that are on their way, which take MOST_TOGETHER bytes at most."""
 
-    async def home(request: Request) -> Response:
-        return HTMLResponse(_page(worker.models))
+    size = 0  # bytes
 
-    async def receive(request: Request) -> IO[bytes]:
+    async def receive(self, request: Request) -> IO[bytes]:
         """The photo's file, as it was sent. It waits on disk: others may be sent, and restored, meanwhile."""
-        nonlocal arriving
         too_large = HTTPException(413, f"the file is larger than {MOST_BYTES >> 20} MB; use 'blurdm deblur' for it")
         if int(request.headers.get("content-length", 0)) > MOST_BYTES:
             raise too_large
         file, size = unnamed_file(), 0
         try:
             async for part in request.stream():
-                size, arriving = size + len(part), arriving + len(part)
+                size, self.size = size + len(part), self.size + len(part)
                 if size > MOST_BYTES:
                     raise too_large
-                if arriving > MOST_TOGETHER:
+                if self.size > MOST_TOGETHER:
                     raise HTTPException(503, "too many photos are being sent at once; drop this one again later")
                 file.write(part)
             file.seek(0)
@@ -104,12 +101,20 @@ def make_app(worker: Worker, address: str) -> Starlette:
             file.close()
             raise
         finally:
-            arriving -= size
+            self.size -= size
         return file
+
+
+def make_app(worker: Worker, address: str) -> Starlette:
+    """The application at ``address`` (as ``http://127.0.0.1:8000``), with the models and results of ``worker``."""
+    arrivals = Arrivals()
+
+    async def home(request: Request) -> Response:
+        return HTMLResponse(_page(worker.models))
 
     async def restore(request: Request) -> Response:
         # all of it is read before anything is refused: a browser shows no answer while it still sends
-        photo = await receive(request)
+        photo = await arrivals.receive(request)
         models = list(dict.fromkeys(request.query_params.getlist("model")))
         refused = _refusal(worker, models)
         if refused:

@@ -137,7 +137,7 @@ class Worker:
 
 
 def _line(name: str, error: Exception) -> str:
-    """What went wrong with photo ``name``, in one line."""
+    """An error about photo ``name``, in one line."""
     if isinstance(error, InputError):
         return shown(str(error))
     return f"{name}: {type(error).__name__}: {shown(str(error))[:200]}"

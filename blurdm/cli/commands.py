@@ -168,11 +168,11 @@ def track(parsed: argparse.Namespace) -> int:
 
 
 def register(parsed: argparse.Namespace) -> int:
-    from blurdm.core.addresses import shown
+    from blurdm.core.addresses import public_uri
     from blurdm.tracking.client import default_uri
     from blurdm.tracking.register import register
 
     uri = default_uri()
     address = register(parsed.run, uri, parsed.name, parsed.experiment, Path.cwd())
-    print(f"{address} in MLflow {shown(uri)}; serve it with: mlflow models serve -m {address} --env-manager local")
+    print(f"{address} in MLflow {public_uri(uri)}; serve it with: mlflow models serve -m {address} --env-manager local")
     return 0

@@ -8,15 +8,12 @@ from pathlib import Path
 from blurdm.cli import commands
 from blurdm.core.arms import STAGES
 from blurdm.core.command import Parser, count, device, name, run_command, seconds, seed, seeds, size, threads, whole
-from blurdm.core.encoding import use_utf8
 
 FORMER_NAMES = {"import-official": "import", "evaluate": "score"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit code, as ``run_command`` has it; 1: a run broke."""
-    if arguments is None:
-        use_utf8()
 
     def command() -> int:
         parsed = parser().parse_args(arguments)
@@ -24,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"blurdm: '{parsed.command_name}' is now '{FORMER_NAMES[parsed.command_name]}'", file=sys.stderr)
         return int(parsed.command(parsed))
 
-    return run_command("blurdm", command)
+    return run_command("blurdm", command, arguments)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,8 +11,8 @@ SECRET_NAME = re.compile("PASSWORD|PASSWD|TOKEN|SECRET|ACCESS_KEY|TRACKING_USERN
 SHORT = 4  # characters: a shorter secret is hidden only where it stands alone
 
 
-def shown(uri: str) -> str:
-    """``uri`` without user, password, query and fragment; where these cannot be told apart, its scheme alone."""
+def public_uri(uri: str) -> str:
+    """``uri`` without user, password, query and fragment; its scheme alone where it is unclear which part is which."""
     scheme, mark, rest = uri.partition("://")
     if scheme in ("sqlite", "file") and rest.startswith("/"):
         return uri.partition("?")[0]  # a path, which may hold any other character
@@ -29,7 +29,7 @@ def shown(uri: str) -> str:
 
 def without_secrets(text: str, uri: str = "") -> str:
     """``text``, such as an exception's, without the secrets of ``uri`` and of the environment, however encoded."""
-    text = re.sub(r"(\w://)[^\s'\"]*@", r"\1", text.replace(uri, shown(uri)) if uri else text)
+    text = re.sub(r"(\w://)[^\s'\"]*@", r"\1", text.replace(uri, public_uri(uri)) if uri else text)
     forms = {form for secret in _secrets(uri) for form in _forms(secret)}
     for form in sorted(forms, key=len, reverse=True):
         pattern = re.escape(form) if len(form) >= SHORT else rf"(?<!\w){re.escape(form)}(?!\w)"

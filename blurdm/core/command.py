@@ -1,4 +1,4 @@
-"""What all command lines share: the parser, checks of numbers, names and places, and the last handler of errors."""
+"""Parts of every command line: the parser, checks of numbers, names and places, and the last handler of errors."""
 
 import argparse
 import io
@@ -7,10 +7,11 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from blurdm.core.encoding import use_utf8
 from blurdm.core.errors import InputError, StopRequested, machine_error, one_line
 from blurdm.core.signals import exit_stopped
 
@@ -26,10 +27,14 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
-def run_command(program: str, command: Callable[[], int | None]) -> int:
-    """The exit code of ``command``. 2: wrong input, or the machine refused something, one line; 130: Ctrl-C;
+def run_command(program: str, command: Callable[[], int | None], arguments: Sequence[str] | None = None) -> int:
+    """The exit code of ``command``, which has ``arguments``, or those of this process.
+
+    2: wrong input, or the machine refused something, one line; 130: Ctrl-C;
     143: stopped on request, state saved; 141, quietly: whoever read the output has left.
     """
+    if arguments is None:
+        use_utf8()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files are any bytes

@@ -27,7 +27,12 @@ class RankEnded(Exception):
 
 def one_line(text: str) -> str:
     """``text`` with spaces for line breaks and escapes for other characters that do not print."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.splitlines()))
+    return printable(" ".join(text.splitlines()))
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes for all characters that do not print."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def machine_error(error: BaseException) -> str | None:

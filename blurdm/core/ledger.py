@@ -110,7 +110,7 @@ def read_ledger(path: Path) -> Ledger:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(
-            f"{path}: {where}: {first['msg']}; delete it and run the sweep again to have it written anew"
+            f"{path}: {where}: {first['msg']}; delete it and run the sweep again, which writes it"
         ) from None
     names = [row.name for row in ledger.rows]
     if ledger.baseline not in names or len({unicodedata.normalize("NFC", name) for name in names}) < len(names):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blurdm.core.errors import InputError
 from blurdm.data.cache import Frames
+from blurdm.data.pairs import check_crop
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,7 @@ def draw_crops(
         i = int(rng.integers(len(frames)))
         height, width = frames.entries[i]["height"], frames.entries[i]["width"]
         least = side + 2 * margin
-        if min(height, width) < least:
-            name = frames.entries[i]["blur"]
-            around = f" with {margin} px around it for the blur" if margin else ""
-            raise InputError(
-                f"{name}: {height}x{width} px is smaller than data.crop = {side}{around}; should be at least {least}"
-            )
+        check_crop(frames.entries[i], side, margin)
         top, left = (margin + int(rng.integers(length - least + 1)) for length in (height, width))
         vertical, horizontal = (bool(flip) and flips for flip in rng.integers(2, size=2))
         crops.append(Crop(i, top, left, vertical, horizontal, int(rng.integers(4)) * rotations))

@@ -1,6 +1,7 @@
 """Reading and writing 8-bit RGB images, and their conversion to and from float in [0, 1]."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,17 @@ def check_pair(blur: np.ndarray, sharp: np.ndarray, blur_name: Path | str, sharp
         sizes = [f"{a.shape[0]}x{a.shape[1]}" for a in (blur, sharp)]
         raise InputError(
             f"{blur_name}: {sizes[0]} px, but its sharp image {sharp_name} has {sizes[1]}; should be equal"
+        )
+
+
+def check_crop(pair: Mapping[str, Any], side: int, margin: int) -> None:
+    """InputError if a ``pair`` of an index is too small for a crop of ``side`` px with ``margin`` px around it."""
+    least = side + 2 * margin
+    if min(pair["height"], pair["width"]) < least:
+        around = f" with {margin} px around it for the blur" if margin else ""
+        raise InputError(
+            f"{pair['blur']}: {pair['height']}x{pair['width']} px is smaller than data.crop = {side}{around};"
+            f" should be at least {least}"
         )
 
 

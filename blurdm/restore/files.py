@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from blurdm.core.errors import InputError
+from blurdm.core.errors import InputError, printable
 from blurdm.core.store import append_line, file_digest, open_file, write_bytes
 from blurdm.restore.photo import ENDINGS, is_picture
 
@@ -115,7 +115,7 @@ def _photos(folder: Path, target: Path, skipped: Skipped) -> list[Path]:
 
 def shown(path: Path | str) -> str:
     """A path as one printable line; other characters are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+    return printable(str(path))
 
 
 def open_results(out: Path, below: Path) -> dict[str, list[ManifestEntry]]:

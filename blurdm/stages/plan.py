@@ -14,6 +14,7 @@ from blurdm.core.registry import lookup, module_names, require
 from blurdm.core.runs import Run, backbone_of
 from blurdm.data.blur.camera_path import margin_of
 from blurdm.data.layouts import LAYOUTS
+from blurdm.data.pairs import check_crop
 from blurdm.data.splits import folder_digest
 from blurdm.diffusion.schedules import ALPHA, BETA, TYPES
 from blurdm.metrics.protocols import METRICS, PROTOCOLS, available, missing
@@ -60,14 +61,10 @@ def check_index(index: Mapping[str, Any], data: Data) -> None:
     splits = Counter(pair["split"] for pair in index["pairs"])
     if splits["train"] and not splits["val"]:
         raise InputError("data.val_scenes: [] leaves no images to validate on; should name scenes, or be a number")
-    least = data.crop + (2 * margin_of(data.fresh_blur.length[1]) if data.fresh_blur else 0)
-    small = (p for p in index["pairs"] if p["split"] == "train" and min(p["height"], p["width"]) < least)
-    if pair := next(small, None):
-        around = f" with {(least - data.crop) // 2} px around it for the blur" if least > data.crop else ""
-        sizes = f"{pair['height']}x{pair['width']} px"
-        raise InputError(
-            f"{pair['blur']}: {sizes} is smaller than data.crop = {data.crop}{around}; should be at least {least}"
-        )
+    margin = margin_of(data.fresh_blur.length[1]) if data.fresh_blur else 0
+    for pair in index["pairs"]:
+        if pair["split"] == "train":
+            check_crop(pair, data.crop, margin)
 
 
 def _check_diffusion(diffusion: Diffusion) -> None:

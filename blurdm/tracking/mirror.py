@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blurdm.core.addresses import shown
+from blurdm.core.addresses import public_uri
 from blurdm.core.errors import InputError
 from blurdm.core.store import locked, read_json, write_json
 from blurdm.tracking.client import open_experiment, quiet
-from blurdm.tracking.send import KEY_TAG, one_line
+from blurdm.tracking.send import KEY_TAG, error_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,7 +98,7 @@ class Mirror:
                 try:
                     self._send(item)
                 except Exception as error:
-                    self.report.add("failed", f"{item.name or item.identity}: {one_line(error, self.uri)}")
+                    self.report.add("failed", f"{item.name or item.identity}: {error_line(error, self.uri)}")
                     if len(self.report.failed) >= MAX_FAILURES:
                         self.report.add("failed", "stopped here; sync again to send the rest")
                         return
@@ -157,10 +157,10 @@ class Mirror:
             return
         path = folders[0].parent.parent / SENT
         earlier = read_json(path) if path.is_file() else {}
-        place = {"uri": shown(self.uri), "experiment_id": self.experiment_id}
+        place = {"uri": public_uri(self.uri), "experiment_id": self.experiment_id}
         keys = [folder.name for folder in folders if folder.name in self.tracked]
         current = {key: {**place, "run_id": self.tracked[key].run_id} for key in keys}
-        places = {key: {**run, "uri": shown(run["uri"])} for key, run in (earlier | current).items()}
+        places = {key: {**run, "uri": public_uri(run["uri"])} for key, run in (earlier | current).items()}
         if places != earlier:
             write_json(path, places)
 
@@ -174,7 +174,7 @@ def reported(uri: str, on_item: OnItem = ignore_item) -> Iterator[SyncReport]:
             yield report
         except Exception as error:  # of any kind: it depends on the tracking server
             report.away = not isinstance(error, InputError)
-            report.add("failed", f"MLflow at {shown(uri)}: {one_line(error, uri)}")
+            report.add("failed", f"MLflow at {public_uri(uri)}: {error_line(error, uri)}")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 
-from blurdm.core.addresses import shown
+from blurdm.core.addresses import public_uri
 from blurdm.core.limit import GaveUp, within
 from blurdm.tracking.client import MLFLOW
 from blurdm.tracking.mirror import SyncReport
@@ -22,10 +22,10 @@ def send_jobs(uri: str, jobs: Jobs, command: str) -> bool:
         for name, outcome, entry in within(MLFLOW, _run, jobs):
             reports.setdefault(name, SyncReport()).add(outcome, entry)
     except GaveUp as reason:
-        failures.append(f"MLflow at {shown(uri)}: {reason}")
+        failures.append(f"MLflow at {public_uri(uri)}: {reason}")
     for name, report in reports.items():
         counts = f"{len(report.sent)} runs sent, {len(report.already)} were there"
-        print(f"MLflow {shown(uri)}, experiment {name}: {counts}")
+        print(f"MLflow {public_uri(uri)}, experiment {name}: {counts}")
         failures += report.failed
     for failure in failures:
         print(f"MLflow: not sent ({failure}); send it later with: {command}", file=sys.stderr)

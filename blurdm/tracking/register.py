@@ -5,13 +5,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from blurdm.core.addresses import shown
+from blurdm.core.addresses import public_uri
 from blurdm.core.errors import InputError
 from blurdm.core.limit import GaveUp, within
 from blurdm.core.store import read_json
 from blurdm.restore.models import export_model, find_model
 from blurdm.tracking.client import MLFLOW, open_experiment, quiet
-from blurdm.tracking.send import KEY_TAG, one_line
+from blurdm.tracking.send import KEY_TAG, error_line
 
 PACKAGE = Path(__file__).parent.parent
 REQUIRED = ("torch", "numpy", "pydantic", "ruamel.yaml", "safetensors", "pillow", "rich", "pandas", "mlflow")
@@ -39,8 +39,8 @@ def register(folder: Path, uri: str, name: str, experiment: str, repo: Path) -> 
     except InputError:
         raise
     except Exception as error:  # of any kind: it depends on the tracking server
-        reason = str(error) if isinstance(error, GaveUp) else one_line(error, uri)
-        raise InputError(f"MLflow at {shown(uri)}: not registered ({reason})") from None
+        reason = str(error) if isinstance(error, GaveUp) else error_line(error, uri)
+        raise InputError(f"MLflow at {public_uri(uri)}: not registered ({reason})") from None
 
 
 def save_model(folder: Path, target: Path, weights: Path) -> None:
@@ -86,4 +86,4 @@ def create_version(
             version = client.create_model_version(name, source, run.info.run_id, tags={KEY_TAG: key})
             send((True, f"models:/{name}/{version.version}"))
     except Exception as error:  # of any kind: it depends on the tracking server
-        send((False, one_line(error, uri)))
+        send((False, error_line(error, uri)))

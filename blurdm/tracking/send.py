@@ -144,7 +144,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{name}: {one_line(error)}") from None
+        raise InputError(f"{name}: {error_line(error)}") from None
     if not isinstance(value, dict):
         raise InputError(f"{name}: should hold a JSON object")
     return value
@@ -159,7 +159,7 @@ def milliseconds(stamp: str | None) -> int | None:
     return None if stamp is None else int(datetime.fromisoformat(stamp).timestamp() * 1000)
 
 
-def one_line(error: Exception, uri: str = "") -> str:
+def error_line(error: Exception, uri: str = "") -> str:
     """Type and first line of ``error``, without the secrets of ``uri``."""
     lines = [line.strip() for line in without_secrets(str(error), uri).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

@@ -68,14 +68,23 @@ def test_what_cannot_be_drawn_is_left_out_with_its_reason(inputs: Inputs, tmp_pa
     (tmp_path / "training.png").write_bytes(b"of an earlier result")
     (tmp_path / "former.pdf").write_bytes(b"of a figure that is no more")
     (tmp_path / "holiday.png").write_bytes(b"of somebody else")
-    (tmp_path / INDEX).write_text('[{"name": "former"}]')
+    outside = tmp_path.with_name(f"{tmp_path.name}-outside.png")
+    outside.write_bytes(b"not in this folder")
+    (tmp_path / INDEX).write_text(json.dumps([{"name": "former"}, {"name": f"../{outside.stem}"}, {"name": 3}]))
     missing = draw_all(NAMES, only(inputs, "blurred"), tmp_path)
     assert {"training", "differences", "failures", "severity", "quality_cost"} <= set(missing)
     assert "baseline" in missing["severity"] and "no validation" in missing["training"]
     assert not (tmp_path / "training.png").exists() and not (tmp_path / "former.pdf").exists()
-    assert (tmp_path / "holiday.png").read_bytes() == b"of somebody else"
+    assert (tmp_path / "holiday.png").read_bytes() == b"of somebody else" and outside.is_file()
     told = {entry["name"]: entry.get("missing") for entry in json.loads((tmp_path / INDEX).read_text())}
     assert {name: why for name, why in told.items() if why} == missing
+
+
+@pytest.mark.parametrize("content", ["", "3", "[3]", "[{}]", "\\xff"])
+def test_a_damaged_list_of_former_figures_deletes_none(inputs: Inputs, tmp_path: Path, content: str) -> None:
+    (tmp_path / INDEX).write_text(content)
+    draw_all((), inputs, tmp_path)
+    assert json.loads((tmp_path / INDEX).read_text()) == []
 
 
 def test_every_figure_has_its_place_in_the_report() -> None:

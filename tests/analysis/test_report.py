@@ -207,13 +207,16 @@ def test_tex_that_fails_or_runs_over_is_told_in_a_line(tmp_path: Path) -> None:
     require("pdflatex")
     start, end = r"\documentclass{article}\begin{document}", r"\end{document}"
     path = tmp_path / "report.tex"
+    (tmp_path / ".tex").mkdir()  # somebody else's
+    (tmp_path / ".tex" / "mine").touch()
     path.write_text(rf"{start}\nonsense{end}")
     with pytest.raises(InputError, match=r"report\.tex: pdflatex failed: .*Undefined control sequence") as error:
         compile_tex(path)
-    assert "\n" not in str(error.value) and {p.name for p in tmp_path.iterdir()} == {"report.tex"}
+    assert "\n" not in str(error.value) and {p.name for p in tmp_path.iterdir()} == {"report.tex", ".tex"}
     path.write_text(rf"{start}see \hbox to 99cm{{}} \ref{{nowhere}}{end}")
     warned = compile_tex(path)
     assert warned is not None and "nowhere" in warned[0] and "Overfull" in warned[1]
+    assert (tmp_path / ".tex" / "mine").is_file()
     assert warnings("Overfull \\hbox (4.9pt too wide) in\nUnderfull \\hbox") == []
 
 

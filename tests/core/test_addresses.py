@@ -1,10 +1,10 @@
-"""Addresses are shown without secrets, and nothing else of an error message gives them away."""
+"""Addresses are public_uri without secrets, and nothing else of an error message gives them away."""
 
 import base64
 
 import pytest
 
-from blurdm.core.addresses import shown, without_secrets
+from blurdm.core.addresses import public_uri, without_secrets
 
 SECRETS = ("alice", "s3cret", "hunter2", "p%40ss", "p@ss", "se/cret", "cret@")
 
@@ -35,9 +35,9 @@ SECRETS = ("alice", "s3cret", "hunter2", "p%40ss", "p@ss", "se/cret", "cret@")
     ],
 )
 def test_an_address_is_shown_without_its_secrets(uri: str, right: str) -> None:
-    assert shown(uri) == right
-    assert shown(right) == right
-    assert not any(secret in shown(uri) for secret in SECRETS)
+    assert public_uri(uri) == right
+    assert public_uri(right) == right
+    assert not any(secret in public_uri(uri) for secret in SECRETS)
 
 
 URIS = ("http://alice:s3cret@host:1/x?password=hunter2", "http://alice:p%40ss@host:1/x?password=hunter2")

@@ -144,13 +144,9 @@ def test_a_pipe_for_a_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
         find_model(spoilt)
 
 
-@pytest.mark.parametrize("size", [2**33, 2**62])
-def test_a_file_without_end_is_not_read(folder: Path, tmp_path: Path, size: int) -> None:
+def test_a_file_without_end_is_not_read(folder: Path, tmp_path: Path) -> None:
     file = model_file(tmp_path / "a.safetensors", folder, settings_of(folder))
-    try:
-        os.truncate(file, size)
-    except OSError:
-        pytest.skip("the file system has no such files")
+    os.truncate(file, 2**33)  # sparse: it takes no room
     with pytest.raises(InputError, match="a.safetensors: larger than 4 GB"):
         find_model(file)
 
