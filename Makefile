@@ -64,4 +64,5 @@ $(READY): requirements.lock pyproject.toml
 # What the chain made; the environment and downloaded weights stay.
 clean:
 	find results -maxdepth 1 -type f -delete 2>/dev/null || true
-	rm -rf site runs reports models chain data/pairs data/demo data/evidence data/.evidence.fresh data/evidence_pairs mlflow.db mlflow.db.lock mlartifacts dvc_plots .dvc/cache .dvc/tmp
+	find chain -mindepth 1 -maxdepth 1 ! -name metrics -exec rm -rf {} + 2>/dev/null || true
+	rm -rf site runs reports models data/pairs data/demo data/evidence data/.evidence.fresh data/evidence_pairs mlflow.db mlflow.db.lock mlartifacts dvc_plots .dvc/cache .dvc/tmp

@@ -11,6 +11,7 @@ from rich.text import Text
 from analysis.names import visible
 from analysis.tables.table import Column, Table
 from blurdm.core.command import run_command
+from blurdm.core.exported import recreate_runs
 
 UNBOUNDED = 10_000  # columns: wider than any table
 
@@ -60,10 +61,19 @@ def _view(table: Table, columns: Sequence[Column], stacked: bool) -> View:
 def command(
     parser: argparse.ArgumentParser, arguments: list[str] | None, make: Callable[[argparse.Namespace], int | None]
 ) -> int:
-    """Parse ``arguments``, with --results and --reports, and call ``make``; exit codes are those of ``run_command``."""
+    """Parse ``arguments``, with --results and --reports, and call ``make``; exit codes are those of ``run_command``.
+
+    Run folders of the chain that are missing are made from what DVC shares of them.
+    """
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--reports", type=Path, default=Path("reports"))
-    return run_command(parser.prog.removeprefix("python -m "), lambda: make(parser.parse_args(arguments)), arguments)
+    def main() -> int | None:
+        parsed = parser.parse_args(arguments)
+        if "pointer" in parsed:
+            recreate_runs(parsed.runs, parsed.pointer.parent)
+        return make(parsed)
+
+    return run_command(parser.prog.removeprefix("python -m "), main, arguments)
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:

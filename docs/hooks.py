@@ -22,7 +22,7 @@ from analysis.drawing import styled
 from analysis.figures.schedules import schedules
 from blurdm.cli.main import FORMER_NAMES, main, parser
 from blurdm.core.config import Config
-from blurdm.core.config_io import load_config
+from blurdm.core.config_io import load_config, read_yaml
 from docs import claims, make_images
 from experiments import sweep
 
@@ -39,7 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     canonical = load_config(REPOSITORY / "params.yaml")
     generated: dict[str, str | bytes] = {
         "reference/commands.md": _commands_page(),
-        "reference/config.md": _config_page(canonical.model_dump()),
+        "reference/config.md": _config_page(read_yaml(REPOSITORY / "params.yaml")),
         "schedules.svg": _schedules(canonical.diffusion.model_dump()),
     }
     for name, content in generated.items():

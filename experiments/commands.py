@@ -18,15 +18,16 @@ from typing import Any
 from rich.console import Console
 
 from blurdm.core.command import require_folder_to_write, require_name
-from blurdm.core.config import Config
 from blurdm.core.config_io import section_keys
 from blurdm.core.errors import InputError, StopRequested, one_line
+from blurdm.core.exported import CHAIN, recreate_runs
 from blurdm.core.graph import Failure, missing
 from blurdm.core.key import canonical_json, identity
 from blurdm.core.ledger import read_ledger, runs_root, state
 from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import heartbeat, locked, read_json, write_json
+from blurdm.data.photos.synthesised import provide_pairs
 from experiments.display import SweepDisplay, print_plan
 from experiments.estimate import seconds_ahead
 from experiments.executors import check_device, check_options, make_executor, max_concurrent, ranks
@@ -54,8 +55,10 @@ def run(parsed: argparse.Namespace) -> int:
         require_folder_to_write(f"--{name}", getattr(parsed, name))
     grid = _grid(parsed)
     for config in {row.config.data.root: row.config for row in grid.rows}.values():
-        _make_data(config)
+        provide_pairs(config, CHAIN, _warn)
     sweep = expand(grid, parsed.runs / ".digests.json")
+    for folder in recreate_runs(parsed.runs, CHAIN, {run.key for run in sweep.runs}):
+        _warn(f"{folder}: made from what DVC shares")
     ledger, record = _ledger_path(parsed.runs, grid.name), sweep.ledger() | {"command": _command(parsed, "run")}
     if ledger.is_file():
         record["stopped"] = [entry.model_dump() for entry in read_ledger(ledger).stopped]
@@ -145,6 +148,10 @@ def publish(ledger: Path, parsed: argparse.Namespace) -> None:
     send_jobs(uri, {ledger.stem: job}, _command(parsed, "collect"))
 
 
+def _warn(line: str) -> None:
+    print(f"sweep: {line}", file=sys.stderr)
+
+
 def _device(parsed: argparse.Namespace) -> str:
     return "cuda" if parsed.gpus_per_run else "cpu"
 
@@ -173,21 +180,6 @@ def _digest(grid: Grid) -> str:
                 texts[id(section)] = canonical_json(identity(section))
         lines += [row.name, row.arm, *(texts[id(section)] for section in sections)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _make_data(config: Config) -> None:
-    """Make the pairs of a config with a ``synthesis`` section if there are none; other data sets are the user's."""
-    if config.synthesis is None or Path(config.data.root).exists():
-        return
-    if not Path(config.synthesis.photos).exists():
-        raise InputError(
-            f"{config.synthesis.photos}: no such folder of photos; fetch the demo's with `blurdm data photos`,"
-            " those of the grid evidence with `blurdm data photos --set evidence`"
-        )
-    from blurdm.data.blur.formation import make_pairs
-
-    print(f"making pairs in {config.data.root} from {config.synthesis.photos}", file=sys.stderr)
-    make_pairs(config.synthesis, Path(config.data.root), lambda done, total: None)
 
 
 def _execute(

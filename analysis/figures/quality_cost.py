@@ -42,11 +42,12 @@ def build(inputs: Inputs) -> Figure:
 
 
 def measured(inputs: Inputs) -> pd.DataFrame:
-    """A row per arm with psnr (dB) and AXES in M, G and s; Missing if no cost was measured."""
-    if not set(AXES) <= set(inputs.costs) or inputs.costs.empty:
+    """A row per arm with psnr (dB) and AXES in M, G and s (NaN without times); Missing if nothing was measured."""
+    if "macs" not in inputs.costs or inputs.costs.empty:
         raise Missing("the restore runs measured no costs")
     scale = pd.Series({cost: COSTS[cost].scale for cost in AXES})
-    table = inputs.costs.groupby(inputs.costs.arm.astype(str))[list(AXES)].median().astype(float) * scale
+    costs = inputs.costs.reindex(columns=list(AXES)).astype(float)
+    table = costs.groupby(inputs.costs.arm.astype(str)).median() * scale
     table = table.assign(psnr=inputs.psnr.mean()).dropna(subset="psnr")
     return table.loc[[arm for arm in ARMS if arm in table.index]]
 
@@ -77,7 +78,7 @@ def front(cost: np.ndarray, quality: np.ndarray) -> np.ndarray:
 
 def _draw_ours(axes: Axes, table: pd.DataFrame, cost: str) -> None:
     table = table.dropna(subset=cost)
-    fair = table[[not ARMS[arm].group for arm in table.index]]
+    fair = table.loc[[not ARMS[arm].group for arm in table.index]]
     chosen = front(fair[cost].to_numpy(), fair.psnr.to_numpy())
     axes.step(fair[cost].iloc[chosen], fair.psnr.iloc[chosen], **STEPS)
     for name, row in table.iterrows():

@@ -140,6 +140,8 @@ def hardware(sources: Sources, keys: Sequence[str]) -> str:
     machines = set()
     for key in keys:
         origin = read_json(sources.folder(key) / "provenance.json")
+        if "hardware" not in origin:
+            continue  # a run of a colleague comes without times
         machine = origin.get("hardware", {}).get("cpu") if origin.get("device", "cpu") == "cpu" else origin["device"]
         machines.add(f"{machine or 'CPU'}, {origin.get('threads', 1)} thread(s)")
     return "; ".join(sorted(machines)) or "nothing"

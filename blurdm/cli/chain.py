@@ -1,25 +1,29 @@
-"""``blurdm run`` and ``blurdm track``: one stage of the chain for every seed, pointers to its runs, MLflow."""
+"""``blurdm run`` and ``blurdm track``: one stage of the chain for every seed, what DVC shares of it, MLflow."""
 
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from blurdm.cli.display import Display
-from blurdm.core.arms import STAGES, TRAINED
+from blurdm.core.arms import MODELS, STAGES, arm_of
 from blurdm.core.command import require_file_to_write, require_folder_to_write
 from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError, one_line
+from blurdm.core.exported import CHAIN, export_run, recreate_runs
+from blurdm.core.graph import distinct
 from blurdm.core.ledger import read_ledger
 from blurdm.core.registry import require
 from blurdm.core.runs import Resources, Run, read_pointer
 from blurdm.core.signals import StopFlag
-from blurdm.core.store import finished, read_json, write_bytes, write_json
+from blurdm.core.store import finished, read_json, write_json
+from blurdm.data.photos.synthesised import provide_pairs
 from blurdm.restore.trained_on import KEY, blur_of
 from blurdm.stages.adopt import reasons_to_compute
-from blurdm.stages.devices import require_device
+from blurdm.stages.devices import choose_device
 from blurdm.stages.plan import ON_TEST_PAIRS, check, plan_all, unmeasurable
 from blurdm.stages.pool import run_all
 
@@ -32,7 +36,11 @@ def run_chain(parsed: argparse.Namespace) -> int:
     _check_places(parsed, stage)
     config = load_config(parsed.config, parsed.set, warn)
     check(config, str(parsed.config))
+    chain = parsed.pointer.parent if parsed.pointer else CHAIN
+    provide_pairs(config, chain, warn)
     runs = plan_all(config, stage, parsed.seeds or config.seeds, parsed.runs / ".digests.json")
+    for folder in recreate_runs(parsed.runs, chain, {run.key for run in distinct(runs)}):
+        warn(f"{folder}: made from what DVC shares")
     for line in [*unmeasurable(runs), *reasons_to_compute(runs, parsed.runs)]:
         warn(line)
     cache, rows = parsed.runs / ".frames", parsed.runs / ".rows"
@@ -51,26 +59,22 @@ def run_chain(parsed: argparse.Namespace) -> int:
         metrics = (finished(run.folder(parsed.runs)) or {}).get("metrics", {})
         figures = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
         print(f"{label(run)}: {run.folder(parsed.runs)} {figures}")
+    exports = export(runs, parsed.runs, parsed.export, blur_of(config)) if parsed.export else {}
     if parsed.pointer:
-        write_pointer(parsed.pointer, stage, runs, parsed.runs)
-    if parsed.export:
-        export(runs, parsed.runs, parsed.export, blur_of(config))
+        write_pointer(parsed.pointer, stage, runs, parsed.runs, exports)
     return 0
 
 
 def _check_places(parsed: argparse.Namespace, stage: str) -> None:
     """InputError for a stage, a device and places that would fail only after work was done."""
     require("stage", stage, STAGES)
-    require_device(parsed.device, parsed.ranks)
+    parsed.device = choose_device(parsed.device, parsed.ranks)
     require_folder_to_write("--runs", parsed.runs)
     if parsed.pointer:
         require_file_to_write("--pointer", parsed.pointer)
         require_file_to_write("--pointer", parsed.pointer.parent / "metrics" / parsed.pointer.name)
     if parsed.export:
         require_folder_to_write("--export", parsed.export)
-        if stage not in TRAINED:
-            known = ", ".join(TRAINED)
-            raise InputError(f"--export {parsed.export}: stage '{stage}' has no weights; should be one of {known}")
 
 
 def warn(line: str) -> None:
@@ -100,10 +104,13 @@ def label(run: Run) -> str:
     return run.stage if run.seed is None else f"{run.stage} seed {run.seed}"
 
 
-def write_pointer(path: Path, stage: str, runs: list[Run], root: Path) -> None:
+def write_pointer(
+    path: Path, stage: str, runs: list[Run], root: Path, exports: Mapping[str, tuple[Path, str]] | None = None
+) -> None:
     """Write the run folders of ``stage`` and digests of their results, and beside it metrics for DVC: means over seeds.
 
-    Equal computations write equal files (no times), so that DVC sees equal results as equal.
+    ``exports``: place and digest of each run's export, by key. Equal computations write equal files (no times), so that
+    DVC sees equal results as equal.
     """
     rows: list[dict[str, Any]] = []
     metrics: dict[str, list[float]] = {}
@@ -114,6 +121,9 @@ def write_pointer(path: Path, stage: str, runs: list[Run], root: Path) -> None:
         if stage in ON_TEST_PAIRS:
             row |= {"seed": run.model.seed, "model": run.model.stage} if run.model else {"model": "none"}
         row |= {name: digest for name, digest in result.items() if name in ("weights_sha256", "images_sha256")}
+        if exports:
+            place, digest = exports[run.key]
+            row |= {"export": os.path.relpath(place, path.parent.parent), "digest": digest}
         rows.append(row)
         for name, value in result["metrics"].items():
             metrics.setdefault(name, []).append(value)
@@ -133,18 +143,23 @@ def _nested(flat: dict[str, float]) -> dict[str, Any]:
     return tree
 
 
-def export(runs: list[Run], root: Path, target: Path, trained_on: str) -> None:
-    """Copy what restores photos (weights, config, checksum) to ``target``/seed<N>, for DVC to version and share.
+def export(runs: list[Run], root: Path, target: Path, trained_on: str) -> dict[str, tuple[Path, str]]:
+    """Export ``runs`` below ``target``, for DVC to version and share; returns place and digest of each by its key.
 
-    ``trained_on`` is noted beside the checksum.
+    The folder of a trained run is called seed<N>, that of restored or measured images after the model. ``trained_on``
+    is noted with networks that restore.
     """
+    exports = {}
     for run in runs:
-        source, folder = run.folder(root), target / f"seed{run.seed}"
-        result = read_json(source / "result.json")
-        result.pop("seconds")
-        for name in ("weights.safetensors", "config.json"):
-            write_bytes(folder / name, (source / name).read_bytes())
-        write_json(folder / "result.json", result | {KEY: trained_on})
+        if run.model is not None:
+            name = f"{run.model.stage}_seed{run.model.seed}"
+        elif run.seed is not None:
+            name = f"seed{run.seed}"
+        else:
+            name = arm_of(None) if run.stage in ON_TEST_PAIRS else "data"
+        about = {KEY: trained_on} if run.stage in MODELS else {}
+        exports[run.key] = target / name, export_run(run.folder(root), target / name, about)
+    return exports
 
 
 def track(parsed: argparse.Namespace) -> int:

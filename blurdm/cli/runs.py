@@ -17,7 +17,7 @@ from blurdm.core.runs import Resources, stored_run
 from blurdm.core.signals import StopFlag
 from blurdm.data.splits import folder_digest
 from blurdm.stages.adopt import adopt
-from blurdm.stages.devices import require_device
+from blurdm.stages.devices import choose_device
 from blurdm.stages.imported import import_official
 from blurdm.stages.plan import Planner, check
 from blurdm.stages.run import run_stage
@@ -34,7 +34,7 @@ def import_checkpoints(parsed: argparse.Namespace) -> int:
 
 def score_model(parsed: argparse.Namespace) -> int:
     """Restore and measure the test images of a config with the finished run ``parsed.run``."""
-    require_device(parsed.device)
+    parsed.device = choose_device(parsed.device)
     model = stored_run(parsed.run)
     config = load_config(parsed.config, parsed.set)
     check(config, str(parsed.config))
@@ -60,7 +60,7 @@ def adopt_runs(parsed: argparse.Namespace) -> int:
         require("stage", name, STAGES)
     if not parsed.runs.is_dir():
         raise InputError(f"{parsed.runs}: no such folder of runs")
-    require_device(parsed.device)
+    parsed.device = choose_device(parsed.device)
     require_folder_to_write("--runs", parsed.runs)
     config = load_config(parsed.config, parsed.set)
     swept = [place for file in (parsed.runs / "sweeps").glob("*.json") for place in read_ledger(file).data.values()]

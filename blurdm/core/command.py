@@ -107,9 +107,9 @@ def seconds(text: str) -> float:
 
 
 def device(text: str) -> str:
-    """``cpu``, ``cuda`` or ``cuda:1`` on a command line; whether it exists is checked by ``stages.devices``."""
-    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", text):
-        raise argparse.ArgumentTypeError(f"'{text}' should be cpu, cuda or cuda:N, such as cuda:0")
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1`` on a command line; ``stages.devices`` chooses and checks it."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"'{text}' should be auto, cpu, cuda or cuda:N, such as cuda:0")
     return text
 
 

@@ -55,7 +55,12 @@ class CameraMotion(Section):
 class Synthesis(CameraMotion):
     """How pairs are made from sharp photos (blurdm/data/blur/formation.py); not used for a data set that has pairs."""
 
-    photos: str = Field(description="folder of sharp photos")
+    pairs: str = Field(
+        "", exclude=True, description="the folder that the pairs are made in, from the photos in data.root"
+    )
+    photos: str = Field(
+        "", description="folder of sharp photos, if data.root is that of the pairs, as in configs of earlier releases"
+    )
     test_photos: tuple[str, ...] = Field(description="photos (stems) kept for test; they never enter train/")
     exclude: tuple[str, ...] = Field(
         default=(), description="photos used nowhere, such as the other eye of a test photo"
@@ -70,7 +75,11 @@ class Synthesis(CameraMotion):
 class Data(Section):
     """What the networks are trained and measured on, and how training crops are drawn."""
 
-    root: str = Field(description="the data folder; a place, so never part of a key", json_schema_extra={"place": True})
+    root: str = Field(
+        description="the data folder, which DVC watches: pairs, or photos if there is a synthesis; a place, so never"
+        " part of a key",
+        json_schema_extra={"place": True},
+    )
     layout: str = Field(description="gopro, hide, realblur_j, realblur_r or folders")
     val_scenes: Annotated[int, Field(ge=1, le=10_000)] | tuple[str, ...] = Field(
         description="scenes carved from train: number or names"

@@ -69,7 +69,18 @@ def _unstated(tree: Mapping[str, Any]) -> list[str]:
 
 def validate(tree: Mapping[str, Any], source: str) -> Config:
     """``tree`` as a Config; InputError names ``source``, the key, and what would be right."""
-    return validate_as(Config, tree, source)
+    return validate_as(Config, _with_pairs_as_data(tree, source), source)
+
+
+def _with_pairs_as_data(tree: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """``data.root`` of a file is what DVC watches; that of a Config is the pairs, whether made from photos or not."""
+    synthesis, data = tree.get("synthesis"), tree.get("data")
+    if not (isinstance(synthesis, dict) and isinstance(data, dict)) or "photos" in synthesis or "root" not in data:
+        return tree
+    if not synthesis.get("pairs"):
+        raise InputError(f"{source}: synthesis.pairs: missing; should be the folder that the pairs are made in")
+    pairs, photos = {"root": synthesis["pairs"]}, {"photos": data["root"]}
+    return {**tree, "synthesis": synthesis | photos, "data": data | pairs}
 
 
 def validate_as(model: type[SomeSection], tree: Mapping[str, Any], source: str) -> SomeSection:

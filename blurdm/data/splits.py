@@ -63,7 +63,8 @@ def build_index(
 def folder_digest(root: Path, cache: Path | None = None) -> str:
     """sha256 over the sorted (relative posix path, sha256 of content) of all files below ``root``.
 
-    ``cache`` is a JSON file, outside ``root``, that remembers the hash of files by size and modification time.
+    ``cache`` is a JSON file, outside ``root``, that remembers the hash of files by size and modification time; those of
+    other roots stay in it.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such data folder")
@@ -81,10 +82,11 @@ def folder_digest(root: Path, cache: Path | None = None) -> str:
             entry = remembered.get(str(path.absolute()))
             same = entry is not None and entry[:2] == stamp
             entries[str(path.absolute())] = [*stamp, entry[2] if entry and same else _sha256(path)]
-    if cache is not None and entries != remembered:
-        with suppress(OSError, InputError):  # on a disk that is only read, it is just slower
-            write_bytes(cache, json.dumps(entries).encode())
     base = root.absolute()
+    others = {path: entry for path, entry in remembered.items() if not Path(path).is_relative_to(base)}
+    if cache is not None and entries | others != remembered:
+        with suppress(OSError, InputError):  # on a disk that is only read, it is just slower
+            write_bytes(cache, json.dumps(entries | others).encode())
     return _digest({Path(path).relative_to(base).as_posix(): entry[2] for path, entry in entries.items()})
 
 

@@ -183,8 +183,8 @@ def load(
 
 
 def choose_device(device: str | None) -> str:
-    """``device``, or for None a GPU if there is one; InputError if there is no such device."""
-    if device is None:
+    """``device``, or for None and ``auto`` a GPU if there is one; InputError if there is no such device."""
+    if device is None or device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(1, device=device)

@@ -20,13 +20,13 @@ from blurdm.core.arms import STAGES, TRAINED
 from blurdm.core.code import changed_files, code_digest, file_digests
 from blurdm.core.config import Config
 from blurdm.core.errors import InputError, StopRequested
+from blurdm.core.exported import WORKING
 from blurdm.core.graph import distinct
 from blurdm.core.key import key_of
 from blurdm.core.progress import Notify, Progress
 from blurdm.core.runs import Resources, Run, StoredRun, finished_folders, model_folder, stored_run
 from blurdm.core.store import file_digest, finished, provenance, read_json, write_json
 
-LEFT_BEHIND = ("lock", "checkpoint", "partial.jsonl", "progress.json")  # parts of a run folder that name its key
 CHECK_STEPS = 10
 TOLERANCE = 1e-3  # relative, on another machine than the run was made on; on the same one nothing may differ
 SHOWN = 3  # files in a message
@@ -272,7 +272,7 @@ def _copy(folder: Path, target: Path, description: Mapping[str, Any], root: Path
     files = _changed_since(folder, code)
     temporary = Path(tempfile.mkdtemp(dir=root, prefix=".adopt-"))
     try:
-        ignore = shutil.ignore_patterns(*LEFT_BEHIND)
+        ignore = shutil.ignore_patterns(*WORKING)
         shutil.copytree(folder, temporary, ignore=ignore, copy_function=_link, dirs_exist_ok=True)
         origin = read_json(folder / "provenance.json")
         write_json(temporary / "config.json", description)

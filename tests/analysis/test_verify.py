@@ -214,7 +214,7 @@ def test_data_that_changed_is_named(root: Path, capsys: pytest.CaptureFixture[st
     data.mkdir()
     (data / "image.png").write_bytes(b"as it was")
     shutil.copy(PARAMS, root / "params.yaml")
-    text = (root / "params.yaml").read_text().replace("root: data/pairs", f"root: {data}")
+    text = (root / "params.yaml").read_text().replace("pairs: data/pairs", f"pairs: {data}")
     (root / "params.yaml").write_text(text)
     assert load_config(root / "params.yaml").data.root == str(data)
     config = {"sections": {}, "inputs": {"raw": folder_digest(data)}}

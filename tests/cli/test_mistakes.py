@@ -26,8 +26,8 @@ MISTAKES = {
     "blurdm run": "the following arguments are required: stage; see blurdm run --help",
     "blurdm run baseline --colour red": "unrecognized arguments: --colour red",
     # devices
-    f"{RUN} --device foo": "argument --device: 'foo' should be cpu, cuda or cuda:N",
-    f"{RUN} --device cuda:x": "'cuda:x' should be cpu, cuda or cuda:N",
+    f"{RUN} --device foo": "argument --device: 'foo' should be auto, cpu, cuda or cuda:N",
+    f"{RUN} --device cuda:x": "'cuda:x' should be auto, cpu, cuda or cuda:N",
     f"{RUN} --device meta": "'meta' should be cpu",
     f"{RUN} --device ''": "'' should be cpu",
     f"{RUN} --device cuda": "--device cuda: PyTorch sees no GPU here; should be cpu",
@@ -107,7 +107,6 @@ MISTAKES = {
     f"{RUN} --pointer folder": "--pointer folder: is a folder; should be a file",
     f"{RUN} --pointer file.png/x.json": "is no folder",
     f"{RUN} --export file.png": "--export file.png: file.png is no folder",
-    "blurdm run prepare --config {config} --export models/x": "stage 'prepare' has no weights",
     "blurdm run baseline --config folder": "folder: no such config file",
     "blurdm run baseline --config /dev/zero": "/dev/zero: no such config file",
     "blurdm run baseline --config huge.yaml": "huge.yaml: larger than 1 MB",

@@ -1,6 +1,7 @@
 """Layouts on tiny folders: pairs are found, odd files refused, counts reported; val by scene, test never in train."""
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -224,3 +225,17 @@ def test_folder_digest_cache_does_not_trust_files_as_young_as_itself(tmp_path: P
     (root / "a.png").write_bytes(content)
     os.utime(root / "a.png", ns=(state.st_atime_ns, state.st_mtime_ns))  # as if within one tick of the clock
     assert folder_digest(root, cache) != before
+
+
+def test_folder_digest_cache_remembers_every_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, roots = tmp_path / "digests.json", [tmp_path / name for name in ("one", "one_more", "one/inside")]
+    for root in roots:
+        root.mkdir()
+        (root / "image.png").write_text(root.name)
+        os.utime(root / "image.png", (1, 1))
+    digests = [folder_digest(root, cache) for root in roots]
+    monkeypatch.setattr("blurdm.data.splits._sha256", lambda path: pytest.fail(f"{path} is read again"))
+    assert [folder_digest(root, cache) for root in roots] == digests
+    (roots[1] / "image.png").unlink()
+    folder_digest(roots[1], cache)
+    assert sorted(json.loads(cache.read_text())) == sorted(str(root / "image.png") for root in (roots[0], roots[2]))

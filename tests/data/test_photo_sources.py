@@ -94,7 +94,7 @@ def provide(place: tuple[Path, Path], packages: Path | None) -> int:
 
 
 def test_the_table_is_what_is_pinned_and_large_enough() -> None:
-    pinned = (REPOSITORY / "experiments/evidence.dvc").read_text()
+    pinned = (REPOSITORY / "experiments/evidence.pin.yaml").read_text()
     assert pins.directory_hash(evidence.evidence_set().md5s) in pinned
     files = [photo.file for photo in sources.PACKAGED] + [photo.file for photo in sources.FETCHED]
     stems = {Path(file).stem for file in files}
@@ -245,7 +245,7 @@ def test_a_wrong_pin_is_told_before_anything_is_fetched(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["data", "photos", "--set", "evidence"]) == 2
-    assert capsys.readouterr().err == "blurdm: experiments/evidence.dvc: no such file\n"
+    assert capsys.readouterr().err == "blurdm: experiments/evidence.pin.yaml: no such file\n"
     assert list(tmp_path.iterdir()) == []
 
 

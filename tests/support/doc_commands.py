@@ -20,6 +20,8 @@ CHAIN = (
 PARSED = None
 """The command is only checked by its own parser; another test has to run it."""
 
+IN_A_CLONE = "in a repository of its own: tests/cli/test_dvc.py"
+
 # command -> (substitute, reason)
 SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     "blurdm app": (PARSED, "serves until Ctrl-C: tests/app/test_app.py"),
@@ -74,6 +76,25 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
         CHAIN,
         "eight minutes; these are commands of dvc.yaml: tests/stages/test_pipeline.py runs it",
     ),
+    "git add data dvc.lock params.yaml chain/metrics": (PARSED, IN_A_CLONE),
+    'git commit -m "My data set"': (PARSED, IN_A_CLONE),
+    "git clone REPOSITORY": (PARSED, IN_A_CLONE),
+    "cp experiments/presets/realblur_j_mimo_unet.yaml params.yaml": (PARSED, IN_A_CLONE),
+    "dvc add data/mine": (PARSED, IN_A_CLONE),
+    "dvc status": (PARSED, IN_A_CLONE),
+    "dvc remove data.dvc": (PARSED, IN_A_CLONE),
+    "dvc import-url /mnt/nas/GOPRO_Large data/GOPRO_Large": (PARSED, IN_A_CLONE),
+    "dvc update data/GOPRO_Large.dvc": (PARSED, "needs the data set at its first place"),
+    "dvc remote add --default storage /mnt/nas/dvc": (PARSED, IN_A_CLONE),
+    "dvc push": (PARSED, IN_A_CLONE),
+    "dvc pull": (PARSED, IN_A_CLONE),
+    "dvc config cache.type reflink,hardlink,symlink": (PARSED, "a matter of the file system"),
+    "dvc config --local cache.dir /scratch/dvc": (PARSED, "a matter of the machine"),
+    "dvc exp run --queue -S diffusion.steps=3": (PARSED, "minutes; needs a repository"),
+    "dvc queue start": (PARSED, "minutes; needs a repository"),
+    "dvc exp show": (PARSED, "needs a repository with an experiment"),
+    "dvc exp apply NAME": (PARSED, IN_A_CLONE),
+    "dvc exp branch NAME BRANCH": (PARSED, "needs a repository with an experiment"),
     "dvc exp run -S diffusion.steps=8": (PARSED, "minutes; needs a repository"),
     "dvc metrics show": (PARSED, "needs a repository with a finished chain"),
     "dvc params diff": (PARSED, "needs a repository with a finished chain"),

@@ -1,0 +1,68 @@
+"""Pairs of a config with ``synthesis``: made where there are none, or copied from those that DVC shares."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from blurdm.core.config import Config
+from blurdm.core.errors import InputError
+from blurdm.core.progress import Notify
+from blurdm.core.store import write_bytes
+
+SHARED = "pairs"  # folder beside the chain's pointers
+SETTINGS = "synthesis.json"  # as blurdm.data.blur.formation has it
+
+
+def provide_pairs(config: Config, chain: Path, notify: Notify) -> None:
+    """Make the pairs of ``config`` if it has a ``synthesis`` section and none; other data sets are the user's.
+
+    Pairs of these settings that DVC has in ``chain`` are copied, since another processor may round a pixel otherwise.
+    """
+    synthesis, root = config.synthesis, Path(config.data.root)
+    if synthesis is None or root.exists():
+        return
+    from blurdm.data.blur.formation import VERSION, make_pairs  # OpenCV: not for a data set that has its pairs
+
+    settings = {"version": VERSION} | synthesis.model_dump(mode="json", exclude={"photos"})
+    if _settings(chain / SHARED).items() >= settings.items():
+        _copy(chain / SHARED, root)
+        notify(f"{root}: pairs as DVC shares them")
+        return
+    if not Path(synthesis.photos).exists():
+        raise InputError(
+            f"{synthesis.photos}: no such folder of photos; fetch the demo's with `blurdm data photos`,"
+            " those of the grid evidence with `blurdm data photos --set evidence`"
+        )
+    notify(f"making pairs in {root} from {synthesis.photos}")
+    make_pairs(synthesis, root, lambda done, total: None)
+
+
+def share_pairs(config: Config, target: Path) -> None:
+    """Copy the pairs of ``config`` to ``target``, for DVC; of a data set that comes with its own, note that alone.
+
+    InputError unless ``target`` is new, empty, or an earlier copy.
+    """
+    is_copy = (target / SETTINGS).is_file() and target.resolve() != Path(config.data.root).resolve()
+    if target.exists() and not is_copy and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target}: holds something else; should be a new or empty folder, or an earlier export")
+    shutil.rmtree(target, ignore_errors=True)
+    if config.synthesis is None:
+        write_bytes(target / SETTINGS, b"null\n")
+    else:
+        _copy(Path(config.data.root), target)
+
+
+def _settings(folder: Path) -> dict[str, object]:
+    path = folder / SETTINGS
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return settings or {}
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder; it appears at once, by rename."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as fresh:
+        shutil.copytree(source, Path(fresh, "pairs"), copy_function=shutil.copyfile)
+        os.replace(Path(fresh, "pairs"), target)
