@@ -67,6 +67,7 @@ def command(
     """
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--reports", type=Path, default=Path("reports"))
+
     def main() -> int | None:
         parsed = parser.parse_args(arguments)
         if "pointer" in parsed:

@@ -102,7 +102,8 @@ class Stage:
     ``code``: packages and modules of blurdm that its result depends on; their digest is part of its key. A package
     stands for the modules directly in it; ``models.backbones.*`` for the file of the config's own backbone.
     ``trains``: the prior generator, or a ``Network`` of this kind, which restores photos. ``parts``: sections that
-    rebuild it. A stage whose own section is null in a config is no part of its chain.
+    rebuild it. ``device``: whether it computes on the device that is asked for, or on the CPU whatever is asked for. A
+    stage whose own section is null in a config is no part of its chain.
     """
 
     sections: type
@@ -111,6 +112,7 @@ class Stage:
     function: str
     trains: Literal["prior", "baseline", "direct", "pretrain", "joint"] | None = None
     parts: tuple[str, ...] = ()
+    device: Literal["any", "cpu"] = "any"
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
@@ -124,7 +126,7 @@ IMAGES = (*TRAINING, "models.backbones.*", "stages.images", "stages.training")
 LATENT = (*TRAINING, "models.backbones.*", "diffusion", "stages.training")
 
 STAGES = {
-    "prepare": Stage(PrepareSections, (), (*DATA, "stages.prepare"), "blurdm.stages.prepare:prepare"),
+    "prepare": Stage(PrepareSections, (), (*DATA, "stages.prepare"), "blurdm.stages.prepare:prepare", device="cpu"),
     "baseline": Stage(
         BaselineSections, ("prepare",), IMAGES, "blurdm.stages.images:baseline", "baseline", ("backbone",)
     ),

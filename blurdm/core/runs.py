@@ -1,12 +1,12 @@
 """A run: one stage with its config sections and input runs. It *is* a folder named by its key. No torch here."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from blurdm.core.arms import MODELS, STAGES
+from blurdm.core.arms import MODELS, STAGES, TRAINED
 from blurdm.core.config import Config, Section
 from blurdm.core.config_io import validate_as
 from blurdm.core.errors import InputError
@@ -35,6 +35,11 @@ class Resources:
     stop: Callable[[], bool] = never
     ranks: int = 1
     rows: Path | None = None
+
+    def for_stage(self, stage: str) -> "Resources":
+        """What ``stage`` can use of these: several ranks only to train, and a GPU unless it computes on the CPU."""
+        device = self.device if STAGES[stage].device == "any" else "cpu"
+        return replace(self, device=device, ranks=self.ranks if stage in TRAINED else 1)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from blurdm.core.allocator import keep_freed_memory
-from blurdm.core.arms import STAGES, TRAINED
+from blurdm.core.arms import STAGES
 from blurdm.core.code import file_digests
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.progress import OnProgress, Progress, ignore_progress
@@ -42,8 +41,7 @@ def run_stage(run: Run, root: Path, resources: Resources, on_progress: OnProgres
 
 
 def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progress: OnProgress) -> dict[str, Any]:
-    if run.stage not in TRAINED:
-        resources = replace(resources, ranks=1)
+    resources = resources.for_stage(run.stage)
     write_json(folder / "config.json", run.description)
     origin = provenance(resources)
     inputs = {name: i.folder(root) for name, i in run.inputs.items() if isinstance(i, Run)}

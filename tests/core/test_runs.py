@@ -13,10 +13,10 @@ from typing import Any, get_args
 
 import pytest
 
-from blurdm.core.arms import MODELS, STAGES
+from blurdm.core.arms import MODELS, STAGES, TRAINED
 from blurdm.core.config import CameraMotion, Config, Section
 from blurdm.core.errors import InputError
-from blurdm.core.runs import stored_section
+from blurdm.core.runs import Resources, stored_section
 from blurdm.core.store import finished, read_json, write_bytes, write_json
 from blurdm.data.pairs import read_image, write_image
 from blurdm.stages.plan import plan, plan_all
@@ -326,3 +326,10 @@ def test_planning_and_the_help_text_need_no_torch(tiny_data: Path) -> None:
     )
     count, loaded = python(code, tiny_data).communicate()[0].split("\n", 1)
     assert count == "5" and set(HEAVY).isdisjoint(loaded.split())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_gets_no_more_devices_than_it_can_use(stage: str) -> None:
+    used = Resources("cuda", threads=3, ranks=4).for_stage(stage)
+    assert (used.device, used.threads) == ("cpu" if stage == "prepare" else "cuda", 3)
+    assert used.ranks == (4 if stage in TRAINED else 1)
