@@ -2,10 +2,11 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from blurdm.core.arms import STAGES
 from blurdm.core.config_io import read_yaml
 from blurdm.core.errors import InputError
 from blurdm.core.runs import Resources
@@ -18,7 +19,10 @@ ARRAYS = {"array", "dependency", "job-name", "nodes", "ntasks", "ntasks-per-node
 FILES = {"chdir", "error", "open-mode", "output", "parsable", "wrap"}
 RESERVED = ARRAYS | FILES
 NAME = re.compile(r"[a-z][a-z0-9-]*")
+STAGE_OPTIONS = "stages"
 GPUS = re.compile(r"gpus.*|gres")
+PER_GPU = re.compile(r"(cpus|mem)-per-gpu|gpu-.*")
+COUNT = re.compile(r"^((?:.*:)?)\d+$")  # 4, a100:4, gpu:a100:4
 MEMORY = re.compile(r"0|\d+[KMGT]")  # 0: all of the node
 # [days-]hours[:minutes[:seconds]], or minutes[:seconds], as sbatch reads them.
 DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?")
@@ -36,6 +40,10 @@ def check(options: Mapping[str, Any], source: str) -> None:
     """Raise InputError for a value that sbatch would misread, or an option that the sweep itself sets."""
     for key, value in options.items():
         where = f"{source}: {key}"
+        if key == STAGE_OPTIONS:
+            for stage, changes in _require_stages(value, where):
+                check(changes, f"{where}.{stage}")
+            continue
         if not isinstance(key, str) or not NAME.fullmatch(_name(key)):
             raise InputError(f"{where}: should be a long option of sbatch without dashes in front, such as 'partition'")
         name = _name(key)
@@ -57,9 +65,24 @@ def check(options: Mapping[str, Any], source: str) -> None:
             raise InputError(f"{where}: should be a number with its unit, such as 16G, not {value!r}")
 
 
-def parameters(options: Mapping[str, Any], resources: Resources) -> dict[str, Any]:
-    """Checked ``options`` as parameters of submitit's Slurm executor, for one run with ``resources``."""
-    named = {_name(key): value for key, value in options.items()}
+def _require_stages(value: Any, where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    if not isinstance(value, dict) or not all(isinstance(changes, dict) for changes in value.values()):
+        raise InputError(f"{where}: should be options by stage, such as {{prepare: {{partition: cpu}}}}, not {value!r}")
+    for stage in value:
+        if stage not in STAGES:
+            raise InputError(f"{where}: {stage} is no stage; should be one of {', '.join(STAGES)}")
+    return value.items()
+
+
+def parameters(options: Mapping[str, Any], resources: Resources, stage: str) -> dict[str, Any]:
+    """Checked ``options`` as parameters of submitit's Slurm executor, for runs of ``stage`` in a sweep with
+    ``resources``: a stage asks for what it can use of them.
+    """
+    named = {_name(key): value for key, value in options.items() if key != STAGE_OPTIONS}
+    training, resources = resources, resources.for_stage(stage)
+    if training != resources:
+        named = {name: _share(name, value, training, resources) for name, value in named.items()}
+    named |= {_name(key): value for key, value in options.get(STAGE_OPTIONS, {}).get(stage, {}).items()}
     setup = list(named.pop("setup", []))
     # Since Slurm 22.05, srun no longer inherits this from its job, and the run would use a single core.
     setup.append('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
@@ -74,15 +97,29 @@ def parameters(options: Mapping[str, Any], resources: Resources) -> dict[str, An
         "stderr_to_stdout": True,
     }
     passed = {name: value for name, value in named.items() if value is not None and value is not False}
-    if resources.device.startswith("cuda") and not asks_for_gpus(options):
+    if resources.device.startswith("cuda") and not any(GPUS.fullmatch(name) for name in named):
         passed["gpus-per-node"] = resources.ranks
-    passed |= {"chdir": Path.cwd(), "requeue": True}
+    passed |= {"chdir": str(Path.cwd()), "requeue": True}
     return result | {"additional_parameters": passed}
 
 
-def asks_for_gpus(options: Mapping[str, Any]) -> bool:
-    """Whether ``options`` have any GPU option, including null for none (on nodes that are allocated whole)."""
-    return any(GPUS.fullmatch(_name(key)) for key in options)
+def _share(name: str, value: Any, training: Resources, resources: Resources) -> Any:
+    """The part of an option's ``value`` (for ``training``) that ``resources`` of another stage need; None: nothing."""
+    if PER_GPU.fullmatch(name) and training.device != resources.device:
+        return None
+    if name == "cpus-per-task" and str(value).isdecimal():
+        return max(1, int(value) * resources.ranks // training.ranks)
+    if not GPUS.fullmatch(name) or value is None:
+        return value
+    parts = str(value).split(",")
+    if training.device != resources.device:  # the other stage computes on the CPU
+        kept = [part for part in parts if name == "gres" and not part.startswith("gpu")]
+        return ",".join(kept) or None
+    return ",".join(COUNT.sub(rf"\g<1>{resources.ranks}", part) if _is_gpu(name, part) else part for part in parts)
+
+
+def _is_gpu(name: str, part: str) -> bool:
+    return name != "gres" or part.startswith("gpu")
 
 
 def minutes(value: Any, where: str) -> int:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from blurdm.core.errors import InputError
 
@@ -19,6 +19,14 @@ class NoAnswer(Exception):
     """The controller does not answer at the moment; jobs continue without it."""
 
 
+class Queued(NamedTuple):
+    """A job in the queue: its state, why it is pending (``None``: no reason), and the path of its script."""
+
+    state: str
+    reason: str
+    script: str
+
+
 def require_slurm() -> None:
     """InputError unless this machine can submit to Slurm."""
     for command in COMMANDS:
@@ -26,20 +34,27 @@ def require_slurm() -> None:
             raise InputError(f"{command} not found; --executor slurm needs a machine that submits to a Slurm cluster")
 
 
-def queued() -> dict[str, tuple[str, str]]:
-    """State and name of each of the user's jobs that is pending, running or being cleared away; NoAnswer."""
-    command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%j"]
-    try:
-        answer = _ask(command)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoAnswer(str(error)) from None
-    if answer.returncode:
-        raise NoAnswer(" ".join(answer.stderr.split()))
-    jobs: dict[str, tuple[str, str]] = {}
-    for line in answer.stdout.splitlines():
-        job, state, name = line.split("|", 2)
-        jobs[job] = state, name
+def queued() -> dict[str, Queued]:
+    """Each of the user's jobs that is pending, running or being cleared away, by id, in one call; NoAnswer."""
+    jobs: dict[str, Queued] = {}
+    for line in _answer(
+        "squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%r|%o"
+    ).splitlines():
+        job, *fields = line.split("|", 3)
+        jobs[job] = Queued(*fields)
     return jobs
+
+
+def arrange(job: str, name: str, after: Sequence[str]) -> None:
+    """Give the held ``job`` its name, and the jobs whose ends it waits for; NoAnswer with Slurm's reason."""
+    dependency = [f"Dependency=afterany:{':'.join(after)}"] if after else []
+    _answer("scontrol", "update", f"JobId={job}", f"JobName={name}", *dependency)
+
+
+def release(jobs: Iterable[str]) -> None:
+    """Let held ``jobs`` start; NoAnswer with Slurm's reason."""
+    for ids in batches(jobs, IDS_PER_COMMAND):
+        _answer("scontrol", "release", *ids)
 
 
 def last_state(job: str) -> str:
@@ -68,7 +83,7 @@ def controller_state(job: str) -> str:
 
 def cancel(jobs: Iterable[str]) -> None:
     """Remove pending ``jobs`` from the queue; running ones get SIGTERM and, after the cluster's KillWait, SIGKILL."""
-    for ids in batches(jobs, IDS_PER_COMMAND):
+    for ids in batches(dict.fromkeys(jobs), IDS_PER_COMMAND):
         subprocess.run(["scancel", *ids], capture_output=True, timeout=ANSWER_SECONDS)
 
 
@@ -76,6 +91,16 @@ def batches(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _answer(*command: str) -> str:
+    try:
+        answer = _ask(command)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoAnswer(str(error)) from None
+    if answer.returncode:
+        raise NoAnswer(" ".join((answer.stderr or answer.stdout).split()))
+    return answer.stdout
 
 
 def _ask(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":

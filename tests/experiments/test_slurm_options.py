@@ -9,7 +9,8 @@ import pytest
 
 from blurdm.core.errors import InputError
 from blurdm.core.runs import Resources
-from experiments.executors.slurm import Slurm, states
+from experiments.executors.slurm import Slurm
+from experiments.executors.slurm_jobs import states
 from experiments.executors.slurm_options import check, minutes, parameters, read_options
 from experiments.executors.slurm_queue import last_state
 from tests.support.tiny import REPOSITORY
@@ -43,19 +44,19 @@ def test_time_limits_are_read_as_sbatch_reads_them() -> None:
 
 def test_the_example_is_passed_on_as_it_is_written() -> None:
     options = read_options(REPOSITORY / "experiments" / "slurm" / "example.yaml")
-    passed = parameters(options, Resources(threads=8))
+    passed = parameters(options, Resources(threads=8), "joint")
     assert passed["time"] == 240 and passed["cpus_per_task"] == 8 and passed["setup"][0] == options["setup"][0]
     assert {"partition", "account", "constraint", "mem", "gpus-per-node"} <= set(passed["additional_parameters"])
 
 
 def test_a_run_on_a_gpu_asks_for_one_unless_told_otherwise() -> None:
     cuda = Resources(device="cuda")
-    assert parameters({}, cuda)["additional_parameters"]["gpus-per-node"] == 1
-    four = parameters({}, Resources(device="cuda", threads=6, ranks=4))
+    assert parameters({}, cuda, "joint")["additional_parameters"]["gpus-per-node"] == 1
+    four = parameters({}, Resources(device="cuda", threads=6, ranks=4), "joint")
     assert four["additional_parameters"]["gpus-per-node"] == 4 and four["cpus_per_task"] == 24
-    assert "gpus-per-node" not in parameters({"gres": "gpu:a100:2"}, cuda)["additional_parameters"]
-    assert "gpus-per-node" not in parameters({"gpus_per_node": None}, cuda)["additional_parameters"]
-    assert "gpus-per-node" not in parameters({}, Resources())["additional_parameters"]
+    assert "gpus-per-node" not in parameters({"gres": "gpu:a100:2"}, cuda, "joint")["additional_parameters"]
+    assert "gpus-per-node" not in parameters({"gpus_per_node": None}, cuda, "joint")["additional_parameters"]
+    assert "gpus-per-node" not in parameters({}, Resources(), "joint")["additional_parameters"]
 
 
 @pytest.mark.parametrize(

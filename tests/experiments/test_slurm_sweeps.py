@@ -1,0 +1,218 @@
+"""Sweeps as an administrator and a user of a real Slurm see them: jobs, their limits, names and logs; polls; places."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blurdm.core.runs import Resources, Run
+from blurdm.core.store import finished
+from blurdm.stages.plan import plan
+from experiments.executors.slurm import Slurm
+from experiments.executors.slurm_jobs import recorded
+from experiments.executors.slurm_pack import Packing, job_name, shares
+from experiments.executors.slurm_watch import Pace
+from experiments.sweep import main
+from tests.support.grids import write_grid
+from tests.support.slurm.cluster import Cluster
+from tests.support.slurm.sweeps import LONG, OFTEN, Events, Sweep, until
+from tests.support.tiny import REPOSITORY, tiny_config, write_tiny_config
+
+FULL = {"gpus-per-node": 2, "cpus-per-task": 4, "stages": {"prepare": {"comment": "first"}}}
+
+
+def running(slurm: Cluster) -> int:
+    return slurm.ask("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i").count("\n")
+
+
+def test_a_run_waits_for_its_own_inputs_and_the_limit_holds_over_all_jobs(sweep: Sweep, slurm: Cluster) -> None:
+    """A level was one array, and waited for the whole level before it: the slowest run held up every row."""
+    slow, *fast = sweep.runs
+    slow = plan(tiny_config(sweep.data, **LONG | {"baseline.iterations": [4000, 30]}), "baseline", 7)
+    users = [sweep.user(run) for run in fast]
+    rows = {run.key: f"steps={run.seed}, ü" for run in users}
+    Slurm(2, {}, sweep.folder, rows=rows).submit([slow, *users], sweep.root, OFTEN)
+    names = slurm.ask("squeue", "--noheader", "--array", "--format=%j").splitlines()
+    assert sorted(names) == sorted(
+        [f"blurdm:tiny:baseline:seed{run.seed}" for run in (slow, *fast)]
+        + [f"blurdm:tiny:restore:steps={run.seed}_:seed{run.seed}" for run in users]
+    )
+    most = 0
+
+    def users_done() -> bool:
+        nonlocal most
+        most = max(most, running(slurm))
+        return all(finished(user.folder(sweep.root)) for user in users)
+
+    until(users_done)
+    assert most == 2 and finished(slow.folder(sweep.root)) is None
+
+
+def test_small_runs_share_a_job_and_one_that_fails_spoils_only_its_users(sweep: Sweep) -> None:
+    broken = plan(tiny_config(sweep.data, **LONG | {"baseline.lr": 1e38}), "baseline", 0)
+    spoiled = plan(tiny_config(sweep.data, **LONG | {"baseline.lr": 1e38}), "restore", 0, "baseline")
+    first, second = sweep.runs[:2]
+    users = [sweep.user(run) for run in (first, second)]
+    targets = [users[0], spoiled, users[1]]
+    events = Events(sweep.root)
+    executor = Slurm(3, {}, sweep.folder, poll_seconds=0.3, packing=Packing(runs=3))
+    failures = executor.execute(targets, sweep.root, OFTEN, lambda: False, events)
+    assert [failure.run.key for failure in failures] == [broken.key, spoiled.key]
+    assert "the loss is" in failures[0].message and failures[1].message.startswith(f"needs baseline {broken.key}")
+    assert all(finished(user.folder(sweep.root)) for user in users) and sweep.equals_inline(first)
+    jobs = recorded(sweep.folder)
+    assert len({job.id for job in jobs.values()}) == 2 and len(jobs) == 6
+    assert "Traceback" in sweep.log(broken) and sweep.log(first) == sweep.log(broken)
+    assert set(events.begun) == {run.key for run in (first, broken, second, *users)}
+
+
+def test_a_run_that_is_lost_takes_only_the_rest_of_its_job_with_it(sweep: Sweep) -> None:
+    first, second = sweep.runs[:2]
+    events = Events(sweep.root, {second.key: sweep.kill})
+    executor = Slurm(3, {}, sweep.folder, poll_seconds=0.3, packing=Packing(runs=2))
+    targets = [first, sweep.user(second)]
+    assert executor.execute(targets, sweep.root, OFTEN, lambda: False, events) == []
+    assert all(map(sweep.equals_inline, (first, second))) and sweep.log(first) != sweep.log(second)
+    assert [*events.ends.values()] == [None] * 3
+
+
+def test_stages_ask_for_what_they_can_use(sweep: Sweep, slurm: Cluster) -> None:
+    run = plan(tiny_config(sweep.data, **LONG, **{"data.val_images": 2}), "restore", 0, "baseline")
+    two = Resources(device="cuda", threads=2, ranks=2)
+    Slurm(1, FULL, sweep.folder).submit([run], sweep.root / "new", two)
+    asked: dict[str, tuple[str | None, ...]] = {}
+    for needed in run.chain():
+        told = slurm.ask("scontrol", "--oneliner", "show", "job", recorded(sweep.folder)[needed.key].id)
+        fields = (re.search(rf" {name}=(\S+)", told) for name in ("TresPerNode", "CPUs/Task", "Comment"))
+        asked[needed.stage] = tuple(field.group(1) if field else None for field in fields)
+    assert asked == {
+        "prepare": (None, "2", "first"),
+        "baseline": ("gres:gpu:2", "4", None),
+        "restore": ("gres:gpu:1", "2", None),
+    }
+
+
+def test_limits_of_several_arrays_add_up_to_that_of_all() -> None:
+    assert shares([1], 8) == [8]
+    for limit in range(2, 40):
+        assert sum(shares([4, 1], limit)) == limit and min(shares([4, 1], limit)) >= 1
+    assert shares([1, 4], 8) == [2, 6]
+
+
+def test_names_have_safe_characters_and_expected_minutes_fill_a_job(tiny_data: Path) -> None:
+    runs = [plan(tiny_config(tiny_data), "baseline", seed) for seed in range(5)]
+    assert job_name("a b", runs[:3], {runs[0].key: "steps=5, $(x)|y"}) == "blurdm:a_b:baseline:steps=5_x_y:seed0+2"
+    expected = {run.key: 60.0 for run in runs[:4]}
+    jobs = Packing(None, 2, expected).jobs(runs)
+    assert [[run.seed for run in job] for job in jobs] == [[0, 1], [2, 3], [4]]
+
+
+def test_the_queue_is_asked_gently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was asked every two seconds, 1,800 times an hour."""
+    now = 0.0
+    monkeypatch.setattr("experiments.executors.slurm_watch.time.monotonic", lambda: now)
+
+    def polls(changes: bool) -> int:
+        nonlocal now
+        pace, count, end = Pace(30.0), 0, now + 3600
+        while now < end:
+            if pace.due():
+                pace.polled(changes)
+                count += 1
+            now += 1.0
+        return count
+
+    assert polls(changes=True) == 120 and polls(changes=False) == 33
+
+
+@pytest.fixture
+def squeue_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How often squeue was called, counted by a script of that name before it on the PATH."""
+    calls, real = tmp_path / "calls", subprocess.check_output(["which", "squeue"], text=True).strip()
+    script = tmp_path / "bin" / "squeue"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\necho >> {calls}\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent), prepend=os.pathsep)
+    return lambda: calls.read_text().count("\n")
+
+
+def test_one_call_asks_for_all_jobs(sweep: Sweep, squeue_calls: Callable[[], int]) -> None:
+    started = time.monotonic()
+    executor = Slurm(3, {}, sweep.folder, poll_seconds=1.0)
+    assert executor.execute(sweep.runs, sweep.root, OFTEN, lambda: False, Events(sweep.root)) == []
+    assert 2 <= squeue_calls() <= 2 + (time.monotonic() - started)
+
+
+def test_the_hint_of_a_detached_sweep_works_and_shows_jobs_and_logs(
+    slurm: Cluster, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint left out --name and --set, and answered for another sweep. Frames are cached on the node's disk."""
+    monkeypatch.delenv("NODE_DISK", raising=False)
+    disk, options = tmp_path / "disk", tmp_path / "options.yaml"
+    options.write_text(f"setup: ['export NODE_DISK={disk}']")
+    preset = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, seeds=[0], **{"pretrain.iterations": 60})
+    base = {"measure.metrics": ["psnr"], "restore.foreign": False, "restore.samples_per_scene": 0}
+    grid = write_grid(tmp_path, preset=str(preset), base=base, axes={"diffusion.steps": [1, 2]}, baseline="steps=1")
+    grid.write_text(grid.read_text().replace('"rows": 4', '"rows": 2'))
+    places = [f"--{name}={tmp_path / name}" for name in ("runs", "results", "reports")]
+    which = ["--grid", str(grid), *places, "--name", "mine", "--set", "diffusion.lr=2e-4"]
+    slurms = ["--executor", "slurm", "--detach", "--slurm-options", str(options), "--cache", "$NODE_DISK/frames"]
+    assert main(["run", *which, *slurms]) == 0
+    told = capsys.readouterr().out
+    assert "10 jobs of Slurm for 10 runs" in told and "10 jobs submitted" in told
+    hint = shlex.split(told.partition("look at them with: ")[2])
+    done = subprocess.run([sys.executable, *hint[1:]], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("mine: 0 of 2 rows done"), done.stderr
+    jobs = recorded(tmp_path / "runs" / "sweeps" / "mine.slurm")
+    joint = next(job for job in jobs.values() if job.run_folder.parent.name == "joint")
+    assert f"joint {joint.run_folder.name}: pending (Dependency), job {joint.id}, log {joint.log}" in done.stdout
+
+    until(lambda: all(finished(job.run_folder) for job in jobs.values()))
+    assert list(disk.glob("frames/*")) and not (tmp_path / "runs" / ".frames").exists()
+    assert main(["logs", "steps=1", *which, "--lines", "2"]) == 0
+    told = capsys.readouterr().out
+    assert len(re.findall("^==> (pretrain|diffusion|joint|restore|measure) ", told, re.M)) == 5
+    assert "Job completed successfully" in told and told.count("\n") == 5 * 3
+    assert main(["logs", "steps=9", *which]) == 2
+    assert "no row 'steps=9'; should be one of 'steps=1'; 'steps=2'" in capsys.readouterr().err
+
+
+def test_frames_are_cached_where_a_variable_of_the_computing_process_leads(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments.executors.inline import Inline
+
+    monkeypatch.setenv("NODE_DISK", str(tmp_path / "disk"))
+    run: Run = plan(tiny_config(tiny_data), "baseline", 0)
+    resources = Resources(cache=Path("$NODE_DISK"))
+    assert Inline().execute([run], tmp_path / "runs", resources, lambda: False, Events(tmp_path)) == []
+    assert list((tmp_path / "disk").iterdir())
+    monkeypatch.delenv("NODE_DISK")
+    (failure, *_) = Inline().execute([run], tmp_path / "again", resources, lambda: False, Events(tmp_path))
+    assert failure.expected and "cache $NODE_DISK: $NODE_DISK is not set on" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--cache", " "], "argument --cache: ' ' should be a folder, such as /scratch/me or '$TMPDIR'"),
+        (["--cache", "$NO_SUCH"], "cache $NO_SUCH: $NO_SUCH is not set on"),
+        (["--cache", "/dev/null/x"], "--cache /dev/null/x: /dev/null is no folder; should be one"),
+        (["--poll", "0", "--executor", "slurm"], "--poll 0: should be more than 0 seconds"),
+        (["--poll", "3"], "--poll: only with --executor slurm, not processes"),
+        (["--runs-per-job", "3"], "--runs-per-job: only with --executor slurm"),
+        (["--executor", "slurm", "--runs-per-job", "3", "--minutes-per-job", "3"], "--runs-per-job: not together with"),
+        (["logs"], "logs ROW: should name a row"),
+    ],
+)
+def test_wrong_options_are_one_line(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "--grid", "smoke", "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
