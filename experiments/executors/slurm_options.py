@@ -15,6 +15,7 @@ from blurdm.core.runs import Resources
 MINUTES = 60
 SIGNAL_SECONDS = 90
 LISTS = ("setup", "srun-args")
+PYTHON = "python"  # a command that starts Python on the nodes, such as one in a container
 ARRAYS = {"array", "dependency", "job-name", "nodes", "ntasks", "ntasks-per-node", "requeue", "signal", "wait"}
 FILES = {"chdir", "error", "open-mode", "output", "parsable", "wrap"}
 RESERVED = ARRAYS | FILES
@@ -22,7 +23,8 @@ NAME = re.compile(r"[a-z][a-z0-9-]*")
 STAGE_OPTIONS = "stages"
 GPUS = re.compile(r"gpus.*|gres")
 PER_GPU = re.compile(r"(cpus|mem)-per-gpu|gpu-.*")
-COUNT = re.compile(r"^((?:.*:)?)\d+$")  # 4, a100:4, gpu:a100:4
+COUNT = re.compile(r"^((?:.*:)?)\d+$")  # 4, a100:4
+GRES_COUNT = re.compile(r"(\bgpu(?::[^:,]+)?:)\d+")  # gpu:4, gpu:a100:4,tmpdisk:100
 MEMORY = re.compile(r"0|\d+[KMGT]")  # 0: all of the node
 # [days-]hours[:minutes[:seconds]], or minutes[:seconds], as sbatch reads them.
 DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?")
@@ -59,8 +61,15 @@ def check(options: Mapping[str, Any], source: str) -> None:
         elif name == "signal-delay":
             if type(value) is not int or value < 1:
                 raise InputError(f"{where}: should be seconds before the time limit, such as 90, not {value!r}")
+        elif name == PYTHON:
+            if not isinstance(value, str) or not value.strip() or not value.isprintable():
+                raise InputError(
+                    f"{where}: should be a command, such as 'apptainer exec image.sif python', not {value!r}"
+                )
         elif value is not None and (type(value) not in (str, int, bool) or "\n" in str(value)):
             raise InputError(f"{where}: should be text, a whole number, true or null, not {value!r}")
+        elif name == "cpus-per-task" and not (type(value) is int and value > 0):
+            raise InputError(f"{where}: should be a whole number of CPU cores, such as 8, not {value!r}")
         elif name.startswith("mem") and name != "mem-bind" and not MEMORY.fullmatch(str(value)):
             raise InputError(f"{where}: should be a number with its unit, such as 16G, not {value!r}")
 
@@ -82,6 +91,7 @@ def parameters(options: Mapping[str, Any], resources: Resources, stage: str) -> 
     training, resources = resources, resources.for_stage(stage)
     if training != resources:
         named = {name: _share(name, value, training, resources) for name, value in named.items()}
+    named.pop(PYTHON, None)
     named |= {_name(key): value for key, value in options.get(STAGE_OPTIONS, {}).get(stage, {}).items()}
     setup = list(named.pop("setup", []))
     # Since Slurm 22.05, srun no longer inherits this from its job, and the run would use a single core.
@@ -105,21 +115,15 @@ def parameters(options: Mapping[str, Any], resources: Resources, stage: str) -> 
 
 def _share(name: str, value: Any, training: Resources, resources: Resources) -> Any:
     """The part of an option's ``value`` (for ``training``) that ``resources`` of another stage need; None: nothing."""
-    if PER_GPU.fullmatch(name) and training.device != resources.device:
+    if resources.device != training.device and (GPUS.fullmatch(name) or PER_GPU.fullmatch(name)):
         return None
-    if name == "cpus-per-task" and str(value).isdecimal():
-        return max(1, int(value) * resources.ranks // training.ranks)
-    if not GPUS.fullmatch(name) or value is None:
+    if resources.ranks == training.ranks or value is None:
         return value
-    parts = str(value).split(",")
-    if training.device != resources.device:  # the other stage computes on the CPU
-        kept = [part for part in parts if name == "gres" and not part.startswith("gpu")]
-        return ",".join(kept) or None
-    return ",".join(COUNT.sub(rf"\g<1>{resources.ranks}", part) if _is_gpu(name, part) else part for part in parts)
-
-
-def _is_gpu(name: str, part: str) -> bool:
-    return name != "gres" or part.startswith("gpu")
+    if name == "cpus-per-task":
+        return max(1, int(value) * resources.ranks // training.ranks)
+    if name == "gres":
+        return GRES_COUNT.sub(rf"\g<1>{resources.ranks}", str(value))
+    return COUNT.sub(rf"\g<1>{resources.ranks}", str(value)) if GPUS.fullmatch(name) else value
 
 
 def minutes(value: Any, where: str) -> int:

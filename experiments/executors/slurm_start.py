@@ -18,7 +18,7 @@ from blurdm.core.graph import inputs
 from blurdm.core.runs import Resources, Run, never
 from experiments.executors.slurm_job import RunJob
 from experiments.executors.slurm_jobs import Job, write_record
-from experiments.executors.slurm_options import parameters
+from experiments.executors.slurm_options import PYTHON, parameters
 from experiments.executors.slurm_pack import Packing, job_name, shares
 from experiments.executors.slurm_queue import NoAnswer, arrange, batches, cancel, release
 
@@ -148,7 +148,7 @@ class Start:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         folder = self._own_folder()
-        executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS)
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS, python=self.options.get(PYTHON))
         held = array.parameters["additional_parameters"] | {"hold": True}
         executor.update_parameters(**{**array.parameters, "additional_parameters": held})
         executor.update_parameters(job_name=f"blurdm:{self.above.stem}", array_parallelism=array.at_once)

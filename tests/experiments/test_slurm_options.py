@@ -59,6 +59,21 @@ def test_a_run_on_a_gpu_asks_for_one_unless_told_otherwise() -> None:
     assert "gpus-per-node" not in parameters({}, Resources(), "joint")["additional_parameters"]
 
 
+def test_a_stage_that_uses_less_asks_for_its_share_of_what_is_stated() -> None:
+    four = Resources(device="cuda", ranks=4)
+    stated = {
+        "gres": "gpu:a100:4,disk:9",
+        "cpus-per-task": 32,
+        "mem-per-gpu": "8G",
+        "stages": {"measure": {"qos": "low"}},
+    }
+    asked = {stage: parameters(stated, four, stage) for stage in ("prepare", "joint", "measure")}
+    assert [values["cpus_per_task"] for values in asked.values()] == [8, 32, 8]
+    passed = {stage: values["additional_parameters"] for stage, values in asked.items()}
+    assert [values.get("gres") for values in passed.values()] == [None, "gpu:a100:4,disk:9", "gpu:a100:1,disk:9"]
+    assert "mem-per-gpu" not in passed["prepare"] and passed["measure"]["qos"] == "low" and "qos" not in passed["joint"]
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -69,6 +84,10 @@ def test_a_run_on_a_gpu_asks_for_one_unless_told_otherwise() -> None:
         ({"mem": 16}, "mem: should be a number with its unit, such as 16G, not 16"),
         ({"setup": "module load cuda"}, "setup: should be a list of texts"),
         ({"signal_delay": "long"}, "signal_delay: should be seconds before the time limit"),
+        ({"stages": {"prepair": {}}}, "stages: prepair is no stage; should be one of prepare, "),
+        ({"stages": {"prepare": {"time": "4h"}}}, "stages.prepare: time: should be minutes, HH:MM:SS or D-HH:MM:SS"),
+        ({"python": 3}, "python: should be a command, such as 'apptainer exec image.sif python', not 3"),
+        ({"cpus-per-task": "all"}, "cpus-per-task: should be a whole number of CPU cores, such as 8, not 'all'"),
         ({"time": "4h"}, "time: should be minutes, HH:MM:SS or D-HH:MM:SS"),
     ],
 )

@@ -156,7 +156,8 @@ def test_the_hint_of_a_detached_sweep_works_and_shows_jobs_and_logs(
     """The hint left out --name and --set, and answered for another sweep. Frames are cached on the node's disk."""
     monkeypatch.delenv("NODE_DISK", raising=False)
     disk, options = tmp_path / "disk", tmp_path / "options.yaml"
-    options.write_text(f"setup: ['export NODE_DISK={disk}']")
+    python = f"env ISOLATED={tmp_path} {sys.executable}"  # as a container would: another command, the same Python
+    options.write_text(f"setup: ['export NODE_DISK={disk}']\npython: {python}")
     preset = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, seeds=[0], **{"pretrain.iterations": 60})
     base = {"measure.metrics": ["psnr"], "restore.foreign": False, "restore.samples_per_scene": 0}
     grid = write_grid(tmp_path, preset=str(preset), base=base, axes={"diffusion.steps": [1, 2]}, baseline="steps=1")
