@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from blurdm.core.errors import InputError
-from blurdm.core.ledger import Ledger, Row, read_ledger, runs_root, state
+from blurdm.core.ledger import Address, Ledger, Row, read_ledger, runs_root, state
 from blurdm.core.store import heartbeat
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def print_status(path: Path) -> None:
         if row_state.status == "done":
             continue
         console.print(f"  {row.name}: {row_state.status}", highlight=False, markup=False)
-        for stage, key in row.addresses:
+        for stage, key in _addresses(ledger, row):
             line = _run_line(root / stage / key, jobs.get(key))
             if line and key not in printed:
                 printed.add(key)
@@ -43,7 +43,7 @@ def print_logs(path: Path, row_name: str, lines: int) -> None:
     row = _row(ledger, row_name, path)
     jobs = _jobs(path)
     logs: dict[Path, list[str]] = {}
-    for stage, key in row.addresses:
+    for stage, key in _addresses(ledger, row):
         places = [root / stage / key / LOG, *([jobs[key].job.log] if key in jobs else [])]
         for log in filter(Path.is_file, places):
             logs.setdefault(log, []).append(f"{stage} {key}")
@@ -63,6 +63,11 @@ def _jobs(path: Path) -> "dict[str, JobState]":
     from experiments.executors.slurm_jobs import states
 
     return states(folder)
+
+
+def _addresses(ledger: Ledger, row: Row) -> list[Address]:
+    """The runs of ``row`` and those that prepare data for the sweep, inputs first."""
+    return [*(("prepare", key) for key in ledger.data), *row.addresses]
 
 
 def _row(ledger: Ledger, name: str, path: Path) -> Row:

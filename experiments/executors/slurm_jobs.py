@@ -1,6 +1,6 @@
 """Jobs on record: which job computes which run, and what Slurm and the run folder say about it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -95,19 +95,22 @@ def states(folder: Path) -> dict[str, JobState]:
         queue, unknown = {}, f"unknown ({error})"
 
     def text(key: str, job: Job) -> str:
+        """Empty for a job that ended without a word."""
         if finished(job.run_folder) is not None:
             return "finished"
         if key in queue:
             state, reason, _ = queue[key]
             return state.lower() if reason == NO_REASON else f"{state.lower()} ({reason})"
-        if error := ending(job.start, job.id, key):
-            return str(error["message"]).strip().splitlines()[-1]
-        return unknown or f"ended ({last_state(job)})"
+        error = ending(job.start, job.id, key)
+        return str(error["message"]).strip().splitlines()[-1] if error else unknown
 
-    return {key: JobState(text(key, job), job) for key, job in jobs.items()}
+    texts = {key: text(key, job) for key, job in jobs.items()}
+    ends = last_states([jobs[key] for key, known in texts.items() if not known])
+    return {key: JobState(texts[key] or f"ended ({ends[job.id]})", job) for key, job in jobs.items()}
 
 
-def last_state(job: Job) -> str:
-    """Slurm's last state of ``job``; one that is cancelled while it waits may leave no trace in Slurm."""
-    state = slurm_queue.last_state(job.id)
-    return "CANCELLED" if state == "unknown" and not job.log.exists() else state
+def last_states(jobs: Iterable[Job]) -> dict[str, str]:
+    """Slurm's last state of each of ``jobs``, by id; one that is cancelled while it waits may leave no trace there."""
+    logs = {job.id: job.log for job in jobs}
+    states = slurm_queue.last_states(list(logs))
+    return {id: "CANCELLED" if states[id] == "unknown" and not log.exists() else states[id] for id, log in logs.items()}

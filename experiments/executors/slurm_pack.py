@@ -83,7 +83,8 @@ def job_name(sweep: str, runs: Sequence[Run], rows: Mapping[str, str]) -> str:
     """``blurdm:ablation_steps:joint:steps=5:seed0``, and ``+2`` for a job of two more runs; in safe characters."""
     run, more = runs[0], len(runs) - 1
     row = UNSAFE.sub("_", rows.get(run.key, ""))[:ROW_LENGTH]
-    parts = ["blurdm", UNSAFE.sub("_", sweep), run.stage, row, "" if run.seed is None else f"seed{run.seed}"]
+    seed = run.seed if run.model is None else run.model.seed
+    parts = ["blurdm", UNSAFE.sub("_", sweep), run.stage, row, "" if seed is None else f"seed{seed}"]
     return ":".join(filter(None, parts)) + (f"+{more}" if more else "")
 
 

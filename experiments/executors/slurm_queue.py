@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from blurdm.core.errors import InputError
@@ -13,6 +14,8 @@ T = TypeVar("T")
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 ANSWER_SECONDS = 60
 IDS_PER_COMMAND = 500
+HOLD = "#SBATCH --hold\n"
+IMPOSSIBLE = "Requested node configuration is not available"
 
 
 class NoAnswer(Exception):
@@ -45,6 +48,14 @@ def queued() -> dict[str, Queued]:
     return jobs
 
 
+def require_possible(script: Path) -> None:
+    """InputError if no node of the cluster could ever run the ``script``: Slurm does not say so of a held job."""
+    text = script.read_text(encoding="utf-8").replace(HOLD, "")
+    answer = _ask(["sbatch", "--test-only"], text)
+    if answer.returncode and IMPOSSIBLE in answer.stderr:
+        raise InputError(IMPOSSIBLE)
+
+
 def arrange(job: str, name: str, after: Sequence[str]) -> None:
     """Give the held ``job`` its name, and the jobs whose ends it waits for; NoAnswer with Slurm's reason."""
     dependency = [f"Dependency=afterany:{':'.join(after)}"] if after else []
@@ -57,18 +68,23 @@ def release(jobs: Iterable[str]) -> None:
         _answer("scontrol", "release", *ids)
 
 
-def last_state(job: str) -> str:
-    """The current or last state of ``job``, such as NODE_FAIL or CANCELLED; ``unknown`` if Slurm has forgotten it.
+def last_states(jobs: Sequence[str]) -> dict[str, str]:
+    """The current or last state of each of ``jobs``, such as NODE_FAIL; ``unknown`` if Slurm has forgotten it.
 
     From accounting if the cluster has it, else from the controller, which remembers jobs for some minutes.
     """
-    try:
-        answer = _ask(["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", f"--jobs={job}"])
-        if answer.returncode == 0 and answer.stdout.strip():
-            return answer.stdout.split()[0]  # "CANCELLED by 1000"
-    except (OSError, subprocess.TimeoutExpired):
-        pass
-    return controller_state(job)
+    states: dict[str, str] = {}
+    for ids in batches(jobs, IDS_PER_COMMAND):
+        try:
+            accounts = _answer(
+                "sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State", f"--jobs={','.join(ids)}"
+            )
+        except NoAnswer:
+            break
+        for line in accounts.splitlines():
+            job, _, state = line.partition("|")
+            states[job] = state.split()[0]  # "CANCELLED by 1000"
+    return {job: states.get(job) or controller_state(job) for job in jobs}
 
 
 def controller_state(job: str) -> str:
@@ -103,5 +119,7 @@ def _answer(*command: str) -> str:
     return answer.stdout
 
 
-def _ask(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_SECONDS)
+def _ask(command: Sequence[str], text: str = "") -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command, input=text, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_SECONDS
+    )

@@ -20,7 +20,7 @@ from experiments.executors.slurm_job import RunJob
 from experiments.executors.slurm_jobs import Job, write_record
 from experiments.executors.slurm_options import PYTHON, parameters
 from experiments.executors.slurm_pack import Packing, job_name, shares
-from experiments.executors.slurm_queue import NoAnswer, arrange, batches, cancel, release
+from experiments.executors.slurm_queue import NoAnswer, arrange, batches, cancel, release, require_possible
 
 ARRAY_SIZE = 1000  # tasks, the most that Slurm's default MaxArraySize of 1001 allows
 # A run makes progress in every job that a time limit ends. Also, submitit takes every preemption for a time-out if the
@@ -83,6 +83,7 @@ class Start:
             for array in arrays:  # held: an id is needed to wait for it
                 array.ids = self._submit_array(array)
                 self._record(array, held=True)
+                require_possible(self._own_folder() / f"{array.id}_submission.sh")
             self._arrange(tasks, arrays, active)
             release(id for array in arrays for id in array.ids)
         except (InputError, NoAnswer) as error:

@@ -10,7 +10,7 @@ from blurdm.core.store import finished, heartbeat
 from experiments.executors import slurm_queue
 from experiments.executors.heartbeats import Heartbeats
 from experiments.executors.slurm_job import ending
-from experiments.executors.slurm_jobs import Job, in_queue, last_state
+from experiments.executors.slurm_jobs import Job, in_queue, last_states
 from experiments.executors.slurm_start import Start
 
 OUTAGE_SECONDS = 1800.0
@@ -128,7 +128,7 @@ class JobWatch:
         if error is not None and not error["again"]:
             self._fail(Failure(run, error["message"], error["expected"]))
             return True
-        state = last_state(job)
+        state = last_states([job])[job.id]
         tries = self.tries[run.key] = self.tries.get(run.key, 0) + 1
         if state != "CANCELLED" and tries <= self.retries:
             return False

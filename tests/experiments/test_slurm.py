@@ -146,8 +146,8 @@ def test_what_sbatch_refuses_is_one_line_and_leaves_nothing_queued(sweep: Sweep,
         "partitin": ("main", "unrecognized option '--partitin=main'"),
     }
     for option, (value, reason) in refused.items():
-        executor = Slurm(2, {option: value}, sweep.folder)
+        executor = Slurm(2, {"stages": {"restore": {option: value}}}, sweep.folder)
         with pytest.raises(InputError, match="sbatch refused the jobs") as told:
-            executor.submit(sweep.runs, sweep.root, Resources())
+            executor.submit([sweep.user(run) for run in sweep.runs], sweep.root, Resources())
         assert reason in str(told.value) and "\n" not in str(told.value)
     assert slurm.ask("squeue", "--noheader") == "" and recorded(sweep.folder) == {}

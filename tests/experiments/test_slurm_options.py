@@ -12,7 +12,7 @@ from blurdm.core.runs import Resources
 from experiments.executors.slurm import Slurm
 from experiments.executors.slurm_jobs import states
 from experiments.executors.slurm_options import check, minutes, parameters, read_options
-from experiments.executors.slurm_queue import last_state
+from experiments.executors.slurm_queue import last_states
 from tests.support.tiny import REPOSITORY
 
 
@@ -24,14 +24,14 @@ def test_no_slurm_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_accounting_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for command, says in (("sacct", "CANCELLED by 1000\n"), ("scontrol", "JobId=7 JobState=FAILED Reason=None\n")):
+    for command, says in (("sacct", "7|CANCELLED by 1000\n"), ("scontrol", "JobId=7 JobState=FAILED Reason=None\n")):
         script = tmp_path / command
         script.write_text(f"#!/bin/sh\nprintf '{says}'\n")
         script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert last_state("7") == "CANCELLED"
+    assert last_states(["7"]) == {"7": "CANCELLED"}
     (tmp_path / "sacct").write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
-    assert last_state("7") == "FAILED"
+    assert last_states(["7"]) == {"7": "FAILED"}
 
 
 def test_time_limits_are_read_as_sbatch_reads_them() -> None:

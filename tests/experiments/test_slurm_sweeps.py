@@ -15,7 +15,7 @@ from blurdm.core.runs import Resources, Run
 from blurdm.core.store import finished
 from blurdm.stages.plan import plan
 from experiments.executors.slurm import Slurm
-from experiments.executors.slurm_jobs import recorded
+from experiments.executors.slurm_jobs import Job, recorded, write_record
 from experiments.executors.slurm_pack import Packing, job_name, shares
 from experiments.executors.slurm_watch import Pace
 from experiments.sweep import main
@@ -36,12 +36,12 @@ def test_a_run_waits_for_its_own_inputs_and_the_limit_holds_over_all_jobs(sweep:
     slow, *fast = sweep.runs
     slow = plan(tiny_config(sweep.data, **LONG | {"baseline.iterations": [4000, 30]}), "baseline", 7)
     users = [sweep.user(run) for run in fast]
-    rows = {run.key: f"steps={run.seed}, ü" for run in users}
+    rows = {user.key: f"steps={run.seed}, ü" for user, run in zip(users, fast, strict=True)}
     Slurm(2, {}, sweep.folder, rows=rows).submit([slow, *users], sweep.root, OFTEN)
     names = slurm.ask("squeue", "--noheader", "--array", "--format=%j").splitlines()
     assert sorted(names) == sorted(
         [f"blurdm:tiny:baseline:seed{run.seed}" for run in (slow, *fast)]
-        + [f"blurdm:tiny:restore:steps={run.seed}_:seed{run.seed}" for run in users]
+        + [f"blurdm:tiny:restore:steps={run.seed}_:seed{run.seed}" for run in fast]
     )
     most = 0
 
@@ -55,8 +55,8 @@ def test_a_run_waits_for_its_own_inputs_and_the_limit_holds_over_all_jobs(sweep:
 
 
 def test_small_runs_share_a_job_and_one_that_fails_spoils_only_its_users(sweep: Sweep) -> None:
-    broken = plan(tiny_config(sweep.data, **LONG | {"baseline.lr": 1e38}), "baseline", 0)
-    spoiled = plan(tiny_config(sweep.data, **LONG | {"baseline.lr": 1e38}), "restore", 0, "baseline")
+    config = tiny_config(sweep.data, **LONG | {"baseline.lr": [1e38, 1e38], "baseline.grad_clip": None})
+    broken, spoiled = plan(config, "baseline", 0), plan(config, "restore", 0, "baseline")
     first, second = sweep.runs[:2]
     users = [sweep.user(run) for run in (first, second)]
     targets = [users[0], spoiled, users[1]]
@@ -80,6 +80,18 @@ def test_a_run_that_is_lost_takes_only_the_rest_of_its_job_with_it(sweep: Sweep)
     assert executor.execute(targets, sweep.root, OFTEN, lambda: False, events) == []
     assert all(map(sweep.equals_inline, (first, second))) and sweep.log(first) != sweep.log(second)
     assert [*events.ends.values()] == [None] * 3
+
+
+def test_jobs_that_were_submitted_but_never_released_are_submitted_again(sweep: Sweep, slurm: Cluster) -> None:
+    """A start that was killed between the two leaves held jobs, which nothing would ever start."""
+    run, start = sweep.runs[0], sweep.folder / "killed"
+    start.mkdir(parents=True)
+    (start / "job.sh").write_text("#!/bin/sh\n")
+    left = slurm.ask("sbatch", "--hold", "--parsable", "--output=/dev/null", str(start / "job.sh")).strip()
+    write_record(start, {run.key: Job(left, start, run.folder(sweep.root), held=True)})
+    (again,) = Slurm(1, {}, sweep.folder).submit([run], sweep.root, OFTEN)
+    assert again != left and left not in slurm.ask("squeue", "--noheader", "--format=%i").split()
+    assert Slurm(1, {}, sweep.folder).submit([run], sweep.root, OFTEN) == [again]
 
 
 def test_stages_ask_for_what_they_can_use(sweep: Sweep, slurm: Cluster) -> None:
@@ -128,7 +140,7 @@ def test_the_queue_is_asked_gently(monkeypatch: pytest.MonkeyPatch) -> None:
             now += 1.0
         return count
 
-    assert polls(changes=True) == 120 and polls(changes=False) == 33
+    assert polls(changes=True) == 120 and polls(changes=False) == 32
 
 
 @pytest.fixture
@@ -164,10 +176,10 @@ def test_the_hint_of_a_detached_sweep_works_and_shows_jobs_and_logs(
     grid.write_text(grid.read_text().replace('"rows": 4', '"rows": 2'))
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "results", "reports")]
     which = ["--grid", str(grid), *places, "--name", "mine", "--set", "diffusion.lr=2e-4"]
-    slurms = ["--executor", "slurm", "--detach", "--slurm-options", str(options), "--cache", "$NODE_DISK/frames"]
-    assert main(["run", *which, *slurms]) == 0
+    slurms = ["--executor", "slurm", "--slurm-options", str(options), "--cache", "$NODE_DISK/frames"]
+    assert main(["run", *which, *slurms, "--detach", "--runs-per-job", "2"]) == 0
     told = capsys.readouterr().out
-    assert "10 jobs of Slurm for 10 runs" in told and "10 jobs submitted" in told
+    assert "6 jobs of Slurm for 10 runs" in told and "6 jobs submitted" in told
     hint = shlex.split(told.partition("look at them with: ")[2])
     done = subprocess.run([sys.executable, *hint[1:]], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("mine: 0 of 2 rows done"), done.stderr
@@ -179,8 +191,8 @@ def test_the_hint_of_a_detached_sweep_works_and_shows_jobs_and_logs(
     assert list(disk.glob("frames/*")) and not (tmp_path / "runs" / ".frames").exists()
     assert main(["logs", "steps=1", *which, "--lines", "2"]) == 0
     told = capsys.readouterr().out
-    assert len(re.findall("^==> (pretrain|diffusion|joint|restore|measure) ", told, re.M)) == 5
-    assert "Job completed successfully" in told and told.count("\n") == 5 * 3
+    assert len(re.findall("^==> (prepare|pretrain|diffusion|joint|restore|measure) ", told, re.M)) == 6
+    assert "Job completed successfully" in told and told.count("\n") == 6 * 3
     assert main(["logs", "steps=9", *which]) == 2
     assert "no row 'steps=9'; should be one of 'steps=1'; 'steps=2'" in capsys.readouterr().err
 
