@@ -125,7 +125,7 @@ class Start:
 
     def _arrange(self, tasks: Sequence[Runs], arrays: Sequence[Array], active: Mapping[str, Job]) -> None:
         """Name the held jobs of ``tasks`` (inputs first), and have each wait for those of its inputs."""
-        jobs = {**active, **self.jobs}
+        jobs = {**active, **{run.key: self.jobs[run.key] for task in tasks for run in task}}
         arrays_of = {task[0].key: array for array in arrays for task in array.tasks}
         # Slurm limits arrays one by one. With a limit below their number, only a single file keeps it.
         kinds = {json.dumps(array.parameters) for array in arrays if any(needs(task) for task in array.tasks)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blurdm.core.runs import Resources, Run
+from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import finished
 from blurdm.stages.plan import plan
 from experiments.executors.slurm import Slurm
@@ -27,59 +27,60 @@ from tests.support.tiny import REPOSITORY, tiny_config, write_tiny_config
 FULL = {"gpus-per-node": 2, "cpus-per-task": 4, "stages": {"prepare": {"comment": "first"}}}
 
 
-def running(slurm: Cluster) -> int:
-    return slurm.ask("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i").count("\n")
-
-
 def test_a_run_waits_for_its_own_inputs_and_the_limit_holds_over_all_jobs(sweep: Sweep, slurm: Cluster) -> None:
     """A level was one array, and waited for the whole level before it: the slowest run held up every row."""
-    slow, *fast = sweep.runs
-    slow = plan(tiny_config(sweep.data, **LONG | {"baseline.iterations": [4000, 30]}), "baseline", 7)
-    users = [sweep.user(run) for run in fast]
-    rows = {user.key: f"steps={run.seed}, ü" for user, run in zip(users, fast, strict=True)}
-    Slurm(2, {}, sweep.folder, rows=rows).submit([slow, *users], sweep.root, OFTEN)
-    names = slurm.ask("squeue", "--noheader", "--array", "--format=%j").splitlines()
-    assert sorted(names) == sorted(
-        [f"blurdm:tiny:baseline:seed{run.seed}" for run in (slow, *fast)]
-        + [f"blurdm:tiny:restore:steps={run.seed}_:seed{run.seed}" for run in fast]
-    )
+    config = tiny_config(sweep.data, **LONG | {"baseline.iterations": [4000, 30]})
+    slow, (fast, other, _) = plan(config, "baseline", 7), sweep.runs
+    user = sweep.user(fast)
+    Slurm(2, {}, sweep.folder, rows={user.key: "steps=5, ü"}).submit([slow, user, other], sweep.root, OFTEN)
+    assert sorted(slurm.ask("squeue", "--noheader", "--array", "--format=%j").splitlines()) == [
+        "blurdm:tiny:baseline:seed0",
+        "blurdm:tiny:baseline:seed1",
+        "blurdm:tiny:baseline:seed7",
+        "blurdm:tiny:restore:steps=5_:seed0",
+    ]
     most = 0
 
-    def users_done() -> bool:
+    def user_has_finished() -> bool:
         nonlocal most
-        most = max(most, running(slurm))
-        return all(finished(user.folder(sweep.root)) for user in users)
+        most = max(most, slurm.ask("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i").count("\n"))
+        return finished(user.folder(sweep.root)) is not None
 
-    until(users_done)
+    until(user_has_finished)
     assert most == 2 and finished(slow.folder(sweep.root)) is None
 
 
-def test_small_runs_share_a_job_and_one_that_fails_spoils_only_its_users(sweep: Sweep) -> None:
+@pytest.fixture
+def squeue_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How often squeue was called, counted by a script of that name before it on the PATH."""
+    calls, real = tmp_path / "calls", subprocess.check_output(["which", "squeue"], text=True).strip()
+    script = tmp_path / "bin" / "squeue"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\necho >> {calls}\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent), prepend=os.pathsep)
+    return lambda: calls.read_text().count("\n")
+
+
+def test_small_runs_share_a_job_and_one_that_fails_or_is_lost_spoils_no_other(
+    sweep: Sweep, squeue_calls: Callable[[], int]
+) -> None:
+    """Three trainings in one job: the second fails, the third is killed with the job, and is computed by another."""
     config = tiny_config(sweep.data, **LONG | {"baseline.lr": [1e38, 1e38], "baseline.grad_clip": None})
     broken, spoiled = plan(config, "baseline", 0), plan(config, "restore", 0, "baseline")
-    first, second = sweep.runs[:2]
-    users = [sweep.user(run) for run in (first, second)]
-    targets = [users[0], spoiled, users[1]]
-    events = Events(sweep.root)
-    executor = Slurm(3, {}, sweep.folder, poll_seconds=0.3, packing=Packing(runs=3))
-    failures = executor.execute(targets, sweep.root, OFTEN, lambda: False, events)
+    first, lost = sweep.runs[:2]
+    users = [sweep.user(run) for run in (first, lost)]
+    events, started = Events(sweep.root, {lost.key: sweep.kill}), time.monotonic()
+    executor = Slurm(3, {}, sweep.folder, poll_seconds=0.5, packing=Packing(runs=3))
+    failures = executor.execute([users[0], spoiled, users[1]], sweep.root, OFTEN, never, events)
     assert [failure.run.key for failure in failures] == [broken.key, spoiled.key]
     assert "the loss is" in failures[0].message and failures[1].message.startswith(f"needs baseline {broken.key}")
-    assert all(finished(user.folder(sweep.root)) for user in users) and sweep.equals_inline(first)
+    assert all(map(sweep.equals_inline, (first, lost))) and all(finished(user.folder(sweep.root)) for user in users)
+    assert set(events.ends) == {run.key for run in (first, broken, lost, *users, spoiled)} and not events.harm
     jobs = recorded(sweep.folder)
-    assert len({job.id for job in jobs.values()}) == 2 and len(jobs) == 6
-    assert "Traceback" in sweep.log(broken) and sweep.log(first) == sweep.log(broken)
-    assert set(events.begun) == {run.key for run in (first, broken, second, *users)}
-
-
-def test_a_run_that_is_lost_takes_only_the_rest_of_its_job_with_it(sweep: Sweep) -> None:
-    first, second = sweep.runs[:2]
-    events = Events(sweep.root, {second.key: sweep.kill})
-    executor = Slurm(3, {}, sweep.folder, poll_seconds=0.3, packing=Packing(runs=2))
-    targets = [first, sweep.user(second)]
-    assert executor.execute(targets, sweep.root, OFTEN, lambda: False, events) == []
-    assert all(map(sweep.equals_inline, (first, second))) and sweep.log(first) != sweep.log(second)
-    assert [*events.ends.values()] == [None] * 3
+    assert jobs[first.key].id == jobs[broken.key].id != jobs[lost.key].id
+    assert "Traceback" in sweep.log(broken)
+    assert 2 <= squeue_calls() <= 3 + (time.monotonic() - started) / 0.5, "one call asks for all jobs"
 
 
 def test_jobs_that_were_submitted_but_never_released_are_submitted_again(sweep: Sweep, slurm: Cluster) -> None:
@@ -143,25 +144,6 @@ def test_the_queue_is_asked_gently(monkeypatch: pytest.MonkeyPatch) -> None:
     assert polls(changes=True) == 120 and polls(changes=False) == 32
 
 
-@pytest.fixture
-def squeue_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """How often squeue was called, counted by a script of that name before it on the PATH."""
-    calls, real = tmp_path / "calls", subprocess.check_output(["which", "squeue"], text=True).strip()
-    script = tmp_path / "bin" / "squeue"
-    script.parent.mkdir()
-    script.write_text(f'#!/bin/sh\necho >> {calls}\nexec {real} "$@"\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(script.parent), prepend=os.pathsep)
-    return lambda: calls.read_text().count("\n")
-
-
-def test_one_call_asks_for_all_jobs(sweep: Sweep, squeue_calls: Callable[[], int]) -> None:
-    started = time.monotonic()
-    executor = Slurm(3, {}, sweep.folder, poll_seconds=1.0)
-    assert executor.execute(sweep.runs, sweep.root, OFTEN, lambda: False, Events(sweep.root)) == []
-    assert 2 <= squeue_calls() <= 2 + (time.monotonic() - started)
-
-
 def test_the_hint_of_a_detached_sweep_works_and_shows_jobs_and_logs(
     slurm: Cluster, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,31 +152,30 @@ def test_the_hint_of_a_detached_sweep_works_and_shows_jobs_and_logs(
     disk, options = tmp_path / "disk", tmp_path / "options.yaml"
     python = f"env ISOLATED={tmp_path} {sys.executable}"  # as a container would: another command, the same Python
     options.write_text(f"setup: ['export NODE_DISK={disk}']\npython: {python}")
-    preset = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, seeds=[0], **{"pretrain.iterations": 60})
-    base = {"measure.metrics": ["psnr"], "restore.foreign": False, "restore.samples_per_scene": 0}
-    grid = write_grid(tmp_path, preset=str(preset), base=base, axes={"diffusion.steps": [1, 2]}, baseline="steps=1")
-    grid.write_text(grid.read_text().replace('"rows": 4', '"rows": 2'))
+    preset = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, seeds=[0], **LONG)
+    arms = {"a": {"measure": "baseline"}, "b, later": {"measure": "baseline", "baseline.ema": 0.8}}
+    grid = write_grid(tmp_path, preset=str(preset), axes=None, arms=arms, rows=2, baseline="a")
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "results", "reports")]
-    which = ["--grid", str(grid), *places, "--name", "mine", "--set", "diffusion.lr=2e-4"]
+    which = ["--grid", str(grid), *places, "--name", "mine", "--set", "baseline.weight_decay=2e-4"]
     slurms = ["--executor", "slurm", "--slurm-options", str(options), "--cache", "$NODE_DISK/frames"]
     assert main(["run", *which, *slurms, "--detach", "--runs-per-job", "2"]) == 0
     told = capsys.readouterr().out
-    assert "6 jobs of Slurm for 10 runs" in told and "6 jobs submitted" in told
+    assert "4 jobs of Slurm for 7 runs" in told and "4 jobs submitted" in told
     hint = shlex.split(told.partition("look at them with: ")[2])
     done = subprocess.run([sys.executable, *hint[1:]], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("mine: 0 of 2 rows done"), done.stderr
     jobs = recorded(tmp_path / "runs" / "sweeps" / "mine.slurm")
-    joint = next(job for job in jobs.values() if job.run_folder.parent.name == "joint")
-    assert f"joint {joint.run_folder.name}: pending (Dependency), job {joint.id}, log {joint.log}" in done.stdout
+    last = next(job for job in jobs.values() if job.run_folder.parent.name == "measure")
+    assert f"measure {last.run_folder.name}: pending (Dependency), job {last.id}, log {last.log}" in done.stdout
 
     until(lambda: all(finished(job.run_folder) for job in jobs.values()))
     assert list(disk.glob("frames/*")) and not (tmp_path / "runs" / ".frames").exists()
-    assert main(["logs", "steps=1", *which, "--lines", "2"]) == 0
+    assert main(["logs", "b, later", *which, "--lines", "2"]) == 0
     told = capsys.readouterr().out
-    assert len(re.findall("^==> (prepare|pretrain|diffusion|joint|restore|measure) ", told, re.M)) == 6
-    assert "Job completed successfully" in told and told.count("\n") == 6 * 3
-    assert main(["logs", "steps=9", *which]) == 2
-    assert "no row 'steps=9'; should be one of 'steps=1'; 'steps=2'" in capsys.readouterr().err
+    assert len(re.findall("^==> (prepare|baseline|restore|measure) ", told, re.M)) == 4
+    assert "Job completed successfully" in told and told.count("\n") == 4 * 3
+    assert main(["logs", "c", *which]) == 2
+    assert "no row 'c'; should be one of 'a'; 'b, later'" in capsys.readouterr().err
 
 
 def test_frames_are_cached_where_a_variable_of_the_computing_process_leads(
