@@ -49,8 +49,8 @@ class RunJob:
                     submitits_handler(signal.SIGUSR2, None)  # type: ignore[operator, misc]
                 return str(stopped)
             except Exception as error:
-                if failed is not None:
-                    traceback.print_exception(failed)
+                if run is not self.runs[-1]:  # at once: a later run may take the job with it
+                    traceback.print_exception(error)
                 failed = error
         if failed is not None:  # for the log, and for the job to count as failed
             raise failed
