@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from blurdm.core.places import NodePath, on_this_machine
 from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import finished
 from blurdm.stages.plan import plan
@@ -185,8 +186,9 @@ def test_frames_are_cached_where_a_variable_of_the_computing_process_leads(
     from experiments.executors.inline import Inline
 
     monkeypatch.setenv("NODE_DISK", str(tmp_path / "disk"))
+    assert on_this_machine(tmp_path / "$NODE_DISK") == tmp_path / "$NODE_DISK", "a folder of this name"
     run: Run = plan(tiny_config(tiny_data), "baseline", 0)
-    resources = Resources(cache=Path("$NODE_DISK"))
+    resources = Resources(cache=NodePath("$NODE_DISK"))
     assert Inline().execute([run], tmp_path / "runs", resources, lambda: False, Events(tmp_path)) == []
     assert list((tmp_path / "disk").iterdir())
     monkeypatch.delenv("NODE_DISK")
