@@ -70,13 +70,13 @@ class Start:
         self.folder: Path | None = None
         self.jobs: dict[str, Job] = {}
 
-    def submit(self, runs: Sequence[Run], active: Mapping[str, Job]) -> dict[str, Job]:
+    def submit(self, runs: Sequence[Run], active: Mapping[str, Job], packing: Packing | None = None) -> dict[str, Job]:
         """Queue ``runs`` (inputs first) and return the job of each, by key: it starts after the jobs of its inputs.
 
-        ``active``: queued jobs of other runs. InputError with Slurm's reason if it refuses; then none of ``runs`` stays
-        queued.
+        ``active``: queued jobs of other runs; ``packing``: instead of that of this start. InputError with Slurm's reason
+        if it refuses; then none of ``runs`` stays queued.
         """
-        tasks = self.packing.jobs(runs)
+        tasks = (packing or self.packing).jobs(runs)
         arrays = self._arrays(tasks)
         before = dict(self.jobs)
         try:

@@ -11,6 +11,7 @@ from experiments.executors import slurm_queue
 from experiments.executors.heartbeats import Heartbeats
 from experiments.executors.slurm_job import ending
 from experiments.executors.slurm_jobs import Job, in_queue, last_states
+from experiments.executors.slurm_pack import Packing
 from experiments.executors.slurm_start import Start
 
 OUTAGE_SECONDS = 1800.0
@@ -53,6 +54,7 @@ class JobWatch:
         self.tries: dict[str, int] = {}
         self.unseen: dict[str, int] = {}
         self.begun: set[str] = set()
+        self.first: dict[str, str] = {}
         self.heartbeats = Heartbeats(start.root, listener)
         self.answered = time.monotonic()
 
@@ -71,6 +73,7 @@ class JobWatch:
             return False
         self.answered = time.monotonic()
         changed, self.states = states != self.states, states
+        self.first = self._first_of_jobs()
         again: dict[str, Run] = {}
         for run in self.todo:  # one that fails takes later ones from the active
             if run.key not in self.active or not self._is_lost(run, states.get(run.key)):
@@ -112,9 +115,11 @@ class JobWatch:
         """Whether the job of ``run``, which is running, computes this run now."""
         if any(i.key in self.active for i in inputs(run)):
             return False  # it is only about to report that an input is absent
-        job = self.active[run.key].id
-        first = next(key for key in self.chains if key in self.active and self.active[key].id == job)
-        return first == run.key or heartbeat(run.folder(self.start.root)) is not None
+        return self.first[self.active[run.key].id] == run.key or heartbeat(run.folder(self.start.root)) is not None
+
+    def _first_of_jobs(self) -> dict[str, str]:
+        """The key of the run that each active job computes first of those that have not ended, by job."""
+        return {self.active[key].id: key for key in reversed(self.chains) if key in self.active}
 
     def _begin(self, run: Run) -> None:
         if run.key not in self.begun:
@@ -129,7 +134,8 @@ class JobWatch:
             self._fail(Failure(run, error["message"], error["expected"]))
             return True
         state = last_states([job])[job.id]
-        tries = self.tries[run.key] = self.tries.get(run.key, 0) + 1
+        # a run that was to come later in its job did not end it
+        tries = self.tries[run.key] = self.tries.get(run.key, 0) + (self.first[job.id] == run.key)
         if state != "CANCELLED" and tries <= self.retries:
             return False
         outcome = "was cancelled" if state == "CANCELLED" else f"ended ({state}) without finishing it, at try {tries}"
@@ -146,14 +152,17 @@ class JobWatch:
             self.listener.ended(caused.run, caused)
 
     def _try_again(self, lost: Sequence[Run]) -> None:
-        """Submit ``lost`` again with the runs that need them, whose queued jobs would find their inputs absent."""
+        """Submit ``lost`` again with the runs that need them, whose queued jobs would find their inputs absent.
+
+        Each has a job of its own now: one that ends its job every time spoils no other.
+        """
         if not lost:
             return
         users = self._users(lost)
         self._cancel_jobs_of(users)
         again = {run.key: run for run in (*lost, *users)}
         unaffected = {key: job for key, job in self.active.items() if key not in again}
-        self.active |= self.start.submit([run for run in self.todo if run.key in again], unaffected)
+        self.active |= self.start.submit([run for run in self.todo if run.key in again], unaffected, Packing())
         self.unseen |= dict.fromkeys(again, 0)
 
     def _cancel_jobs_of(self, runs: Sequence[Run]) -> None:

@@ -66,20 +66,21 @@ def squeue_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[]
 def test_small_runs_share_a_job_and_one_that_fails_or_is_lost_spoils_no_other(
     sweep: Sweep, squeue_calls: Callable[[], int]
 ) -> None:
-    """Three trainings in one job: the second fails, the third is killed with the job, and is computed by another."""
+    """Four trainings in one job: the second fails, the third takes the job with it, and the fourth has another try."""
     config = tiny_config(sweep.data, **LONG | {"baseline.lr": [1e38, 1e38], "baseline.grad_clip": None})
     broken, spoiled = plan(config, "baseline", 0), plan(config, "restore", 0, "baseline")
-    first, lost = sweep.runs[:2]
-    users = [sweep.user(run) for run in (first, lost)]
+    first, lost, last = sweep.runs
+    user = sweep.user(first)
     events, started = Events(sweep.root, {lost.key: sweep.kill}), time.monotonic()
-    executor = Slurm(3, {}, sweep.folder, poll_seconds=0.5, packing=Packing(runs=3))
-    failures = executor.execute([users[0], spoiled, users[1]], sweep.root, OFTEN, never, events)
-    assert [failure.run.key for failure in failures] == [broken.key, spoiled.key]
+    executor = Slurm(3, {}, sweep.folder, retries=0, poll_seconds=0.5, packing=Packing(runs=4))
+    failures = executor.execute([user, spoiled, lost, last], sweep.root, OFTEN, never, events)
+    assert [failure.run.key for failure in failures] == [broken.key, spoiled.key, lost.key]
     assert "the loss is" in failures[0].message and failures[1].message.startswith(f"needs baseline {broken.key}")
-    assert all(map(sweep.equals_inline, (first, lost))) and all(finished(user.folder(sweep.root)) for user in users)
-    assert set(events.ends) == {run.key for run in (first, broken, lost, *users, spoiled)} and not events.harm
+    assert "at try 1; its log: " in failures[2].message
+    assert all(map(sweep.equals_inline, (first, last))) and finished(user.folder(sweep.root)) is not None
+    assert set(events.ends) == {run.key for run in (first, broken, lost, last, user, spoiled)} and not events.harm
     jobs = recorded(sweep.folder)
-    assert jobs[first.key].id == jobs[broken.key].id != jobs[lost.key].id
+    assert jobs[first.key].id == jobs[broken.key].id == jobs[lost.key].id != jobs[last.key].id
     assert "Traceback" in sweep.log(broken)
     assert 2 <= squeue_calls() <= 3 + (time.monotonic() - started) / 0.5, "one call asks for all jobs"
 
