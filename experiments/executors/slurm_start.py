@@ -73,8 +73,8 @@ class Start:
     def submit(self, runs: Sequence[Run], active: Mapping[str, Job], packing: Packing | None = None) -> dict[str, Job]:
         """Queue ``runs`` (inputs first) and return the job of each, by key: it starts after the jobs of its inputs.
 
-        ``active``: queued jobs of other runs; ``packing``: instead of that of this start. InputError with Slurm's reason
-        if it refuses; then none of ``runs`` stays queued.
+        ``active``: queued jobs of other runs; ``packing``: instead of that of this start. InputError with Slurm's
+        reason if it refuses; then none of ``runs`` stays queued.
         """
         tasks = (packing or self.packing).jobs(runs)
         arrays = self._arrays(tasks)
