@@ -65,7 +65,7 @@ def in_queue(jobs: Mapping[str, Job]) -> dict[str, Queued]:
 
     The folder of the script, which a start has to itself, distinguishes a job from another one that got the same id.
     """
-    queue = queued()
+    queue = queued() if jobs else {}
     found = {key: queue[job.id] for key, job in jobs.items() if job.id in queue}
     return {key: job for key, job in found.items() if Path(job.script).parent.name == jobs[key].start.name}
 

@@ -18,14 +18,17 @@ OUTAGE_SECONDS = 1800.0
 # A run counts as lost only when this many polls in a row saw neither its job nor its result, because a result written
 # on a node may appear late on a shared file system.
 LOST_AFTER = 2
-GROWTH, MOST = 1.5, 4.0
+FIRST, GROWTH, MOST = 1 / 6, 1.5, 4.0
 
 
 class Pace:
-    """When to ask Slurm: every ``base`` seconds, and while nothing changes ever less often, up to MOST x ``base``."""
+    """When to ask Slurm: every ``base`` seconds, and while nothing changes ever less often, up to MOST x ``base``.
+
+    Sooner at the start, when jobs begin or a mistake shows.
+    """
 
     def __init__(self, base: float) -> None:
-        self.base = self.seconds = base
+        self.base, self.seconds = base, base * FIRST
         self.last = -float("inf")
 
     def due(self) -> bool:
@@ -34,11 +37,11 @@ class Pace:
     def polled(self, changed: bool) -> None:
         """Slurm was asked just now; something ``changed`` since it was asked before."""
         self.last = time.monotonic()
-        self.seconds = self.base if changed else min(self.seconds * GROWTH, self.base * MOST)
+        self.seconds = min(self.seconds * GROWTH, self.base if changed else self.base * MOST)
 
     def hurry(self) -> None:
         """Something changed in the run folders."""
-        self.seconds = self.base
+        self.seconds = min(self.seconds, self.base)
 
 
 class JobWatch:

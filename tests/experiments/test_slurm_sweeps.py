@@ -143,7 +143,7 @@ def test_the_queue_is_asked_gently(monkeypatch: pytest.MonkeyPatch) -> None:
             now += 1.0
         return count
 
-    assert polls(changes=True) == 120 and polls(changes=False) == 32
+    assert polls(changes=True) == 122 and polls(changes=False) == 35
 
 
 def test_the_hint_of_a_detached_sweep_works_and_shows_jobs_and_logs(
