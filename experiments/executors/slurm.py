@@ -93,23 +93,11 @@ class Slurm:
                 time.sleep(min(self.poll_seconds, STOP_POLL_SECONDS))
                 queue = must_know(recorded_jobs)
             states = {key: job.state for key, job in queue.items()}
-            kept = self._usable(todo, recorded_jobs, states)
+            kept = usable(todo, recorded_jobs, states)
             stale = [recorded_jobs[run.key].id for run in todo if run.key in queue and run.key not in kept]
             slurm_queue.cancel(set(stale) - {job.id for job in kept.values()})
             fresh = start.submit([run for run in todo if run.key not in kept], kept)
         return {run.key: kept.get(run.key) or fresh[run.key] for run in todo}
-
-    def _usable(self, todo: Sequence[Run], jobs: Mapping[str, Job], states: Mapping[str, str]) -> dict[str, Job]:
-        """Those of ``jobs`` in the queue that will compute runs of ``todo`` (inputs first), by key."""
-        kept: dict[str, Job] = {}
-        members = {run.key for run in todo}
-        for run in todo:
-            if run.key not in states or states[run.key] == CLEARING or jobs[run.key].held:
-                continue
-            # a pending job would start too early if its inputs are no longer queued
-            if states[run.key] != "PENDING" or all(i.key in kept for i in inputs(run) if i.key in members):
-                kept[run.key] = jobs[run.key]
-        return kept
 
     def _cancel_and_wait(self, active: Mapping[str, Job]) -> None:
         """Cancel the jobs; running ones get SIGTERM, save, and leave the queue. Wait for that up to STOP_SECONDS."""
@@ -122,3 +110,16 @@ class Slurm:
             except slurm_queue.NoAnswer:
                 pass
             time.sleep(min(self.poll_seconds, STOP_POLL_SECONDS))
+
+
+def usable(todo: Sequence[Run], jobs: Mapping[str, Job], states: Mapping[str, str]) -> dict[str, Job]:
+    """Those of ``jobs`` in the queue that will compute runs of ``todo`` (inputs first), by key."""
+    kept: dict[str, Job] = {}
+    members = {run.key for run in todo}
+    for run in todo:
+        if run.key not in states or states[run.key] == CLEARING or jobs[run.key].held:
+            continue
+        # a pending job would start too early if its inputs are no longer queued
+        if states[run.key] != "PENDING" or all(i.key in kept for i in inputs(run) if i.key in members):
+            kept[run.key] = jobs[run.key]
+    return kept
