@@ -1,4 +1,4 @@
-"""The verbs of ``sweep.py``: plan, run, status, collect, cancel. Torch is not imported before a run starts."""
+"""The verbs of ``sweep.py``: plan, run, status, logs, collect, cancel. Torch is not imported before a run starts."""
 
 import argparse
 import hashlib
@@ -23,16 +23,18 @@ from blurdm.core.errors import InputError, StopRequested, one_line
 from blurdm.core.exported import CHAIN, recreate_runs
 from blurdm.core.graph import Failure, missing
 from blurdm.core.key import canonical_json, identity
-from blurdm.core.ledger import read_ledger, runs_root, state
+from blurdm.core.ledger import read_ledger
 from blurdm.core.pinned import provide_pinned
 from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
-from blurdm.core.store import heartbeat, locked, read_json, write_json
+from blurdm.core.store import locked, read_json, write_json
 from blurdm.data.photos.synthesised import provide_pairs
 from experiments.display import SweepDisplay, print_plan
 from experiments.estimate import seconds_ahead
 from experiments.executors import check_device, check_options, make_executor, max_concurrent, ranks
+from experiments.executors.slurm_pack import jobs_line
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
+from experiments.status import print_logs, print_status
 
 BROKEN, INCOMPLETE = 1, 2
 DEFAULTS = {name: Path(name) for name in ("runs", "results", "reports")}
@@ -42,7 +44,7 @@ def plan(parsed: argparse.Namespace) -> int:
     """Show rows, distinct runs, shared work, finished runs, and the expected time. Nothing is written."""
     check_options(parsed)
     sweep = expand(_grid(parsed), parsed.runs / ".digests.json", provisional=True)
-    print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
+    _print_plan(parsed, sweep)
     return 0
 
 
@@ -64,10 +66,10 @@ def run(parsed: argparse.Namespace) -> int:
     ledger, record = _ledger_path(parsed.runs, grid.name), sweep.ledger() | {"command": _command(parsed, "run")}
     if ledger.is_file():
         record["stopped"] = [entry.model_dump() for entry in read_ledger(ledger).stopped]
-    executor = make_executor(parsed, ledger.with_suffix(".slurm"), record["stopped"])
-    print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
+    executor = make_executor(parsed, sweep, ledger.with_suffix(".slurm"), record["stopped"])
+    _print_plan(parsed, sweep)
     write_json(ledger, record)
-    cache = parsed.runs / ".frames"
+    cache = parsed.cache or parsed.runs / ".frames"
     resources = Resources(_device(parsed), parsed.threads, cache=cache, ranks=ranks(parsed), rows=parsed.runs / ".rows")
     targets = [cell.run for cell in sweep.cells]
     if parsed.detach:
@@ -88,26 +90,13 @@ def run(parsed: argparse.Namespace) -> int:
 
 def status(parsed: argparse.Namespace) -> int:
     """Print how far a sweep is, from its run folders and Slurm's queue, wherever it is computed."""
-    path = _existing_ledger(parsed)
-    ledger, root, console = read_ledger(path), runs_root(path), Console()
-    states = [(row, state(ledger, row, root)) for row in ledger.rows]
-    done = sum(row_state.status == "done" for _, row_state in states)
-    console.print(f"{ledger.grid}: {done} of {len(ledger.rows)} rows done", highlight=False)
-    jobs: dict[str, str] = {}
-    if path.with_suffix(".slurm").is_dir():
-        from experiments.executors.slurm import states as job_states
+    print_status(_existing_ledger(parsed))
+    return 0
 
-        jobs = job_states(path.with_suffix(".slurm"))
-    printed: set[str] = set()
-    for row, row_state in states:
-        if row_state.status == "done":
-            continue
-        console.print(f"  {row.name}: {row_state.status}", highlight=False, markup=False)
-        for stage, key in row.addresses:
-            line = _run_line(root / stage / key, jobs.get(key, ""))
-            if line and key not in printed:
-                printed.add(key)
-                console.print(f"    {line}", highlight=False, markup=False)
+
+def logs(parsed: argparse.Namespace) -> int:
+    """Print what the jobs of a row have written."""
+    print_logs(_existing_ledger(parsed), parsed.row, parsed.lines)
     return 0
 
 
@@ -124,7 +113,7 @@ def cancel(parsed: argparse.Namespace) -> int:
     count = sum(_stop_driver(mark.parent) for mark in drivers)
     jobs: list[str] = []
     if path.with_suffix(".slurm").is_dir():
-        from experiments.executors.slurm import cancel as cancel_jobs
+        from experiments.executors.slurm_jobs import cancel as cancel_jobs
 
         jobs = cancel_jobs(path.with_suffix(".slurm"))
     name = read_ledger(path).grid
@@ -148,6 +137,12 @@ def publish(ledger: Path, parsed: argparse.Namespace) -> None:
     uri, files = default_uri(), [file.absolute() for file in built.files]
     job = partial(sync_grid, ledger.absolute(), uri, files, repo=Path.cwd(), statistics=built.statistics)
     send_jobs(uri, {ledger.stem: job}, _command(parsed, "collect"))
+
+
+def _print_plan(parsed: argparse.Namespace, sweep: Sweep) -> None:
+    print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
+    if parsed.executor == "slurm" and (line := jobs_line(parsed, sweep)):
+        print(line)
 
 
 def _warn(line: str) -> None:
@@ -265,14 +260,3 @@ def _existing_ledger(parsed: argparse.Namespace) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: no such sweep yet; start it with: {_command(parsed, 'run')}")
     return path
-
-
-def _run_line(folder: Path, job: str) -> str:
-    """One line about an unfinished run that is queued or has begun; empty for other runs. ``job``: its Slurm state."""
-    if (folder / "result.json").is_file():
-        return ""
-    name, beat = f"{folder.parent.name} {folder.name}", heartbeat(folder)
-    if beat is None:
-        return f"{name}: {job.lower()}" if job else ""
-    progress = f"{beat['unit']} {beat['step']} of {beat['total']} on {beat['host']}"
-    return f"{name}: {progress}{f', {job.lower()}' if job else ''}"

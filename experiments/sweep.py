@@ -6,12 +6,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script, from anywhere
 
-from blurdm.core.command import Parser, count, name, run_command, seeds, threads, whole
+from blurdm.core.command import Parser, count, name, run_command, seconds, seeds, threads, whole
+from blurdm.core.errors import InputError
+from blurdm.core.places import place
 from experiments import commands
+from experiments.status import LINES
 
+VERBS = ("plan", "run", "status", "logs", "collect", "cancel")
 EPILOG = """verbs: plan shows rows, shared work and the time to expect; run (the default) does it and prints the table;
-status looks at a sweep from another shell; collect makes tables, plot and MLflow runs of what is finished so far;
-cancel ends a sweep, whose state is kept. Running the same sweep again computes what is missing, and nothing twice."""
+status looks at a sweep from another shell; logs ROW prints what the jobs of a row wrote; collect makes tables, plot and
+MLflow runs of what is finished so far; cancel ends a sweep, whose state is kept. Running the same sweep again computes
+what is missing, and nothing twice."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> int:
         parsed = parser().parse_args(arguments)
+        if (parsed.row is None) == (parsed.verb == "logs"):
+            raise InputError("logs ROW: should name a row, and no other verb; see sweep.py --help")
         return int(getattr(commands, parsed.verb)(parsed))
 
     return run_command("sweep", command, arguments)
@@ -26,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     parser = Parser(prog="sweep.py", description=__doc__, epilog=EPILOG)
-    parser.add_argument("verb", nargs="?", default="run", choices=["plan", "run", "status", "collect", "cancel"])
+    parser.add_argument("verb", nargs="?", default="run", choices=VERBS)
+    parser.add_argument("row", nargs="?", help="logs: whose, by the name that status prints")
     add = parser.add_argument_group("which question").add_argument
     add("--grid", required=True, help="a name in experiments/grids, or a YAML file")
     add("--preset", help="demo (params.yaml), a name in experiments/presets, or a YAML file")
@@ -39,12 +47,17 @@ def parser() -> argparse.ArgumentParser:
     add("--gpus-per-run", type=whole(0, 1024), default=0, metavar="N", help="0: train on CPUs")
     add("--ranks", type=count, metavar="N", help="processes that train a run (default: one per GPU)")
     add("--threads", type=threads, default=1, help="CPU threads of each rank; part of bit-exactness")
+    add("--cache", type=place, metavar="FOLDER", help="of decoded images (RUNS/.frames); '$TMPDIR': on each node")
     add("--retries", type=whole(0, 1000), default=3, help="ray, slurm: how often a lost run is started again")
     add("--scheduler", choices=["asha"], help="ray: stop hopeless runs of stage 3 early")
     add("--ray-address", help="an existing cluster; 'auto' finds the one of this machine")
     add("--slurm-options", type=Path, metavar="FILE.yaml", help="partition, account, time, ...")
+    add("--runs-per-job", type=count, metavar="N", help="slurm: small runs one after another in one job (default: 1)")
+    add("--minutes-per-job", type=count, metavar="M", help="slurm: the same, as many as are expected to take so long")
+    add("--poll", type=seconds, metavar="SECONDS", help="slurm: between looks at the queue, up to 4 times as long (30)")
     add("--detach", action="store_true", help="slurm: submit and leave")
     add("--dry-run", action="store_true", help="the same as plan")
+    add("--lines", type=whole(0, 1_000_000), default=LINES, metavar="N", help=f"logs: the last N, 0: all ({LINES})")
     add = parser.add_argument_group("places").add_argument
     add("--runs", type=Path, default=commands.DEFAULTS["runs"], help="where run folders are")
     add("--results", type=Path, default=commands.DEFAULTS["results"], help="where collected results go")

@@ -25,7 +25,8 @@ class Resources:
     A checkpoint is written every ``checkpoint_seconds``, or less often where that would take a hundredth of the time.
     ``ranks`` processes train together, each on a GPU of its own, or on ``threads`` CPU threads of its own: the same
     steps as one takes, up to rounding (and but for dropout, whose masks each rank draws for itself). ``cache`` holds
-    decoded images, ``rows`` the per-image rows of each metric by what they were measured on; None: not kept.
+    decoded images, ``rows`` the per-image rows of each metric by what they were measured on; None: not kept. A
+    ``NodePath`` is looked up where the stage runs.
     """
 
     device: str = "cpu"

@@ -4,6 +4,7 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.arms import STAGES
 from blurdm.core.code import file_digests
 from blurdm.core.errors import InputError, StopRequested
+from blurdm.core.places import on_this_machine
 from blurdm.core.progress import OnProgress, Progress, ignore_progress
 from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import HEARTBEAT, finished, locked, provenance, read_json, write_heartbeat, write_json
@@ -42,6 +44,8 @@ def run_stage(run: Run, root: Path, resources: Resources, on_progress: OnProgres
 
 def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progress: OnProgress) -> dict[str, Any]:
     resources = resources.for_stage(run.stage)
+    if resources.cache is not None:
+        resources = replace(resources, cache=on_this_machine(resources.cache))
     write_json(folder / "config.json", run.description)
     origin = provenance(resources)
     inputs = {name: i.folder(root) for name, i in run.inputs.items() if isinstance(i, Run)}

@@ -9,10 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from blurdm.core.command import require_folder_to_write
 from blurdm.core.errors import InputError
 from blurdm.core.graph import Failure, Listener
+from blurdm.core.places import on_this_machine
 from blurdm.core.runs import Resources, Run
 from blurdm.stages.devices import require_device
+from experiments.executors.slurm_pack import packing, row_names
+from experiments.grid import Sweep
 
 __all__ = [
     "Executor",
@@ -26,6 +30,7 @@ __all__ = [
 ]
 
 SLURM_JOBS = 8  # at a time by default: how much the cluster has is for Slurm to know
+SLURM_OPTIONS = ("slurm_options", "detach", "poll", "runs_per_job", "minutes_per_job")
 
 
 class Executor(Protocol):
@@ -59,7 +64,7 @@ def ranks(parsed: argparse.Namespace) -> int:
     return int(parsed.ranks or parsed.gpus_per_run or 1)
 
 
-def make_executor(parsed: argparse.Namespace, slurm_folder: Path, stopped: list[dict[str, Any]]) -> Any:
+def make_executor(parsed: argparse.Namespace, sweep: Sweep, slurm_folder: Path, stopped: list[dict[str, Any]]) -> Any:
     """The executor that the command line asks for, after ``check_options``.
 
     ``stopped``: runs that a scheduler ended early in an earlier call.
@@ -77,11 +82,18 @@ def make_executor(parsed: argparse.Namespace, slurm_folder: Path, stopped: list[
             stopped=list(stopped) if parsed.scheduler else [],
         )
     if parsed.executor == "slurm":
-        from experiments.executors.slurm import Slurm
+        from experiments.executors.slurm import POLL_SECONDS, Slurm
         from experiments.executors.slurm_options import read_options
 
-        options = read_options(parsed.slurm_options) if parsed.slurm_options else {}
-        return Slurm(max_concurrent(parsed), options, slurm_folder, parsed.retries)
+        return Slurm(
+            max_concurrent(parsed),
+            read_options(parsed.slurm_options) if parsed.slurm_options else {},
+            slurm_folder,
+            parsed.retries,
+            parsed.poll or POLL_SECONDS,
+            packing(parsed, sweep),
+            row_names(sweep),
+        )
     if parsed.executor == "processes":
         from experiments.executors.processes import Processes
 
@@ -96,16 +108,26 @@ def check_options(parsed: argparse.Namespace) -> None:
     for option, value, executor in (
         ("--scheduler", parsed.scheduler, "ray"),
         ("--ray-address", parsed.ray_address, "ray"),
-        ("--slurm-options", parsed.slurm_options, "slurm"),
-        ("--detach", parsed.detach, "slurm"),
+        *((f"--{name.replace('_', '-')}", getattr(parsed, name), "slurm") for name in SLURM_OPTIONS),
     ):
         if value and parsed.executor != executor:
             raise InputError(f"{option}: only with --executor {executor}, not {parsed.executor}")
+    if parsed.runs_per_job and parsed.minutes_per_job:
+        raise InputError("--runs-per-job: not together with --minutes-per-job, which counts runs by their length")
+    if parsed.poll == 0:
+        raise InputError("--poll 0: should be more than 0 seconds, such as 30")
+    if parsed.cache is not None and is_local(parsed):
+        require_folder_to_write("--cache", on_this_machine(parsed.cache))
     if parsed.gpus_per_run and ranks(parsed) != parsed.gpus_per_run:
         raise InputError(f"--ranks {parsed.ranks}: should be one per GPU, as --gpus-per-run {parsed.gpus_per_run}")
 
 
+def is_local(parsed: argparse.Namespace) -> bool:
+    """Whether runs compute on this machine only."""
+    return parsed.executor != "slurm" and not parsed.ray_address
+
+
 def check_device(parsed: argparse.Namespace) -> None:
     """Raise InputError if runs need GPUs of this machine that it does not have."""
-    if parsed.gpus_per_run and parsed.executor != "slurm" and not parsed.ray_address:
+    if parsed.gpus_per_run and is_local(parsed):
         require_device("cuda", parsed.gpus_per_run)

@@ -1,7 +1,9 @@
-"""One Slurm job: computes one run. Imported on the nodes; torch is imported only if the run's inputs exist."""
+"""One Slurm job: computes its runs one after another. Imported on the nodes; torch only if a run's inputs exist."""
 
 import os
 import signal
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,9 @@ from experiments.executors.slurm_queue import controller_state
 
 @dataclass(frozen=True)
 class RunJob:
-    """Computes ``run`` below ``root``. ``folder`` holds the job files, and the errors of jobs that failed."""
+    """Computes ``runs`` below ``root``, none of which needs another. ``folder`` holds the job files, and the errors."""
 
-    run: Run
+    runs: tuple[Run, ...]
     root: Path
     resources: Resources
     folder: Path
@@ -30,42 +32,63 @@ class RunJob:
         return DelayedSubmission(self)
 
     def __call__(self) -> str:
-        """Compute the run; returns "finished" or why it stopped, for the log."""
+        """Compute every run, also after one that failed; returns "finished" or why it stopped, for the log."""
         submitits_handler = signal.getsignal(signal.SIGUSR2)
         flag = StopFlag().install()
-        absent = [needed for needed in inputs(self.run) if finished(needed.folder(self.root)) is None]
+        failed: Exception | None = None
+        for run in self.runs:
+            print(f"{run.stage} {run.key}", flush=True)
+            try:
+                self._compute(run, flag)
+            except StopRequested as stopped:
+                print(stopped, flush=True)
+                # Before a time limit or during preemption's grace time, submitit requeues the job. One that Slurm is
+                # ending already (cancelled, requeued by Slurm itself) has another state; a requeue would revive a
+                # cancelled job.
+                if controller_state(os.environ["SLURM_JOB_ID"]) in ("RUNNING", "SIGNALING"):
+                    submitits_handler(signal.SIGUSR2, None)  # type: ignore[operator, misc]
+                return str(stopped)
+            except Exception as error:
+                if run is not self.runs[-1]:  # at once: a later run may take the job with it
+                    traceback.print_exception(error)
+                failed = error
+        if failed is not None:  # for the log, and for the job to count as failed
+            raise failed
+        return "finished"
+
+    def _compute(self, run: Run, stop: Callable[[], bool]) -> None:
+        """Compute ``run``; an error of its own is recorded, and raised again."""
+        job = this_job()
+        ending_path(self.folder, job, run.key).unlink(missing_ok=True)  # of a job that was requeued
+        absent = [needed for needed in inputs(run) if finished(needed.folder(self.root)) is None]
         try:
             if absent:
                 raise InputError(f"needs {absent[0].stage} {absent[0].key}, which did not finish")
             from blurdm.stages.run import run_stage
 
-            run_stage(self.run, self.root, replace(self.resources, stop=flag))
-        except StopRequested as stopped:
-            print(stopped, flush=True)
-            # Before a time limit or during preemption's grace time, submitit requeues the job. One that Slurm is ending
-            # already (cancelled, requeued by Slurm itself) has another state; a requeue would revive a cancelled job.
-            if controller_state(os.environ["SLURM_JOB_ID"]) in ("RUNNING", "SIGNALING"):
-                submitits_handler(signal.SIGUSR2, None)  # type: ignore[operator, misc]
-            return str(stopped)
-        except RankEnded:
-            raise  # without an ending file, like a lost job, so that it is submitted again
-        except Exception as error:  # raised again for the log, and for the job to count as failed
-            failure = Failure.of(self.run, error, self.run.folder(self.root))
+            run_stage(run, self.root, replace(self.resources, stop=stop))
+        except (StopRequested, RankEnded):
+            raise  # without a record, like a lost job, so that it is submitted again
+        except Exception as error:
+            failure = Failure.of(run, error, run.folder(self.root))
             record = {"message": failure.message, "expected": failure.expected, "again": bool(absent)}
-            array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-            job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
-            write_json(ending_path(self.folder, job), record)
+            write_json(ending_path(self.folder, job, run.key), record)
             raise
-        return "finished"
 
 
-def ending_path(folder: Path, job: str) -> Path:
-    return folder / f"{job}.ending.json"
+def this_job() -> str:
+    """The id of the job that this process is."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
 
 
-def ending(folder: Path, job: str) -> dict[str, Any] | None:
-    """The error of a ``job`` that failed: message, expected, and whether to try again; None if it left none."""
-    path = ending_path(folder, job)
+def ending_path(folder: Path, job: str, key: str) -> Path:
+    return folder / f"{job}.{key}.ending.json"
+
+
+def ending(folder: Path, job: str, key: str) -> dict[str, Any] | None:
+    """The error of the run ``key`` in ``job``: message, expected, and whether to try again; None if there was none."""
+    path = ending_path(folder, job, key)
     return read_json(path) if path.is_file() else None
 
 

@@ -5,7 +5,8 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from blurdm.core.errors import InputError
 
@@ -13,10 +14,20 @@ T = TypeVar("T")
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 ANSWER_SECONDS = 60
 IDS_PER_COMMAND = 500
+HOLD = "#SBATCH --hold\n"
+IMPOSSIBLE = "Requested node configuration is not available"
 
 
 class NoAnswer(Exception):
     """The controller does not answer at the moment; jobs continue without it."""
+
+
+class Queued(NamedTuple):
+    """A job in the queue: its state, why it is pending (``None``: no reason), and the path of its script."""
+
+    state: str
+    reason: str
+    script: str
 
 
 def require_slurm() -> None:
@@ -26,34 +37,54 @@ def require_slurm() -> None:
             raise InputError(f"{command} not found; --executor slurm needs a machine that submits to a Slurm cluster")
 
 
-def queued() -> dict[str, tuple[str, str]]:
-    """State and name of each of the user's jobs that is pending, running or being cleared away; NoAnswer."""
-    command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%j"]
-    try:
-        answer = _ask(command)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoAnswer(str(error)) from None
-    if answer.returncode:
-        raise NoAnswer(" ".join(answer.stderr.split()))
-    jobs: dict[str, tuple[str, str]] = {}
-    for line in answer.stdout.splitlines():
-        job, state, name = line.split("|", 2)
-        jobs[job] = state, name
+def queued() -> dict[str, Queued]:
+    """Each of the user's jobs that is pending, running or being cleared away, by id, in one call; NoAnswer."""
+    jobs: dict[str, Queued] = {}
+    for line in _answer(
+        "squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%r|%o"
+    ).splitlines():
+        job, *fields = line.split("|", 3)
+        jobs[job] = Queued(*fields)
     return jobs
 
 
-def last_state(job: str) -> str:
-    """The current or last state of ``job``, such as NODE_FAIL or CANCELLED; ``unknown`` if Slurm has forgotten it.
+def require_possible(script: Path) -> None:
+    """InputError if no node of the cluster could ever run the ``script``: Slurm does not say so of a held job."""
+    text = script.read_text(encoding="utf-8").replace(HOLD, "")
+    answer = _ask(["sbatch", "--test-only"], text)
+    if answer.returncode and IMPOSSIBLE in answer.stderr:
+        raise InputError(IMPOSSIBLE)
+
+
+def arrange(job: str, name: str, after: Sequence[str]) -> None:
+    """Give the held ``job`` its name, and the jobs whose ends it waits for; NoAnswer with Slurm's reason."""
+    dependency = [f"Dependency=afterany:{':'.join(after)}"] if after else []
+    _answer("scontrol", "update", f"JobId={job}", f"JobName={name}", *dependency)
+
+
+def release(jobs: Iterable[str]) -> None:
+    """Let held ``jobs`` start; NoAnswer with Slurm's reason."""
+    for ids in batches(jobs, IDS_PER_COMMAND):
+        _answer("scontrol", "release", *ids)
+
+
+def last_states(jobs: Sequence[str]) -> dict[str, str]:
+    """The current or last state of each of ``jobs``, such as NODE_FAIL; ``unknown`` if Slurm has forgotten it.
 
     From accounting if the cluster has it, else from the controller, which remembers jobs for some minutes.
     """
-    try:
-        answer = _ask(["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", f"--jobs={job}"])
-        if answer.returncode == 0 and answer.stdout.strip():
-            return answer.stdout.split()[0]  # "CANCELLED by 1000"
-    except (OSError, subprocess.TimeoutExpired):
-        pass
-    return controller_state(job)
+    states: dict[str, str] = {}
+    for ids in batches(jobs, IDS_PER_COMMAND):
+        try:
+            accounts = _answer(
+                "sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State", f"--jobs={','.join(ids)}"
+            )
+        except NoAnswer:
+            break
+        for line in accounts.splitlines():
+            job, _, state = line.partition("|")
+            states[job] = state.split()[0]  # "CANCELLED by 1000"
+    return {job: states.get(job) or controller_state(job) for job in jobs}
 
 
 def controller_state(job: str) -> str:
@@ -68,7 +99,7 @@ def controller_state(job: str) -> str:
 
 def cancel(jobs: Iterable[str]) -> None:
     """Remove pending ``jobs`` from the queue; running ones get SIGTERM and, after the cluster's KillWait, SIGKILL."""
-    for ids in batches(jobs, IDS_PER_COMMAND):
+    for ids in batches(dict.fromkeys(jobs), IDS_PER_COMMAND):
         subprocess.run(["scancel", *ids], capture_output=True, timeout=ANSWER_SECONDS)
 
 
@@ -78,5 +109,17 @@ def batches(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:
         yield batch
 
 
-def _ask(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_SECONDS)
+def _answer(*command: str) -> str:
+    try:
+        answer = _ask(command)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoAnswer(str(error)) from None
+    if answer.returncode:
+        raise NoAnswer(" ".join((answer.stderr or answer.stdout).split()))
+    return answer.stdout
+
+
+def _ask(command: Sequence[str], text: str = "") -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command, input=text, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_SECONDS
+    )

@@ -9,9 +9,10 @@ import pytest
 
 from blurdm.core.errors import InputError
 from blurdm.core.runs import Resources
-from experiments.executors.slurm import Slurm, states
+from experiments.executors.slurm import Slurm
+from experiments.executors.slurm_jobs import states
 from experiments.executors.slurm_options import check, minutes, parameters, read_options
-from experiments.executors.slurm_queue import last_state
+from experiments.executors.slurm_queue import last_states
 from tests.support.tiny import REPOSITORY
 
 
@@ -23,14 +24,14 @@ def test_no_slurm_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_accounting_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for command, says in (("sacct", "CANCELLED by 1000\n"), ("scontrol", "JobId=7 JobState=FAILED Reason=None\n")):
+    for command, says in (("sacct", "7|CANCELLED by 1000\n"), ("scontrol", "JobId=7 JobState=FAILED Reason=None\n")):
         script = tmp_path / command
         script.write_text(f"#!/bin/sh\nprintf '{says}'\n")
         script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert last_state("7") == "CANCELLED"
+    assert last_states(["7"]) == {"7": "CANCELLED"}
     (tmp_path / "sacct").write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
-    assert last_state("7") == "FAILED"
+    assert last_states(["7"]) == {"7": "FAILED"}
 
 
 def test_time_limits_are_read_as_sbatch_reads_them() -> None:
@@ -43,19 +44,34 @@ def test_time_limits_are_read_as_sbatch_reads_them() -> None:
 
 def test_the_example_is_passed_on_as_it_is_written() -> None:
     options = read_options(REPOSITORY / "experiments" / "slurm" / "example.yaml")
-    passed = parameters(options, Resources(threads=8))
+    passed = parameters(options, Resources(threads=8), "joint")
     assert passed["time"] == 240 and passed["cpus_per_task"] == 8 and passed["setup"][0] == options["setup"][0]
     assert {"partition", "account", "constraint", "mem", "gpus-per-node"} <= set(passed["additional_parameters"])
 
 
 def test_a_run_on_a_gpu_asks_for_one_unless_told_otherwise() -> None:
     cuda = Resources(device="cuda")
-    assert parameters({}, cuda)["additional_parameters"]["gpus-per-node"] == 1
-    four = parameters({}, Resources(device="cuda", threads=6, ranks=4))
+    assert parameters({}, cuda, "joint")["additional_parameters"]["gpus-per-node"] == 1
+    four = parameters({}, Resources(device="cuda", threads=6, ranks=4), "joint")
     assert four["additional_parameters"]["gpus-per-node"] == 4 and four["cpus_per_task"] == 24
-    assert "gpus-per-node" not in parameters({"gres": "gpu:a100:2"}, cuda)["additional_parameters"]
-    assert "gpus-per-node" not in parameters({"gpus_per_node": None}, cuda)["additional_parameters"]
-    assert "gpus-per-node" not in parameters({}, Resources())["additional_parameters"]
+    assert "gpus-per-node" not in parameters({"gres": "gpu:a100:2"}, cuda, "joint")["additional_parameters"]
+    assert "gpus-per-node" not in parameters({"gpus_per_node": None}, cuda, "joint")["additional_parameters"]
+    assert "gpus-per-node" not in parameters({}, Resources(), "joint")["additional_parameters"]
+
+
+def test_a_stage_that_uses_less_asks_for_its_share_of_what_is_stated() -> None:
+    four = Resources(device="cuda", ranks=4)
+    stated = {
+        "gres": "gpu:a100:4,disk:9",
+        "cpus-per-task": 32,
+        "mem-per-gpu": "8G",
+        "stages": {"measure": {"qos": "low"}},
+    }
+    asked = {stage: parameters(stated, four, stage) for stage in ("prepare", "joint", "measure")}
+    assert [values["cpus_per_task"] for values in asked.values()] == [8, 32, 8]
+    passed = {stage: values["additional_parameters"] for stage, values in asked.items()}
+    assert [values.get("gres") for values in passed.values()] == [None, "gpu:a100:4,disk:9", "gpu:a100:1,disk:9"]
+    assert "mem-per-gpu" not in passed["prepare"] and passed["measure"]["qos"] == "low" and "qos" not in passed["joint"]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +84,10 @@ def test_a_run_on_a_gpu_asks_for_one_unless_told_otherwise() -> None:
         ({"mem": 16}, "mem: should be a number with its unit, such as 16G, not 16"),
         ({"setup": "module load cuda"}, "setup: should be a list of texts"),
         ({"signal_delay": "long"}, "signal_delay: should be seconds before the time limit"),
+        ({"stages": {"prepair": {}}}, "stages: prepair is no stage; should be one of prepare, "),
+        ({"stages": {"prepare": {"time": "4h"}}}, "stages.prepare: time: should be minutes, HH:MM:SS or D-HH:MM:SS"),
+        ({"python": 3}, "python: should be a command, such as 'apptainer exec image.sif python', not 3"),
+        ({"cpus-per-task": "all"}, "cpus-per-task: should be a whole number of CPU cores, such as 8, not 'all'"),
         ({"time": "4h"}, "time: should be minutes, HH:MM:SS or D-HH:MM:SS"),
     ],
 )

@@ -62,6 +62,15 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     f"{SWEEP} cancel --grid ablation_steps": (PARSED, "needs a cluster: tests/contracts/test_executors.py"),
     f"{SWEEP} run --grid ablation_steps --executor slurm --slurm-options experiments/slurm/example.yaml"
     " --max-concurrent 8 --threads 8 --gpus-per-run 1": (PARSED, "needs a cluster: tests/experiments/test_slurm.py"),
+    f"{SWEEP} plan --grid ablation_steps --executor slurm --runs-per-job 8": (
+        f"{SWEEP} plan {SMALL.replace('inline', 'slurm')} --runs-per-job 8",
+        "the small grid",
+    ),
+    f"{SWEEP} run --grid ablation_steps --executor slurm --cache '$TMPDIR/frames'": (PARSED, "needs a cluster"),
+    f'{SWEEP} logs "steps=5, official" --grid ablation_steps': (
+        f"{SWEEP} logs 'blurdm' {SMALL}",
+        "the sweep that ran above",
+    ),
     f"{SWEEP} run --grid ablation_steps --executor ray --ray-address auto --max-concurrent 8": (
         PARSED,
         "needs a cluster: tests/experiments/test_ray_cluster.py",

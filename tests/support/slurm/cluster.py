@@ -54,8 +54,9 @@ PreemptMode=REQUEUE
 KillWait=5
 ReturnToService=2
 SlurmdParameters=config_overrides
+GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 \
-RealMemory=4000 State=UNKNOWN
+RealMemory=4000 Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=5
 PartitionName=high Nodes={host} MaxTime=60 State=UP PriorityTier=10 PreemptMode=OFF
 """
@@ -82,6 +83,9 @@ class Cluster:
         )
         self.configuration.write_text(text)
         (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        # devices that exist everywhere stand in for GPUs: they can be asked for, and nothing can compute on them
+        gpus = "".join(f"NodeName={host} Name=gpu File=/dev/{device}\n" for device in ("null", "zero"))
+        (self.folder / "gres.conf").write_text(gpus)
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)

@@ -1,0 +1,1 @@
+from tests.support.slurm.sweeps import sweep, trained  # noqa: F401
