@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script, from anywhere
 
-from blurdm.core.command import Parser, count, name, run_command, seeds, threads, whole
+from blurdm.core.command import Parser, count, gpus, name, run_command, seeds, threads, whole
 from experiments import commands
 
 EPILOG = """verbs: plan shows rows, shared work and the time to expect; run (the default) does it and prints the table;
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("where and how").add_argument
     add("--executor", default="processes", choices=["inline", "processes", "ray", "slurm"])
     add("--max-concurrent", type=count, help="runs at a time (default: one per core; slurm: 8)")
-    add("--gpus-per-run", type=whole(0, 1024), default=0, metavar="N", help="0: train on CPUs")
+    add("--gpus-per-run", type=gpus, default=0, metavar="N", help="0: train on CPUs; 0.25: four runs share a GPU")
     add("--ranks", type=count, metavar="N", help="processes that train a run (default: one per GPU)")
     add("--threads", type=threads, default=1, help="CPU threads of each rank; part of bit-exactness")
     add("--retries", type=whole(0, 1000), default=3, help="ray, slurm: how often a lost run is started again")

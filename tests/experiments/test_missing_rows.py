@@ -1,0 +1,78 @@
+"""Missing rows never end in exit code 0, whatever the executor says."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from blurdm.core.ledger import read_ledger
+from experiments.outcome import missing_rows
+from experiments.sweep import main
+from tests.experiments.test_sweep import grid_file
+from tests.support.fake_grid import edit, folder, make_grid
+from tests.support.tiny import write_tiny_config
+
+SEEN_SECONDS = 1.0
+
+
+@contextmanager
+def losing_a_result(runs: Path, stage: str) -> Iterator[None]:
+    """Within it, the first result of ``stage`` is deleted soon after the executor has seen it."""
+    over = threading.Event()
+
+    def lose() -> None:
+        while not (results := list((runs / stage).glob("*/result.json"))) and not over.is_set():
+            time.sleep(0.05)
+        over.wait(SEEN_SECONDS)
+        for result in results:
+            result.unlink()
+
+    thread = threading.Thread(target=lose)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("executor", ["inline", "processes", "ray", "slurm"])
+def test_a_row_without_its_result_is_no_success(
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    tiny_data: Path,
+    tmp_path: Path,
+    executor: str,
+) -> None:
+    options = ["--max-concurrent", "1", "--retries", "0"]
+    if executor == "ray":
+        options += ["--ray-address", request.getfixturevalue("ray_nodes").address]
+    if executor == "slurm":
+        request.getfixturevalue("slurm_cluster")
+    config = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, seeds=[0])
+    slow = {"baseline.iterations": [150, 150]}  # takes longer than SEEN_SECONDS
+    arms = {"first": {"measure": "baseline"}, "second": {"measure": "baseline"} | slow}
+    base = {"measure.metrics": ["psnr"]}
+    grid = grid_file(tmp_path, config, base=base, axes={}, arms=arms, baseline="first")
+    places = [f"--{name}={tmp_path / name}" for name in ("runs", "results", "reports")]
+    with losing_a_result(tmp_path / "runs", "measure"):
+        code = main(["--grid", str(grid), *places, "--no-mlflow", "--executor", executor, *options])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sweep: ")]
+    unexplained = "sweep: 1 of 2 rows is missing: first: no result.json, and no run says why"
+    assert code == 2 and lines[-1] in (unexplained, "sweep: 1 of 2 rows is missing: first: failed"), lines
+
+
+def test_rows_that_were_stopped_early_are_missing_and_said_to_be(tmp_path: Path) -> None:
+    ledger = make_grid(tmp_path)
+    assert missing_rows(ledger) == ""
+    joint = [dict(run.needs)["joint"] for row in read_ledger(ledger).rows[:2] for run in row.runs]
+    for row, seed in ((0, 0), (0, 1), (1, 1)):
+        (folder(ledger, row, seed) / "result.json").unlink()
+    edit(ledger, stopped=[{"stage": "joint", "key": key, "by": "asha", "step": 40} for key in joint])
+    assert missing_rows(ledger) == (
+        "2 of 6 rows are missing: steps=1, official: stopped by asha at step 40; "
+        "steps=1, fixed: stopped by asha at step 40 (1 of 2 seeds done)"
+    )
