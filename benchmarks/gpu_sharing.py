@@ -120,9 +120,7 @@ def main() -> None:
         raise InputError(f"--runs {options.runs}: no finished {', '.join(unknown)} there; start with: make demo")
     seconds |= {run.key: 0.0 for run in sweep.runs if run.key not in seconds}
     Console().print(table(sweep.runs, seconds, options))
-    print(
-        f"{len(sweep.runs)} runs; lengths from {speeds.count} finished runs on {options.device}; simulated, see --help"
-    )
+    print(f"{len(sweep.runs)} runs; their lengths from {speeds.count} finished ones ({options.device}); simulated")
 
 
 if __name__ == "__main__":

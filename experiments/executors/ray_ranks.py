@@ -117,7 +117,8 @@ class _Others:
                     ray.get(call)
                 except Exception as error:
                     self.errors[number] = error
-                    deadline = min(deadline, time.monotonic() + CAUSE_SECONDS)
+                    known = isinstance(error, RayActorError)
+                    deadline = min(deadline, time.monotonic() + (0.0 if known else CAUSE_SECONDS))
         self.settled.set()
         if self.errors:
             self._kill()

@@ -1,7 +1,6 @@
 """Nodes of a Ray cluster: some do not share the run folders, a run may take several, and each stage asks its own."""
 
 import os
-import signal
 import threading
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from blurdm.core.errors import InputError
 from blurdm.core.runs import Resources, Run, never
-from blurdm.core.store import finished, heartbeat
+from blurdm.core.store import finished
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from tests.contracts.test_executors import Notes, same_bits
@@ -21,28 +20,17 @@ from tests.support.tiny import tiny_config
 if TYPE_CHECKING:
     from tests.support.ray_nodes import Nodes
 
-LONG = {"baseline.iterations": [200, 200], "baseline.validate_every": 200}
+LONG = {"baseline.iterations": [75, 75], "baseline.validate_every": 150}
 OFTEN = Resources(checkpoint_seconds=0.5, ranks=2)
 RANK = "ray::_Rank"  # what Ray calls the process of a rank beside rank 0
 
 
-def wait_for_rank(run: Run, root: Path, before: int = 0) -> int:
-    """The process of rank 1, once it is another one than ``before`` and the run goes on from a checkpoint."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        beat = heartbeat(run.folder(root))
-        processes = [pid for pid in named(RANK, os.getpid()) if pid != before]
-        if processes and beat and (run.folder(root) / "checkpoint" / "last.pt").is_file():
-            return processes[0]
-        time.sleep(0.1)
-    raise AssertionError("rank 1 did not start")
-
-
-def lose_a_rank_then_its_node(nodes: "Nodes", run: Run, root: Path) -> None:
-    process = wait_for_rank(run, root)
-    os.kill(process, signal.SIGKILL)
-    process = wait_for_rank(run, root, process)
-    (worker,) = (node for node in nodes.workers if process in children()[raylet(node)])
+def lose_the_node_of_a_rank(nodes: "Nodes", run: Run, root: Path) -> None:
+    """As soon as the run has a checkpoint: the node of rank 1."""
+    while not (run.folder(root) / "checkpoint" / "last.pt").is_file():
+        time.sleep(0.05)
+    (rank,) = named(RANK, os.getpid())
+    (worker,) = (node for node in nodes.workers if rank in children()[raylet(node)])
     nodes.kill(worker)
 
 
@@ -80,20 +68,39 @@ def test_a_run_that_finished_out_of_sight_has_failed(ray_nodes: "Nodes", tiny_da
     assert second.message.startswith(f"needs prepare {prepare.key}, which did not finish")
 
 
-def test_one_run_on_two_nodes_ends_with_the_bits_of_one_also_after_losses(
+def test_one_run_on_two_nodes_ends_with_the_bits_of_one_also_after_a_loss(
     ray_nodes: "Nodes", tiny_data: Path, tmp_path: Path
 ) -> None:
     from experiments.executors.ray_tune import RayTune
 
     run = plan(tiny_config(tiny_data, **LONG), "baseline", 0)
     ray_nodes.add()  # there will be one less
-    losses = threading.Thread(target=lose_a_rank_then_its_node, args=(ray_nodes, run, tmp_path / "nodes"))
-    losses.start()
+    loss = threading.Thread(target=lose_the_node_of_a_rank, args=(ray_nodes, run, tmp_path / "nodes"))
+    loss.start()
     notes = Notes()
     failures = RayTune(address=ray_nodes.address).execute([run], tmp_path / "nodes", OFTEN, never, notes)
-    losses.join()
+    loss.join()
     assert failures == [] and finished(run.folder(tmp_path / "nodes")) is not None
     continued = [p.note for p in notes.said[run.key] if "continued" in p.note]
     assert continued, "it went on from its checkpoint"
     run_stage(run, tmp_path / "one", Resources(ranks=2))
     assert same_bits([run], tmp_path / "nodes", tmp_path / "one")
+
+
+def test_each_stage_asks_for_what_it_can_use(ray_nodes: "Nodes", tiny_data: Path, tmp_path: Path) -> None:
+    from experiments.executors.ray_cluster import connected
+    from experiments.executors.ray_placement import Request, capacity, stage_requests
+    from experiments.executors.ray_tune import RayTune
+
+    trained_on_gpus = Resources(device="cuda", ranks=4)
+    asked = stage_requests(("prepare", "baseline", "measure"), trained_on_gpus, gpus_per_rank=1)
+    assert asked == {"prepare": Request(1, 0, 1), "baseline": Request(1, 1, 4), "measure": Request(1, 1, 1)}
+    shared = stage_requests(("prepare", "joint", "restore"), Resources(threads=2, device="cuda"), gpus_per_rank=0.25)
+    assert shared == {"prepare": Request(2, 0, 1), "joint": Request(2, 0.25, 1), "restore": Request(2, 0.25, 1)}
+    prepare = plan(tiny_config(tiny_data), "prepare")
+    executor = RayTune(address=ray_nodes.address)  # of nodes with one CPU each, and no GPU
+    assert executor.execute([prepare], tmp_path, trained_on_gpus, never, Notes()) == []
+    with ray_nodes.with_gpu(cpus=8), connected(ray_nodes.address):
+        assert [capacity(Request(1, gpus, 1)) for gpus in (1, 0.5, 0.25, 0.1, 0)] == [1, 2, 4, 8, 10]
+        with pytest.raises(InputError, match="--ranks 4: the 4 nodes of the Ray cluster have room for 1 ranks"):
+            capacity(asked["baseline"])

@@ -51,6 +51,15 @@ class Nodes:
                 node.terminate()
         self.wait_for(nodes)
 
+    @contextmanager
+    def with_gpu(self, cpus: int) -> Iterator[None]:
+        """A further node, whose GPU Ray alone believes in."""
+        node = self.cluster.add_node(num_cpus=cpus, num_gpus=1, include_dashboard=False)
+        try:
+            yield
+        finally:
+            self.cluster.remove_node(node)
+
     def alive(self) -> list[Any]:
         return [node for node in self.cluster.global_state.node_table() if node["Alive"]]
 
