@@ -33,7 +33,7 @@ def require_shared(root: Path, session: Path) -> None:
     for node in ray.nodes():
         if node["Alive"] and node["Resources"].get("CPU"):
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            answers[look.options(scheduling_strategy=there).remote(probe, content)] = node
+            answers[look.options(scheduling_strategy=there).remote(probe, content, VISIBLE_SECONDS)] = node
     blind = [_name(node) for answer, node in answers.items() if not _answer(answer, node)]
     if blind:
         raise InputError(
@@ -44,11 +44,11 @@ def require_shared(root: Path, session: Path) -> None:
 
 def result_appears(folder: Path) -> bool:
     """Whether the run in ``folder`` has its ``result.json``, for this machine, now or within VISIBLE_SECONDS."""
-    return _appears(folder / "result.json")
+    return _appears(folder / "result.json", VISIBLE_SECONDS)
 
 
-def _appears(path: Path) -> bool:
-    deadline = time.monotonic() + VISIBLE_SECONDS
+def _appears(path: Path, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
     while not path.is_file():
         if time.monotonic() > deadline:
             return False
@@ -58,9 +58,9 @@ def _appears(path: Path) -> bool:
     return True
 
 
-def _sees(probe: Path, content: bytes) -> bool:
-    """On a node: whether ``probe`` is there, with this content."""
-    return _appears(probe) and probe.read_bytes() == content
+def _sees(probe: Path, content: bytes, seconds: float) -> bool:
+    """On a node: whether ``probe`` is there, with this content, now or within ``seconds``."""
+    return _appears(probe, seconds) and probe.read_bytes() == content
 
 
 def _answer(answer: Any, node: dict[str, Any]) -> bool:

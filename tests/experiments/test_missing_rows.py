@@ -1,5 +1,6 @@
 """Missing rows never end in exit code 0, whatever the executor says."""
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -39,27 +40,45 @@ def losing_a_result(runs: Path, stage: str) -> Iterator[None]:
         thread.join()
 
 
+def command(data: Path, folder: Path) -> list[str]:
+    """A sweep of two rows; the training of the second takes longer than SEEN_SECONDS."""
+    config = write_tiny_config(folder / "tiny.yaml", data, seeds=[0])
+    slow = {"baseline.iterations": [150, 150], "baseline.validate_every": 300}
+    arms = {"first": {"measure": "baseline"}, "second": {"measure": "baseline"} | slow}
+    base = {"measure.metrics": ["psnr"]}
+    grid = grid_file(folder, config, base=base, axes={}, arms=arms, baseline="first")
+    places = [f"--{name}={folder / name}" for name in ("runs", "results", "reports")]
+    return ["--grid", str(grid), *places, "--no-mlflow"]
+
+
+@pytest.fixture(scope="module")
+def nearly_done(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of that sweep, all finished but the first row's measurement and the second row."""
+    folder = tmp_path_factory.mktemp("all")
+    assert main([*command(tiny_data, folder), "--executor", "inline"]) == 0
+    first, second = read_ledger(folder / "runs" / "sweeps" / "tiny_steps.json").rows
+    for stage, key in (first.addresses[-1], *second.addresses):
+        shutil.rmtree(folder / "runs" / stage / key)
+    return folder / "runs"
+
+
 @pytest.mark.parametrize("executor", ["inline", "processes", "ray", "slurm"])
 def test_a_row_without_its_result_is_no_success(
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
     tiny_data: Path,
     tmp_path: Path,
+    nearly_done: Path,
     executor: str,
 ) -> None:
-    options = ["--max-concurrent", "1", "--retries", "0"]
+    options = ["--executor", executor, "--max-concurrent", "1", "--retries", "0"]
     if executor == "ray":
         options += ["--ray-address", request.getfixturevalue("ray_nodes").address]
     if executor == "slurm":
         request.getfixturevalue("slurm_cluster")
-    config = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, seeds=[0])
-    slow = {"baseline.iterations": [150, 150]}  # takes longer than SEEN_SECONDS
-    arms = {"first": {"measure": "baseline"}, "second": {"measure": "baseline"} | slow}
-    base = {"measure.metrics": ["psnr"]}
-    grid = grid_file(tmp_path, config, base=base, axes={}, arms=arms, baseline="first")
-    places = [f"--{name}={tmp_path / name}" for name in ("runs", "results", "reports")]
+    shutil.copytree(nearly_done, tmp_path / "runs")
     with losing_a_result(tmp_path / "runs", "measure"):
-        code = main(["--grid", str(grid), *places, "--no-mlflow", "--executor", executor, *options])
+        code = main([*command(tiny_data, tmp_path), *options])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sweep: ")]
     unexplained = "sweep: 1 of 2 rows is missing: first: no result.json, and no run says why"
     assert code == 2 and lines[-1] in (unexplained, "sweep: 1 of 2 rows is missing: first: failed"), lines

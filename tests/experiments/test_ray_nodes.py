@@ -1,6 +1,7 @@
 """Nodes of a Ray cluster: some do not share the run folders, a run may take several, and each stage asks its own."""
 
 import os
+import platform
 import threading
 import time
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 
 from blurdm.core.errors import InputError
 from blurdm.core.runs import Resources, Run, never
-from blurdm.core.store import finished
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from tests.contracts.test_executors import Notes, same_bits
@@ -38,33 +38,27 @@ def raylet(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
 
 
-def test_a_node_that_does_not_share_the_runs_is_told_at_the_start(
-    ray_nodes: "Nodes", tiny_data: Path, tmp_path: Path
+def test_what_a_node_does_not_share_is_told_before_and_after(
+    ray_nodes: "Nodes", tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from experiments.executors import ray_shared
     from experiments.executors.ray_tune import RayTune
 
-    runs, notes = tmp_path / "runs", Notes()
-    with ray_nodes.apart(runs, cpus=1), pytest.raises(InputError) as told:
-        RayTune(address=ray_nodes.address).execute(
-            [plan(tiny_config(tiny_data), "prepare")], runs, Resources(), never, notes
-        )
-    message = str(told.value)
-    assert message.startswith(f"{runs}: not shared with node {os.uname().nodename} (") and "--runs should be" in message
-    assert message.count("(") == 1, "the nodes that share it are not named"
-    assert not notes.starts and not list(runs.rglob("ray/*"))
-
-
-def test_a_run_that_finished_out_of_sight_has_failed(ray_nodes: "Nodes", tiny_data: Path, tmp_path: Path) -> None:
-    from experiments.executors.ray_tune import RayTune
-
-    prepare = plan(tiny_config(tiny_data), "prepare")
-    with ray_nodes.apart(tmp_path / "prepare", cpus=2):  # the only node with two
-        failures = RayTune(address=ray_nodes.address).execute(
-            [plan(tiny_config(tiny_data), "baseline", 0)], tmp_path, Resources(threads=2), never, Notes()
-        )
-    first, second = failures
+    monkeypatch.setattr(ray_shared, "VISIBLE_SECONDS", 1.0)
+    training, executor = plan(tiny_config(tiny_data), "baseline", 0), RayTune(address=ray_nodes.address)
+    (prepare, _), apart, partly, notes = training.chain(), tmp_path / "apart", tmp_path / "partly", Notes()
+    with ray_nodes.apart(apart, cpus=2):
+        with pytest.raises(InputError) as told:
+            executor.execute([training], apart, Resources(), never, notes)
+        message = str(told.value)
+        assert message.startswith(f"{apart}: not shared with node {platform.node()} (") and "; --runs should" in message
+        assert message.count(platform.node()) == 1, "the nodes that share it are not named"
+        assert not notes.starts and not list(apart.rglob("ray/*"))
+        partly.mkdir()
+        (partly / "prepare").symlink_to(apart)  # so that only these runs are out of sight
+        first, second = executor.execute([training], partly, Resources(threads=2), never, notes)  # on that node
     assert first.run.key == prepare.key and first.expected
-    assert first.message.startswith(f"{prepare.folder(tmp_path) / 'result.json'}: not there, although")
+    assert first.message.startswith(f"{prepare.folder(partly) / 'result.json'}: not there, although the run has")
     assert second.message.startswith(f"needs prepare {prepare.key}, which did not finish")
 
 
@@ -73,18 +67,17 @@ def test_one_run_on_two_nodes_ends_with_the_bits_of_one_also_after_a_loss(
 ) -> None:
     from experiments.executors.ray_tune import RayTune
 
-    run = plan(tiny_config(tiny_data, **LONG), "baseline", 0)
+    run, next_run = plan(tiny_config(tiny_data, **LONG), "baseline", 0), plan(tiny_config(tiny_data), "baseline", 1)
     ray_nodes.add()  # there will be one less
     loss = threading.Thread(target=lose_the_node_of_a_rank, args=(ray_nodes, run, tmp_path / "nodes"))
     loss.start()
-    notes = Notes()
-    failures = RayTune(address=ray_nodes.address).execute([run], tmp_path / "nodes", OFTEN, never, notes)
+    executor, notes = RayTune(address=ray_nodes.address, max_concurrent=1), Notes()
+    failures = executor.execute([run, next_run], tmp_path / "nodes", OFTEN, never, notes)
     loss.join()
-    assert failures == [] and finished(run.folder(tmp_path / "nodes")) is not None
-    continued = [p.note for p in notes.said[run.key] if "continued" in p.note]
-    assert continued, "it went on from its checkpoint"
-    run_stage(run, tmp_path / "one", Resources(ranks=2))
-    assert same_bits([run], tmp_path / "nodes", tmp_path / "one")
+    assert failures == [] and any("continued" in progress.note for progress in notes.said[run.key])
+    for each in (run, next_run):
+        run_stage(each, tmp_path / "one", Resources(ranks=2))
+    assert same_bits([run, next_run], tmp_path / "nodes", tmp_path / "one")
 
 
 def test_each_stage_asks_for_what_it_can_use(ray_nodes: "Nodes", tiny_data: Path, tmp_path: Path) -> None:
