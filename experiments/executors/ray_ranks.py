@@ -91,7 +91,8 @@ class _Others:
         self.resources, self.errors = replace(resources, stop=never), dict[int, Exception]()
         self.settled, self.over = threading.Event(), threading.Event()
         group = ray.util.get_current_placement_group()
-        actor = ray.remote(_Rank)
+        assert group is not None  # every trial has one
+        actor: Any = ray.remote(_Rank)
         self.actors = [
             actor.options(
                 num_cpus=bundle["CPU"],

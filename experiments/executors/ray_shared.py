@@ -12,13 +12,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 
 from blurdm.core.errors import InputError
 from blurdm.core.store import write_bytes
+from experiments.executors.ray_cluster import REPOSITORY
 
 # A file system between machines may show a new file late.
 VISIBLE_SECONDS = 10.0
 POLL_SECONDS = 0.2
 ANSWER_SECONDS = 120.0  # of a node whose first worker has to start
 PROBE = "probe"
-REPOSITORY = Path(__file__).parents[2]
 
 
 def require_shared(root: Path, session: Path) -> None:
@@ -67,7 +67,7 @@ def _answer(answer: Any, node: dict[str, Any]) -> bool:
     try:
         return bool(ray.get(answer, timeout=ANSWER_SECONDS))
     except Exception as error:  # of any kind: what a worker without this project fails with is for Ray to choose
-        reason = str(error).strip().splitlines()[-1]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise InputError(
             f"node {_name(node)} of the Ray cluster cannot run this project ({reason}); {REPOSITORY} and its packages "
             "should be there under the same path"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ from experiments.sweep import main
 from tests.experiments.test_sweep import grid_file
 from tests.support.fake_grid import edit, folder, make_grid
 from tests.support.tiny import write_tiny_config
+
+if TYPE_CHECKING:
+    from tests.support.ray_nodes import Nodes
 
 SEEN_SECONDS = 1.0
 
@@ -82,6 +86,19 @@ def test_a_row_without_its_result_is_no_success(
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sweep: ")]
     unexplained = "sweep: 1 of 2 rows is missing: first: no result.json, and no run says why"
     assert code == 2 and lines[-1] in (unexplained, "sweep: 1 of 2 rows is missing: first: failed"), lines
+
+
+def test_a_row_that_asha_stopped_is_no_success(
+    ray_nodes: "Nodes", capsys: pytest.CaptureFixture[str], tiny_data: Path, tmp_path: Path, nearly_done: Path
+) -> None:
+    ledger = shutil.copytree(nearly_done, tmp_path / "runs") / "sweeps" / "tiny_steps.json"
+    stage, key = read_ledger(ledger).rows[1].addresses[0]
+    edit(ledger, stopped=[{"stage": stage, "key": key, "by": "asha", "step": 2}])  # in an earlier call
+    options = ["--executor", "ray", "--scheduler", "asha", "--ray-address", ray_nodes.address]
+    assert main([*command(tiny_data, tmp_path), *options]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sweep: ")]
+    assert lines == ["sweep: 1 of 2 rows is missing: second: stopped by asha at step 2"]
+    assert key in {entry.key for entry in read_ledger(ledger).stopped}
 
 
 def test_rows_that_were_stopped_early_are_missing_and_said_to_be(tmp_path: Path) -> None:
