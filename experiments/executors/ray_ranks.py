@@ -35,7 +35,7 @@ def run_on_bundles(work: Work, arguments: Sequence[Any], resources: Resources, o
     agree on a stop. RankEnded if a rank dies; InputError and StopRequested as raised by ``work``.
     """
     host = ray.util.get_node_ip_address()
-    store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
+    store = _store(host, 0, is_master=True)
     others = _Others(partial(_work, host, store.port, os.getcwd(), work, tuple(arguments)), resources)
     try:
         outcome = _as_rank(0, store, work, arguments, resources, on_progress)
@@ -51,6 +51,11 @@ def run_on_bundles(work: Work, arguments: Sequence[Any], resources: Resources, o
     if cause := others.cause():
         raise cause
     return outcome
+
+
+def _store(host: str, port: int, is_master: bool) -> Any:
+    """Where ranks find each other: a server at rank 0, on a free port if ``port`` is 0, and its clients."""
+    return dist.TCPStore(host, port, is_master=is_master, wait_for_workers=False, timeout=PATIENCE)  # type: ignore[attr-defined]
 
 
 def _as_rank(
@@ -72,7 +77,7 @@ def _work(
     os.chdir(directory)
     keep_freed_memory()
     torch.set_num_threads(resources.threads)
-    store = dist.TCPStore(host, port, is_master=False, timeout=PATIENCE)
+    store = _store(host, port, is_master=False)
     with suppress(StopRequested):  # rank 0 raises it, too
         _as_rank(number, store, work, arguments, resources, ignore_progress)
 

@@ -67,8 +67,6 @@ class RayTune:
         session.mkdir(parents=True)
         try:
             with connected(self.address):
-                if self.address:
-                    require_shared(root.absolute(), session)
                 self._tune(needed, placement, progress, session)
         finally:
             shutil.rmtree(session, ignore_errors=True)
@@ -79,6 +77,8 @@ class RayTune:
     def _tune(self, needed: list[Run], placement: Placement, progress: "_TrialTracker", session: Path) -> None:
         requests = stage_requests({run.stage for run in needed}, placement.resources, self.gpus_per_rank)
         room = max(capacity(request) for request in requests.values())
+        if self.address:
+            require_shared(placement.root, session)
         trainable = tune.with_resources(
             tune.with_parameters(train, runs={run.key: run for run in needed}, placement=placement),
             lambda config: requests[config["stage"]].placement(),
