@@ -47,7 +47,7 @@ def losing_a_result(runs: Path, stage: str) -> Iterator[None]:
 def command(data: Path, folder: Path) -> list[str]:
     """A sweep of two rows; the training of the second takes longer than SEEN_SECONDS."""
     config = write_tiny_config(folder / "tiny.yaml", data, seeds=[0])
-    slow = {"baseline.iterations": [150, 150], "baseline.validate_every": 300}
+    slow = {"baseline.iterations": [60, 60], "baseline.validate_every": 120}
     arms = {"first": {"measure": "baseline"}, "second": {"measure": "baseline"} | slow}
     base = {"measure.metrics": ["psnr"]}
     grid = grid_file(folder, config, base=base, axes={}, arms=arms, baseline="first")
