@@ -1,8 +1,9 @@
-"""Time that each executor adds to a run: ``python benchmarks/executor_overhead.py --executors inline,processes,ray``.
+"""Time that each executor adds to a run: ``python benchmarks/executor_overhead.py``.
 
 The same short trainings run one at a time, through an executor and by direct calls of the stage function. Time grows
 linearly with the number of runs: the slope is the cost of a run, the intercept is start-up. The overhead of an executor
-is its slope minus that of direct calls in the same session.
+is its slope minus that of direct calls in the same session. Ray is a local cluster; a Slurm cluster of one node is
+started on this machine.
 """
 
 import os
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
@@ -20,6 +22,7 @@ from blurdm.core.runs import Resources, Run, never
 from blurdm.stages.plan import plan
 from experiments.executors import Executor
 from experiments.grid import preset_path
+from tests.support.slurm.cluster import one_node
 
 FEW, MANY = 3, 15
 
@@ -97,7 +100,7 @@ def main() -> None:
     print("| --- | --- | --- | --- |")
     print(f"| direct | {base:.2f} | | |", flush=True)
     for name in parsed.executors.split(","):
-        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        with one_node() if name == "slurm" else nullcontext(), tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             executor = make(name, Path(folder))
             resources = Resources()
 

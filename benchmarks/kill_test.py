@@ -2,7 +2,8 @@
 
 Every stage of a small chain runs on every executor (a Slurm cluster on this machine is started for it). The process
 that works in a run folder, which its heartbeat names, repeatedly gets SIGKILL, and missing runs are started again.
-``ranks`` is ``inline`` with 2 ranks: the victim is the leading process or a rank; the reference has 2 ranks, too.
+``ranks`` is ``inline`` with 2 ranks, ``ray_ranks`` is ``ray`` with 2: the victim is the leading process or a rank; the
+reference has 2 ranks, too, without Ray.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from blurdm.data.blur.formation import make_pairs
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from experiments.executors import make_executor
-from tests.support.processes import children
+from tests.support.processes import children, named
 from tests.support.slurm.cluster import one_node
 from tests.support.tiny import TEST, TRAIN, WINDOW, tiny_config, write_crop
 
@@ -49,7 +50,8 @@ LONG = {
     "diffusion.iterations": STEPS,
     "joint.iterations": STEPS,
 }
-EXECUTORS = ("inline", "processes", "ray", "slurm", "ranks")
+EXECUTORS = ("inline", "processes", "ray", "slurm", "ranks", "ray_ranks")
+WITH_RANKS = {"ranks": "inline", "ray_ranks": "ray"}
 
 
 def config_for(data: Path) -> Config:
@@ -72,12 +74,12 @@ def trained_runs(config: Config) -> list[Run]:
 
 
 def ranks_of(executor: str) -> int:
-    return 2 if executor == "ranks" else 1
+    return 2 if executor in WITH_RANKS else 1
 
 
 def drive(executor: str, data: Path, root: Path) -> int:
     """Compute all runs on ``executor`` until they are finished: the process that is killed, or that starts it."""
-    ranks, executor = ranks_of(executor), "inline" if executor == "ranks" else executor
+    ranks, executor = ranks_of(executor), WITH_RANKS.get(executor, executor)
     options = {"executor": executor, "max_concurrent": 1, "ray_address": None, "threads": 1, "gpus_per_run": 0}
     parsed = argparse.Namespace(**options, ranks=ranks, retries=1000, scheduler=None, slurm_options=None)
     resources = Resources(checkpoint_seconds=0.3, ranks=ranks)
@@ -107,6 +109,8 @@ def ranks_led_by(leader: int) -> list[int]:
 
 def victims(executor: str, leader: int) -> list[int]:
     """Processes to choose from; none while ranks start, or end because one of them was killed."""
+    if executor == "ray_ranks":
+        return [leader, *named("ray::_Rank", os.getpid())]
     if executor != "ranks":
         return [leader]
     ranks = ranks_led_by(leader)

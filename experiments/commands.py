@@ -19,7 +19,7 @@ from rich.console import Console
 
 from blurdm.core.command import require_folder_to_write, require_name
 from blurdm.core.config_io import section_keys
-from blurdm.core.errors import InputError, StopRequested, one_line
+from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.exported import CHAIN, recreate_runs
 from blurdm.core.graph import Failure, missing
 from blurdm.core.key import canonical_json, identity
@@ -34,9 +34,9 @@ from experiments.estimate import seconds_ahead
 from experiments.executors import check_device, check_options, make_executor, max_concurrent, ranks
 from experiments.executors.slurm_pack import jobs_line
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
+from experiments.outcome import report_outcome
 from experiments.status import print_logs, print_status
 
-BROKEN, INCOMPLETE = 1, 2
 DEFAULTS = {name: Path(name) for name in ("runs", "results", "reports")}
 
 
@@ -78,14 +78,9 @@ def run(parsed: argparse.Namespace) -> int:
         return 0
     failures = _execute(executor, sweep, parsed, resources, targets)
     failures = _record_ends(ledger, record, failures, getattr(executor, "stopped", []))
-    for failure in failures:
-        if not failure.message.startswith("needs "):
-            message = one_line(failure.message) if failure.expected else failure.message
-            print(f"sweep: {failure.run.stage} {failure.run.key}: {message}", file=sys.stderr)
+    code = report_outcome(ledger, failures)
     publish(ledger, parsed)
-    if not failures:
-        return 0
-    return INCOMPLETE if all(failure.expected for failure in failures) else BROKEN
+    return code
 
 
 def status(parsed: argparse.Namespace) -> int:

@@ -87,6 +87,18 @@ threads = whole(1, 1024)
 seed = whole(0, LARGEST_SEED)
 
 
+def gpus(text: str) -> float:
+    """GPUs of a run on a command line: a whole number, or the share of one that it uses."""
+    if re.fullmatch(r"0\.[0-9]{1,2}", text) and float(text):
+        return float(text)
+    try:
+        return whole(0, 1024)(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' should be a whole number from 0 to 1024, or a share of a GPU from 0.01 to 0.99"
+        ) from None
+
+
 def seeds(text: str) -> tuple[int, ...]:
     """``0,1,2`` on a command line, all different."""
     numbers = tuple(seed(part) for part in text.split(","))

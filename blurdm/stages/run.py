@@ -3,7 +3,7 @@
 import importlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,21 @@ from blurdm.core.places import on_this_machine
 from blurdm.core.progress import OnProgress, Progress, ignore_progress
 from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import HEARTBEAT, finished, locked, provenance, read_json, write_heartbeat, write_json
-from blurdm.training.launch import run_distributed
+from blurdm.training.launch import Work, run_distributed
 
 Inputs = Mapping[str, Path]
+Launch = Callable[[Work, Sequence[Any], Resources, OnProgress], Any]
+"""Starts the ranks of a run, as ``run_distributed`` does on this machine."""
 HEARTBEAT_SECONDS = 1.0
 
 
-def run_stage(run: Run, root: Path, resources: Resources, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
+def run_stage(
+    run: Run,
+    root: Path,
+    resources: Resources,
+    on_progress: OnProgress = ignore_progress,
+    launch: Launch = run_distributed,
+) -> dict[str, Any]:
     """Make ``run`` exist below ``root`` and return its result; at once if it does. Missing inputs are made first.
 
     A run folder is worked in by one process at a time; a run that was killed continues from its checkpoint.
@@ -36,13 +44,15 @@ def run_stage(run: Run, root: Path, resources: Resources, on_progress: OnProgres
         return result
     for needed in run.inputs.values():
         if isinstance(needed, Run):
-            run_stage(needed, root, resources, on_progress)
+            run_stage(needed, root, resources, on_progress, launch)
     with locked(folder, lambda owner: on_progress(Progress(0, 1, note=f"waiting for {owner}")), resources.stop):
         result = finished(folder)
-        return result if result is not None else _compute(run, root, folder, resources, on_progress)
+        return result if result is not None else _compute(run, root, folder, resources, on_progress, launch)
 
 
-def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progress: OnProgress) -> dict[str, Any]:
+def _compute(
+    run: Run, root: Path, folder: Path, resources: Resources, on_progress: OnProgress, launch: Launch
+) -> dict[str, Any]:
     resources = resources.for_stage(run.stage)
     if resources.cache is not None:
         resources = replace(resources, cache=on_this_machine(resources.cache))
@@ -53,7 +63,7 @@ def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progre
     try:
         # Other stages save before they stop; this one has nothing to save.
         stop = resources.stop if run.stage == "prepare" else never
-        outcome = call_stage(run, inputs, folder, resources, _with_heartbeat(folder, on_progress, stop))
+        outcome = call_stage(run, inputs, folder, resources, _with_heartbeat(folder, on_progress, stop), launch)
     finally:
         (folder / HEARTBEAT).unlink(missing_ok=True)
     origin |= {
@@ -67,7 +77,14 @@ def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progre
     return result
 
 
-def call_stage(run: Run, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress) -> dict[str, Any]:
+def call_stage(
+    run: Run,
+    inputs: Inputs,
+    out: Path,
+    resources: Resources,
+    on_progress: OnProgress,
+    launch: Launch = run_distributed,
+) -> dict[str, Any]:
     """What the stage's function returns, on as many ranks as asked for; InputError if they cannot share a batch."""
     module, _, name = STAGES[run.stage].function.partition(":")
     function = getattr(importlib.import_module(module), name)
@@ -81,7 +98,7 @@ def call_stage(run: Run, inputs: Inputs, out: Path, resources: Resources, on_pro
             outcome = function(sections, inputs, out, resources, on_progress)
         else:
             _require_shares(run, resources.ranks)
-            outcome = run_distributed(function, (sections, inputs, out), resources, on_progress)
+            outcome = launch(function, (sections, inputs, out), resources, on_progress)
         return outcome
     finally:
         torch.set_num_threads(threads)

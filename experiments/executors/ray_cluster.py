@@ -81,17 +81,3 @@ def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def capacity(cpus: float, gpus: float) -> int:
-    """How many runs with ``cpus`` and ``gpus`` each fit on the cluster at once; InputError if none ever does."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    needs = {name: count for name, count in (("CPU", cpus), ("GPU", gpus)) if count > 0}
-    room = sum(min(int(node.get(name, 0.0) / count) for name, count in needs.items()) for node in nodes)
-    if room == 0:
-        largest = max(node.get("CPU", 0.0) for node in nodes), max(node.get("GPU", 0.0) for node in nodes)
-        raise InputError(
-            f"{cpus:g} CPUs (--threads x --ranks) and {gpus:g} GPUs for a run: no node of the Ray cluster has as many; "
-            f"the most on one of its {len(nodes)} nodes are {largest[0]:g} CPUs and {largest[1]:g} GPUs"
-        )
-    return room

@@ -24,7 +24,9 @@ from blurdm.core.graph import Failure, Frontier, Listener, missing
 from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import write_bytes
 from experiments.executors.heartbeats import Heartbeats
-from experiments.executors.ray_cluster import capacity, connected
+from experiments.executors.ray_cluster import connected
+from experiments.executors.ray_placement import capacity, stage_requests
+from experiments.executors.ray_shared import require_shared, result_appears
 from experiments.executors.ray_worker import ASHA_STAGE, Placement, train
 
 SCHEDULERS = ("asha",)
@@ -36,14 +38,14 @@ STOP_SECONDS = 120.0  # for trials to save after a stop request
 class RayTune:
     """An executor. ``retries``: how often a run is restarted after its worker or node was lost.
 
-    ``address``: of the cluster, None for a local Ray. ``stopped``: runs that the scheduler has stopped early, in this
-    call or (if given) an earlier one, as {stage, key, by, step}.
+    ``address``: of the cluster, None for a local Ray. ``gpus_per_rank``: 1, or a share of one, for runs on GPUs.
+    ``stopped``: runs that the scheduler has stopped early, in this call or (if given) an earlier one, as {stage, key,
+    by, step}.
     """
 
     max_concurrent: int | None = None
     address: str | None = None
-    cpus_per_run: float = 1.0
-    gpus_per_run: float = 0.0
+    gpus_per_rank: float = 1.0
     retries: int = 3
     scheduler: str | None = None
     stopped: list[dict[str, Any]] = field(default_factory=list)
@@ -59,8 +61,7 @@ class RayTune:
         if stop():
             raise StopRequested("stopped before anything was started")
         session = root.absolute() / "sweeps" / "ray" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        device = "cuda" if self.gpus_per_run else resources.device
-        resources = replace(resources, stop=never, device=device)
+        resources = replace(resources, stop=never)
         placement = Placement(root.absolute(), resources, Path.cwd(), session / "stop", self.scheduler)
         progress = _TrialTracker(needed, root, stop, listener, placement.stop_file, self.stopped)
         session.mkdir(parents=True)
@@ -74,10 +75,13 @@ class RayTune:
         return progress.failures
 
     def _tune(self, needed: list[Run], placement: Placement, progress: "_TrialTracker", session: Path) -> None:
-        room = capacity(self.cpus_per_run, self.gpus_per_run)
+        requests = stage_requests({run.stage for run in needed}, placement.resources, self.gpus_per_rank)
+        room = max(capacity(request) for request in requests.values())
+        if self.address:
+            require_shared(placement.root, session)
         trainable = tune.with_resources(
             tune.with_parameters(train, runs={run.key: run for run in needed}, placement=placement),
-            {"cpu": self.cpus_per_run, "gpu": self.gpus_per_run},
+            lambda config: requests[config["stage"]].placement(),
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
@@ -129,6 +133,7 @@ class _TrialTracker:
         stopped: list[dict[str, Any]],
     ) -> None:
         self.frontier, self.failures, self.stopped = Frontier(needed), list[Failure](), stopped
+        self.root = root
         self.stop, self.stop_file, self.stop_time = stop, stop_file, math.inf
         self.listener, self.heartbeats = listener, Heartbeats(root, listener)
         self.trials: dict[str, Run] = {}
@@ -168,7 +173,11 @@ class _TrialTracker:
         """``trial`` has returned the ``result`` of ``train``, or the scheduler ended it after a report."""
         self.working.pop(trial, None)
         run, outcome = self.trials[trial], result.get("outcome")
-        if outcome == "finished":
+        if outcome == "finished" and not result_appears(run.folder(self.root)):
+            place = run.folder(self.root) / "result.json"
+            line = f"{place}: not there, although the run has finished on node {result['node']}; {self.root} should be"
+            self.fail(Failure(run, f"{line} on a file system that all nodes share with this machine", True))
+        elif outcome == "finished":
             self.frontier.done(run)
             self.listener.ended(run, None)
         elif outcome == "failed":
@@ -201,7 +210,7 @@ class _Search(Searcher):
         run = self.tracker.next(trial_id)
         if run is None:
             return Searcher.FINISHED if self.tracker.frontier.over else None
-        return {"key": run.key}
+        return {"key": run.key, "stage": run.stage}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Does nothing: the callback gets the trial, with the reason of an error."""

@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -9,10 +10,11 @@ from pathlib import Path
 
 from ray import tune  # noqa: TID253
 
-from blurdm.core.errors import RankEnded, StopRequested
-from blurdm.core.graph import Failure
+from blurdm.core.errors import InputError, RankEnded, StopRequested
+from blurdm.core.graph import Failure, inputs
 from blurdm.core.progress import Progress, ignore_progress
 from blurdm.core.runs import Resources, Run
+from experiments.executors.ray_shared import result_appears
 
 ASHA_STAGE = "joint"  # the stage whose runs the scheduler may stop early
 STOP_POLL_SECONDS = 1.0
@@ -32,6 +34,7 @@ class Placement:
 def train(config: Mapping[str, str], runs: Mapping[str, Run], placement: Placement) -> dict[str, str]:
     """Compute the run whose key is in ``config``, as a trial; returns expected failures, which a retry would repeat."""
     from blurdm.stages.run import run_stage
+    from experiments.executors.ray_ranks import run_on_bundles
 
     os.chdir(placement.directory)  # relative paths in configs start at the driver's
     run, stop = runs[config["key"]], _StopFile(placement.stop_file)
@@ -39,7 +42,8 @@ def train(config: Mapping[str, str], runs: Mapping[str, Run], placement: Placeme
     try:
         if stop():
             return {"outcome": "stopped"}
-        run_stage(run, placement.root, replace(placement.resources, stop=stop), report)
+        _require_inputs(run, placement.root)
+        run_stage(run, placement.root, replace(placement.resources, stop=stop), report, run_on_bundles)
     except StopRequested:
         return {"outcome": "stopped"}
     except RankEnded:
@@ -49,7 +53,17 @@ def train(config: Mapping[str, str], runs: Mapping[str, Run], placement: Placeme
         if not failure.expected:
             raise
         return {"outcome": "failed", "message": failure.message}
-    return {"outcome": "finished"}
+    return {"outcome": "finished", "node": platform.node()}
+
+
+def _require_inputs(run: Run, root: Path) -> None:
+    """InputError if a finished input of ``run`` cannot be seen here: it would be computed a second time."""
+    for needed in inputs(run):
+        if not result_appears(needed.folder(root)):
+            raise InputError(
+                f"{needed.folder(root)}: no result.json on node {platform.node()}, although {needed.stage} "
+                f"{needed.key} has finished; {root} should be on a file system that all nodes share"
+            )
 
 
 class _StopFile:

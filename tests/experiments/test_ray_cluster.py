@@ -126,15 +126,17 @@ def test_asha_stops_the_worst_runs_of_the_last_stage(ray_nodes: "Nodes", tiny_da
 def test_asking_for_more_than_any_node_has_is_told_at_once(ray_nodes: "Nodes", tiny_data: Path, tmp_path: Path) -> None:
     from experiments.executors.ray_tune import RayTune
 
-    runs = [plan(tiny_config(tiny_data), "prepare")]
-    for executor in (
-        RayTune(address=ray_nodes.address, cpus_per_run=2),
-        RayTune(address=ray_nodes.address, gpus_per_run=1),
+    runs = [plan(tiny_config(tiny_data), "baseline", 0)]
+    for resources, told in (
+        (
+            Resources(threads=2),
+            "2 CPUs .*: no node of the Ray cluster has as many; the most .* are 1 CPUs and 0 GPUs",
+        ),
+        (Resources(device="cuda"), "1 CPUs .* and 0.25 GPUs .*: no node of the Ray cluster .* 1 CPUs and 0 GPUs"),
+        (Resources(ranks=3), "--ranks 3: the 3 nodes of the Ray cluster have room for 2 ranks of 1 CPUs"),
     ):
-        with pytest.raises(
-            InputError, match="no node of the Ray cluster has as many; the most .* are 1 CPUs and 0 GPUs"
-        ):
-            executor.execute(runs, tmp_path, Resources(), never, Notes())
+        with pytest.raises(InputError, match=told):
+            RayTune(address=ray_nodes.address, gpus_per_rank=0.25).execute(runs, tmp_path, resources, never, Notes())
     assert not list(tmp_path.rglob("ray/*"))
 
 

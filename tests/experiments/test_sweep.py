@@ -129,7 +129,8 @@ def test_a_failing_row_spoils_only_itself(
     code, out, err = sweep("--grid", str(path), *places, "--no-mlflow")
     assert code == 2
     assert "the loss is" in err and "Traceback" not in err
-    assert len([line for line in err.splitlines() if line.startswith("sweep: ")]) == 1
+    cause, missing = (line for line in err.splitlines() if line.startswith("sweep: "))
+    assert "the loss is" in cause and missing == "sweep: 1 of 2 rows is missing: bad: failed"
     assert set(pd.read_csv(tmp_path / "results" / "tiny_steps.csv").row) == {"good"}
     assert "failed" in out
     code, out, _ = sweep("status", "--grid", str(path), *places)

@@ -19,3 +19,13 @@ def descendants(pid: int) -> set[int]:
         found |= (more := set(known.get(ahead.pop(), [])))
         ahead += more
     return found
+
+
+def named(prefix: str, below: int) -> list[int]:
+    """Which descendants of process ``below`` have a command line that begins with ``prefix``."""
+    matching = []
+    for pid in descendants(below):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(prefix.encode()):
+                matching.append(pid)
+    return matching

@@ -1,9 +1,14 @@
 """A real Ray cluster on this machine alone, with token authentication: a head that only coordinates, and workers."""
 
+import os
 import secrets
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +32,43 @@ class Nodes:
         """As when a machine fails: no goodbye."""
         self.workers.remove(worker)
         self.cluster.remove_node(worker, allow_graceful=False)
+
+    @contextmanager
+    def apart(self, hidden: Path, cpus: int) -> Iterator[None]:
+        """A further node, which has a folder of its own in the place of ``hidden``, as without a shared file system."""
+        if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True).returncode:
+            pytest.skip("this machine does not let a process mount folders for itself")
+        hidden.mkdir(parents=True, exist_ok=True)
+        start = 'mount -t tmpfs none "$0" && exec ray start --address "$1" --num-cpus "$2" --block'
+        command = ["unshare", "--map-root-user", "--mount", "sh", "-c", start, str(hidden), self.address, str(cpus)]
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        nodes = len(self.alive())
+        with subprocess.Popen(command, env=os.environ | {"PATH": path}, stdout=subprocess.DEVNULL) as node:
+            try:
+                self.wait_for(nodes + 1)
+                yield
+            finally:
+                node.terminate()
+        self.wait_for(nodes)
+
+    @contextmanager
+    def with_gpu(self, cpus: int) -> Iterator[None]:
+        """A further node, whose GPU Ray alone believes in."""
+        node = self.cluster.add_node(num_cpus=cpus, num_gpus=1, include_dashboard=False)
+        try:
+            yield
+        finally:
+            self.cluster.remove_node(node)
+
+    def alive(self) -> list[Any]:
+        return [node for node in self.cluster.global_state.node_table() if node["Alive"]]
+
+    def wait_for(self, nodes: int) -> None:
+        """Until the cluster has so many nodes."""
+        deadline = time.monotonic() + 60
+        while len(self.alive()) != nodes:
+            assert time.monotonic() < deadline, "the nodes did not come, or go"
+            time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,152 @@
+"""One run on several ranks: one per bundle of its trial's placement group, on one node or on several."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import ray  # noqa: TID253
+import torch
+import torch.distributed as dist
+from ray.exceptions import RayActorError, RayTaskError  # noqa: TID253
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # noqa: TID253
+
+from blurdm.core.allocator import keep_freed_memory
+from blurdm.core.errors import InputError, RankEnded, StopRequested
+from blurdm.core.progress import OnProgress, ignore_progress
+from blurdm.core.runs import Resources, never
+from blurdm.training.launch import PATIENCE, Work
+
+POLL_SECONDS = 0.5
+# A rank that fails makes others fail. This is how long the causes are waited for: the death of a process is noticed
+# later than the connections that it closes.
+CAUSE_SECONDS = 5.0
+STUCK_SECONDS = 30.0  # without an error of rank 0 after that of another rank: it waits for a machine that is gone
+
+
+def run_on_bundles(work: Work, arguments: Sequence[Any], resources: Resources, on_progress: OnProgress) -> Any:
+    """What ``run_distributed`` does, in a trial: rank 0 is this process, each other rank a worker in its own bundle.
+
+    ``resources.ranks`` is the number of bundles. Only rank 0 reports progress, and only rank 0 is asked to stop; ranks
+    agree on a stop. RankEnded if a rank dies; InputError and StopRequested as raised by ``work``.
+    """
+    host = ray.util.get_node_ip_address()
+    store = _store(host, 0, is_master=True)
+    others = _Others(partial(_work, host, store.port, os.getcwd(), work, tuple(arguments)), resources)
+    try:
+        outcome = _as_rank(0, store, work, arguments, resources, on_progress)
+        others.settled.wait()  # they end with rank 0, or fail
+    except (InputError, StopRequested):
+        raise
+    except Exception as error:
+        raise others.cause() or error from None
+    finally:
+        others.end()
+        if dist.is_initialized():
+            dist.destroy_process_group()  # this process may compute another run
+    if cause := others.cause():
+        raise cause
+    return outcome
+
+
+def _store(host: str, port: int, is_master: bool) -> Any:
+    """Where ranks find each other: a server at rank 0, on a free port if ``port`` is 0, and its clients."""
+    return dist.TCPStore(host, port, is_master=is_master, wait_for_workers=False, timeout=PATIENCE)  # type: ignore[attr-defined]
+
+
+def _as_rank(
+    number: int, store: Any, work: Work, arguments: Sequence[Any], resources: Resources, on_progress: OnProgress
+) -> Any:
+    """``work`` as rank ``number``, with the one GPU that Ray lets this process see, or on the CPU."""
+    backend = "gloo"
+    if resources.device.startswith("cuda"):
+        torch.cuda.set_device(0)
+        resources, backend = replace(resources, device="cuda:0"), "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=store, rank=number, world_size=resources.ranks, timeout=PATIENCE)
+    return work(*arguments, resources, on_progress)
+
+
+def _work(
+    host: str, port: int, directory: str, work: Work, arguments: Sequence[Any], number: int, resources: Resources
+) -> None:
+    """The process of a rank other than 0; relative paths in ``arguments`` start at ``directory``."""
+    os.chdir(directory)
+    keep_freed_memory()
+    torch.set_num_threads(resources.threads)
+    store = _store(host, port, is_master=False)
+    with suppress(StopRequested):  # rank 0 raises it, too
+        _as_rank(number, store, work, arguments, resources, ignore_progress)
+
+
+class _Rank:
+    """An actor: a process of its own, which ends with the trial."""
+
+    def call(self, work: Callable[..., None], number: int, resources: Resources) -> None:
+        work(number, resources)
+
+
+class _Others:
+    """The ranks beside rank 0, in bundles 1 and up. ``settled``: all have ended, or one of them has failed."""
+
+    def __init__(self, work: Callable[..., None], resources: Resources) -> None:
+        self.resources, self.errors = replace(resources, stop=never), dict[int, Exception]()
+        self.settled, self.over = threading.Event(), threading.Event()
+        group = ray.util.get_current_placement_group()
+        assert group is not None  # every trial has one
+        actor: Any = ray.remote(_Rank)
+        self.actors = [
+            actor.options(
+                num_cpus=bundle["CPU"],
+                num_gpus=bundle.get("GPU", 0),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=number),
+            ).remote()
+            for number, bundle in enumerate(group.bundle_specs)
+            if number
+        ]
+        calls = {a.call.remote(work, number, self.resources): number for number, a in enumerate(self.actors, start=1)}
+        threading.Thread(target=self._watch, args=(calls,), daemon=True).start()
+
+    def _watch(self, calls: dict[Any, int]) -> None:
+        """Collect errors. After one, end all ranks: then rank 0's exchange with them fails, or else this process ends.
+
+        Tune starts a run again whose process has ended.
+        """
+        deadline = float("inf")
+        while calls and not self.over.is_set() and time.monotonic() < deadline:
+            for call in ray.wait(list(calls), timeout=POLL_SECONDS)[0]:
+                number = calls.pop(call)
+                try:
+                    ray.get(call)
+                except Exception as error:
+                    self.errors[number] = error
+                    known = isinstance(error, RayActorError)
+                    deadline = min(deadline, time.monotonic() + (0.0 if known else CAUSE_SECONDS))
+        self.settled.set()
+        if self.errors:
+            self._kill()
+            if not self.over.wait(STUCK_SECONDS):
+                os._exit(1)
+
+    def cause(self) -> Exception | None:
+        """Why the run cannot go on, if that is another rank; a rank that died comes before errors that follow."""
+        self.settled.wait(2 * CAUSE_SECONDS)
+        for number, error in self.errors.items():
+            if isinstance(error, RayActorError):
+                reason = str(error).strip().partition("\n")[0]
+                return RankEnded(f"rank {number} of {self.resources.ranks} ended ({reason}); start again to continue")
+        for number, error in self.errors.items():
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            return cause if isinstance(cause, InputError) else RuntimeError(f"rank {number}: {error}")
+        return None
+
+    def end(self) -> None:
+        self.over.set()
+        self._kill()
+
+    def _kill(self) -> None:
+        for actor in self.actors:
+            ray.kill(actor)
