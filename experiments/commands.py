@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from blurdm.core.command import require_folder_to_write, require_name
-from blurdm.core.config_io import section_keys
+from blurdm.core.config_io import read_yaml, section_keys
 from blurdm.core.errors import InputError, StopRequested, one_line
 from blurdm.core.exported import CHAIN, recreate_runs
 from blurdm.core.graph import Failure, missing
@@ -32,15 +32,24 @@ from experiments.display import SweepDisplay, print_plan
 from experiments.estimate import seconds_ahead
 from experiments.executors import check_device, check_options, make_executor, max_concurrent, ranks
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
+from experiments.grid_file import ranges
+from experiments.search import check_search, find_best
+from experiments.search_display import print_search_plan
+from experiments.search_space import search_base
 
 BROKEN, INCOMPLETE = 1, 2
+LOOKING = ("status", "collect", "cancel")  # verbs that a search is found by without its options
 DEFAULTS = {name: Path(name) for name in ("runs", "results", "reports")}
 
 
 def plan(parsed: argparse.Namespace) -> int:
     """Show rows, distinct runs, shared work, finished runs, and the expected time. Nothing is written."""
     check_options(parsed)
+    check_search(parsed)
     sweep = expand(_grid(parsed), parsed.runs / ".digests.json", provisional=True)
+    if parsed.search:
+        print_search_plan(parsed, _grid_file(parsed), sweep, max_concurrent(parsed), _device(parsed))
+        return 0
     print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
     return 0
 
@@ -50,6 +59,7 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.dry_run:
         return plan(parsed)
     check_options(parsed)
+    check_search(parsed)
     check_device(parsed)
     for name in ("runs", "results", "reports"):
         require_folder_to_write(f"--{name}", getattr(parsed, name))
@@ -63,10 +73,14 @@ def run(parsed: argparse.Namespace) -> int:
     if ledger.is_file():
         record["stopped"] = [entry.model_dump() for entry in read_ledger(ledger).stopped]
     executor = make_executor(parsed, ledger.with_suffix(".slurm"), record["stopped"])
-    print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
-    write_json(ledger, record)
     cache = parsed.runs / ".frames"
     resources = Resources(_device(parsed), parsed.threads, cache=cache, ranks=ranks(parsed), rows=parsed.runs / ".rows")
+    if parsed.search:
+        with _driving(ledger):
+            best, failures = find_best(parsed, _grid_file(parsed), ledger, record, executor, resources)
+        return _report(failures) or run(best)
+    print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
+    write_json(ledger, record)
     targets = [cell.run for cell in sweep.cells]
     if parsed.detach:
         ids = executor.submit(targets, parsed.runs, resources)
@@ -74,11 +88,17 @@ def run(parsed: argparse.Namespace) -> int:
         return 0
     failures = _execute(executor, sweep, parsed, resources, targets)
     failures = _record_ends(ledger, record, failures, getattr(executor, "stopped", []))
+    code = _report(failures)
+    publish(ledger, parsed)
+    return code
+
+
+def _report(failures: list[Failure]) -> int:
+    """Print each failure that has a cause of its own; return the exit code."""
     for failure in failures:
         if not failure.message.startswith("needs "):
             message = one_line(failure.message) if failure.expected else failure.message
             print(f"sweep: {failure.run.stage} {failure.run.key}: {message}", file=sys.stderr)
-    publish(ledger, parsed)
     if not failures:
         return 0
     return INCOMPLETE if all(failure.expected for failure in failures) else BROKEN
@@ -158,15 +178,21 @@ def _device(parsed: argparse.Namespace) -> str:
 
 def _grid(parsed: argparse.Namespace) -> Grid:
     """The grid that the command line asks for. A changed grid gets a name of its own, so that results never mix."""
-    path = Path(parsed.grid) if parsed.grid.endswith(".yaml") else grid_path(parsed.grid)
-    grid = load_grid(path, parsed.preset, parsed.set, parsed.seeds)
+    path = _grid_file(parsed)
+    searched = parsed.search or (parsed.verb in LOOKING and ranges(read_yaml(path)))
+    load = partial(search_base, path) if searched else partial(load_grid, path)
+    grid = load(parsed.preset, parsed.set, parsed.seeds)
     require_name(grid.name)
     if parsed.name:
         return replace(grid, name=parsed.name)
     if not (parsed.preset or parsed.set or parsed.seeds):
         return grid
     digest = _digest(grid)
-    return grid if digest == _digest(load_grid(path)) else replace(grid, name=f"{grid.name}-{digest[:6]}")
+    return grid if digest == _digest(load()) else replace(grid, name=f"{grid.name}-{digest[:6]}")
+
+
+def _grid_file(parsed: argparse.Namespace) -> Path:
+    return Path(parsed.grid) if parsed.grid.endswith(".yaml") else grid_path(parsed.grid)
 
 
 def _digest(grid: Grid) -> str:
@@ -246,7 +272,8 @@ def _stop_driver(mark: Path) -> bool:
 
 def _command(parsed: argparse.Namespace, verb: str) -> str:
     """The command line of ``verb`` for the same sweep in the same places, as a shell takes it."""
-    options = {name: getattr(parsed, name) for name in ("grid", "preset", "name", "runs", "results", "reports")}
+    names = ("grid", "preset", "name", "search", "samples", "against", "top", "runs", "results", "reports")
+    options = {name: getattr(parsed, name) for name in names}
     options["seeds"] = ",".join(map(str, parsed.seeds or ()))
     named = [(f"--{name}", str(value)) for name, value in options.items() if value and value != DEFAULTS.get(name)]
     changes = [("--set", change) for change in parsed.set]

@@ -166,3 +166,10 @@ def base_grid(search: Search, best: Mapping[str, Mapping[str, Any]] | None = Non
     """The grid of the base config and the ``best`` settings; InputError if its base has settings without effect."""
     bases = search.bases
     return make_grid(search.best_file(best or {}), search.path, bases.preset, search.overrides, bases.seeds)
+
+
+def search_base(
+    path: Path, preset: str | None = None, overrides: Sequence[str] = (), seeds: Iterable[int] | None = None
+) -> Grid:
+    """The grid of the base config alone of the search in ``path``; arguments and errors as for ``load_search``."""
+    return base_grid(load_search(path, preset, overrides, seeds))

@@ -15,12 +15,14 @@ from optuna.distributions import (  # noqa: TID253
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
+    distribution_to_json,
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler  # noqa: TID253
 from optuna.storages.journal import JournalFileBackend, JournalStorage  # noqa: TID253
 from optuna.trial import FrozenTrial, TrialState, create_trial  # noqa: TID253
 
 from blurdm.core.errors import InputError
+from blurdm.core.key import key_of
 from blurdm.core.seeding import derive
 from experiments.search_space import Range
 
@@ -48,15 +50,21 @@ class Study:
             storage=self.storage, study_name=NAME, directions=self.directions, load_if_exists=True
         )
 
-    def require_identity(self, identity: str, folder: Path) -> None:
-        """InputError if the study was begun with another space, base config, data, code, sampler or objective."""
-        begun = self.study.user_attrs.setdefault("identity", identity)
-        if begun != identity:
-            raise InputError(
-                f"{folder}: holds a search of another space, config, data, code or objective;"
-                " give this one another --name, or delete the folder"
-            )
+    def require_identity(self, base: str, folder: Path) -> None:
+        """InputError if the study was begun with another space, sampler or objective, or another ``base``: the key of
+        the base config's run, which depends on config, data and code.
+        """
+        space = {key: distribution_to_json(each) for key, each in self.space.items()}
+        identity = key_of({"run": base, "space": space, "sampler": self.sampler, "against": self.against})
+        if self.study.user_attrs.get("identity", identity) != identity:
+            rule = "give this one another --name, or delete the folder"
+            raise InputError(f"{folder}: is a search with other ranges, sampler, objective, config, data or code; {rule}")
         self.study.set_user_attr("identity", identity)
+
+    @property
+    def objectives(self) -> list[str]:
+        """What is optimised, in words."""
+        return [PSNR] if self.against is None else [PSNR, self.against]
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -98,6 +106,20 @@ class Study:
         self.storage.set_trial_user_attr(self._id(number), FAILURE, reason)
         self.study.tell(number, state=TrialState.FAIL)
 
+    def told(self) -> int:
+        """The number of samples that have ended, in whatever way."""
+        return sum(trial.state.is_finished() for trial in self.trials)
+
+    def leader(self) -> tuple[int, float] | None:
+        """Number and validation PSNR (dB) of the best sample so far."""
+        complete = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        best = max(complete, key=lambda trial: trial.values[0], default=None)
+        return None if best is None else (best.number, best.values[0])
+
+    def reasons(self) -> list[str]:
+        """Why samples have no value."""
+        return [trial.user_attrs[FAILURE] for trial in self.trials if FAILURE in trial.user_attrs]
+
     def best(self, count: int, without: str) -> list[FrozenTrial]:
         """The best samples, at most ``count``, with different runs, none of them ``without``.
 
@@ -108,8 +130,10 @@ class Study:
             ranked = sorted(complete, key=lambda trial: -trial.values[0])
         else:
             ranked = sorted(self.study.best_trials, key=lambda trial: -trial.values[0])
-        distinct = list({trial.user_attrs[RUN]: trial for trial in reversed(ranked)}.values())[::-1]
-        distinct = [trial for trial in distinct if trial.user_attrs[RUN] != without]
+        first: dict[str, FrozenTrial] = {}
+        for trial in ranked:
+            first.setdefault(trial.user_attrs[RUN], trial)
+        distinct = [trial for run, trial in first.items() if run != without]
         if self.against is None or len(distinct) <= count:
             return distinct[:count]
         places = [round(i * (len(distinct) - 1) / max(1, count - 1)) for i in range(count)]
@@ -131,6 +155,13 @@ class Study:
     def _id(self, number: int) -> int:
         study = self.storage.get_study_id_from_name(NAME)
         return self.storage.get_trial_id_from_study_id_trial_number(study, number)
+
+
+def load_study(folder: Path) -> optuna.Study:
+    """The study of the search in ``folder``, to look at; another process may be adding to it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    return optuna.load_study(study_name=NAME, storage=storage)
 
 
 def _distribution(each: Range) -> BaseDistribution:

@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a 
 
 from blurdm.core.command import Parser, count, name, run_command, seeds, threads, whole
 from experiments import commands
+from experiments.search import SAMPLES, TOP
 
 EPILOG = """verbs: plan shows rows, shared work and the time to expect; run (the default) does it and prints the table;
 status looks at a sweep from another shell; collect makes tables, plot and MLflow runs of what is finished so far;
@@ -33,6 +34,11 @@ def parser() -> argparse.ArgumentParser:
     add("--seeds", type=seeds, help="0,1,2 instead of the preset's")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every row")
     add("--name", type=name, help="of this sweep; default: the grid's, and a suffix if it is changed by the above")
+    add = parser.add_argument_group("search, for a grid of ranges").add_argument
+    add("--search", choices=["optuna", "random"], help="how samples are chosen: Optuna's TPE, or at random")
+    add("--samples", type=whole(1, 100_000), metavar="N", help=f"how many (default: {SAMPLES})")
+    add("--against", choices=["macs", "seconds"], help="second objective, of restoring an image: Pareto front")
+    add("--top", type=count, metavar="K", help=f"how many of the best are measured (default: {TOP})")
     add = parser.add_argument_group("where and how").add_argument
     add("--executor", default="processes", choices=["inline", "processes", "ray", "slurm"])
     add("--max-concurrent", type=count, help="runs at a time (default: one per core; slurm: 8)")

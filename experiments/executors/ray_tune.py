@@ -25,11 +25,12 @@ from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import write_bytes
 from experiments.executors.heartbeats import Heartbeats
 from experiments.executors.ray_cluster import capacity, connected
-from experiments.executors.ray_worker import ASHA_STAGE, Placement, train
+from experiments.executors.ray_worker import ASHA_STAGE, Placement, Task, train
 
 SCHEDULERS = ("asha",)
 REDUCTION = 3  # ASHA continues the best third of a rung; rungs are at the first validation, at 3 times its step, ...
 STOP_SECONDS = 120.0  # for trials to save after a stop request
+More = Callable[[int], list[Run]]  # further runs to compute, so that at most so many of their kind are open
 
 
 @dataclass
@@ -49,8 +50,15 @@ class RayTune:
     stopped: list[dict[str, Any]] = field(default_factory=list)
 
     def execute(
-        self, runs: Sequence[Run], root: Path, resources: Resources, stop: Callable[[], bool], listener: Listener
+        self,
+        runs: Sequence[Run],
+        root: Path,
+        resources: Resources,
+        stop: Callable[[], bool],
+        listener: Listener,
+        more: More | None = None,
     ) -> list[Failure]:
+        """As every executor. When no run is ready, ``more`` is asked for further ones, until it has none."""
         if self.scheduler not in (None, *SCHEDULERS):
             raise InputError(f"--scheduler {self.scheduler}: unknown; known: {', '.join(SCHEDULERS)}")
         needed = missing(runs, root)
@@ -62,7 +70,7 @@ class RayTune:
         device = "cuda" if self.gpus_per_run else resources.device
         resources = replace(resources, stop=never, device=device)
         placement = Placement(root.absolute(), resources, Path.cwd(), session / "stop", self.scheduler)
-        progress = _TrialTracker(needed, root, stop, listener, placement.stop_file, self.stopped)
+        progress = _TrialTracker(needed, root, stop, listener, placement.stop_file, self.stopped, more)
         session.mkdir(parents=True)
         try:
             with connected(self.address):
@@ -75,8 +83,9 @@ class RayTune:
 
     def _tune(self, needed: list[Run], placement: Placement, progress: "_TrialTracker", session: Path) -> None:
         room = capacity(self.cpus_per_run, self.gpus_per_run)
+        progress.room = self.max_concurrent or room
         trainable = tune.with_resources(
-            tune.with_parameters(train, runs={run.key: run for run in needed}, placement=placement),
+            tune.with_parameters(train, placement=placement),
             {"cpu": self.cpus_per_run, "gpu": self.gpus_per_run},
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -85,8 +94,8 @@ class RayTune:
             tune_config=tune.TuneConfig(
                 search_alg=_Search(progress),
                 scheduler=_asha(needed) if self.scheduler else None,
-                num_samples=len(needed),
-                max_concurrent_trials=self.max_concurrent or room,
+                num_samples=-1,  # as many as the search gives
+                max_concurrent_trials=progress.room,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -127,7 +136,9 @@ class _TrialTracker:
         listener: Listener,
         stop_file: Path,
         stopped: list[dict[str, Any]],
+        more: More | None,
     ) -> None:
+        self.root, self.more, self.room = root, more, 1
         self.frontier, self.failures, self.stopped = Frontier(needed), list[Failure](), stopped
         self.stop, self.stop_file, self.stop_time = stop, stop_file, math.inf
         self.listener, self.heartbeats = listener, Heartbeats(root, listener)
@@ -152,11 +163,16 @@ class _TrialTracker:
     def next(self, trial: str) -> Run | None:
         """The run for ``trial``; None if none is ready. Runs that were stopped early before fail at once."""
         stopped = {entry["key"]: entry for entry in self.stopped}
-        while (run := self.frontier.take()) and run.key in stopped:
+        while (run := self._take()) and run.key in stopped:
             self.fail(_stopped_early(run, stopped[run.key]))
         if run is not None:
             self.trials[trial] = run
         return run
+
+    def _take(self) -> Run | None:
+        if not self.frontier.ready and self.more is not None:
+            self.frontier.add(missing(self.more(self.room), self.root))
+        return self.frontier.take()
 
     def start(self, trial: str) -> None:
         run = self.working[trial] = self.trials[trial]
@@ -189,7 +205,11 @@ def _stopped_early(run: Run, entry: Mapping[str, Any]) -> Failure:
 
 
 class _Search(Searcher):
-    """Gives Tune runs as they become ready."""
+    """Gives Tune runs as they become ready.
+
+    Ray's own ``OptunaSearch`` has a trial compute a whole sample, so that samples could not share stages, and it
+    forgets after a kill which samples it had begun. Here a trial is a run, and ``more`` asks Optuna's study.
+    """
 
     def __init__(self, tracker: _TrialTracker) -> None:
         super().__init__()
@@ -201,7 +221,7 @@ class _Search(Searcher):
         run = self.tracker.next(trial_id)
         if run is None:
             return Searcher.FINISHED if self.tracker.frontier.over else None
-        return {"key": run.key}
+        return {"task": Task(run)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Does nothing: the callback gets the trial, with the reason of an error."""
