@@ -15,15 +15,17 @@ from optuna.visualization import matplotlib as drawn
 from analysis.drawing import WIDTH, save, styled
 from analysis.load import write_csv
 
+PANEL = 2.0  # inches: the width of one of the axes of a slice plot
 FEW = 2  # samples with a value, below which there is nothing to draw
 
 
-def write_study(study: optuna.Study, objectives: Sequence[str], folder: Path) -> list[Path]:
-    """Write ``folder``/samples.csv and the figures of ``study``; returns the files. ``objectives``: their names.
+def write_study(study: optuna.Study, folder: Path) -> list[Path]:
+    """Write ``folder``/samples.csv and the figures of ``study``; returns the files.
 
     history: each sample and the best so far; importances: of each key, by fANOVA; slice: objective by key; curves:
     validation PSNR by step. With two objectives pareto instead of history and curves, importances for the first.
     """
+    objectives = study.user_attrs["objectives"]
     samples = study.trials_dataframe(attrs=("number", "state", "value" if len(objectives) == 1 else "values", "params"))
     write_csv(folder / "samples.csv", samples)
     files = [folder / "samples.csv"]
@@ -36,7 +38,7 @@ def write_study(study: optuna.Study, objectives: Sequence[str], folder: Path) ->
             draw()
             figure = pyplot.gcf()
             try:
-                figure.set_size_inches(WIDTH, 0.6 * WIDTH)
+                figure.set_size_inches(max(WIDTH, PANEL * len(figure.axes)) if name == "slice" else WIDTH, 0.6 * WIDTH)
                 save(figure, folder / f"search_{name}")
             finally:
                 pyplot.close(figure)

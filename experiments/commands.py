@@ -33,12 +33,12 @@ from experiments.estimate import seconds_ahead
 from experiments.executors import check_device, check_options, make_executor, max_concurrent, ranks
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
 from experiments.grid_file import ranges
-from experiments.search import check_search, find_best
+from experiments.search import check_search, draw, find_best, search_state
 from experiments.search_display import print_search_plan
 from experiments.search_space import search_base
 
 BROKEN, INCOMPLETE = 1, 2
-LOOKING = ("status", "collect", "cancel")  # verbs that a search is found by without its options
+LOOKING = ("status", "collect", "cancel")
 DEFAULTS = {name: Path(name) for name in ("runs", "results", "reports")}
 
 
@@ -111,6 +111,8 @@ def status(parsed: argparse.Namespace) -> int:
     states = [(row, state(ledger, row, root)) for row in ledger.rows]
     done = sum(row_state.status == "done" for _, row_state in states)
     console.print(f"{ledger.grid}: {done} of {len(ledger.rows)} rows done", highlight=False)
+    if line := search_state(path):
+        console.print(f"  {line}", highlight=False)
     jobs: dict[str, str] = {}
     if path.with_suffix(".slurm").is_dir():
         from experiments.executors.slurm import states as job_states
@@ -131,7 +133,9 @@ def status(parsed: argparse.Namespace) -> int:
 
 def collect(parsed: argparse.Namespace) -> int:
     """Make tables, plot and MLflow runs from the runs that have finished."""
-    publish(_existing_ledger(parsed), parsed)
+    ledger = _existing_ledger(parsed)
+    draw(ledger, parsed.reports)
+    publish(ledger, parsed)
     return 0
 
 
@@ -179,8 +183,7 @@ def _device(parsed: argparse.Namespace) -> str:
 def _grid(parsed: argparse.Namespace) -> Grid:
     """The grid that the command line asks for. A changed grid gets a name of its own, so that results never mix."""
     path = _grid_file(parsed)
-    searched = parsed.search or (parsed.verb in LOOKING and ranges(read_yaml(path)))
-    load = partial(search_base, path) if searched else partial(load_grid, path)
+    load = partial(search_base if _sampler(parsed) else load_grid, path)
     grid = load(parsed.preset, parsed.set, parsed.seeds)
     require_name(grid.name)
     if parsed.name:
@@ -193,6 +196,13 @@ def _grid(parsed: argparse.Namespace) -> Grid:
 
 def _grid_file(parsed: argparse.Namespace) -> Path:
     return Path(parsed.grid) if parsed.grid.endswith(".yaml") else grid_path(parsed.grid)
+
+
+def _sampler(parsed: argparse.Namespace) -> str | None:
+    """How the grid is searched. A verb that only looks finds a search without its options."""
+    if parsed.verb in LOOKING and not parsed.search and ranges(read_yaml(_grid_file(parsed))):
+        return "optuna"
+    return str(parsed.search) if parsed.search else None
 
 
 def _digest(grid: Grid) -> str:
@@ -273,7 +283,7 @@ def _stop_driver(mark: Path) -> bool:
 def _command(parsed: argparse.Namespace, verb: str) -> str:
     """The command line of ``verb`` for the same sweep in the same places, as a shell takes it."""
     names = ("grid", "preset", "name", "search", "samples", "against", "top", "runs", "results", "reports")
-    options = {name: getattr(parsed, name) for name in names}
+    options = {name: getattr(parsed, name) for name in names} | {"search": _sampler(parsed)}
     options["seeds"] = ",".join(map(str, parsed.seeds or ()))
     named = [(f"--{name}", str(value)) for name, value in options.items() if value and value != DEFAULTS.get(name)]
     changes = [("--set", change) for change in parsed.set]

@@ -7,7 +7,7 @@ in that run's result: no test image is opened.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blurdm.core.config import Config
 from blurdm.core.errors import InputError, StopRequested
@@ -18,9 +18,7 @@ from blurdm.core.store import finished
 from blurdm.stages.plan import Planner
 from experiments.search_display import SearchDisplay
 from experiments.search_space import Search
-
-if TYPE_CHECKING:
-    from experiments.study import Study
+from experiments.study import Study, describe_best, told
 
 DIVERGED = "the loss is "  # in the message of a training whose loss is not finite: the sample's own failure
 Cost = Callable[[Config], float]
@@ -35,7 +33,7 @@ class Samples:
     def __init__(
         self,
         search: Search,
-        study: "Study",
+        study: Study,
         planner: Planner,
         root: Path,
         count: int,
@@ -126,9 +124,8 @@ class Samples:
         self.display.add(number, run, missing([run], self.root))
 
     def _failure(self, run: Run) -> Failure | None:
-        """Why ``run`` cannot be computed: itself, or a run that it needs, has failed in this call."""
-        failure = next((self.failed[needed.key] for needed in run.chain() if needed.key in self.failed), None)
-        return failure if failure is None or failure.run.key == run.key else failure.spoiled(run)
+        """Why ``run`` cannot be computed: it, or a run that it needs, has failed in this call."""
+        return next((self.failed[needed.key] for needed in run.chain() if needed.key in self.failed), None)
 
     def _tell(self, numbers: list[int], executor: Any) -> None:
         """Tell the study how these samples ended."""
@@ -156,7 +153,8 @@ class Samples:
         return values
 
     def _show(self) -> None:
-        self.display.show(self.study.told(), self.study.leader())
+        trials = self.study.trials
+        self.display.show(told(trials), describe_best(trials))
 
 
 def _curve(folder: Path) -> list[tuple[int, float]]:

@@ -17,11 +17,11 @@ from blurdm.core.signals import StopFlag
 from blurdm.core.store import locked, write_bytes, write_json
 from blurdm.stages.plan import Planner
 from experiments.executors import max_concurrent
-from experiments.samples import Cost, Samples
 from experiments.search_display import SearchDisplay
 from experiments.search_space import Search, base_grid, load_search
 
 if TYPE_CHECKING:
+    from experiments.samples import Cost
     from experiments.study import Study
 
 AGAINST = {"macs": "GMAC of a 256 x 256 image", "seconds": "seconds of a 256 x 256 image"}
@@ -51,6 +51,7 @@ def find_best(
 
     ``record``: the ledger of the base config alone, for as long as the best are not known.
     """
+    from experiments.samples import Samples  # Optuna, which planning does without
     from experiments.study import Study
 
     search = load_search(path, parsed.preset, parsed.set, parsed.seeds)
@@ -71,7 +72,7 @@ def find_best(
                 samples.stream(executor, resources, stop)
             else:
                 samples.batches(executor, resources, stop, max_concurrent(parsed))
-        draw(study, parsed.reports / "grids" / ledger.stem)
+        draw(ledger, parsed.reports)
         if not samples.failures:
             write_best(search, study, parsed.top, base, folder / BEST)
     options = {"grid": str(folder / BEST), "name": ledger.stem, "scheduler": None}
@@ -109,31 +110,54 @@ def write_best(search: Search, study: "Study", top: int, base: str, path: Path) 
     write_bytes(path, text.getvalue().encode())
 
 
-def draw(study: "Study", folder: Path) -> None:
-    """Write the study's figures and table to ``folder``."""
+def draw(ledger: Path, reports: Path) -> None:
+    """Write figures and the table of samples of the search beside ``ledger``, if there is one."""
+    folder = ledger.with_suffix(SUFFIX)
+    if not folder.is_dir():
+        return
     from analysis.search import write_study  # pandas and matplotlib
+    from experiments.study import load_study
 
-    write_study(study.study, study.objectives, folder)
+    target = reports / "grids" / ledger.stem
+    write_study(load_study(folder), target)
+    print(f"samples and figures of the search: {target}")
+
+
+def search_state(ledger: Path) -> str:
+    """One line on the search beside ``ledger``; empty if there is none."""
+    folder = ledger.with_suffix(SUFFIX)
+    if not folder.is_dir():
+        return ""
+    from experiments.study import describe_best, load_study, told
+
+    trials = load_study(folder).trials
+    ended = told(trials)
+    best = describe_best(trials)
+    return f"search: {ended} samples done, {len(trials) - ended} open{best and f', {best}'}"
 
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 
-def _cost(against: str, stage: str, resources: Resources) -> Cost:
+def _cost(against: str, stage: str, resources: Resources) -> "Cost":
     """What restoring a 256 x 256 image costs the network that ``stage`` trains: GMACs, or seconds on this machine."""
     import torch
 
     from blurdm.models.build import initialise
     from blurdm.models.cost import measure_cost
     from blurdm.models.network import Network
+    from blurdm.stages.devices import require_device
+
+    device = resources.device if against == "seconds" else "cpu"
+    require_device(device)
 
     def cost(config: Config) -> float:
         torch.set_num_threads(resources.threads)
         kind: Any = STAGES[stage].trains
         network = Network(kind, config.backbone, config.latent, config.diffusion)
         initialise(network, 0)
-        measured = measure_cost(network.eval().to(resources.device), resources.device)
+        measured = measure_cost(network.eval().to(device), device)
         return float(measured["macs"] / 1e9 if against == "macs" else measured["seconds_per_image"])
 
     return cost

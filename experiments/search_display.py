@@ -43,13 +43,12 @@ class SearchDisplay(SweepDisplay):
             self.ahead[needed.key] = needed
             self.labels[needed.key] = needed.stage if shared else f"{needed.stage} sample {number}"
 
-    def show(self, told: int, best: tuple[int, float] | None) -> None:
-        """``told`` samples have ended; ``best``: number and validation PSNR (dB) of the best."""
+    def show(self, told: int, best: str) -> None:
+        """``told`` samples have ended; ``best``: the best of them, in words."""
         self.told_before = told if self.told_before < 0 else self.told_before
         if told != self.told and not self.console.is_terminal:
-            self.last_line = 0.0
-        self.told = told
-        self.best = "" if best is None else f", best: sample {best[0]} with validation PSNR {best[1]:.3f} dB"
+            self.last_line = 0.0  # a line for every sample
+        self.told, self.best = told, best and f", {best}"
         self._refresh()
 
     def summary(self) -> str:

@@ -19,6 +19,7 @@ from optuna.distributions import (  # noqa: TID253
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler  # noqa: TID253
 from optuna.storages.journal import JournalFileBackend, JournalStorage  # noqa: TID253
+from optuna.study import StudyDirection  # noqa: TID253
 from optuna.trial import FrozenTrial, TrialState, create_trial  # noqa: TID253
 
 from blurdm.core.errors import InputError
@@ -28,9 +29,10 @@ from experiments.search_space import Range
 
 NAME = "search"
 JOURNAL = "study.journal"
+OBJECTIVES = "objectives"  # an attribute of the study: what is optimised, in words
 RUN, FAILURE = "run", "failure"  # attributes of a sample: its objective's run, and why it has no value
+MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 PSNR = "validation PSNR (dB)"
-SAMPLERS = ("optuna", "random")
 Curve = Sequence[tuple[int, float]]
 
 
@@ -45,7 +47,7 @@ class Study:
         self.sampler, self.seed, self.against = sampler, seed, against
         self.space = {key: _distribution(each) for key, each in space.items()}
         self.storage = JournalStorage(JournalFileBackend(str(_mended(folder / JOURNAL))))
-        self.directions = ["maximize"] if against is None else ["maximize", "minimize"]
+        self.directions = (MAXIMIZE,) if against is None else (MAXIMIZE, MINIMIZE)
         self.study = optuna.create_study(
             storage=self.storage, study_name=NAME, directions=self.directions, load_if_exists=True
         )
@@ -58,8 +60,11 @@ class Study:
         identity = key_of({"run": base, "space": space, "sampler": self.sampler, "against": self.against})
         if self.study.user_attrs.get("identity", identity) != identity:
             rule = "give this one another --name, or delete the folder"
-            raise InputError(f"{folder}: is a search with other ranges, sampler, objective, config, data or code; {rule}")
+            raise InputError(
+                f"{folder}: is a search with other ranges, sampler, objective, config, data or code; {rule}"
+            )
         self.study.set_user_attr("identity", identity)
+        self.study.set_user_attr(OBJECTIVES, self.objectives)
 
     @property
     def objectives(self) -> list[str]:
@@ -106,16 +111,6 @@ class Study:
         self.storage.set_trial_user_attr(self._id(number), FAILURE, reason)
         self.study.tell(number, state=TrialState.FAIL)
 
-    def told(self) -> int:
-        """The number of samples that have ended, in whatever way."""
-        return sum(trial.state.is_finished() for trial in self.trials)
-
-    def leader(self) -> tuple[int, float] | None:
-        """Number and validation PSNR (dB) of the best sample so far."""
-        complete = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
-        best = max(complete, key=lambda trial: trial.values[0], default=None)
-        return None if best is None else (best.number, best.values[0])
-
     def reasons(self) -> list[str]:
         """Why samples have no value."""
         return [trial.user_attrs[FAILURE] for trial in self.trials if FAILURE in trial.user_attrs]
@@ -155,6 +150,18 @@ class Study:
     def _id(self, number: int) -> int:
         study = self.storage.get_study_id_from_name(NAME)
         return self.storage.get_trial_id_from_study_id_trial_number(study, number)
+
+
+def told(trials: Sequence[FrozenTrial]) -> int:
+    """The number of samples that have ended, in whatever way."""
+    return sum(trial.state.is_finished() for trial in trials)
+
+
+def describe_best(trials: Sequence[FrozenTrial]) -> str:
+    """Number and validation PSNR of the best sample so far; empty before one has ended."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    best = max(complete, key=lambda trial: trial.values[0], default=None)
+    return "" if best is None else f"best: sample {best.number} with {PSNR} {best.values[0]:.3f}"
 
 
 def load_study(folder: Path) -> optuna.Study:

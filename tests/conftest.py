@@ -71,7 +71,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 # Tests of one file share a worker, for they share what is slow to make; so do all that start a cluster of machines.
-CLUSTERS = {"test_executors", "test_ray_cluster", "test_slurm"}
+CLUSTERS = {"test_executors", "test_ray_cluster", "test_ray_search", "test_slurm"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
