@@ -35,6 +35,7 @@ def write_study(study: optuna.Study, folder: Path) -> list[Path]:
     for name, draw in _figures(study, objectives, complete).items():
         with warnings.catch_warnings(), styled():
             warnings.simplefilter("ignore", ExperimentalWarning)  # all of optuna.visualization.matplotlib is
+            warnings.simplefilter("ignore", UserWarning)  # axes of a key that had one value
             draw()
             figure = pyplot.gcf()
             try:

@@ -103,10 +103,10 @@ def write_best(search: Search, study: "Study", top: int, base: str, path: Path) 
     if not best:
         reasons = study.reasons() or ["all are the base config"]
         raise InputError(f"{path.parent}: no sample to compare with the base config: {reasons[0]}")
-    text = StringIO()
-    file = search.best_file(best)
-    YAML(typ="safe").dump(json.loads(file.model_dump_json(exclude_none=True, exclude_defaults=True)), text)
     base_grid(search, best)
+    writer, text = YAML(typ="safe"), StringIO()
+    writer.sort_base_mapping_type_on_output = False
+    writer.dump(json.loads(search.best_file(best).model_dump_json(exclude_defaults=True)), text)
     write_bytes(path, text.getvalue().encode())
 
 

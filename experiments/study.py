@@ -161,7 +161,7 @@ def describe_best(trials: Sequence[FrozenTrial]) -> str:
     """Number and validation PSNR of the best sample so far; empty before one has ended."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     best = max(complete, key=lambda trial: trial.values[0], default=None)
-    return "" if best is None else f"best: sample {best.number} with {PSNR} {best.values[0]:.3f}"
+    return "" if best is None else f"best: sample {best.number} with {best.values[0]:.3f} dB validation PSNR"
 
 
 def load_study(folder: Path) -> optuna.Study:
