@@ -136,7 +136,7 @@ class Samples:
             if failure is None:
                 self.study.tell(number, self._values(number, run), _curve(run.folder(self.root)))
             elif run.key in stopped:
-                self.study.prune(number, _curve(run.folder(self.root)))
+                self.study.prune(number, executor.validations.get(run.key, []))
             elif DIVERGED in failure.message:
                 self.study.fail(number, failure.message)
             else:

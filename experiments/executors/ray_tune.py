@@ -38,7 +38,8 @@ class RayTune:
     """An executor. ``retries``: how often a run is restarted after its worker or node was lost.
 
     ``address``: of the cluster, None for a local Ray. ``stopped``: runs that the scheduler has stopped early, in this
-    call or (if given) an earlier one, as {stage, key, by, step}.
+    call or (if given) an earlier one, as {stage, key, by, step}. ``validations``: step and validation PSNR (dB) that
+    runs reported to the scheduler, by key.
     """
 
     max_concurrent: int | None = None
@@ -48,6 +49,7 @@ class RayTune:
     retries: int = 3
     scheduler: str | None = None
     stopped: list[dict[str, Any]] = field(default_factory=list)
+    validations: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def execute(
         self,
@@ -71,6 +73,7 @@ class RayTune:
         resources = replace(resources, stop=never, device=device)
         placement = Placement(root.absolute(), resources, Path.cwd(), session / "stop", self.scheduler)
         progress = _TrialTracker(needed, root, stop, listener, placement.stop_file, self.stopped, more)
+        progress.validations = self.validations
         session.mkdir(parents=True)
         try:
             with connected(self.address):
@@ -139,6 +142,7 @@ class _TrialTracker:
         more: More | None,
     ) -> None:
         self.root, self.more, self.room = root, more, 1
+        self.validations: dict[str, list[tuple[int, float]]] = {}
         self.frontier, self.failures, self.stopped = Frontier(needed), list[Failure](), stopped
         self.stop, self.stop_file, self.stop_time = stop, stop_file, math.inf
         self.listener, self.heartbeats = listener, Heartbeats(root, listener)
@@ -241,6 +245,13 @@ class _TrialCallback(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.tracker.start(trial.trial_id)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "val_psnr" in result:
+            reported = self.tracker.validations.setdefault(self.tracker.trials[trial.trial_id].key, [])
+            reported.append((result["step"], result["val_psnr"]))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.tracker.working.pop(trial.trial_id, None)
