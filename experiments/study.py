@@ -45,7 +45,7 @@ class Study:
     def __init__(self, folder: Path, sampler: str, seed: int, against: str | None, space: Mapping[str, Range]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.sampler, self.seed, self.against = sampler, seed, against
-        self.space = {key: _distribution(each) for key, each in space.items()}
+        self.space = {key: _distribution(each) for key, each in sorted(space.items())}  # whatever the file's order
         self.storage = JournalStorage(JournalFileBackend(str(_mended(folder / JOURNAL))))
         self.directions = (MAXIMIZE,) if against is None else (MAXIMIZE, MINIMIZE)
         self.study = optuna.create_study(

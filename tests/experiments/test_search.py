@@ -192,7 +192,7 @@ def test_samples_that_diverge_or_make_no_config_cost_only_themselves(
     }
     settings = {"diffusion.grad_clip": None, "diffusion.optimizer": "adam", "diffusion.alpha_end": 4.0}
     command = write_space(tmp_path, tiny_data, axes, **settings)
-    options = ["--search", "random", "--samples", "6", "--top", "1", "--max-concurrent", "2", "--no-mlflow"]
+    options = ["--search", "random", "--samples", "4", "--top", "1", "--max-concurrent", "2", "--no-mlflow"]
     searched = sweep(tmp_path, *command, *options, "--seeds", "0", "--name", "failing")
     assert searched.code == 0, searched.err
     outcomes = set()
