@@ -104,7 +104,8 @@ def write_best(search: Search, study: "Study", top: int, base: str, path: Path) 
         reasons = study.reasons() or ["all are the base config"]
         raise InputError(f"{path.parent}: no sample to compare with the base config: {reasons[0]}")
     base_grid(search, best)
-    writer, text = YAML(typ="safe"), StringIO()
+    text = StringIO()
+    writer: Any = YAML(typ="safe")
     writer.sort_base_mapping_type_on_output = False
     writer.dump(json.loads(search.best_file(best).model_dump_json(exclude_defaults=True)), text)
     write_bytes(path, text.getvalue().encode())

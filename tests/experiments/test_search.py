@@ -197,11 +197,12 @@ def test_samples_that_diverge_or_make_no_config_cost_only_themselves(
     assert searched.code == 0, searched.err
     outcomes = set()
     for trial in searched.trials("failing"):
-        settings, reason = trial.params, trial.user_attrs.get("failure", "")
-        if settings["diffusion.alpha_end"] < settings["diffusion.alpha_start"]:
+        params: dict[str, Any] = trial.params
+        reason = trial.user_attrs.get("failure", "")
+        if params["diffusion.alpha_end"] < params["diffusion.alpha_start"]:
             outcome = "no config"
             assert "alpha_end must be larger than alpha_start" in reason and "run" not in trial.user_attrs
-        elif settings["diffusion.lr"] > 1:
+        elif params["diffusion.lr"] > 1:
             outcome = "diverged"
             assert "the loss is" in reason
         else:

@@ -15,7 +15,7 @@ from experiments.study import JOURNAL, Study
 from experiments.sweep import main
 from tests.support.grids import write_grid
 
-SPACE = {
+SPACE: dict[str, dict[str, list[Any]]] = {
     "diffusion.steps": {"int": [1, 6]},
     "diffusion.beta_end": {"log": [1e-3, 0.1]},
     "joint.lr": {"uniform": [1e-4, 2e-4]},
