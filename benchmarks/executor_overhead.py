@@ -20,8 +20,8 @@ from blurdm.core.command import Parser, run_command
 from blurdm.core.config_io import load_config
 from blurdm.core.runs import Resources, Run, never
 from blurdm.stages.plan import plan
+from experiments.bases import preset_path
 from experiments.executors import Executor
-from experiments.grid import preset_path
 from tests.support.slurm.cluster import one_node
 
 FEW, MANY = 3, 15

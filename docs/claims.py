@@ -18,9 +18,11 @@ from analysis.tables.chain import differences_table, main_table
 from analysis.tables.table import Table
 from benchmarks import coverage
 from blurdm.core.command import Parser, run_command
+from blurdm.core.config_io import read_yaml
 from blurdm.core.registry import lookup
 from blurdm.core.store import read_json, write_bytes
 from experiments.grid import GRIDS, expand, load_grid
+from experiments.grid_file import ranges
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/*.md", "blurdm/pretrained/*.md", "results/*/README.md")
@@ -138,6 +140,8 @@ def sharing() -> str:
     """The distinct runs of every grid, as ``sweep.py plan`` counts them."""
     text = ["| grid | rows | distinct runs | without sharing |", "| --- | --- | --- | --- |"]
     for path in sorted(GRIDS.glob("*.yaml")):
+        if ranges(read_yaml(path)):
+            continue  # a search: how many runs it has is not known before
         sweep = expand(load_grid(path), provisional=True)
         text.append(f"| `{path.stem}` | {len(sweep.grid.rows)} | {len(sweep.runs)} | {sweep.unshared} |")
     return "\n".join(text) + "\n"

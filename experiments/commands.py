@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from blurdm.core.command import require_folder_to_write, require_name
-from blurdm.core.config_io import section_keys
+from blurdm.core.config_io import read_yaml, section_keys
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.exported import CHAIN, recreate_runs
 from blurdm.core.graph import Failure, missing
@@ -34,16 +34,25 @@ from experiments.estimate import seconds_ahead
 from experiments.executors import check_device, check_options, make_executor, max_concurrent, ranks
 from experiments.executors.slurm_pack import jobs_line
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
-from experiments.outcome import report_outcome
+from experiments.grid_file import ranges
+from experiments.outcome import report_failures, report_outcome
+from experiments.search import check_search, draw, find_best
+from experiments.search_display import print_search_plan
+from experiments.search_space import search_base
 from experiments.status import print_logs, print_status
 
+LOOKING = ("status", "logs", "collect", "cancel")
 DEFAULTS = {name: Path(name) for name in ("runs", "results", "reports")}
 
 
 def plan(parsed: argparse.Namespace) -> int:
     """Show rows, distinct runs, shared work, finished runs, and the expected time. Nothing is written."""
     check_options(parsed)
+    check_search(parsed)
     sweep = expand(_grid(parsed), parsed.runs / ".digests.json", provisional=True)
+    if parsed.search:
+        print_search_plan(parsed, _grid_file(parsed), sweep, max_concurrent(parsed), _device(parsed))
+        return 0
     _print_plan(parsed, sweep)
     return 0
 
@@ -53,6 +62,7 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.dry_run:
         return plan(parsed)
     check_options(parsed)
+    check_search(parsed)
     check_device(parsed)
     for name in ("runs", "results", "reports"):
         require_folder_to_write(f"--{name}", getattr(parsed, name))
@@ -67,10 +77,14 @@ def run(parsed: argparse.Namespace) -> int:
     if ledger.is_file():
         record["stopped"] = [entry.model_dump() for entry in read_ledger(ledger).stopped]
     executor = make_executor(parsed, sweep, ledger.with_suffix(".slurm"), record["stopped"])
-    _print_plan(parsed, sweep)
-    write_json(ledger, record)
     cache = parsed.cache or parsed.runs / ".frames"
     resources = Resources(_device(parsed), parsed.threads, cache=cache, ranks=ranks(parsed), rows=parsed.runs / ".rows")
+    if parsed.search:
+        with _driving(ledger):
+            best, failures = find_best(parsed, _grid_file(parsed), ledger, record, executor, resources)
+        return report_failures(failures) or run(best)
+    _print_plan(parsed, sweep)
+    write_json(ledger, record)
     targets = [cell.run for cell in sweep.cells]
     if parsed.detach:
         ids = executor.submit(targets, parsed.runs, resources)
@@ -97,7 +111,9 @@ def logs(parsed: argparse.Namespace) -> int:
 
 def collect(parsed: argparse.Namespace) -> int:
     """Make tables, plot and MLflow runs from the runs that have finished."""
-    publish(_existing_ledger(parsed), parsed)
+    ledger = _existing_ledger(parsed)
+    draw(ledger, parsed.reports)
+    publish(ledger, parsed)
     return 0
 
 
@@ -150,15 +166,27 @@ def _device(parsed: argparse.Namespace) -> str:
 
 def _grid(parsed: argparse.Namespace) -> Grid:
     """The grid that the command line asks for. A changed grid gets a name of its own, so that results never mix."""
-    path = Path(parsed.grid) if parsed.grid.endswith(".yaml") else grid_path(parsed.grid)
-    grid = load_grid(path, parsed.preset, parsed.set, parsed.seeds)
+    path = _grid_file(parsed)
+    load = partial(search_base if _sampler(parsed) else load_grid, path)
+    grid = load(parsed.preset, parsed.set, parsed.seeds)
     require_name(grid.name)
     if parsed.name:
         return replace(grid, name=parsed.name)
     if not (parsed.preset or parsed.set or parsed.seeds):
         return grid
     digest = _digest(grid)
-    return grid if digest == _digest(load_grid(path)) else replace(grid, name=f"{grid.name}-{digest[:6]}")
+    return grid if digest == _digest(load()) else replace(grid, name=f"{grid.name}-{digest[:6]}")
+
+
+def _grid_file(parsed: argparse.Namespace) -> Path:
+    return Path(parsed.grid) if parsed.grid.endswith(".yaml") else grid_path(parsed.grid)
+
+
+def _sampler(parsed: argparse.Namespace) -> str | None:
+    """How the grid is searched. A verb that only looks finds a search without its options."""
+    if parsed.verb in LOOKING and not parsed.search and ranges(read_yaml(_grid_file(parsed))):
+        return "optuna"
+    return str(parsed.search) if parsed.search else None
 
 
 def _digest(grid: Grid) -> str:
@@ -238,7 +266,8 @@ def _stop_driver(mark: Path) -> bool:
 
 def _command(parsed: argparse.Namespace, verb: str) -> str:
     """The command line of ``verb`` for the same sweep in the same places, as a shell takes it."""
-    options = {name: getattr(parsed, name) for name in ("grid", "preset", "name", "runs", "results", "reports")}
+    names = ("grid", "preset", "name", "search", "samples", "against", "top", "runs", "results", "reports")
+    options = {name: getattr(parsed, name) for name in names} | {"search": _sampler(parsed)}
     options["seeds"] = ",".join(map(str, parsed.seeds or ()))
     named = [(f"--{name}", str(value)) for name, value in options.items() if value and value != DEFAULTS.get(name)]
     changes = [("--set", change) for change in parsed.set]

@@ -78,6 +78,8 @@ class SweepDisplay(Display):
     ``rows`` maps the name of a row to the keys of its measure runs. ``expected``: seconds by run key, where known.
     """
 
+    unit = "rows"
+
     def __init__(
         self,
         rows: Mapping[str, Collection[str]],
@@ -98,7 +100,7 @@ class SweepDisplay(Display):
     def __enter__(self) -> "SweepDisplay":
         super().__enter__()
         if self.console.is_terminal:
-            self.overall = self.bars.add_task("rows", total=len(self.rows), numbers="")
+            self.overall = self.bars.add_task(self.unit, total=self.total, numbers="")
         self._refresh()
         return self
 
@@ -123,7 +125,11 @@ class SweepDisplay(Display):
         self._refresh()
 
     @property
-    def rows_done(self) -> int:
+    def total(self) -> int:
+        return len(self.rows)
+
+    @property
+    def done(self) -> int:
         open_keys = self.ahead.keys() | self.failed
         return sum(open_keys.isdisjoint(keys) for keys in self.rows.values())
 
@@ -132,9 +138,7 @@ class SweepDisplay(Display):
         failed = sum(not self.failed.isdisjoint(keys) for keys in self.rows.values())
         seconds = self.seconds_left()
         left = "" if seconds is None else f", about {minutes(seconds)} left"
-        return (
-            f"{self.rows_done} of {len(self.rows)} rows done, {len(self.running)} runs at work, {failed} failed{left}"
-        )
+        return f"{self.done} of {self.total} rows done, {len(self.running)} runs at work, {failed} failed{left}"
 
     def seconds_left(self) -> float | None:
         """Expected seconds until all runs have finished, from runs of this sweep if possible; None if unknown."""
@@ -152,8 +156,8 @@ class SweepDisplay(Display):
     def _refresh(self) -> None:
         now = time.monotonic()
         if self.overall is not None:
-            text = self.summary().partition("rows done, ")[2]
-            self.bars.update(self.overall, completed=self.rows_done, numbers=text)
+            text = self.summary().partition(f"{self.unit} done, ")[2]
+            self.bars.update(self.overall, completed=self.done, numbers=text)
         elif now - self.last_line > LINE_EVERY_SECONDS:
             self.last_line = now
             print(self.summary(), file=sys.stderr, flush=True)

@@ -13,18 +13,18 @@ from typing import Any
 
 from blurdm.core.arms import ARMS, METHOD
 from blurdm.core.config import Config
-from blurdm.core.config_io import apply_override, read_yaml, validate, validate_as
+from blurdm.core.config_io import read_yaml, validate_as
 from blurdm.core.errors import InputError
 from blurdm.core.graph import distinct
 from blurdm.core.registry import require
 from blurdm.core.runs import Run
 from blurdm.metrics.protocols import METRICS
 from blurdm.stages.plan import Planner, sections_read, stages_of
-from experiments.grid_file import MEASURE, PRESET, Choice, GridFile, check_keys, choices, require_read
-from experiments.variants import Shared, Variants
+from experiments.bases import Bases
+from experiments.grid_file import MEASURE, PRESET, Choice, GridFile, check_keys, choices, ranges, require_read
+from experiments.variants import Variants
 
-FOLDER = Path(__file__).parent
-GRIDS, PRESETS, DEMO = FOLDER / "grids", FOLDER / "presets", FOLDER.parent / "params.yaml"
+GRIDS = Path(__file__).parent / "grids"
 MAX_NAMES = 20  # of rows in an error message
 
 
@@ -67,14 +67,6 @@ def grid_path(name: str) -> Path:
     return GRIDS / f"{name}.yaml"
 
 
-def preset_path(name: str) -> Path:
-    """params.yaml for ``demo``, else a file in presets/, or any file if ``name`` ends in .yaml; InputError."""
-    if name.endswith(".yaml"):
-        return Path(name)
-    require("preset", name, ("demo", *(path.stem for path in PRESETS.glob("*.yaml"))))
-    return DEMO if name == "demo" else PRESETS / f"{name}.yaml"
-
-
 def load_grid(
     path: Path | str, preset: str | None = None, overrides: Sequence[str] = (), seeds: Iterable[int] | None = None
 ) -> Grid:
@@ -83,10 +75,25 @@ def load_grid(
     ``preset`` and ``seeds`` replace the file's. ``overrides`` (``section.key=value``) take precedence over the preset
     and the file's ``base``, but not over its axes and arms.
     """
-    file = validate_as(GridFile, read_yaml(path), str(path))
+    tree = read_yaml(path)
+    if searched := ranges(tree):
+        raise InputError(
+            f"{path}: axes: {searched[0]}: a range, which a grid cannot list; add --search optuna or --search random"
+        )
+    return make_grid(validate_as(GridFile, tree, str(path)), path, preset, overrides, seeds)
+
+
+def make_grid(
+    file: GridFile,
+    path: Path | str,
+    preset: str | None = None,
+    overrides: Sequence[str] = (),
+    seeds: Iterable[int] | None = None,
+) -> Grid:
+    """The grid that ``file`` states, named as its ``path``; arguments and errors as for ``load_grid``."""
     try:
         check_keys(file)
-        bases = _Bases(file, preset, overrides, seeds)
+        bases = Bases(file, preset, overrides, seeds)
         rows = _rows(file, bases)
         _check_names(file, [row.name for row in rows])
     except InputError as error:
@@ -104,61 +111,7 @@ def load_grid(
     )
 
 
-class _Bases:
-    """The base config of each row: the preset of the grid or of the command line, or the row's own; each read once."""
-
-    def __init__(
-        self, file: GridFile, preset: str | None, overrides: Sequence[str], seeds: Iterable[int] | None
-    ) -> None:
-        self.preset = preset or file.preset
-        self._command_line_preset = preset
-        self._seeds = None if seeds is None else tuple(dict.fromkeys(seeds))
-        self._file, self._overrides = file, overrides
-        self._read: dict[str, Variants] = {}
-        self._shared: Shared = {}
-        self.seeds = self.of(self.preset).base.seeds
-
-    def of(self, preset: str, where: str = "") -> Variants:
-        """Configs made from ``preset``; InputError if it has other seeds than the grid's."""
-        if preset not in self._read:
-            base = self._config(preset_path(preset))
-            self._read[preset] = Variants(base, self._shared)
-        seeds = self._read[preset].base.seeds
-        if seeds != self._read[self.preset].base.seeds:
-            both = f"{list(seeds)} are the seeds of preset '{preset}', {list(self.seeds)} those of '{self.preset}'"
-            raise InputError(f"{where}: {both}; should be the same, or given on the command line")
-        return self._read[preset]
-
-    def of_row(self, combination: Sequence[Choice]) -> Variants:
-        """Configs for the row of these choices; InputError if one sets a preset and the command line does too."""
-        setting = next((choice for choice in combination if PRESET in choice.settings), None)
-        if setting is None:
-            return self.of(self.preset)
-        if not isinstance(setting.settings[PRESET], str):
-            raise InputError(f"{setting.where}: {PRESET}: {setting.settings[PRESET]!r}; should be a name")
-        if self._command_line_preset:
-            raise InputError(f"preset '{self._command_line_preset}': {setting.where} of this grid sets the preset")
-        return self.of(setting.settings[PRESET], setting.where)
-
-    def _config(self, preset: Path) -> Config:
-        """The preset with the settings of the file's ``base``, then the overrides of the command line."""
-        tree = read_yaml(preset)
-        validate(tree, str(preset))
-        for key, value in self._file.base.items():
-            section, _, name = key.partition(".")
-            tree[section] = (tree.get(section) or {}) | {name: value}
-        validate(tree, "base")
-        for override in self._overrides:
-            apply_override(tree, override)
-            key = override.partition("=")[0]
-            if key in self._file.axes:
-                raise InputError(f"override '{override}': an axis of this grid sets {key}")
-        if self._seeds is not None:
-            tree["seeds"] = list(self._seeds)
-        return validate(tree, "overrides")
-
-
-def _rows(file: GridFile, bases: _Bases) -> list[GridRow]:
+def _rows(file: GridFile, bases: Bases) -> list[GridRow]:
     """The product of axes and arms; InputError for settings without effect and for equal rows."""
     dimensions = choices(file)
     count = prod(map(len, dimensions))

@@ -16,26 +16,18 @@ MEASURE = "measure"
 PRESET = "preset"
 SPECIAL = (MEASURE, PRESET)  # arms and axes may set these besides keys of a config
 REFERENCE = "from"
+KINDS = ("int", "log", "uniform", "choice")  # of ranges
 
 
-class GridFile(Section):
-    """The keys of a grid's file. An axis is a list of values, or a mapping that gives each value a label; an arm sets
-    several keys at once. A value ``{from: key}`` is the base config's, ``{from: [key, key]}`` the sum of several.
-    Beside keys of the config, arms and axes may set ``measure``, and ``preset``: what the row starts from instead.
-    """
+class Question(Section):
+    """What every grid's file states. ``base``: settings of all rows; ``axes``: what varies."""
 
     question: str = Field(min_length=1)
     preset: str
     base: dict[str, Any] = Field(default_factory=dict)
     axes: dict[str, Any] = Field(default_factory=dict)
-    arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    rows: Annotated[int, Field(ge=1, le=100_000)]
-    baseline: str
-    x: str | None = None
-    published: dict[str, dict[str, float]] = Field(default_factory=dict)
-    published_source: str | None = Field(default=None, min_length=1)
 
-    @field_validator("base", "axes", "arms", mode="before")
+    @field_validator("base", "axes", "arms", mode="before", check_fields=False)
     @classmethod
     def _current_names(cls, settings: Any) -> Any:
         """Replace keys by their current names if an earlier release had them elsewhere."""
@@ -43,10 +35,35 @@ class GridFile(Section):
             return settings
         return {RENAMED.get(key, key): cls._current_names(value) for key, value in settings.items()}
 
+
+class GridFile(Question):
+    """The keys of a grid's file. An axis is a list of values, or a mapping that gives each value a label; an arm sets
+    several keys at once. A value ``{from: key}`` is the base config's, ``{from: [key, key]}`` the sum of several.
+    Beside keys of the config, arms and axes may set ``measure``, and ``preset``: what the row starts from instead.
+    """
+
+    arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    rows: Annotated[int, Field(ge=1, le=100_000)]
+    baseline: str
+    x: str | None = None
+    published: dict[str, dict[str, float]] = Field(default_factory=dict)
+    published_source: str | None = Field(default=None, min_length=1)
+
     @property
     def swept(self) -> str | None:
         """The key along which results are plotted: ``x`` or else the first axis."""
         return self.x or next((key for key in self.axes if key not in SPECIAL), None)
+
+
+def ranges(tree: Mapping[str, Any]) -> list[str]:
+    """The axes of a grid's file whose values are a range ({int: [1, 10]}), as only a search can have them."""
+    axes = tree.get("axes")
+    return [str(key) for key, value in axes.items() if is_range(value)] if isinstance(axes, dict) else []
+
+
+def is_range(value: Any) -> bool:
+    """Whether an axis has this form; one whose bounds are wrong is a range too."""
+    return isinstance(value, dict) and len(value) == 1 and next(iter(value)) in KINDS
 
 
 @dataclass(frozen=True)
@@ -72,7 +89,7 @@ class Choice:
             keys = value[REFERENCE] if isinstance(value[REFERENCE], list) else [value[REFERENCE]]
             values = []
             for key in keys:
-                _require_key(where, str(key))
+                require_key(where, str(key))
                 section, _, leaf = key.partition(".")
                 values.append(getattr(getattr(base, section), leaf, None))
             if not values or (len(values) > 1 and not all(isinstance(number, (int, float)) for number in values)):
@@ -95,7 +112,7 @@ def check_keys(file: GridFile) -> None:
     for where, settings in places.items():
         for key in settings:
             if key not in SPECIAL or where == "base":
-                _require_key(where, key)
+                require_key(where, key)
             if where != "axes" and key in file.axes:
                 raise InputError(f"{where}: {key}: an axis sets it too; should be set in one place")
     if not (file.axes or file.arms):
@@ -126,7 +143,7 @@ def choices(file: GridFile) -> list[list[Choice]]:
     return dimensions
 
 
-def _require_key(where: str, key: str) -> None:
+def require_key(where: str, key: str) -> None:
     keys = section_keys()
     section, _, name = key.partition(".")
     if section not in keys:

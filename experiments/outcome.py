@@ -19,16 +19,22 @@ def report_outcome(ledger: Path, failures: Sequence[Failure]) -> int:
     A row is there if every one of its runs has its ``result.json``, whatever its executor said. 0: all rows are there;
     INCOMPLETE: not all, for reasons that are one line each; BROKEN: a run ended with an error of the program.
     """
+    code = report_failures(failures)
+    missing = missing_rows(ledger)
+    if missing:
+        print(f"sweep: {missing}", file=sys.stderr)
+    return code or (INCOMPLETE if missing else 0)
+
+
+def report_failures(failures: Sequence[Failure]) -> int:
+    """Print each of ``failures`` that has a cause of its own; return the exit code, 0 if there are none."""
     for failure in failures:
         if not failure.message.startswith("needs "):
             message = one_line(failure.message) if failure.expected else failure.message
             print(f"sweep: {failure.run.stage} {failure.run.key}: {message}", file=sys.stderr)
-    missing = missing_rows(ledger)
-    if missing:
-        print(f"sweep: {missing}", file=sys.stderr)
     if any(not failure.expected for failure in failures):
         return BROKEN
-    return INCOMPLETE if missing or failures else 0
+    return INCOMPLETE if failures else 0
 
 
 def missing_rows(path: Path) -> str:

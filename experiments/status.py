@@ -10,6 +10,7 @@ from rich.console import Console
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Address, Ledger, Row, read_ledger, runs_root, state
 from blurdm.core.store import heartbeat
+from experiments.search import search_state
 
 if TYPE_CHECKING:
     from experiments.executors.slurm_jobs import JobState
@@ -24,6 +25,8 @@ def print_status(path: Path) -> None:
     states = [(row, state(ledger, row, root)) for row in ledger.rows]
     done = sum(row_state.status == "done" for _, row_state in states)
     console.print(f"{ledger.grid}: {done} of {len(ledger.rows)} rows done", highlight=False)
+    if line := search_state(path):
+        console.print(f"  {line}", highlight=False)
     jobs = _jobs(path)
     printed: set[str] = set()
     for row, row_state in states:

@@ -10,6 +10,7 @@ from blurdm.core.command import Parser, count, gpus, name, run_command, seconds,
 from blurdm.core.errors import InputError
 from blurdm.core.places import place
 from experiments import commands
+from experiments.search import SAMPLES, TOP
 from experiments.status import LINES
 
 VERBS = ("plan", "run", "status", "logs", "collect", "cancel")
@@ -41,6 +42,11 @@ def parser() -> argparse.ArgumentParser:
     add("--seeds", type=seeds, help="0,1,2 instead of the preset's")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every row")
     add("--name", type=name, help="of this sweep; default: the grid's, and a suffix if it is changed by the above")
+    add = parser.add_argument_group("search, for a grid of ranges").add_argument
+    add("--search", choices=["optuna", "random"], help="how samples are chosen: Optuna's TPE, or at random")
+    add("--samples", type=whole(1, 100_000), metavar="N", help=f"how many (default: {SAMPLES})")
+    add("--against", choices=["macs", "seconds"], help="second objective, of restoring an image: Pareto front")
+    add("--top", type=count, metavar="K", help=f"how many of the best are measured (default: {TOP})")
     add = parser.add_argument_group("where and how").add_argument
     add("--executor", default="processes", choices=["inline", "processes", "ray", "slurm"])
     add("--max-concurrent", type=count, help="runs at a time (default: one per core; slurm: 8)")

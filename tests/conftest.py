@@ -76,6 +76,7 @@ CLUSTERS = {
     "test_missing_rows",
     "test_ray_cluster",
     "test_ray_nodes",
+    "test_ray_search",
     "test_slurm",
     "test_slurm_sweeps",
 }

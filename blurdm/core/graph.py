@@ -107,15 +107,22 @@ class Frontier:
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        members = {run.key: run for run in runs}
-        self._place = {key: number for number, key in enumerate(members)}
+        self._place: dict[str, int] = {}
         self.ready: list[Run] = []
         self.underway: dict[str, Run] = {}
         self.waiting: dict[str, Run] = {}
         self._needs: dict[str, set[str]] = {}
         self._users: dict[str, list[Run]] = {}
-        for run in members.values():
-            needs = self._needs[run.key] = {r.key for r in run.chain()[:-1] if r.key in members}
+        self.add(runs)
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """Extend the set by ``runs``, none of which has finished; those that are in it already stay as they are."""
+        ahead = {run.key for run in (*self.ready, *self.waiting.values())} | self.underway.keys()
+        added = {run.key: run for run in runs if run.key not in ahead}
+        ahead |= added.keys()
+        for run in added.values():
+            self._place[run.key] = len(self._place)
+            needs = self._needs[run.key] = {r.key for r in run.chain()[:-1] if r.key in ahead}
             for key in needs:
                 self._users.setdefault(key, []).append(run)
             if needs:

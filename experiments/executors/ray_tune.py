@@ -19,6 +19,7 @@ from ray.exceptions import RayActorError  # noqa: TID253
 from ray.tune.schedulers import ASHAScheduler  # noqa: TID253
 from ray.tune.search import Searcher  # noqa: TID253
 
+from blurdm.core.arms import STAGES
 from blurdm.core.errors import InputError, RankEnded, StopRequested
 from blurdm.core.graph import Failure, Frontier, Listener, missing
 from blurdm.core.runs import Resources, Run, never
@@ -27,11 +28,12 @@ from experiments.executors.heartbeats import Heartbeats
 from experiments.executors.ray_cluster import connected
 from experiments.executors.ray_placement import capacity, stage_requests
 from experiments.executors.ray_shared import require_shared, result_appears
-from experiments.executors.ray_worker import ASHA_STAGE, Placement, train
+from experiments.executors.ray_worker import ASHA_STAGE, Placement, Task, train
 
 SCHEDULERS = ("asha",)
 REDUCTION = 3  # ASHA continues the best third of a rung; rungs are at the first validation, at 3 times its step, ...
 STOP_SECONDS = 120.0  # for trials to save after a stop request
+More = Callable[[int], list[Run]]  # further runs to compute, so that at most so many of their kind are open
 
 
 @dataclass
@@ -40,7 +42,7 @@ class RayTune:
 
     ``address``: of the cluster, None for a local Ray. ``gpus_per_rank``: 1, or a share of one, for runs on GPUs.
     ``stopped``: runs that the scheduler has stopped early, in this call or (if given) an earlier one, as {stage, key,
-    by, step}.
+    by, step}. ``validations``: step and validation PSNR (dB) that runs reported to the scheduler, by key.
     """
 
     max_concurrent: int | None = None
@@ -49,10 +51,18 @@ class RayTune:
     retries: int = 3
     scheduler: str | None = None
     stopped: list[dict[str, Any]] = field(default_factory=list)
+    validations: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def execute(
-        self, runs: Sequence[Run], root: Path, resources: Resources, stop: Callable[[], bool], listener: Listener
+        self,
+        runs: Sequence[Run],
+        root: Path,
+        resources: Resources,
+        stop: Callable[[], bool],
+        listener: Listener,
+        more: More | None = None,
     ) -> list[Failure]:
+        """As every executor. When no run is ready, ``more`` is asked for further ones, until it has none."""
         if self.scheduler not in (None, *SCHEDULERS):
             raise InputError(f"--scheduler {self.scheduler}: unknown; known: {', '.join(SCHEDULERS)}")
         needed = missing(runs, root)
@@ -63,7 +73,8 @@ class RayTune:
         session = root.absolute() / "sweeps" / "ray" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         resources = replace(resources, stop=never)
         placement = Placement(root.absolute(), resources, Path.cwd(), session / "stop", self.scheduler)
-        progress = _TrialTracker(needed, root, stop, listener, placement.stop_file, self.stopped)
+        progress = _TrialTracker(needed, root, stop, listener, placement.stop_file, self.stopped, more)
+        progress.validations = self.validations
         session.mkdir(parents=True)
         try:
             with connected(self.address):
@@ -75,13 +86,14 @@ class RayTune:
         return progress.failures
 
     def _tune(self, needed: list[Run], placement: Placement, progress: "_TrialTracker", session: Path) -> None:
-        requests = stage_requests({run.stage for run in needed}, placement.resources, self.gpus_per_rank)
-        room = max(capacity(request) for request in requests.values())
+        stages = STAGES if progress.more else {run.stage for run in needed}
+        requests = stage_requests(stages, placement.resources, self.gpus_per_rank)
+        room = [capacity(request) for request in requests.values()]
+        progress.room = self.max_concurrent or min(room)
         if self.address:
             require_shared(placement.root, session)
         trainable = tune.with_resources(
-            tune.with_parameters(train, runs={run.key: run for run in needed}, placement=placement),
-            lambda config: requests[config["stage"]].placement(),
+            tune.with_parameters(train, placement=placement), lambda config: requests[config["stage"]].placement()
         )
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
@@ -89,8 +101,8 @@ class RayTune:
             tune_config=tune.TuneConfig(
                 search_alg=_Search(progress),
                 scheduler=_asha(needed) if self.scheduler else None,
-                num_samples=len(needed),
-                max_concurrent_trials=self.max_concurrent or room,
+                num_samples=-1,  # as many as the search gives
+                max_concurrent_trials=self.max_concurrent or max(room),
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -131,9 +143,11 @@ class _TrialTracker:
         listener: Listener,
         stop_file: Path,
         stopped: list[dict[str, Any]],
+        more: More | None,
     ) -> None:
+        self.root, self.more, self.room = root, more, 1
+        self.validations: dict[str, list[tuple[int, float]]] = {}
         self.frontier, self.failures, self.stopped = Frontier(needed), list[Failure](), stopped
-        self.root = root
         self.stop, self.stop_file, self.stop_time = stop, stop_file, math.inf
         self.listener, self.heartbeats = listener, Heartbeats(root, listener)
         self.trials: dict[str, Run] = {}
@@ -157,11 +171,16 @@ class _TrialTracker:
     def next(self, trial: str) -> Run | None:
         """The run for ``trial``; None if none is ready. Runs that were stopped early before fail at once."""
         stopped = {entry["key"]: entry for entry in self.stopped}
-        while (run := self.frontier.take()) and run.key in stopped:
+        while (run := self._take()) and run.key in stopped:
             self.fail(_stopped_early(run, stopped[run.key]))
         if run is not None:
             self.trials[trial] = run
         return run
+
+    def _take(self) -> Run | None:
+        if not self.frontier.ready and self.more is not None:
+            self.frontier.add(missing(self.more(self.room), self.root))
+        return self.frontier.take()
 
     def start(self, trial: str) -> None:
         run = self.working[trial] = self.trials[trial]
@@ -198,7 +217,11 @@ def _stopped_early(run: Run, entry: Mapping[str, Any]) -> Failure:
 
 
 class _Search(Searcher):
-    """Gives Tune runs as they become ready."""
+    """Gives Tune runs as they become ready.
+
+    Ray's own ``OptunaSearch`` has a trial compute a whole sample, so that samples could not share stages, and it
+    forgets after a kill which samples it had begun. Here a trial is a run, and ``more`` asks Optuna's study.
+    """
 
     def __init__(self, tracker: _TrialTracker) -> None:
         super().__init__()
@@ -210,7 +233,7 @@ class _Search(Searcher):
         run = self.tracker.next(trial_id)
         if run is None:
             return Searcher.FINISHED if self.tracker.frontier.over else None
-        return {"key": run.key, "stage": run.stage}
+        return {"task": Task(run), "stage": run.stage}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Does nothing: the callback gets the trial, with the reason of an error."""
@@ -230,6 +253,13 @@ class _TrialCallback(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.tracker.start(trial.trial_id)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "val_psnr" in result:
+            reported = self.tracker.validations.setdefault(self.tracker.trials[trial.trial_id].key, [])
+            reported.append((result["step"], result["val_psnr"]))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.tracker.working.pop(trial.trial_id, None)

@@ -31,13 +31,23 @@ class Placement:
     scheduler: str | None
 
 
-def train(config: Mapping[str, str], runs: Mapping[str, Run], placement: Placement) -> dict[str, str]:
-    """Compute the run whose key is in ``config``, as a trial; returns expected failures, which a retry would repeat."""
+@dataclass(frozen=True)
+class Task:
+    """A run in the config of its trial. Tune makes texts of configs, which would otherwise hold all of the run."""
+
+    run: Run
+
+    def __repr__(self) -> str:
+        return self.run.key
+
+
+def train(config: Mapping[str, Task], placement: Placement) -> dict[str, str]:
+    """Compute the run in ``config``, as a trial; returns expected failures, which a retry would repeat."""
     from blurdm.stages.run import run_stage
     from experiments.executors.ray_ranks import run_on_bundles
 
     os.chdir(placement.directory)  # relative paths in configs start at the driver's
-    run, stop = runs[config["key"]], _StopFile(placement.stop_file)
+    run, stop = config["task"].run, _StopFile(placement.stop_file)
     report = _report_validations() if placement.scheduler and run.stage == ASHA_STAGE else ignore_progress
     try:
         if stop():

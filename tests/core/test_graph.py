@@ -106,6 +106,19 @@ def test_a_run_is_ready_once_all_it_needs_is_done(diamond: dict[str, Run]) -> No
     assert frontier.over
 
 
+def test_runs_that_are_added_wait_for_what_is_underway_and_start_once(diamond: dict[str, Run]) -> None:
+    frontier = Frontier([diamond["a"], diamond["b"]])
+    assert frontier.take() is diamond["a"]
+    frontier.add([diamond["a"], diamond["b"], diamond["c"], diamond["d"]])
+    assert not frontier.ready and names(frontier.done(diamond["a"])) == "bc"
+    assert frontier.take() is diamond["b"] and frontier.take() is diamond["c"]
+    frontier.done(diamond["b"])
+    assert not frontier.over and names(frontier.done(diamond["c"])) == "d"
+    assert frontier.take() is diamond["d"] and frontier.done(diamond["d"]) == [] and frontier.over
+    frontier.add([diamond["e"]])
+    assert not frontier.over and frontier.take() is diamond["e"]
+
+
 def test_a_failure_spoils_descendants_alone(diamond: dict[str, Run]) -> None:
     frontier = Frontier(list(diamond.values()))
     frontier.take()

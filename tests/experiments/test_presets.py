@@ -8,7 +8,7 @@ from blurdm.core.registry import load_module
 from blurdm.data.layouts import LAYOUTS
 from blurdm.models.build import BACKBONES
 from blurdm.models.official import LATENT
-from experiments.grid import PRESETS, preset_path
+from experiments.bases import PRESETS, preset_path
 
 BACKBONES_OF_THE_PAPER = ("mimo_unet", "stripformer", "fftformer", "loformer")
 SETS = ("gopro", "realblur_j", "realblur_r")

@@ -9,6 +9,7 @@ from tests.support.tiny import REPOSITORY
 # The smallest grid, at the size of a smoke test, stands for every grid.
 SMALL = "--grid smoke --preset params.yaml --executor inline --no-mlflow"
 MY_NOISE = "--grid my_noise.yaml --preset params.yaml --executor inline --no-mlflow"
+SMALL_SEARCH = f"{SMALL.replace('smoke', 'search_diffusion')} --search optuna --samples 1"
 SWEEP = "python experiments/sweep.py"
 GOPRO = "--config experiments/presets/gopro_mimo_unet.yaml"
 
@@ -59,6 +60,10 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     f"{SWEEP} status --grid ablation_type": (f"{SWEEP} status {SMALL}", "the sweep that ran above"),
     f"{SWEEP} status --grid ablation_steps": (f"{SWEEP} status {SMALL}", "the sweep that ran above"),
     f"{SWEEP} collect --grid ablation_steps": (f"{SWEEP} collect {SMALL}", "the sweep that ran above"),
+    f"{SWEEP} --grid search_diffusion --search optuna --samples 30 --top 3": (
+        f"{SWEEP} {SMALL_SEARCH}",
+        "thirty trainings",
+    ),
     f"{SWEEP} cancel --grid ablation_steps": (PARSED, "needs a cluster: tests/contracts/test_executors.py"),
     f"{SWEEP} run --grid ablation_steps --executor slurm --slurm-options experiments/slurm/example.yaml"
     " --max-concurrent 8 --threads 8 --gpus-per-run 1": (PARSED, "needs a cluster: tests/experiments/test_slurm.py"),
