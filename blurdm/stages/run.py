@@ -16,6 +16,7 @@ from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.progress import OnProgress, Progress, ignore_progress
 from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import HEARTBEAT, finished, locked, provenance, read_json, write_heartbeat, write_json
+from blurdm.stages.live import LiveLog
 from blurdm.training.launch import run_distributed
 
 Inputs = Mapping[str, Path]
@@ -49,7 +50,8 @@ def _compute(run: Run, root: Path, folder: Path, resources: Resources, on_progre
     try:
         # Other stages save before they stop; this one has nothing to save.
         stop = resources.stop if run.stage == "prepare" else never
-        outcome = call_stage(run, inputs, folder, resources, _with_heartbeat(folder, on_progress, stop))
+        with LiveLog(folder, resources.device) as live:
+            outcome = call_stage(run, inputs, folder, resources, _watched(folder, on_progress, stop, live))
     finally:
         (folder / HEARTBEAT).unlink(missing_ok=True)
     origin |= {
@@ -96,14 +98,18 @@ def _require_shares(run: Run, ranks: int) -> None:
             raise InputError(f"{key}: {size} does not divide by {shared}; should be a multiple of that")
 
 
-def _with_heartbeat(folder: Path, on_progress: OnProgress, stop: Callable[[], bool]) -> OnProgress:
-    """``on_progress`` that also leaves a heartbeat in ``folder``, at most once a second; StopRequested by ``stop``."""
+def _watched(folder: Path, on_progress: OnProgress, stop: Callable[[], bool], live: LiveLog) -> OnProgress:
+    """``on_progress`` that also tells ``live``, and leaves a heartbeat in ``folder``, at most once a second.
+
+    StopRequested by ``stop``.
+    """
     last = -math.inf
 
     def report(progress: Progress) -> None:
         nonlocal last
         if stop():
             raise StopRequested(f"stopped at {progress.unit} {progress.step} of {progress.total}")
+        live.add(progress)
         now = time.monotonic()
         if now - last >= HEARTBEAT_SECONDS:
             last = now
