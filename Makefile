@@ -48,9 +48,9 @@ docs: $(READY)
 images: $(READY)
 	python -m docs.make_images
 
+# Opens on the list of training runs; Ctrl-C ends it.
 ui: $(READY)
-	-@blurdm track
-	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
+	@blurdm track ui
 
 # The environment is named to uv, which else takes one that is active in the shell.
 $(READY): requirements.lock pyproject.toml

@@ -18,7 +18,7 @@ class Details:
 
     ``begin`` and ``end`` in ms since the epoch. ``files``: a file and the artifact folder that it goes to.
     ``data``: name, digest and use (training or evaluation) of the data set. ``note``: Markdown, which users may
-    replace.
+    replace. ``is_void``: there are no final figures, so those that MLflow has from earlier count no more.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Details:
     files: Sequence[tuple[Path, str | None]] = ()
     data: tuple[str, str, str] | None = None
     note: str = ""
+    is_void: bool = False
 
 
 @dataclass(frozen=True)

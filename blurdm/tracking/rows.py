@@ -156,6 +156,7 @@ def _details(view: RowView, folders: Folders, statistics: Mapping[str, float]) -
         metrics={_name(name): value for name, value in metrics.items()},
         curves=view.curves(),
         data=folders.data(begun[-1]) if begun else None,
+        is_void=not view.state.finished,
         note=f"{view.ledger.question}\n\nRow '{view.row.name}' of grid {view.ledger.grid}: {view.state.status}.",
     )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -66,6 +67,8 @@ def _metrics(details: Details, stored: Mapping[str, float], end: int | None) -> 
 
     when = end or int(1000 * time.time())
     finals = {name: float(value) for name, value in details.metrics.items() if name not in details.curves}
+    gone = [n for n, v in stored.items() if details.is_void and n not in {*finals, *details.curves} and v == v]
+    finals |= dict.fromkeys(gone, math.nan)  # MLflow deletes no metric
     return [Metric(name, value, when, 0) for name, value in finals.items() if stored.get(name) != value]
 
 

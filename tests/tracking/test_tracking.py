@@ -182,7 +182,7 @@ def test_new_tables_update_the_summary_and_what_users_wrote_stays(tracked: Track
     assert (new.info.run_id, new.info.run_name) == (old.info.run_id, "My summary")
     assert {name: new.data.tags[name] for name in users} == users
     artifact = tracked.client.download_artifacts(new.info.run_id, "report/main.md")
-    assert Path(artifact).read_text() == "| b |\n"
+    assert Path(artifact).read_text(encoding="utf-8") == "| b |\n"
 
 
 def test_a_duplicate_is_deleted(tracked: Tracked) -> None:
