@@ -2,6 +2,7 @@
 
 import getpass
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any
 from blurdm.core.arms import ARMS, STAGES, TRAINED, arms_of
 from blurdm.core.key import flatten
 from blurdm.core.store import LIVE, heartbeat
+from blurdm.data.layouts import LAYOUTS
 from blurdm.tracking.item import Details, Item, digest_of
 from blurdm.tracking.points import is_number, latest_numbers, run_curves, thin
 from blurdm.tracking.send import KEY_TAG, as_text, milliseconds, read_object
@@ -131,23 +133,37 @@ class Folders:
     def data_digest(self, folder: Path) -> str | None:
         """Of the run's own data set: what is measured on another than was trained on has its own."""
         recorded = _object(folder / "provenance.json").get("data_digest")
-        prepare = folder if folder.parent.name == "prepare" else self.root / "prepare" / self._prepare(folder)
-        return recorded or _digest(prepare / "index.json")
+        return recorded or _digest(self._index(folder))
 
     def data_title(self, folder: Path) -> str:
-        if self.data_digest(folder) in self.demo:
+        """Such as GoPro, if all of its pairs are there, or else the layout that they are in."""
+        if self.is_demo(folder):
             return "demo photos"
         data = next((s["data"] for f in reversed(self.chain(folder)) if "data" in (s := config_of(f)["sections"])), {})
         layout = str(data.get("layout", ""))
-        return DATA_TITLES.get(layout, layout)
+        title = DATA_TITLES.get(layout, layout)
+        counts = _counts(self._index(folder))
+        is_published = layout in LAYOUTS and counts in ({}, dict(LAYOUTS[layout].published))
+        return title if is_published or not title else f"{title} layout"
+
+    def is_demo(self, folder: Path) -> bool:
+        """Whether the data set was made of the demo's photos and of no others: by its files, or by its pairs."""
+        config = self._prepare(folder) / "config.json"
+        raw = _object(config).get("inputs", {}).get("raw")
+        return raw in self.demo or self.data_digest(folder) in self.demo
 
     def data(self, folder: Path) -> tuple[str, str, str] | None:
         digest = self.data_digest(folder)
         use = "training" if folder.parent.name in TRAINED else "evaluation"
         return (self.data_title(folder) or "data", digest, use) if digest else None
 
-    def _prepare(self, folder: Path) -> str:
-        return str(_object(folder / "config.json").get("inputs", {}).get("prepare", "-"))
+    def _prepare(self, folder: Path) -> Path:
+        if folder.parent.name == "prepare":
+            return folder
+        return self.root / "prepare" / str(_object(folder / "config.json").get("inputs", {}).get("prepare", "-"))
+
+    def _index(self, folder: Path) -> Path:
+        return self._prepare(folder) / "index.json"
 
 
 def finals(stage: str, result: Mapping[str, Any]) -> dict[str, float]:
@@ -217,6 +233,13 @@ def _places(root: Path, key: str) -> tuple[Path, ...]:
 
 def _object(path: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
+
+
+@cache
+def _counts(index: Path) -> dict[str, int]:
+    """The number of pairs by published split: validation scenes are carved from train."""
+    splits = Counter("test" if pair["split"] == "test" else "train" for pair in _object(index).get("pairs", []))
+    return dict(splits)
 
 
 @cache

@@ -47,7 +47,7 @@ def sync(
     with reported(uri, on_item) as report, opened(uri, experiment, repo, runs, report) as mirror:
         found = Folders(runs, "blurdm run", frozenset(demo_digests(repo)), {"blurdm.preset": "params.yaml"})
         folders = [folder for folder in begun(runs) if folder.name not in skip]
-        pictured = {f for f in folders if (found.data_digest(f) in found.demo if images is None else images)}
+        pictured = {f for f in folders if (found.is_demo(f) if images is None else images)}
         show_all = bool(folders) and len(pictured) == len(folders) if images is None else images
         files = [file for file in extra_artifacts if show_all or not shows_photos(file)]
         mirror.send([*summary_item(found, folders, files), *chain_items(found, folders, pictured)], folders)

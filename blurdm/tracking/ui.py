@@ -15,15 +15,9 @@ from pathlib import Path
 from blurdm.core.errors import InputError
 from blurdm.tracking.client import default_uri, open_experiment, quiet
 from blurdm.tracking.local import database_of, safe_uri
+from blurdm.tracking.pages import runs_page
 
 READY_SECONDS = 120
-# Without it, MLflow 3 opens every experiment on its pages for language models.
-WORKFLOW = "?workflowType=machine_learning"
-
-
-def runs_page(server: str, experiment_id: str) -> str:
-    """The address of the list of training runs of an experiment."""
-    return f"{server}/#/experiments/{experiment_id}/runs{WORKFLOW}"
 
 
 def show(port: int, repo: Path, names: Sequence[str], is_local: bool) -> int:
