@@ -44,9 +44,10 @@ format: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
-# The pictures of README in docs/images/, from the runs of the demo and the sweep ablation_steps, which have to be there.
+# The pictures of README and of the page about MLflow in docs/images/, from the runs of the demo and the sweep ablation_steps, which have to be there.
 images: $(READY)
 	python -m docs.make_images
+	python -m docs.make_tracking_images # needs chromium
 
 # Opens on the list of training runs; Ctrl-C ends it.
 ui: $(READY)
