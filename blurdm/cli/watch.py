@@ -19,10 +19,15 @@ RECENT_SECONDS = 600  # how long a run that has ended stays on the screen
 
 
 def watch(runs: Path, every: float, once: bool, console: Console) -> None:
-    """Show the trainings that are computed, or ended a few minutes ago, until Ctrl-C; with ``once`` print them once."""
-    if once:
+    """Show the trainings that are computed, or ended a few minutes ago, until Ctrl-C; with ``once`` print them once.
+
+    In a log, every look is printed below the one before.
+    """
+    while once or not console.is_terminal:
         console.print(table(shown(runs)))
-        return
+        if once:
+            return
+        time.sleep(every)
     with Live(console=console, auto_refresh=False) as live:
         while True:
             live.update(table(shown(runs)), refresh=True)

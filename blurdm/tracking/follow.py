@@ -93,7 +93,7 @@ class Follower:
     def follow(self, ended: threading.Event, every: float = EVERY_SECONDS) -> None:
         """Look ``every`` so many seconds until ``ended``, and once more then."""
         pause = every
-        with quiet(), self.stack:
+        with self.stack:
             while True:
                 is_last = ended.is_set()
                 trouble = self.look()
@@ -108,10 +108,11 @@ class Follower:
     def look(self) -> str:
         """Send what has changed; returns what went wrong, in one line, or nothing."""
         try:
-            for source in self.sources():
-                items, folders = source.changed()
-                if items:
-                    self._send(source, items, folders)
+            with quiet():
+                for source in self.sources():
+                    items, folders = source.changed()
+                    if items:
+                        self._send(source, items, folders)
         except Exception as error:  # of any kind: it depends on the server, and on files that are written meanwhile
             self._forget()
             return f"MLflow {public_uri(self.uri)}: {error_line(error, self.uri)}; tried again"

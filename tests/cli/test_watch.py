@@ -1,6 +1,7 @@
 """``blurdm runs watch``, and live.jsonl, from which it and MLflow have what history.jsonl does not have yet."""
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from blurdm.core.store import LIVE
 from blurdm.stages import live
 from blurdm.stages.live import LiveLog
 from blurdm.tracking.points import latest_numbers, run_curves
-from tests.support.live_runs import begin, command, grow, long_training
+from tests.support.live_runs import begin, command, grow
 from tests.support.tiny import Told
 
 Command = Callable[..., Told]
@@ -39,14 +40,13 @@ def test_without_a_folder_of_runs_one_line_says_so(tmp_path: Path, blurdm: Comma
 
 
 def test_watching_ends_with_ctrl_c(tmp_path: Path) -> None:
-    import signal
-
     grow(begin(tmp_path, "k0"), 100)
     watching = command(tmp_path, "runs", "watch", "--every", "0.2")
-    time.sleep(3)
+    assert watching.stdout is not None
+    assert "left" in watching.stdout.readline() and "110/1000" in watching.stdout.readline()
     watching.send_signal(signal.SIGINT)
     out, _ = watching.communicate(timeout=60)
-    assert watching.returncode == 130 and "Traceback" not in out and "110/1000" in out
+    assert watching.returncode == 130 and "Traceback" not in out
 
 
 @pytest.mark.parametrize(
@@ -105,18 +105,3 @@ def test_a_torn_line_is_no_error(tmp_path: Path) -> None:
         with (folder / name).open("a", encoding="utf-8") as file:
             file.write('{"step": 20')
     assert [step for step, _, _ in run_curves(folder)["loss"]] == [100]
-
-
-def test_a_real_training_tells_its_numbers_and_load(tmp_path: Path, tiny_data: Path) -> None:
-    long_training(tmp_path, tiny_data)
-    training = command(tmp_path, "run", "baseline", "--seeds", "0", "--no-mlflow")
-    deadline = time.monotonic() + 60
-    try:
-        while time.monotonic() < deadline and not list((tmp_path / "runs").glob("baseline/*/live.jsonl")):
-            time.sleep(0.2)
-        (path,) = (tmp_path / "runs").glob("baseline/*/live.jsonl")
-    finally:
-        training.terminate()
-        training.communicate(timeout=60)
-    row = json.loads(path.read_text().splitlines()[0])
-    assert row["total"] == 20_010 and row["system"]["run_cpu_percentage"] > 0
