@@ -27,6 +27,7 @@ QUICK = {  # a dead server costs seconds, not MLflow's minutes; no telemetry; th
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # its address opens on other pages than that of tracking.pages
 }
 
 

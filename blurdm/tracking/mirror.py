@@ -16,6 +16,7 @@ from blurdm.core.errors import InputError
 from blurdm.core.store import locked, read_json, write_json
 from blurdm.tracking.client import open_experiment, quiet
 from blurdm.tracking.item import Details, Item
+from blurdm.tracking.pages import runs_page
 from blurdm.tracking.send import GRID_TAG, KEY_TAG, Steps, conflicts, error_line, send_details, user_tags
 
 if TYPE_CHECKING:
@@ -39,12 +40,14 @@ def ignore_item(outcome: str, entry: str) -> None:
 class SyncReport:
     """Identities of the items that were ``sent`` and that MLflow had ``already``, and one line per failure.
 
-    ``on_item`` gets each entry, after the name of its list. ``away``: the server could not be asked at all.
+    ``pages``: where a server shows them. ``on_item`` gets each entry, after the name of its list. ``away``: the server
+    could not be asked at all.
     """
 
     sent: list[str] = field(default_factory=list)
     already: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    pages: list[str] = field(default_factory=list)
     on_item: OnItem = ignore_item
     away: bool = False
 
@@ -196,4 +199,6 @@ def opened(
 ) -> Iterator[Mirror]:
     """The mirror of an experiment. Syncs of the runs below ``runs_root`` take turns."""
     with locked(runs_root / ".mlflow"), open_experiment(uri, experiment, repo) as (client, experiment_id):
+        if uri.startswith(("http://", "https://")):
+            report.add("pages", runs_page(public_uri(uri), experiment_id))
         yield Mirror(uri, client, experiment_id, grid, report)

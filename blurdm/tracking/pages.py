@@ -46,7 +46,7 @@ TAGS = {**KIND, f"mlflow.sharedViewState.{VIEW}": json.dumps(STATE)}
 
 def runs_page(server: str, experiment_id: str) -> str:
     """The address of the list of training runs of an experiment."""
-    return f"{server}/#/experiments/{experiment_id}/runs?{WORKFLOW}&viewStateShareKey={VIEW}"
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{WORKFLOW}&viewStateShareKey={VIEW}"
 
 
 def compare_page(server: str, experiment_id: str, runs: list[str]) -> str:
