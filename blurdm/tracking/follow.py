@@ -54,7 +54,7 @@ class Source:
 
 def chain_source(runs: Path, experiment: str, repo: Path, since: float, skip: Callable[[], Collection[str]]) -> Source:
     """Trainings below ``runs`` that are not finished or ended after ``since`` (s, epoch), but for keys in ``skip``."""
-    found = Folders(runs, "blurdm run", frozenset(demo_digests(repo)), {"blurdm.preset": "params.yaml"})
+    found = Folders(runs, "blurdm run", demo_digests(repo), {"blurdm.preset": "params.yaml"})
 
     def look() -> tuple[list[Item], list[Path]]:
         others = skip()
@@ -66,11 +66,11 @@ def chain_source(runs: Path, experiment: str, repo: Path, since: float, skip: Ca
 
 def grid_source(ledger: Path, repo: Path) -> Source:
     """Rows and trainings of a grid."""
-    root, name = runs_root(ledger), read_ledger(ledger).grid
+    root, name, demo = runs_root(ledger), read_ledger(ledger).grid, demo_digests(repo)
 
     def look() -> tuple[list[Item], list[Path]]:
         known = read_ledger(ledger)
-        items = grid_items(known, grid_folders(known, root, repo))
+        items = grid_items(known, grid_folders(known, root, demo))
         return items, [root / stage / key for row in known.rows for stage, key in row.addresses]
 
     return Source(name, name, root, look)

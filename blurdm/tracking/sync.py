@@ -45,7 +45,7 @@ def sync(
     that is the parent of the others. ``images``: whether test images go with them; None: those of the demo alone.
     """
     with reported(uri, on_item) as report, opened(uri, experiment, repo, runs, report) as mirror:
-        found = Folders(runs, "blurdm run", frozenset(demo_digests(repo)), {"blurdm.preset": "params.yaml"})
+        found = Folders(runs, "blurdm run", demo_digests(repo), {"blurdm.preset": "params.yaml"})
         folders = [folder for folder in begun(runs) if folder.name not in skip]
         pictured = {f for f in folders if (found.is_demo(f) if images is None else images)}
         show_all = bool(folders) and len(pictured) == len(folders) if images is None else images
@@ -74,7 +74,7 @@ def sync_grid(
         with opened(uri, ledger.grid, repo, root, report, ledger.grid) as mirror:
             mirror.read_tracked()
             unfinished = {identity for identity, run in mirror.tracked.items() if run.status == "RUNNING"}
-            found = grid_folders(ledger, root, repo)
+            found = grid_folders(ledger, root, demo_digests(repo))
             items = []
             if files := list(extra_artifacts):
                 shown = partial(_artifacts, SUMMARY, files, found)
@@ -139,10 +139,10 @@ def is_broken(found: Folders, folder: Path) -> bool:
     return False
 
 
-def grid_folders(ledger: Ledger, root: Path, repo: Path) -> Folders:
+def grid_folders(ledger: Ledger, root: Path, demo: frozenset[str]) -> Folders:
     tags = {"blurdm.preset": ledger.preset, GRID_TAG: ledger.grid}
     failed = frozenset(run.key for run in ledger.failed)
-    return Folders(root, f"sweep {ledger.grid}", frozenset(demo_digests(repo)), tags, failed)
+    return Folders(root, f"sweep {ledger.grid}", demo, tags, failed)
 
 
 def grid_items(
