@@ -19,7 +19,7 @@ from blurdm.core.command import Parser, run_command
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import read_ledger
 from blurdm.core.store import write_bytes
-from blurdm.tracking.pages import compare_page, runs_page
+from blurdm.tracking.pages import WORKFLOW, compare_page, runs_page
 from blurdm.tracking.sync import sync, sync_grid
 from docs.make_images import FOLDER, GRID, small_png
 from tests.support.chromium import Browser, browser
@@ -27,6 +27,7 @@ from tests.support.mlflow_server import Server, serve
 
 WIDTH, HEIGHT = 1600, 900  # px of the window
 SECONDS = 120  # a page, or the first points of a training, on a busy machine
+ASSISTANT = '[aria-label="Close"]'  # of a pane beside every page; it stays closed
 CHAIN, LIVE = "blurdm", "live"
 
 
@@ -44,7 +45,8 @@ def make_images(runs: Path, ledger: Path, reports: Path, config: Path, folder: P
             raise InputError(failed[0])
         with browser(Path(temporary)) as window:
             window.open(server.uri, WIDTH, HEIGHT)
-            window.run("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
+            window.wait(f"!!document.querySelector('{ASSISTANT}')", SECONDS)
+            window.click(ASSISTANT)
             _picture(window, folder / "mlflow_runs.png", runs_page(server.uri, _number(server, CHAIN)), "BlurDM, ")
             named = "attributes.run_name LIKE '{},%seed 0'"
             methods = [run for name in ("BlurDM", "Baseline") for run in _runs(server, CHAIN, named.format(name))]
@@ -54,7 +56,7 @@ def make_images(runs: Path, ledger: Path, reports: Path, config: Path, folder: P
             _compare(window, folder / "mlflow_parallel.png", server, grid, rows)
             with _training(Path(temporary), config, server):
                 run = _live_run(server)
-                page = f"{server.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/model-metrics"
+                page = f"{server.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/model-metrics?{WORKFLOW}"
                 _picture(window, folder / "mlflow_live.png", page, "val_psnr")
 
 

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 WORKFLOW = "workflowType=machine_learning"
 VIEW = "blurdm"
-COLUMNS = [
-    *(f"attributes.`{name}`" for name in ("User", "Source", "Version")),
-    *(f"metrics.`{name}`" for name in ("psnr", "ssim", "lpips")),
-]
+MEASURED = {f"metrics.`{name}`": 100 for name in ("psnr", "ssim", "lpips")}
+ORIGIN = {f"attributes.`{name}`": 130 for name in ("Source", "Version", "User", "Dataset")}
+# From left to right, with widths in px; the second is when a run began.
+COLUMNS = {"attributes.`Run Name`": 320, "runDateAndNestInfo": 150, **MEASURED, "duration": 90, **ORIGIN}
 STATE = {  # as MLflow stores a shared view; what a page lacks here it takes from no other place
     "searchFilter": "",
     "orderByKey": "attributes.start_time",
@@ -23,9 +23,9 @@ STATE = {  # as MLflow stores a shared view; what a page lacks here it takes fro
     "lifecycleFilter": "Active",
     "datasetsFilter": [],
     "modelVersionFilter": "All Runs",
-    "selectedColumns": COLUMNS,
-    "columnOrder": [],
-    "columnWidths": {"attributes.`Run Name`": 330},
+    "selectedColumns": [*MEASURED, *ORIGIN],
+    "columnOrder": list(COLUMNS),
+    "columnWidths": COLUMNS,
     "runsExpanded": {},
     "runsPinned": [],
     "runsHidden": [],
