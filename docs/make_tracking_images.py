@@ -19,7 +19,7 @@ from blurdm.core.command import Parser, run_command
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import read_ledger
 from blurdm.core.store import write_bytes
-from blurdm.tracking.pages import WORKFLOW, compare_page, runs_page
+from blurdm.tracking.pages import compare_page, curves_page, runs_page
 from blurdm.tracking.sync import sync, sync_grid
 from docs.make_images import FOLDER, GRID, small_png
 from tests.support.chromium import Browser, browser
@@ -56,7 +56,7 @@ def make_images(runs: Path, ledger: Path, reports: Path, config: Path, folder: P
             _compare(window, folder / "mlflow_parallel.png", server, grid, rows)
             with _training(Path(temporary), config, server):
                 run = _live_run(server)
-                page = f"{server.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/model-metrics?{WORKFLOW}"
+                page = curves_page(server.uri, run.info.experiment_id, run.info.run_id)
                 _picture(window, folder / "mlflow_live.png", page, "val_psnr")
 
 

@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-# Without these, MLflow 3 opens an experiment on its pages for language models.
+# Without these, MLflow 3 opens an experiment on its pages for language models: earlier 3.x by this tag, later ones by
+# the address, or by what was chosen on the home page.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 WORKFLOW = "workflowType=machine_learning"
 VIEW = "blurdm"
@@ -47,6 +48,11 @@ TAGS = {**KIND, f"mlflow.sharedViewState.{VIEW}": json.dumps(STATE)}
 def runs_page(server: str, experiment_id: str) -> str:
     """The address of the list of training runs of an experiment."""
     return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{WORKFLOW}&viewStateShareKey={VIEW}"
+
+
+def curves_page(server: str, experiment_id: str, run_id: str) -> str:
+    """The address of the curves of one run."""
+    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}/model-metrics?{WORKFLOW}"
 
 
 def compare_page(server: str, experiment_id: str, runs: list[str]) -> str:
