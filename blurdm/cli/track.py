@@ -23,7 +23,7 @@ from blurdm.tracking.follow import (
     grid_source,
 )
 from blurdm.tracking.publish import send_jobs
-from blurdm.tracking.sync import sync, sync_grid
+from blurdm.tracking.sync import begun, sync, sync_grid
 from blurdm.tracking.ui import show
 
 BEFORE_SECONDS = 60.0  # a follower also shows what ended shortly before it began
@@ -82,7 +82,9 @@ def serve(parsed: argparse.Namespace) -> int:
     ledgers = _ledgers(runs)
     if ledgers or any(runs.glob("*/*/result.json")):
         track(parsed)
-    names = [parsed.experiment, *(ledger.stem for ledger in ledgers)]
+    swept = _swept(runs, parsed.chain)
+    own = [parsed.experiment] if any(folder.name not in swept for folder in begun(runs)) else []
+    names = [*own, *(read_ledger(ledger).grid for ledger in ledgers)]
     return show(parsed.port, Path.cwd(), names, not default_uri().startswith(("http://", "https://")))
 
 

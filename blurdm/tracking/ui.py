@@ -15,7 +15,7 @@ from pathlib import Path
 from blurdm.core.errors import InputError
 from blurdm.tracking.client import default_uri, open_experiment, quiet
 from blurdm.tracking.local import database_of, safe_uri
-from blurdm.tracking.pages import runs_page
+from blurdm.tracking.pages import WORKFLOW, runs_page
 
 READY_SECONDS = 120
 
@@ -42,7 +42,11 @@ def show(port: int, repo: Path, names: Sequence[str], is_local: bool) -> int:
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         process = subprocess.Popen(
-            [*command, "--backend-store-uri", store], env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+            [*command, "--backend-store-uri", store],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # so that its workers end with it
         )
         stack.callback(_end, process)
         _wait(server, process)
@@ -58,7 +62,7 @@ def _print_pages(uri: str, server: str, repo: Path, names: Sequence[str]) -> Non
     for name in names:
         with quiet(), open_experiment(uri, name, repo) as (_, number):
             pages[name] = runs_page(server, number)
-    for name, page in pages.items():
+    for name, page in (pages or {"nothing sent yet": f"{server}/#/experiments?{WORKFLOW}"}).items():
         print(f"{name}: {page}")
     if pages and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
         webbrowser.open(next(iter(pages.values())))
