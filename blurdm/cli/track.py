@@ -57,6 +57,8 @@ def follow(parsed: argparse.Namespace) -> int:
         os.nice(NICE)
     elif not parsed.runs.is_dir():
         raise InputError(f"{parsed.runs}: no such folder of runs; should be where they are computed, see --runs")
+    if parsed.ledger:
+        read_ledger(parsed.ledger)  # InputError if there is none
     runs, repo, since = parsed.runs.absolute(), Path.cwd(), time.time() - BEFORE_SECONDS
     chain = parsed.chain.absolute()
     known: dict[Path | None, Source] = {}
