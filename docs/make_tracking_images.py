@@ -26,7 +26,7 @@ from tests.support.chromium import Browser, browser
 from tests.support.mlflow_server import Server, serve
 
 WIDTH, HEIGHT = 1600, 900  # px of the window
-SECONDS = 120  # a page, or the first points of a training, on a busy machine
+SECONDS = 300  # a page, or the first points of a training, on a busy machine
 ASSISTANT = '[aria-label="Close"]'  # of a pane beside every page; it stays closed
 CHAIN, LIVE = "blurdm", "live"
 
@@ -85,6 +85,7 @@ def _training(folder: Path, config: Path, server: Server) -> Iterator[None]:
     runs = folder / "runs"
     runs.mkdir()
     train = ["run", "baseline", "--config", str(config), "--seeds", "0", "--runs", str(runs), "--no-mlflow"]
+    train += ["--set", "baseline.validate_every=50"]
     follow = ["track", "--experiment", LIVE, "follow", "--runs", str(runs), "--every", "1"]
     environment = os.environ | {"MLFLOW_TRACKING_URI": server.uri}
     blurdm = [sys.executable, "-m", "blurdm"]

@@ -111,7 +111,8 @@ class Folders:
         model = next((f for f in reversed(self.chain(folder)) if f.parent.name in TRAINED), None)
         title = _title(folder, model)
         seed = None if model is None else config_of(model)["sections"].get("seed")
-        parts = [title, self.data_title(folder), *([] if seed is None else [f"seed {seed}"])]
+        places = dict.fromkeys([self.data_title(model or folder), self.data_title(folder)])  # trained, measured on
+        parts = [title, " → ".join(places), *([] if seed is None else [f"seed {seed}"])]
         verb = {"restore": "Restoring: ", "measure": ""}.get(stage, "Training: ")
         return verb + ", ".join(part for part in parts if part)
 

@@ -1,7 +1,6 @@
 """Curves of a run folder: history.jsonl, which stays, and live.jsonl, which is ahead of it while the stage computes."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except ValueError:
             continue
-    return [row for row in rows if isinstance(row, Mapping)]
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def thin(curve: list[Point], limit: int = MAX_POINTS) -> list[Point]:
