@@ -65,8 +65,6 @@ class Folders:
         tags: Mapping[str, str] | None = None,
     ) -> Details:
         config, origin, result = (_object(folder / f"{name}.json") for name in ("config", "provenance", "result"))
-        if status == "FINISHED":
-            read_object(folder / "result.json")  # InputError names a broken one
         curves = run_curves(folder)
         for name, points in latest_numbers(folder).items() if status == "RUNNING" else ():
             curves.setdefault(name, []).extend(points)
