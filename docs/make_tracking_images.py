@@ -28,6 +28,7 @@ from tests.support.mlflow_server import Server, serve
 WIDTH, HEIGHT = 1600, 900  # px of the window
 SECONDS = 300  # a page, or the first points of a training, on a busy machine
 ASSISTANT = '[aria-label="Close"]'  # of a pane beside every page; it stays closed
+POINTS = 5  # of the validation
 CHAIN, LIVE = "blurdm", "live"
 
 
@@ -50,7 +51,7 @@ def make_images(runs: Path, ledger: Path, reports: Path, config: Path, folder: P
             _picture(window, folder / "mlflow_runs.png", runs_page(server.uri, _number(server, CHAIN)), "BlurDM, ")
             named = "attributes.run_name LIKE '{},%seed 0'"
             methods = [run for name in ("BlurDM", "Baseline") for run in _runs(server, CHAIN, named.format(name))]
-            _compare(window, folder / "mlflow_compare.png", server, CHAIN, methods, "Metrics")
+            _compare(window, folder / "mlflow_compare.png", server, CHAIN, methods, "psnr")
             grid = read_ledger(ledger).grid
             rows = _runs(server, grid, "tags.`blurdm.row` != ''")
             _compare(window, folder / "mlflow_parallel.png", server, grid, rows, "Visualizations")
@@ -104,12 +105,12 @@ def _training(folder: Path, config: Path, server: Server) -> Iterator[None]:
 
 
 def _live_run(server: Server) -> Any:
-    """The training, once it has some points."""
+    """The training, once its curves can be seen."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         if server.client.get_experiment_by_name(LIVE):
             for run in _runs(server, LIVE, "attributes.status = 'RUNNING'"):
-                if "val_psnr" in run.data.metrics:
+                if len(server.client.get_metric_history(run.info.run_id, "val_psnr")) >= POINTS:
                     return run
         time.sleep(1)
     raise InputError(f"no training has begun within {SECONDS} s")

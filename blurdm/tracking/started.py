@@ -7,23 +7,26 @@ import threading
 from collections.abc import Sequence
 from types import TracebackType
 
-AFTER_SECONDS = 20.0  # a command that is shorter is over before anybody has looked; importing MLflow takes seconds
+from blurdm.core.limit import Limit
+
+# A command that is shorter is over before anybody has looked, and importing MLflow takes seconds.
+AFTER = Limit("BLURDM_FOLLOW_SECONDS", 20.0)
 
 
 class Following:
     """While the context lasts, ``blurdm track follow`` with ``options`` is a process of its own, if MLflow is there.
 
-    It begins ``after`` so many seconds. Whatever becomes of it, this process goes on and does not wait for it. At the
+    It begins ``after`` so many seconds (None: AFTER). Whatever becomes of it, this process goes on and does not wait for it. At the
     end it takes a last look by itself, or none if ``replaced``: by a sync of everything, which follows.
     """
 
-    def __init__(self, options: Sequence[str], after: float = AFTER_SECONDS, replaced: bool = False) -> None:
+    def __init__(self, options: Sequence[str], after: float | None = None, replaced: bool = False) -> None:
         self.command = [sys.executable, "-m", "blurdm", "track", "follow", "--attached", *options]
         self.replaced = replaced
         self.process: subprocess.Popen[bytes] | None = None
         self.is_over = False
         self.lock = threading.Lock()
-        self.timer = threading.Timer(after, self._start)
+        self.timer = threading.Timer(AFTER.seconds if after is None else after, self._start)
         self.timer.daemon = True
 
     def __enter__(self) -> "Following":
