@@ -51,7 +51,7 @@ def make_images(runs: Path, ledger: Path, reports: Path, config: Path, folder: P
             _picture(window, folder / "mlflow_runs.png", runs_page(server.uri, _number(server, CHAIN)), "BlurDM, ")
             named = "attributes.run_name LIKE '{},%seed 0'"
             methods = [run for name in ("BlurDM", "Baseline") for run in _runs(server, CHAIN, named.format(name))]
-            _compare(window, folder / "mlflow_compare.png", server, CHAIN, methods, "psnr")
+            _compare(window, folder / "mlflow_compare.png", server, CHAIN, methods, "Metrics")
             grid = read_ledger(ledger).grid
             rows = _runs(server, grid, "tags.`blurdm.row` != ''")
             _compare(window, folder / "mlflow_parallel.png", server, grid, rows, "Visualizations")
@@ -67,12 +67,12 @@ def _compare(window: Browser, target: Path, server: Server, experiment: str, run
 
 
 def _picture(window: Browser, target: Path, address: str, text: str) -> None:
-    """What is seen at ``address`` around the last ``text``, once it is there and has drawn itself."""
+    """What is seen at ``address`` from the heading ``text``, once it is there and has drawn itself."""
     window.open(address, WIDTH, HEIGHT)
     window.wait(f"document.body.innerText.includes({text!r})", SECONDS)
     time.sleep(5)  # charts are animated
-    found = f"[...document.querySelectorAll('*')].filter(e => !e.children.length && e.innerText == {text!r})"
-    window.run(f"{found}.slice(-1).forEach(e => e.scrollIntoView({{block: 'center'}}))")
+    headings = f"[...document.querySelectorAll('button, [role=button]')].filter(e => e.innerText.trim() == {text!r})"
+    window.run(f"{headings}.forEach(e => e.scrollIntoView())")
     time.sleep(1)
     with tempfile.TemporaryDirectory() as temporary:
         shot = Path(temporary, "shot.png")

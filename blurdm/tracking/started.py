@@ -16,8 +16,8 @@ AFTER = Limit("BLURDM_FOLLOW_SECONDS", 20.0)
 class Following:
     """While the context lasts, ``blurdm track follow`` with ``options`` is a process of its own, if MLflow is there.
 
-    It begins ``after`` so many seconds (None: AFTER). Whatever becomes of it, this process goes on and does not wait for it. At the
-    end it takes a last look by itself, or none if ``replaced``: by a sync of everything, which follows.
+    It begins ``after`` so many seconds (None: AFTER). Whatever becomes of it, this process goes on and does not wait
+    for it. At the end it takes a last look by itself, or none if ``replaced``: by a sync of everything, which follows.
     """
 
     def __init__(self, options: Sequence[str], after: float | None = None, replaced: bool = False) -> None:
