@@ -38,7 +38,8 @@ def make_images(runs: Path, ledger: Path, reports: Path, config: Path, folder: P
         raise InputError(f"{runs}: no measured run; run `make demo` first")
     if not ledger.is_file():
         raise InputError(f"{ledger}: missing; run `python experiments/sweep.py --grid {GRID}` first")
-    with tempfile.TemporaryDirectory() as temporary, serve(Path(temporary)) as server:
+    # Of the server and the browser, the one or other file may appear while the folder is removed.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary, serve(Path(temporary)) as server:
         tables = sorted(file for file in reports.rglob("*.md") if "grids" not in file.parts)
         reported = sync(runs.absolute(), server.uri, CHAIN, tables, repo=Path.cwd())
         swept = sync_grid(ledger.absolute(), server.uri, repo=Path.cwd())
@@ -51,29 +52,26 @@ def make_images(runs: Path, ledger: Path, reports: Path, config: Path, folder: P
             _picture(window, folder / "mlflow_runs.png", runs_page(server.uri, _number(server, CHAIN)), "BlurDM, ")
             named = "attributes.run_name LIKE '{},%seed 0'"
             methods = [run for name in ("BlurDM", "Baseline") for run in _runs(server, CHAIN, named.format(name))]
-            _compare(window, folder / "mlflow_compare.png", server, CHAIN, methods, "Metrics")
+            _compare(window, folder / "mlflow_compare.png", server, CHAIN, methods)
             grid = read_ledger(ledger).grid
             rows = _runs(server, grid, "tags.`blurdm.row` != ''")
-            _compare(window, folder / "mlflow_parallel.png", server, grid, rows, "Visualizations")
+            _compare(window, folder / "mlflow_parallel.png", server, grid, rows)
             with _training(Path(temporary), config, server):
                 run = _live_run(server)
                 page = curves_page(server.uri, run.info.experiment_id, run.info.run_id)
                 _picture(window, folder / "mlflow_live.png", page, "val_psnr")
 
 
-def _compare(window: Browser, target: Path, server: Server, experiment: str, runs: list[Any], heading: str) -> None:
+def _compare(window: Browser, target: Path, server: Server, experiment: str, runs: list[Any]) -> None:
     ids = [run.info.run_id for run in runs]
-    _picture(window, target, compare_page(server.uri, _number(server, experiment), ids), heading)
+    _picture(window, target, compare_page(server.uri, _number(server, experiment), ids), "Parallel Coordinates")
 
 
 def _picture(window: Browser, target: Path, address: str, text: str) -> None:
-    """What is seen at ``address`` from the heading ``text``, once it is there and has drawn itself."""
+    """What is seen at ``address`` once it shows ``text`` and has drawn itself."""
     window.open(address, WIDTH, HEIGHT)
     window.wait(f"document.body.innerText.includes({text!r})", SECONDS)
     time.sleep(5)  # charts are animated
-    headings = f"[...document.querySelectorAll('button, [role=button]')].filter(e => e.innerText.trim() == {text!r})"
-    window.run(f"{headings}.forEach(e => e.scrollIntoView())")
-    time.sleep(1)
     with tempfile.TemporaryDirectory() as temporary:
         shot = Path(temporary, "shot.png")
         window.screenshot(shot)
