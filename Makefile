@@ -44,13 +44,14 @@ format: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
-# The pictures of README in docs/images/, from the runs of the demo and the sweep ablation_steps, which have to be there.
+# The pictures of README and of the page about MLflow in docs/images/, from the runs of the demo and the sweep ablation_steps, which have to be there.
 images: $(READY)
 	python -m docs.make_images
+	python -m docs.make_tracking_images # needs chromium
 
+# Opens on the list of training runs; Ctrl-C ends it.
 ui: $(READY)
-	-@blurdm track
-	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port 5000
+	@blurdm track ui
 
 # The environment is named to uv, which else takes one that is active in the shell.
 $(READY): requirements.lock pyproject.toml

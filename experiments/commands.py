@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import locked, read_json, write_json
 from blurdm.data.photos.synthesised import provide_pairs
+from blurdm.tracking.started import Following
 from experiments.display import SweepDisplay, print_plan
 from experiments.estimate import seconds_ahead
 from experiments.executors import check_device, check_options, make_executor, max_concurrent, ranks
@@ -218,7 +219,10 @@ def _execute(
             labels[needed.key] = f"{needed.stage}{seed}" if is_shared else f"{needed.stage} {cell.row.name}{seed}"
     expected = seconds_ahead(sweep, parsed.runs, _device(parsed))
     display = SweepDisplay(rows, ahead, labels, expected, max_concurrent(parsed))
-    with StopFlag() as stop, _driving(_ledger_path(parsed.runs, sweep.grid.name)), display:
+    ledger = _ledger_path(parsed.runs, sweep.grid.name).absolute()
+    options = ["--runs", str(parsed.runs.absolute()), "--ledger", str(ledger)]
+    following = nullcontext() if parsed.no_mlflow else Following(options, replaced=True)
+    with following, StopFlag() as stop, _driving(ledger), display:
         failures: list[Failure] = executor.execute(targets, parsed.runs, resources, stop, display)
     return failures
 

@@ -1,6 +1,7 @@
 """A tiny real data set in the GoPro layout, made from packaged photos, and a config of seconds for it."""
 
 import multiprocessing
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from tests.support.mlflow_server import Server, serve
 from tests.support.ray_nodes import ray_nodes as ray_nodes
 from tests.support.slurm.cluster import slurm, slurm_cluster  # noqa: F401
 from tests.support.tiny import SMOKE, TEST, TRAIN, WINDOW, Told, write_crop
+
+os.environ["BLURDM_FOLLOW_SECONDS"] = "86400"  # commands of tests start no followers, unless a test says so
 
 
 @pytest.fixture(scope="session")

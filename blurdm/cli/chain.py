@@ -1,24 +1,23 @@
-"""``blurdm run`` and ``blurdm track``: one stage of the chain for every seed, what DVC shares of it, MLflow."""
+"""``blurdm run``: one stage of the chain for every seed, and what DVC shares of it."""
 
 import argparse
 import os
 import sys
 from collections.abc import Mapping
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from blurdm.cli.display import Display
-from blurdm.core.arms import MODELS, STAGES, arm_of
+from blurdm.core.arms import MODELS, STAGES, TRAINED, arm_of
 from blurdm.core.command import require_file_to_write, require_folder_to_write
 from blurdm.core.config_io import load_config
-from blurdm.core.errors import InputError, one_line
+from blurdm.core.errors import one_line
 from blurdm.core.exported import CHAIN, export_run, recreate_runs
-from blurdm.core.graph import distinct
-from blurdm.core.ledger import read_ledger
+from blurdm.core.graph import distinct, missing
 from blurdm.core.pinned import provide_pinned
 from blurdm.core.registry import require
-from blurdm.core.runs import Resources, Run, read_pointer
+from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import finished, read_json, write_json
 from blurdm.data.photos.synthesised import provide_pairs
@@ -27,6 +26,7 @@ from blurdm.stages.adopt import reasons_to_compute
 from blurdm.stages.devices import choose_device
 from blurdm.stages.plan import ON_TEST_PAIRS, check, plan_all, unmeasurable
 from blurdm.stages.pool import run_all
+from blurdm.tracking.started import Following
 
 FORMER_STAGES = {"evaluate": "measure"}
 
@@ -50,7 +50,9 @@ def run_chain(parsed: argparse.Namespace) -> int:
         parsed.device, parsed.threads, parsed.checkpoint_seconds, cache, ranks=parsed.ranks, rows=rows
     )
     jobs = parsed.jobs or (1 if parsed.ranks > 1 else default_jobs(len(runs), parsed.device))
-    with StopFlag() as stop, Display({run.key: label(run) for run in runs}) as display:
+    trains = any(run.stage in TRAINED for run in missing(runs, parsed.runs)) and not parsed.no_mlflow
+    following = Following(["--runs", str(parsed.runs.absolute())]) if trains else nullcontext()
+    with following, StopFlag() as stop, Display({run.key: label(run) for run in runs}) as display:
         failures = run_all(runs, parsed.runs, resources, jobs, stop, display)
     for failure in failures:
         message = one_line(failure.message) if failure.expected else failure.message
@@ -162,31 +164,3 @@ def export(runs: list[Run], root: Path, target: Path, trained_on: str) -> dict[s
         about = {KEY: trained_on} if run.stage in MODELS else {}
         exports[run.key] = target / name, export_run(run.folder(root), target / name, about)
     return exports
-
-
-def track(parsed: argparse.Namespace) -> int:
-    """Send finished runs to MLflow: the chain's to ``parsed.experiment``, every grid's to its own. A server that does
-    not answer is one line and no failure. InputError if there is nothing to send.
-    """
-    from blurdm.tracking.client import default_uri
-    from blurdm.tracking.publish import send_jobs
-    from blurdm.tracking.sync import sync, sync_grid
-
-    uri, repo = default_uri(), Path.cwd()
-    runs, reports = parsed.runs.absolute(), parsed.reports.absolute()
-    ledgers = sorted((runs / "sweeps").glob("*.json"))
-    if not ledgers and not any(runs.glob("*/*/result.json")):
-        raise InputError(f"{parsed.runs}: no finished run to send; should be a folder of runs, see --runs")
-    files = [p for p in reports.rglob("*") if p.suffix in {".tex", ".md", ".csv", ".png"}]
-    grids = reports / "grids"
-    swept = {key for ledger in ledgers for row in read_ledger(ledger).rows for _, key in row.addresses}
-    chain_keys = {run["key"] for pointer in parsed.chain.glob("*.json") for run in read_pointer(pointer)}
-    own, skip = sorted(file for file in files if grids not in file.parents), swept - chain_keys
-    chain_job = partial(sync, runs, uri, parsed.experiment, own, repo=repo, skip=skip, images=parsed.images)
-    jobs = {parsed.experiment: chain_job}
-    for ledger in ledgers:
-        jobs[ledger.stem] = partial(sync_grid, ledger, uri, sorted((grids / ledger.stem).glob("[!.]*")), repo=repo)
-    pending = send_jobs(uri, jobs, "blurdm track")
-    if parsed.out:
-        write_json(parsed.out, {"pending": pending})
-    return 0

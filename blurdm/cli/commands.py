@@ -112,6 +112,17 @@ def adopt(parsed: argparse.Namespace) -> int:
     return adopt_runs(parsed)
 
 
+def watch(parsed: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from blurdm.cli.watch import watch
+
+    if not parsed.runs.is_dir():
+        raise InputError(f"{parsed.runs}: no such folder of runs")
+    watch(parsed.runs.absolute(), parsed.every, parsed.once, Console())
+    return 0
+
+
 def weights_fetch(parsed: argparse.Namespace) -> int:
     from blurdm.metrics.weights import WEIGHTS
     from blurdm.metrics.weights_fetch import fetch
@@ -166,9 +177,21 @@ def profile(parsed: argparse.Namespace) -> int:
 
 
 def track(parsed: argparse.Namespace) -> int:
-    from blurdm.cli.chain import track
+    from blurdm.cli.track import track
 
     return track(parsed)
+
+
+def follow(parsed: argparse.Namespace) -> int:
+    from blurdm.cli.track import follow
+
+    return follow(parsed)
+
+
+def track_ui(parsed: argparse.Namespace) -> int:
+    from blurdm.cli.track import serve
+
+    return serve(parsed)
 
 
 def register(parsed: argparse.Namespace) -> int:

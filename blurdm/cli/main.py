@@ -61,6 +61,7 @@ def _add_run(group: "argparse._SubParsersAction[Parser]") -> None:
     run.add_argument("--ranks", type=count, default=1, help="processes that train a run, on cuda with a GPU each")
     run.add_argument("--checkpoint-seconds", type=seconds, default=15.0, help="between two checkpoints (%(default)s)")
     run.add_argument("--pointer", type=Path, help="write where the runs are, and their figures, to this JSON file")
+    run.add_argument("--no-mlflow", action="store_true", help="do not show the training in MLflow meanwhile")
     run.add_argument("--export", type=Path, help="copy what the runs hold here, one folder each, for DVC")
     run.set_defaults(command=commands.run)
 
@@ -152,7 +153,14 @@ def _add_data(group: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _add_runs(group: "argparse._SubParsersAction[Parser]") -> None:
-    runs = group.add_parser("runs", help="finished runs").add_subparsers(required=True, metavar="WHAT")
+    runs = group.add_parser("runs", help="runs that are computed or finished").add_subparsers(
+        required=True, metavar="WHAT"
+    )
+    watch = runs.add_parser("watch", help="curves of the trainings below a folder, on any machine, until Ctrl-C")
+    watch.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
+    watch.add_argument("--every", type=seconds, default=2.0, metavar="SECONDS", help="between two looks (%(default)s)")
+    watch.add_argument("--once", action="store_true", help="print how far they are, and end")
+    watch.set_defaults(command=commands.watch)
     adopt = runs.add_parser(
         "adopt", help="keep finished runs after a change of code that changes no result; each is checked first"
     )
@@ -205,6 +213,10 @@ def _add_others(group: "argparse._SubParsersAction[Parser]") -> None:
     profile.add_argument("--device", type=device, default="auto", help=DEVICES)
     profile.add_argument("--threads", type=threads, default=1, help="CPU threads")
     profile.set_defaults(command=commands.profile)
+    _add_track(group)
+
+
+def _add_track(group: "argparse._SubParsersAction[Parser]") -> None:
     track = group.add_parser("track", help="send finished runs and grids to MLflow")
     track.add_argument("--runs", type=Path, default=Path("runs"))
     track.add_argument("--experiment", type=name, default="blurdm")
@@ -215,7 +227,17 @@ def _add_others(group: "argparse._SubParsersAction[Parser]") -> None:
     )
     track.add_argument("--out", type=Path, help="write what was sent and what is pending to this JSON file")
     track.set_defaults(command=commands.track)
-    register = track.add_subparsers(metavar="WHAT").add_parser("register", help="make a run an MLflow model to serve")
+    whats = track.add_subparsers(metavar="WHAT")
+    follow = whats.add_parser("follow", help="show what is trained while it is trained, on any machine, until Ctrl-C")
+    follow.add_argument("--runs", type=Path, default=argparse.SUPPRESS, help="where run folders are (runs)")
+    follow.add_argument("--ledger", type=Path, metavar="FILE.json", help="this sweep alone: runs/sweeps/NAME.json")
+    follow.add_argument("--every", type=seconds, default=5.0, metavar="SECONDS", help="between two looks (%(default)s)")
+    follow.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)  # to the command that started it
+    follow.set_defaults(command=commands.follow)
+    ui = whats.add_parser("ui", help="send everything, then serve MLflow's pages of the local database until Ctrl-C")
+    ui.add_argument("--port", type=whole(1, 65_535), default=5000, help="TCP port on 127.0.0.1 (%(default)s)")
+    ui.set_defaults(command=commands.track_ui)
+    register = whats.add_parser("register", help="make a run an MLflow model to serve")
     register.add_argument("run", type=Path, help="a finished model run, such as models/joint/seed0")
     register.add_argument("--name", type=name, default="blurdm", help="of the registered model (%(default)s)")
     register.set_defaults(command=commands.register)

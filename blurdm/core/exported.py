@@ -9,10 +9,10 @@ from typing import Any
 
 from blurdm.core.errors import InputError
 from blurdm.core.key import key_of
-from blurdm.core.store import HEARTBEAT, file_digest, finished, locked, read_json, write_bytes, write_json
+from blurdm.core.store import HEARTBEAT, LIVE, file_digest, finished, locked, read_json, write_bytes, write_json
 
 CHAIN = Path("chain")  # where dvc.yaml has the pointers
-WORKING = ("lock", "checkpoint", "partial.jsonl", HEARTBEAT)  # what a run folder holds beside its result
+WORKING = ("lock", "checkpoint", "partial.jsonl", HEARTBEAT, LIVE)  # what a run folder holds beside its result
 OF_THE_MACHINE = {"seconds", "images_per_s", "seconds_per_image", "peak_memory_mb", "threads"}
 SHARED_PROVENANCE = ("code", "data_digest")
 

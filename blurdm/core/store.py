@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blurdm.core.runs import Resources
 
 HEARTBEAT = "progress.json"
+LIVE = "live.jsonl"  # grows while a stage computes: numbers and load, for whoever watches
 LOCK_POLL_SECONDS = 0.1
 MOST_JSON = 64 << 20  # bytes
 NO_SPACE = "no space left to write it; free some and start again, what was saved is kept"
@@ -112,7 +113,7 @@ def write_bytes(
                 os.unlink(temporary, dir_fd=folder)
 
 
-def append_line(path: Path, line: str, *, mode: int = 0o666, below: Path | None = None) -> None:
+def append_line(path: Path, line: str, *, mode: int = 0o666, below: Path | None = None, durable: bool = True) -> None:
     """Append ``line`` to a file, after a half-written line too, and fsync; arguments and errors as in ``write_bytes``.
 
     Who cannot read by ``mode`` can no longer read the file, unless it is its owner.
@@ -128,7 +129,8 @@ def append_line(path: Path, line: str, *, mode: int = 0o666, below: Path | None 
         content = b"\n" * torn + line.encode() + b"\n"
         if file.write(content) != len(content):
             raise OSError(errno.ENOSPC, NO_SPACE)
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
 
 
 def open_file(path: Path, flags: int, mode: int = 0o666, below: Path | None = None) -> int:

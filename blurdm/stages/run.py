@@ -18,6 +18,7 @@ from blurdm.core.places import on_this_machine
 from blurdm.core.progress import OnProgress, Progress, ignore_progress
 from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import HEARTBEAT, finished, locked, provenance, read_json, write_heartbeat, write_json
+from blurdm.stages.live import LiveLog
 from blurdm.training.launch import Work, run_distributed
 
 Inputs = Mapping[str, Path]
@@ -63,7 +64,8 @@ def _compute(
     try:
         # Other stages save before they stop; this one has nothing to save.
         stop = resources.stop if run.stage == "prepare" else never
-        outcome = call_stage(run, inputs, folder, resources, _with_heartbeat(folder, on_progress, stop), launch)
+        with LiveLog(folder, resources.device) as live:
+            outcome = call_stage(run, inputs, folder, resources, _watched(folder, on_progress, stop, live), launch)
     finally:
         (folder / HEARTBEAT).unlink(missing_ok=True)
     origin |= {
@@ -117,14 +119,18 @@ def _require_shares(run: Run, ranks: int) -> None:
             raise InputError(f"{key}: {size} does not divide by {shared}; should be a multiple of that")
 
 
-def _with_heartbeat(folder: Path, on_progress: OnProgress, stop: Callable[[], bool]) -> OnProgress:
-    """``on_progress`` that also leaves a heartbeat in ``folder``, at most once a second; StopRequested by ``stop``."""
+def _watched(folder: Path, on_progress: OnProgress, stop: Callable[[], bool], live: LiveLog) -> OnProgress:
+    """``on_progress`` that also tells ``live``, and leaves a heartbeat in ``folder``, at most once a second.
+
+    StopRequested by ``stop``.
+    """
     last = -math.inf
 
     def report(progress: Progress) -> None:
         nonlocal last
         if stop():
             raise StopRequested(f"stopped at {progress.unit} {progress.step} of {progress.total}")
+        live.add(progress)
         now = time.monotonic()
         if now - last >= HEARTBEAT_SECONDS:
             last = now

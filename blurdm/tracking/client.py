@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from blurdm.core.limit import Limit
 from blurdm.core.store import locked
 from blurdm.tracking.local import ARTIFACTS, database_of, relocate, safe_uri
+from blurdm.tracking.pages import TAGS, prepare_pages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,6 +27,7 @@ QUICK = {  # a dead server costs seconds, not MLflow's minutes; no telemetry; th
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # its address opens on other pages than that of tracking.pages
 }
 
 
@@ -81,11 +83,12 @@ def _experiment_id(client: "MlflowClient", name: str, location: str | None) -> s
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location, tags=TAGS))
         except MlflowException:  # a process on another machine was faster
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
+    prepare_pages(client, experiment)
     return str(experiment.experiment_id)

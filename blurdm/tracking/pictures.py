@@ -18,7 +18,7 @@ def shows_photos(file: Path) -> bool:
     return file.stem in FIGURES
 
 
-def demo_digests(repo: Path) -> set[str]:
+def demo_digests(repo: Path) -> frozenset[str]:
     """The digests of the data sets in ``repo``/data that were made of the demo's photos and of no others."""
     copies = {repo / "data" / "demo" / photo.file: photo.md5 for photo in PACKAGED}
     contents = [(path.read_bytes(), known) for path, known in copies.items() if path.is_file()]
@@ -29,4 +29,4 @@ def demo_digests(repo: Path) -> set[str]:
             used = read_json(settings).get("photos", {}).values()
             if used and set(used) <= packaged:
                 digests.add(folder_digest(settings.parent))
-    return digests
+    return frozenset(digests)

@@ -22,10 +22,11 @@ def send_jobs(uri: str, jobs: Jobs, command: str) -> bool:
         for name, outcome, entry in within(MLFLOW, _run, jobs):
             reports.setdefault(name, SyncReport()).add(outcome, entry)
     except GaveUp as reason:
-        failures.append(f"MLflow at {public_uri(uri)}: {reason}")
+        if not any(report.failed for report in reports.values()):  # else that is why
+            failures.append(f"MLflow at {public_uri(uri)}: {reason}")
     for name, report in reports.items():
         counts = f"{len(report.sent)} runs sent, {len(report.already)} were there"
-        print(f"MLflow {public_uri(uri)}, experiment {name}: {counts}")
+        print(f"MLflow {public_uri(uri)}, experiment {name}: {counts}", *report.pages, sep="\n  ")
         failures += report.failed
     for failure in failures:
         print(f"MLflow: not sent ({failure}); send it later with: {command}", file=sys.stderr)

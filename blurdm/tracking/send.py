@@ -1,141 +1,122 @@
-"""Sends run folders and files to MLflow through an explicit client."""
+"""Sends what an MLflow run should show and does not: whole, or only the difference. Nothing of a user's is touched."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurdm.core.addresses import without_secrets
-from blurdm.core.arms import TRAINED
 from blurdm.core.errors import InputError
-from blurdm.core.key import flatten
+from blurdm.tracking.item import Details
+from blurdm.tracking.points import Curves
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, Metric
+    from mlflow.entities import Run as StoredRun
 
-KEY_TAG = "blurdm.key"
-MAX_POINTS = 1000  # per curve, so that a week of training is as quick to open as a minute
-PARAM_LENGTH, DIGEST_LENGTH, SAMPLES = 500, 36, 6
-FILES = ("config.json", "provenance.json", "result.json", "per_image.csv")
+KEY_TAG, ROW_TAG, STATUS_TAG, GRID_TAG = "blurdm.key", "blurdm.row", "blurdm.status", "blurdm.grid"
+NOTE, NOTE_DIGEST = "mlflow.note.content", "blurdm.note"
+NAME, OUR_NAME = "mlflow.runName", "blurdm.name"
+PARAM_LENGTH, TAG_LENGTH, DIGEST_LENGTH = 500, 5000, 36
+CALL_METRICS, CALL_PARAMS = 1000, 100  # what one call takes
 
-Point = tuple[str, int, float]  # of a curve: name, step, value
+Steps = dict[str, set[int]]  # of a run: the steps that MLflow has, by name of metric
 
 
-def send_run(
+def conflicts(stored: "StoredRun", details: Details) -> bool:
+    """Whether a param that MLflow has would change, which it refuses: then it is another run."""
+    wanted = param_texts(details.params)
+    return any(name in wanted and wanted[name] != text for name, text in stored.data.params.items())
+
+
+def send_details(
     client: "MlflowClient",
-    experiment_id: str,
-    folder: Path,
+    run_id: str,
+    details: Details,
     tags: Mapping[str, str],
-    files: Sequence[str] = FILES,
-    images: bool = False,
-) -> str:
-    """Send a finished run folder as one MLflow run and return its id. The run is complete once it is FINISHED.
-
-    ``tags`` are added to its own. ``files`` become artifacts, and with ``images`` a few test images too.
-    """
-    config, origin, result = (read_object(folder / f"{name}.json") for name in ("config", "provenance", "result"))
-    sections = config["sections"]
-    described = {
-        KEY_TAG: folder.name,
-        "blurdm.stage": config["stage"],
-        "blurdm.seed": sections.get("seed"),
-        "blurdm.git_revision": origin.get("git_revision"),
-        "blurdm.git_dirty": origin.get("git_dirty"),
-        "blurdm.data_digest": origin.get("data_digest"),
-    }
-    begin, end = milliseconds(origin.get("started")), milliseconds(origin.get("finished"))
-    all_tags = {name: as_text(value) for name, value in described.items() if value is not None} | dict(tags)
-    run_id: str = client.create_run(experiment_id, begin, all_tags, f"{config['stage']} {folder.name}").info.run_id
-    params = flatten({**sections, "inputs": config.get("inputs", {})})
-    send_numbers(client, run_id, params, run_points(folder, result), end)
-    if digest := origin.get("data_digest"):
-        layout = sections.get("data", {}).get("layout", "data")
-        client.log_inputs(run_id, [dataset_input(layout, digest, config["stage"])])
-    for name in files:
-        if (folder / name).is_file():
-            client.log_artifact(run_id, str(folder / name))
-    if images:
-        paths = sorted((folder / "images").glob("*/*/*.png"))
-        for image in paths[:: -(-len(paths) // SAMPLES) or 1]:  # evenly spread over arms and photos
-            client.log_artifact(run_id, str(image), image.parent.relative_to(folder).as_posix())
-    client.set_terminated(run_id, "FINISHED", end)
-    return run_id
-
-
-def send_numbers(
-    client: "MlflowClient", run_id: str, params: Mapping[str, Any], points: Sequence[Point], when: int | None
+    stored: "StoredRun | None",
+    had: Steps,
 ) -> None:
-    """Send params (cut at PARAM_LENGTH) and points in as few calls as MLflow's limits allow."""
-    from mlflow.entities import Metric, Param
+    """Bring the run to ``details`` and ``tags``. ``stored``: what MLflow has of it; ``had`` is brought up to date."""
+    from mlflow.entities import Param, RunTag
 
-    metrics = [Metric(name, float(value), when or 0, step) for name, step, value in points]
-    texts = [Param(name, as_text(value)[:PARAM_LENGTH]) for name, value in params.items()]
-    while metrics or texts:
-        room = 1000 - min(100, len(texts))  # a call takes 100 params and 1000 items in all
-        client.log_batch(run_id, metrics=metrics[:room], params=texts[:100])
-        metrics, texts = metrics[room:], texts[100:]
-
-
-def run_points(folder: Path, result: dict[str, Any]) -> list[Point]:
-    """The curves of history.jsonl, and the final metrics without a curve."""
-    history = curves(folder / "history.jsonl")
-    finals = {
-        "seconds": result.get("seconds"),
-        **flatten(result.get("metrics", {})),
-        **flatten(result.get("cost", {}), "cost."),
-    }
-    points = [(name, step, value) for name, curve in history.items() for step, value in thin(curve)]
-    return points + [(n, 0, float(v)) for n, v in finals.items() if n not in history and isinstance(v, int | float)]
+    data = stored.data if stored else None
+    params = [Param(k, v) for k, v in param_texts(details.params).items() if not data or k not in data.params]
+    all_tags = {**details.tags, **tags, **_own_texts(details, data.tags if data else {})}
+    changed = [RunTag(k, v[:TAG_LENGTH]) for k, v in all_tags.items() if v and (not data or data.tags.get(k) != v)]
+    metrics = _metrics(details, data.metrics if data else {}, details.end if not stored else None)
+    metrics += _new_points(client, run_id, details.curves, set(data.metrics) if data else set(), had, details.end)
+    while metrics or params or changed:
+        room = CALL_METRICS - min(CALL_PARAMS, len(params)) - min(CALL_PARAMS, len(changed))
+        client.log_batch(run_id, metrics=metrics[:room], params=params[:CALL_PARAMS], tags=changed[:CALL_PARAMS])
+        metrics, params, changed = metrics[room:], params[CALL_PARAMS:], changed[CALL_PARAMS:]
+    if details.data and not (stored and stored.inputs and stored.inputs.dataset_inputs):
+        client.log_inputs(run_id, [dataset_input(*details.data)])
+    for file, folder in details.files:
+        client.log_artifact(run_id, str(file), folder)
 
 
-def curves(history: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) by name. An earlier phase (warm-up) has curves of its own, named ``phase/name``."""
-    rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()] if history.is_file() else []
-    points: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        prefix = "" if row["phase"] == rows[-1]["phase"] else f"{row['phase']}/"
-        for name, value in row.items():
-            if name not in ("step", "phase") and isinstance(value, int | float):
-                points.setdefault(prefix + name, []).append((int(row["step"]), float(value)))
-    return points
+def _metrics(details: Details, stored: Mapping[str, float], end: int | None) -> list["Metric"]:
+    """Final figures that MLflow lacks or has with another value: the later time makes the new one the latest."""
+    from mlflow.entities import Metric
+
+    when = end or int(1000 * time.time())
+    finals = {name: float(value) for name, value in details.metrics.items() if name not in details.curves}
+    gone = [n for n, v in stored.items() if details.is_void and n not in {*finals, *details.curves} and v == v]
+    finals |= dict.fromkeys(gone, math.nan)  # MLflow deletes no metric
+    return [Metric(name, value, when, 0) for name, value in finals.items() if stored.get(name) != value]
 
 
-def thin(curve: list[tuple[int, float]], limit: int = MAX_POINTS) -> list[tuple[int, float]]:
-    """At most ``limit`` of the points, evenly spread, including the first and the last."""
-    if len(curve) <= limit:
-        return curve
-    return [curve[i * (len(curve) - 1) // (limit - 1)] for i in range(limit)]
+def _new_points(
+    client: "MlflowClient", run_id: str, curves: Curves, stored: set[str], had: Steps, end: int | None
+) -> list["Metric"]:
+    from mlflow.entities import Metric
+
+    metrics = []
+    for name, curve in curves.items():
+        if name not in had:
+            history = client.get_metric_history(run_id, name) if name in stored else []
+            had[name] = {point.step for point in history}
+        now = end or int(1000 * time.time())
+        new = [point for point in curve if point[0] not in had[name]]
+        metrics += [Metric(name, value, when or now, step) for step, value, when in new]
+        had[name].update(step for step, _, _ in new)
+    return metrics
 
 
-def dataset_input(name: str, digest: str, stage: str) -> "DatasetInput":
+def _own_texts(details: Details, stored: Mapping[str, str]) -> dict[str, str]:
+    """Name and note, unless a user has changed them: ours are noted in tags, or are as earlier versions made them."""
+    texts = {OUR_NAME: details.name}
+    if stored.get(NAME, "") in ("", stored.get(OUR_NAME, stored.get(NAME, ""))):
+        texts[NAME] = details.name
+    current, digest = stored.get(NOTE, ""), _digest(details.note)
+    row = f"Row '{stored.get(ROW_TAG)}' of grid {stored.get(GRID_TAG)}: {stored.get(STATUS_TAG)}."
+    is_ours = _digest(current) == stored[NOTE_DIGEST] if NOTE_DIGEST in stored else not current or current.endswith(row)
+    if details.note and is_ours:
+        texts |= {NOTE: details.note, NOTE_DIGEST: digest}
+    return texts
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text[:TAG_LENGTH].encode()).hexdigest()[:16]
+
+
+def param_texts(params: Mapping[str, Any]) -> dict[str, str]:
+    return {name: as_text(value)[:PARAM_LENGTH] for name, value in params.items()}
+
+
+def dataset_input(name: str, digest: str, use: str) -> "DatasetInput":
     """The data set under its own digest (of which MLflow stores 36 characters); MLflow would compute another one."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = json.dumps({"digest": digest})
     dataset = Dataset(name, digest[:DIGEST_LENGTH], source_type="local", source=source)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training" if stage in TRAINED else "evaluation")])
-
-
-def files_digest(files: Sequence[Path]) -> str:
-    """One digest of the names and contents of ``files``."""
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:DIGEST_LENGTH]
-
-
-def send_files(
-    client: "MlflowClient", experiment_id: str, files: Sequence[Path], tags: Mapping[str, str], name: str
-) -> str:
-    """Send a run that holds tables and figures as artifacts and return its id."""
-    run_id: str = client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id
-    for file in files:
-        client.log_artifact(run_id, str(file), "report")
-    client.set_terminated(run_id, "FINISHED")
-    return run_id
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", use)])
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -163,3 +144,8 @@ def error_line(error: Exception, uri: str = "") -> str:
     """Type and first line of ``error``, without the secrets of ``uri``."""
     lines = [line.strip() for line in without_secrets(str(error), uri).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+
+
+def user_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags of a run that neither MLflow nor this project gave it, and its note."""
+    return {name: text for name, text in tags.items() if name == NOTE or not name.startswith(("blurdm.", "mlflow."))}

@@ -63,14 +63,18 @@ class Browser:
         """Load ``page``, a file or an address, in a window of that size in CSS pixels; a narrow one is a phone."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._call("Emulation.setDeviceMetricsOverride", **size)
+        self._go("about:blank")  # else an address that differs in its fragment alone would load nothing
         self.requests.clear()
         self.complaints.clear()
-        self._loaded = False
-        self._call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
-        while not self._loaded:
-            self._take(self._message())
+        self._go(page if isinstance(page, str) else page.resolve().as_uri())
         # the event may have been that of the empty page before
         self.wait("location.href != 'about:blank' && document.readyState == 'complete'")
+
+    def _go(self, address: str) -> None:
+        self._loaded = False
+        self._call("Page.navigate", url=address)
+        while not self._loaded:
+            self._take(self._message())
 
     def run(self, expression: str) -> Any:
         """The value of JavaScript, a promise's once it is kept."""

@@ -37,6 +37,8 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
         PARSED,
         "needs official weights: tests/models/test_official.py",
     ),
+    "blurdm track follow": (PARSED, "until Ctrl-C: tests/tracking/test_follow.py"),
+    "blurdm runs watch": (PARSED, "until Ctrl-C: tests/cli/test_watch.py"),
     "blurdm track register models/joint/seed0 --name deblur": (
         PARSED,
         "tests/restore/test_export.py registers and serves it",

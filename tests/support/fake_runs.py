@@ -94,7 +94,7 @@ def _measure(root: Path, model: str | None, seed: int | None, no_lpips: bool, im
     config = {"sections": {"restore": {"noise_seed": 0}}, "inputs": inputs}
     restored = make_run(root, "restore", f"restore_{name}", config, [], {"metrics": {}, "arms": arms, **shared})
     config = {
-        "sections": {"measure": {"metrics": METRICS}},
+        "sections": {"data": {"layout": "gopro"}, "measure": {"metrics": METRICS}},
         "inputs": {"prepare": "p0", "restore": restored.name},
     }
     result = {"metrics": {f"{arms[0]}.psnr": 25.0}, "protocol": "standard", **shared}

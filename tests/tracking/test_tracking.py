@@ -13,7 +13,8 @@ import pytest
 
 from blurdm.tracking.client import default_uri
 from blurdm.tracking.mirror import CONTENT_TAG, IDENTITY_TAG, PARENT_TAG, SENT
-from blurdm.tracking.send import KEY_TAG, MAX_POINTS, thin
+from blurdm.tracking.points import MAX_POINTS, thin
+from blurdm.tracking.send import KEY_TAG
 from blurdm.tracking.sync import SyncReport, sync
 from tests.support.fake_runs import DIGEST, make_chain
 
@@ -103,10 +104,27 @@ def test_artifacts_lie_below_the_repository(tracked: Tracked) -> None:
     assert 1 <= len(list(stored.glob("images/*/*/*.png"))) <= 6
 
 
-def test_runs_are_nested_under_the_chain_that_holds_the_tables(tracked: Tracked) -> None:
-    parent = tracked.run("direct0").data.tags[PARENT_TAG]
-    assert "blurdm.chain" in tracked.client.get_run(parent).data.tags
-    assert [a.path for a in tracked.client.list_artifacts(parent, "report")] == ["report/main.md"]
+def test_what_was_measured_is_named_and_described_whole_below_the_summary(tracked: Tracked) -> None:
+    summary = tracked.run("chain", IDENTITY_TAG)
+    assert [a.path for a in tracked.client.list_artifacts(summary.info.run_id, "report")] == ["report/main.md"]
+    assert summary.data.tags["mlflow.note.content"] == tracked.reports[0].read_text()
+    assert summary.data.metrics["blurdm.psnr"] == 25.0
+    for key, name in {"eval_joint_0": "BlurDM, GoPro, seed 0", "eval_none_None": "Blurred input, GoPro"}.items():
+        run = tracked.run(key)
+        assert run.info.run_name == name and run.data.tags[PARENT_TAG] == summary.info.run_id
+        assert run.data.metrics["psnr"] == 25.0
+        for tag in ("mlflow.source.name", "mlflow.source.git.commit", "mlflow.user", "blurdm.preset"):
+            assert run.data.tags[tag] and summary.data.tags[tag], tag
+        assert [data.dataset.name for data in run.inputs.dataset_inputs] == ["GoPro"]
+    params = tracked.run("eval_joint_0").data.params
+    assert (params["diffusion.steps"], params["loss.fft_weight"], params["seed"]) == ("5", "0.1", "0")
+    for key, parent in {
+        "joint0": "eval_joint_0",
+        "restore_joint_0": "eval_joint_0",
+        "pretrain0": "eval_pretrain_0",
+    }.items():
+        assert tracked.run(key).data.tags[PARENT_TAG] == tracked.run(parent).info.run_id
+    assert tracked.run("pretrain0").info.run_name == "Training: BlurDM stage 1 (oracle latent), GoPro, seed 0"
 
 
 def test_second_sync_sends_nothing(tracked: Tracked) -> None:
@@ -117,12 +135,13 @@ def test_second_sync_sends_nothing(tracked: Tracked) -> None:
     assert tracked.count() == count
 
 
-def test_half_sent_run_is_sent_again_and_unfinished_folder_is_left_out(tracked: Tracked) -> None:
+def test_half_sent_run_is_completed_and_unfinished_folder_is_left_out(tracked: Tracked) -> None:
     old = tracked.run("baseline0").info.run_id
     tracked.client.update_run(old, status="RUNNING")
     (tracked.root / "runs" / "joint" / "unfinished").mkdir()
     assert tracked.sync().sent == ["baseline0"]
-    assert tracked.run("baseline0").info.run_id != old
+    run = tracked.run("baseline0")
+    assert (run.info.run_id, run.info.status) == (old, "FINISHED")
 
 
 def test_broken_folder_spoils_only_itself(tracked: Tracked) -> None:
@@ -134,22 +153,36 @@ def test_broken_folder_spoils_only_itself(tracked: Tracked) -> None:
     assert "\n" not in report.failed[0] and "direct0" in report.already
 
 
-def test_runs_that_an_earlier_version_sent_are_recognised(tracked: Tracked) -> None:
-    keys = ["direct0", "baseline0"]
-    for key in keys:
-        for tag in (IDENTITY_TAG, CONTENT_TAG):
-            tracked.client.delete_tag(tracked.run(key).info.run_id, tag)
-    ids = [tracked.run(key).info.run_id for key in keys]
-    assert not tracked.sync().sent
-    assert [tracked.run(key).info.run_id for key in keys] == ids
+def test_runs_of_an_earlier_version_are_brought_up_to_date_in_place(tracked: Tracked) -> None:
+    old = [
+        run.info for run in (tracked.run("direct0"), tracked.run("eval_joint_0"), tracked.run("chain", IDENTITY_TAG))
+    ]
+    for info, name in zip(old, ("direct direct0", "measure eval_joint_0", "chain 0123"), strict=True):
+        for tag in (IDENTITY_TAG, CONTENT_TAG, "blurdm.name", "mlflow.source.name"):
+            tracked.client.delete_tag(info.run_id, tag)
+        tracked.client.update_run(info.run_id, name=name)
+    assert sorted(tracked.sync().sent) == ["chain", "direct0", "eval_joint_0"]
+    for info in old:
+        run = tracked.client.get_run(info.run_id)
+        assert run.info.run_name == info.run_name and run.data.tags["mlflow.source.name"] == "blurdm run"
+    points = tracked.client.get_metric_history(old[0].run_id, "loss")
+    assert len({point.step for point in points}) == len(points)
 
 
-def test_new_tables_make_a_new_summary_that_the_runs_move_to(tracked: Tracked) -> None:
-    old = tracked.run("direct0").data.tags[PARENT_TAG]
+def test_new_tables_update_the_summary_and_what_users_wrote_stays(tracked: Tracked) -> None:
+    """Ids stay, so do favourites, which MLflow keeps by id."""
+    old = tracked.run("chain", IDENTITY_TAG)
+    users = {"mlflow.note.content": "my note", "verdict": "keep"}
+    for name, text in users.items():
+        tracked.client.set_tag(old.info.run_id, name, text)
+    tracked.client.update_run(old.info.run_id, name="My summary")
     tracked.reports[0].write_text("| b |\n")
     assert tracked.sync().sent == ["chain"]
-    new = tracked.run("direct0").data.tags[PARENT_TAG]
-    assert new != old and tracked.client.get_run(old).info.lifecycle_stage == "active"
+    new = tracked.run("chain", IDENTITY_TAG)
+    assert (new.info.run_id, new.info.run_name) == (old.info.run_id, "My summary")
+    assert {name: new.data.tags[name] for name in users} == users
+    artifact = tracked.client.download_artifacts(new.info.run_id, "report/main.md")
+    assert Path(artifact).read_text(encoding="utf-8") == "| b |\n"
 
 
 def test_a_duplicate_is_deleted(tracked: Tracked) -> None:
@@ -179,11 +212,12 @@ def test_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pyte
 
 
 def test_long_curves_are_thinned_evenly_with_both_ends() -> None:
-    curve = [(step, float(step)) for step in range(12_345)]
+    curve = [(step, float(step), None) for step in range(12_345)]
     thinned = thin(curve)
     gaps = [b[0] - a[0] for a, b in itertools.pairwise(thinned)]
-    assert len(thinned) == MAX_POINTS and thinned[0] == curve[0] and thinned[-1] == curve[-1]
-    assert max(gaps) - min(gaps) <= 1
+    assert MAX_POINTS // 2 < len(thinned) <= MAX_POINTS and thinned[0] == curve[0] and thinned[-1] == curve[-1]
+    assert len(set(gaps[:-1])) == 1
+    assert set(thinned[:-1]) <= set(thin(curve[:5000])[:-1]) | set(curve[5000:])  # a curve that grows loses nothing
 
 
 def test_address_comes_from_the_environment_or_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:

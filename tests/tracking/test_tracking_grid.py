@@ -1,6 +1,7 @@
 """A grid in MLflow: against a real database, and a real server that eight processes use and that goes away."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -150,13 +151,46 @@ def test_second_sync_sends_nothing_and_no_statistics_leave_them(tracked: Tracked
     assert tracked.row(ROWS[0]).data.metrics["psnr.low"] == 25.0
 
 
-def test_changed_row_is_replaced_and_keeps_its_children(tracked: Tracked) -> None:
+def test_changed_row_is_updated_in_place_and_keeps_what_users_wrote(tracked: Tracked) -> None:
     before, children = tracked.row(ROWS[1]), tracked.children(tracked.row(ROWS[1]))
+    tags = {"mlflow.note.content": "look at this one", "favourite": "yes"}
+    for name, text in tags.items():
+        tracked.client.set_tag(before.info.run_id, name, text)
     report = tracked.sync(statistics=STATISTICS | {ROWS[1]: {"psnr": 1.0}})
     assert report.sent == [f"row: {ROWS[1]}"]
     after = tracked.row(ROWS[1])
-    assert after.info.run_id != before.info.run_id and after.data.metrics["psnr"] == 1.0
+    assert after.info.run_id == before.info.run_id and after.data.metrics["psnr"] == 1.0
+    assert {name: after.data.tags[name] for name in tags} == tags
     assert tracked.children(after) == children
+
+
+def test_a_row_that_is_made_of_another_config_is_another_run_with_the_users_tags(tracked: Tracked) -> None:
+    """A param never changes in MLflow."""
+    before = tracked.row(ROWS[1])
+    tracked.client.set_tag(before.info.run_id, "favourite", "yes")
+    for seed in (0, 1):
+        for stage in ("diffusion", "joint"):
+            path = folder(tracked.ledger, 1, seed, stage) / "config.json"
+            path.write_text(path.read_text().replace('"crop": 64', '"crop": 96'))
+    edit(tracked.ledger, question="And with larger crops?")
+    assert tracked.sync(statistics=STATISTICS).failed == []
+    after = tracked.row(ROWS[1])
+    assert after.info.run_id != before.info.run_id and after.data.tags["favourite"] == "yes"
+    assert after.data.params["data.crop"] == "96"
+
+
+def test_rows_of_an_earlier_version_are_brought_up_to_date_in_place(tracked: Tracked) -> None:
+    old = tracked.row(ROWS[2])
+    for name in ("blurdm.name", "blurdm.note", "mlflow.source.name"):
+        tracked.client.delete_tag(old.info.run_id, name)
+    note = f"How?\n\nRow '{ROWS[2]}' of grid {tracked.ledger.stem}: done."
+    tags = {CONTENT_TAG: "0123456789abcdef/0123456789abcdef", "mlflow.note.content": note}
+    for name, text in tags.items():
+        tracked.client.set_tag(old.info.run_id, name, text)
+    assert tracked.sync(statistics=STATISTICS).sent == [f"row: {ROWS[2]}"]
+    new = tracked.row(ROWS[2])
+    assert new.info.run_id == old.info.run_id and new.data.tags["mlflow.source.name"] == "sweep ablation_steps"
+    assert new.data.tags["mlflow.note.content"].startswith("How many steps")
 
 
 def test_half_sent_and_doubled_runs_are_put_right(tracked: Tracked) -> None:
@@ -206,7 +240,7 @@ def test_stopped_and_failed_rows_show_their_curves_and_are_closed(tracked: Track
     killed, failed = tracked.row(ROWS[2]), tracked.row(ROWS[3])
     assert killed.data.tags["blurdm.status"] == "stopped by asha at step 200"
     assert (killed.info.status, failed.info.status) == ("KILLED", "FAILED")
-    assert "psnr" not in killed.data.metrics and killed.data.metrics["val_psnr.seed1"] > 20
+    assert math.isnan(killed.data.metrics["psnr"]) and killed.data.metrics["val_psnr.seed1"] > 20
     assert not tracked.sync().sent
 
 
