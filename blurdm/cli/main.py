@@ -67,10 +67,15 @@ def _add_run(group: "argparse._SubParsersAction[Parser]") -> None:
 
 def _add_models(group: "argparse._SubParsersAction[Parser]") -> None:
     official = group.add_parser(
-        "import", aliases=["import-official"], help="make a run of weights that were trained with the official code"
+        "import",
+        aliases=["import-official"],
+        help="make a run of published weights: MIMO-UNet, Stripformer, FFTformer, LoFormer, NAFNet, Restormer, BlurDM",
     )
     official.add_argument("checkpoint", type=Path, nargs="+", help="of the network, and of its prior if apart")
-    official.add_argument("--backbone", required=True, help="mimo_unet, stripformer, fftformer or loformer")
+    official.add_argument("--backbone", default="auto", help="auto (default): recognised by its entries; or its name")
+    official.add_argument(
+        "--no-tlc", action="store_true", help="NAFNet: means over the whole image, not over windows as in NAFNetLocal"
+    )
     official.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     official.set_defaults(command=commands.import_official)
     score = group.add_parser(

@@ -103,6 +103,18 @@ class OtherTestSet(Section):
     layout: str = Field(description="as data.layout")
 
 
+class Inference(Section):
+    """How the authors of imported weights evaluate their network, where that differs from how it is trained here."""
+
+    padding: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        description="sides of an image are padded to multiples of this, before the prior sees it too; null: as trained"
+    )
+    padding_mode: Literal["reflect", "zeros"] = Field(description="what is padded at the right and lower edge")
+    pooling_window: Annotated[int, Field(ge=16, le=65_536)] | None = Field(
+        description="nafnet: means over windows of this side at full resolution (TLC), not over the image; null: image"
+    )
+
+
 class Backbone(Section):
     """The network that restores, alike with and without prior."""
 
@@ -112,6 +124,10 @@ class Backbone(Section):
         description="depth: one number for every level, or one per level (each backbone says which those are)"
     )
     dropout: Fraction = Field(description="rate, where the backbone has it")
+    centre: Annotated[float, Field(ge=0, le=1)] | None = later(
+        None, "of the values that it works on; null: 0.5 for mimo_unet and stripformer, as BlurDM has it, else 0"
+    )
+    inference: Inference | None = later(None, "of imported weights; null: as trained here")
 
 
 class Latent(Section):

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from blurdm.models.official import Official
 
 
-def load_official(source: "Path | str | Mapping[str, Tensor]", backbone: str) -> "Official":
-    """(backbone, prior, sharp_encoder) with the official weights in ``source``; see ``blurdm.models.official``."""
+def load_official(source: "Path | str | Mapping[str, Tensor]", backbone: str = "auto", tlc: bool = True) -> "Official":
+    """(backbone, prior, sharp_encoder, published) of the weights in ``source``; see ``blurdm.models.official``."""
     # here, for planning imports this package without PyTorch
     from blurdm.models.official import load_official as load
 
-    return load(source, backbone)
+    return load(source, backbone, tlc)
