@@ -14,7 +14,7 @@ from typing import Any, get_args
 import pytest
 
 from blurdm.core.arms import MODELS, STAGES, TRAINED
-from blurdm.core.config import CameraMotion, Config, Section
+from blurdm.core.config import CameraMotion, Config, Inference, Section
 from blurdm.core.errors import InputError
 from blurdm.core.runs import Resources, stored_section
 from blurdm.core.store import finished, read_json, write_bytes, write_json
@@ -68,6 +68,8 @@ def another(annotation: Any, value: Any) -> Any:
         return get_args(get_args(annotation)[0])[:1]
     if value is None and CameraMotion in get_args(annotation):
         return CameraMotion(motion="pan", length=(1.0, 2.0), angle=1.0, speed_variation=0.1, tremor=0.0)
+    if value is None and Inference in get_args(annotation):
+        return Inference(padding=64, padding_mode="reflect", pooling_window=None)
     if value is None:
         return 64 if int in get_args(get_args(annotation)[0]) else 0.5
     if isinstance(value, bool):
