@@ -62,8 +62,12 @@ def run_chain(parsed: argparse.Namespace) -> int:
         figures = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
         print(f"{label(run)}: {run.folder(parsed.runs)} {figures}")
     exports = export(runs, parsed.runs, parsed.export, blur_of(config)) if parsed.export else {}
+    if parsed.pointer is None and parsed.config != PARAMS:
+        parsed.pointer = CHAIN / parsed.config.stem / f"{stage}.json"  # for ``python -m analysis.build --config``
     if parsed.pointer:
         write_pointer(parsed.pointer, stage, runs, parsed.runs, exports)
+        if parsed.config != PARAMS and stage == "measure":
+            print(f"table, differences, figures: python -m analysis.build --config {parsed.config}")
     return 0
 
 

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_config(parser: Parser) -> None:
-    parser.add_argument("--config", type=Path, default=Path("params.yaml"), help="params.yaml or a preset")
+    parser.add_argument("--config", type=config_file, default=PARAMS, help="a YAML file, or the name of a preset")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as in diffusion.steps=8"
     )

@@ -122,6 +122,17 @@ def size(text: str) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+def config_file(text: str) -> Path:
+    """A config on a command line: a file, or the name of one in PRESETS below the current folder."""
+    if "/" in text or text.endswith((".yaml", ".yml")):
+        return Path(text)
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if text not in names:
+        known = f", or one of {', '.join(names)}" if names else ""
+        raise argparse.ArgumentTypeError(f"'{text}' should be a YAML file{known}")
+    return PRESETS / f"{text}.yaml"
+
+
 def name(text: str) -> str:
     """A name that is also that of files, on a command line."""
     require_name(text)
