@@ -7,7 +7,21 @@ from pathlib import Path
 
 from blurdm.cli import commands
 from blurdm.core.arms import STAGES
-from blurdm.core.command import Parser, count, device, name, run_command, seconds, seed, seeds, size, threads, whole
+from blurdm.core.command import (
+    PARAMS,
+    Parser,
+    config_file,
+    count,
+    device,
+    name,
+    run_command,
+    seconds,
+    seed,
+    seeds,
+    size,
+    threads,
+    whole,
+)
 
 DEVICES = "cpu, cuda, cuda:N, or auto, a GPU if there is one (%(default)s)"
 FORMER_NAMES = {"import-official": "import", "evaluate": "score"}
