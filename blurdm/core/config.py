@@ -148,7 +148,9 @@ class Latent(Section):
     )
     normalize_input: bool = Field(description="contrast-normalise the encoder's input (not in the paper)")
     gain: Literal["k", "1+k"] = Field(description="fusion x*gain + shift; the paper has k")
-    fusion_init_std: Positive | None = Field(description="normal init of the fusion layers; null: PyTorch's default")
+    fusion_init_std: NonNegative | None = Field(
+        description="normal init of the fusion layers; 0: with gain 1+k the backbone as it is; null: PyTorch's default"
+    )
     fusion_levels: tuple[Level, ...] = Field(min_length=1, description="decoder levels that see it; all in the paper")
 
 
@@ -212,15 +214,26 @@ class OnePhase(Optimisation):
         return [(self.iterations, self.lr)]
 
 
-class Baseline(TwoPhases):
+class Initialised(Section):
+    """A stage that can start from weights that are there."""
+
+    init: str = Field(
+        "",
+        description="run folder or weights file (published ones too) that training starts from; their digest enters the"
+        ' key; "": fresh weights, or those of the earlier stages',
+        json_schema_extra={"place": True},
+    )
+
+
+class Baseline(TwoPhases, Initialised):
     """The backbone without prior."""
 
 
-class Direct(TwoPhases, Warmup):
+class Direct(TwoPhases, Warmup, Initialised):
     """The control: the encoder on the blurred image feeds the backbone; no oracle, no diffusion."""
 
 
-class Pretrain(OnePhase, Warmup):
+class Pretrain(OnePhase, Warmup, Initialised):
     """Stage 1: sharp encoder and backbone, with the oracle latent."""
 
 
@@ -268,7 +281,7 @@ class Diffusion(OnePhase):
         return self
 
 
-class Joint(Optimisation):
+class Joint(Optimisation, Initialised):
     """Stage 3: everything together."""
 
     iterations: Annotated[int, Field(ge=0, le=10**9)] = Field(

@@ -29,10 +29,10 @@ SECTIONS = [name for name, field in Config.model_fields.items() if name != "seed
 
 
 def fields() -> list[tuple[str, str]]:
-    """Every field of every section that a stage reads, but the one that is a place."""
+    """Every field of every section that a stage reads, but those that are places."""
     config = tiny_config(Path("/data"))
     known = {name: type(getattr(config, name)).model_fields for name in SECTIONS if name not in OPTIONAL}
-    return [(section, name) for section, names in known.items() for name in names if name != "root"]
+    return [(section, name) for section, names in known.items() for name in names if name not in ("root", "init")]
 
 
 def row_name(row: tuple[str, str | None]) -> str:
