@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from blurdm.core.config import Backbone
+from blurdm.core.config import Backbone, Inference
 
 State = Mapping[str, Tensor]
 Rules = Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]
@@ -23,6 +23,11 @@ class Published(NamedTuple):
     title: str
     backbone: Backbone
     rules: Rules
+
+
+def reflected(multiple: int) -> Inference:
+    """The evaluation of a network whose images are reflected to multiples, before its prior sees them."""
+    return Inference(padding=multiple, padding_mode="reflect", pooling_window=None)
 
 
 def width(state: State, layer: str) -> int:

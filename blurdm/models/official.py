@@ -114,7 +114,7 @@ class Official(NamedTuple):
     published: Published | None = None
 
 
-def load_official(source: Path | str | State, backbone: str = AUTO, tlc: bool = True) -> Official:
+def load_official(source: Path | str | Mapping[str, Any], backbone: str = AUTO, tlc: bool = True) -> Official:
     """The modules whose weights ``source`` holds: a checkpoint file (.pth, .pt, .safetensors), or state dicts.
 
     A state dict may be plain, nested under one of ``NESTED``, and with or without ``module.`` before its names. Its

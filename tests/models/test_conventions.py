@@ -36,7 +36,9 @@ def test_padding_of_the_authors_is_seen_by_network_and_prior(name: str) -> None:
     whole = pad_to_multiple(image, 64)
     latent = network.latent(whole)
     assert latent is not None
-    assert torch.equal(padded.latent(image), latent) and not torch.equal(network.latent(image), latent)
+    of_padded, of_image = padded.latent(image), network.latent(image)
+    assert of_padded is not None and of_image is not None
+    assert torch.equal(of_padded, latent) and not torch.equal(of_image, latent)
     for output, of_whole in zip(padded(image, latent), network(whole, latent), strict=True):
         assert output.shape[-1] < of_whole.shape[-1]
         torch.testing.assert_close(output, of_whole[..., : output.shape[-2], : output.shape[-1]], rtol=0, atol=1e-6)

@@ -1,6 +1,7 @@
 """Networks of other authors: recognised with their size, and equal to stored outputs of their own code."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from blurdm.core.errors import InputError
 from blurdm.models import load_official
 from tests.models.test_parity import PARITY, assert_equal, official_state, stored
 
-SIZES = {
+SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "mimo_unet_upstream": ("MIMO-UNet of its authors", {"width": 32, "blocks": 8, "centre": 0.0, "inference": None}),
     "mimo_unet_plus_upstream": ("MIMO-UNet+ of its authors", {"width": 32, "blocks": 20, "centre": 0.0}),
     "nafnet_small": ("NAFNet", {"width": 8, "blocks": (1, 1, 2, 3, 1, 1, 1, 1, 2)}),

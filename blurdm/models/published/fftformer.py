@@ -1,7 +1,7 @@
 """FFTformer: images are reflected to multiples of 32, by BlurDM before the prior."""
 
-from blurdm.core.config import Backbone, Inference
-from blurdm.models.entries import Published, Rules, State, depths, width
+from blurdm.core.config import Backbone
+from blurdm.models.entries import Published, Rules, State, depths, reflected, width
 
 MARK = "encoder_level1.0.ffn.fft"
 RULES: Rules = (
@@ -31,7 +31,11 @@ RULES: Rules = (
 
 
 def published(state: State, with_prior: bool, released: bool) -> Published:
-    blocks = depths(state, "encoder_level1.", "encoder_level2.", "encoder_level3.", "refinement.")
-    inference = Inference(padding=32, padding_mode="reflect", pooling_window=None) if with_prior else None
-    size = {"name": "fftformer", "width": width(state, "patch_embed.proj.weight"), "blocks": blocks, "dropout": 0.0}
-    return Published("FFTformer of BlurDM" if with_prior else "FFTformer", Backbone(**size, inference=inference), RULES)
+    size = Backbone(
+        name="fftformer",
+        width=width(state, "patch_embed.proj.weight"),
+        blocks=depths(state, "encoder_level1.", "encoder_level2.", "encoder_level3.", "refinement."),
+        dropout=0.0,
+        inference=reflected(32) if with_prior else None,
+    )
+    return Published("FFTformer of BlurDM" if with_prior else "FFTformer", size, RULES)

@@ -1,7 +1,7 @@
 """LoFormer-S, -B and -L: images are reflected to multiples of 8, by BlurDM before the prior. Whole images, no tiles."""
 
-from blurdm.core.config import Backbone, Inference
-from blurdm.models.entries import Published, Rules, State, depths, width
+from blurdm.core.config import Backbone
+from blurdm.models.entries import Published, Rules, State, depths, reflected, width
 
 MARK = "encoders.0.0.trans1.norm1.body.weight"
 RULES: Rules = (
@@ -31,7 +31,11 @@ TITLES = {32: "LoFormer-S", 36: "LoFormer-B", 48: "LoFormer-L"}
 
 def published(state: State, with_prior: bool, released: bool) -> Published:
     channels = width(state, "patch_embed.proj.weight")
-    inference = Inference(padding=8, padding_mode="reflect", pooling_window=None) if with_prior else None
-    size = {"name": "loformer", "width": channels, "blocks": depths(state, *LEVELS), "dropout": 0.0}
-    title = TITLES.get(channels, "LoFormer") + (" of BlurDM" if with_prior else "")
-    return Published(title, Backbone(**size, inference=inference), RULES)
+    size = Backbone(
+        name="loformer",
+        width=channels,
+        blocks=depths(state, *LEVELS),
+        dropout=0.0,
+        inference=reflected(8) if with_prior else None,
+    )
+    return Published(TITLES.get(channels, "LoFormer") + (" of BlurDM" if with_prior else ""), size, RULES)

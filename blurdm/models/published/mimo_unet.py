@@ -1,7 +1,7 @@
 """MIMO-UNet and MIMO-UNet+: of their authors, on values in [0, 1]; of BlurDM, on values around 0."""
 
-from blurdm.core.config import Backbone, Inference
-from blurdm.models.entries import Published, Rules, State, depths, width
+from blurdm.core.config import Backbone
+from blurdm.models.entries import Published, Rules, State, depths, reflected, width
 
 MARK = "FAM1.merge.main.0.weight"
 RULES: Rules = (
@@ -27,10 +27,14 @@ RULES: Rules = (
 
 
 def published(state: State, with_prior: bool, released: bool) -> Published:
-    blocks, *_ = depths(state, "Encoder.0.layers.")
-    size = {"name": "mimo_unet", "width": width(state, "feat_extract.0.main.0.weight"), "blocks": blocks}
-    if with_prior or released:  # reflected before the prior is computed
-        inference = Inference(padding=8, padding_mode="reflect", pooling_window=None) if with_prior else None
-        return Published("MIMO-UNet+ of BlurDM", Backbone(**size, dropout=0.1, inference=inference), RULES)
+    (blocks,) = depths(state, "Encoder.0.layers.")
+    size = Backbone(
+        name="mimo_unet",
+        width=width(state, "feat_extract.0.main.0.weight"),
+        blocks=blocks,
+        dropout=0.1 if with_prior or released else 0.0,
+        centre=None if with_prior or released else 0.0,
+        inference=reflected(8) if with_prior else None,
+    )
     title = "MIMO-UNet+" if blocks == 20 else "MIMO-UNet"
-    return Published(f"{title} of its authors", Backbone(**size, dropout=0.0, centre=0.0), RULES)
+    return Published(f"{title} of {'BlurDM' if with_prior or released else 'its authors'}", size, RULES)

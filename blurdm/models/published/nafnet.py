@@ -26,6 +26,11 @@ WINDOW = 384  # 1.5 times the side of a training crop
 
 
 def published(state: State, with_prior: bool, released: bool) -> Published:
-    inference = Inference(padding=16, padding_mode="zeros", pooling_window=WINDOW)
-    size = {"name": "nafnet", "width": width(state, MARK), "blocks": depths(state, *LEVELS), "dropout": 0.0}
-    return Published("NAFNet", Backbone(**size, inference=inference), RULES)
+    size = Backbone(
+        name="nafnet",
+        width=width(state, MARK),
+        blocks=depths(state, *LEVELS),
+        dropout=0.0,
+        inference=Inference(padding=16, padding_mode="zeros", pooling_window=WINDOW),
+    )
+    return Published("NAFNet", size, RULES)

@@ -1,5 +1,7 @@
 """Restormer: images are reflected to multiples of 8."""
 
+import re
+
 from blurdm.core.config import Backbone
 from blurdm.models.entries import Published, Rules, State, depths, width
 
@@ -27,7 +29,10 @@ RULES: Rules = (
 
 def published(state: State, with_prior: bool, released: bool) -> Published:
     blocks = depths(state, *LEVELS)
-    size = {"name": "restormer", "width": width(state, "patch_embed.proj.weight"), "blocks": blocks, "dropout": 0.0}
-    # ours counts the refinement as the end of the last decoder
-    refinement = (r"^refinement\.(\d+)\.", lambda m: f"decoders.2.{int(m[1]) + blocks[0]}.")
-    return Published("Restormer", Backbone(**size), (refinement, *RULES))
+    size = Backbone(name="restormer", width=width(state, "patch_embed.proj.weight"), blocks=blocks, dropout=0.0)
+
+    def place(refinement: re.Match[str]) -> str:
+        """Ours counts the refinement as the end of the last decoder."""
+        return f"decoders.2.{int(refinement[1]) + blocks[0]}."
+
+    return Published("Restormer", size, ((r"^refinement\.(\d+)\.", place), *RULES))

@@ -1,7 +1,7 @@
 """Stripformer: its authors do not pad images of GoPro; BlurDM pads them to 32, before the prior."""
 
-from blurdm.core.config import Backbone, Inference
-from blurdm.models.entries import Published, Rules, State, width
+from blurdm.core.config import Backbone
+from blurdm.models.entries import Published, Rules, State, reflected, width
 
 MARK = "encoder.en_layer1_1.0.weight"
 RULES: Rules = (
@@ -28,8 +28,12 @@ RULES: Rules = (
 
 
 def published(state: State, with_prior: bool, released: bool) -> Published:
-    size = Backbone(name="stripformer", width=width(state, MARK), blocks=(3, 6, 3), dropout=0.0)
-    if not with_prior and not released:
-        return Published("Stripformer of its authors", size, RULES)
-    inference = Inference(padding=32, padding_mode="reflect", pooling_window=None)
-    return Published("Stripformer of BlurDM", size.model_copy(update={"inference": inference}), RULES)
+    of_blurdm = with_prior or released
+    size = Backbone(
+        name="stripformer",
+        width=width(state, MARK),
+        blocks=(3, 6, 3),
+        dropout=0.0,
+        inference=reflected(32) if of_blurdm else None,
+    )
+    return Published(f"Stripformer of {'BlurDM' if of_blurdm else 'its authors'}", size, RULES)
