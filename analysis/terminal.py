@@ -10,7 +10,8 @@ from rich.text import Text
 
 from analysis.names import visible
 from analysis.tables.table import Column, Table
-from blurdm.core.command import run_command
+from blurdm.core.command import PARAMS, config_file, config_pointer, run_command
+from blurdm.core.errors import InputError
 from blurdm.core.exported import recreate_runs
 
 UNBOUNDED = 10_000  # columns: wider than any table
@@ -70,6 +71,8 @@ def command(
 
     def main() -> int | None:
         parsed = parser.parse_args(arguments)
+        if "config" in parsed:
+            use_config(parsed)
         if {"pointer", "runs"} <= vars(parsed).keys():
             recreate_runs(parsed.runs, parsed.pointer.parent)
         return make(parsed)
@@ -77,7 +80,25 @@ def command(
     return run_command(parser.prog.removeprefix("python -m "), main, arguments)
 
 
+def use_config(parsed: argparse.Namespace) -> None:
+    """For another config than params.yaml: read what was measured for it, write to folders of its name; InputError."""
+    if parsed.config.name == PARAMS.name:
+        return
+    parsed.pointer = config_pointer(parsed.runs, parsed.config, "measure")
+    parsed.reports /= parsed.config.stem
+    if "results" in parsed:
+        parsed.results /= parsed.config.stem
+    if not parsed.pointer.is_file():
+        raise InputError(f"{parsed.pointer}: nothing measured yet; run: blurdm run measure --config {parsed.config}")
+
+
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Add --pointer and --runs: the chain and the run folders."""
+    """Add --pointer, --config and --runs: the chain, that of another config, and the run folders."""
     parser.add_argument("--pointer", type=Path, default=Path("chain/measure.json"), help="the chain's measure runs")
+    parser.add_argument(
+        "--config",
+        type=config_file,
+        default=PARAMS,
+        help="another config: what `blurdm run measure` made of it, in folders of its name",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="all run folders, and the ledgers of sweeps")

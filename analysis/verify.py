@@ -20,7 +20,7 @@ from analysis.names import visible
 from analysis.sources import SHORT, Sources
 from analysis.tables.grid import numbers_of, read_numbers, table_of
 from analysis.tables.table import Table, read_table
-from analysis.terminal import add_sources
+from analysis.terminal import add_sources, use_config
 from analysis.verify_runs import run_problems
 from blurdm.core.command import Parser, run_command
 from blurdm.core.config_io import load_config
@@ -208,11 +208,11 @@ def _prepare_run(folder: Path) -> Path | None:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m analysis.verify", description=__doc__)
     parser.add_argument("reports", type=Path, nargs="?", default=Path("reports"))
-    parser.add_argument("--config", type=Path, default=Path("params.yaml"), help="says where the chain's data is")
     add_sources(parser)
 
     def check() -> int:
         o = parser.parse_args(arguments)
+        use_config(o)
         problems, unchecked = verify(o.reports, Sources(o.pointer, o.runs), o.config)
         for line in unchecked:
             print(f"not checked: {visible(line)}", file=sys.stderr)

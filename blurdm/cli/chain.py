@@ -10,7 +10,7 @@ from typing import Any
 
 from blurdm.cli.display import Display
 from blurdm.core.arms import MODELS, STAGES, TRAINED, arm_of
-from blurdm.core.command import require_file_to_write, require_folder_to_write
+from blurdm.core.command import PARAMS, config_pointer, require_file_to_write, require_folder_to_write
 from blurdm.core.config_io import load_config
 from blurdm.core.errors import one_line
 from blurdm.core.exported import CHAIN, export_run, recreate_runs
@@ -64,8 +64,12 @@ def run_chain(parsed: argparse.Namespace) -> int:
         figures = " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
         print(f"{label(run)}: {run.folder(parsed.runs)} {figures}")
     exports = export(runs, parsed.runs, parsed.export, blur_of(config)) if parsed.export else {}
-    if parsed.pointer:
-        write_pointer(parsed.pointer, stage, runs, parsed.runs, exports)
+    own = parsed.config.name != PARAMS.name and parsed.pointer is None
+    pointer = config_pointer(parsed.runs, parsed.config, stage) if own else parsed.pointer
+    if pointer:
+        write_pointer(pointer, stage, runs, parsed.runs, exports)
+    if own and stage == "measure":
+        print(f"table, differences, figures: python -m analysis.build --config {parsed.config}")
     return 0
 
 
@@ -121,7 +125,8 @@ def write_pointer(
     for run in runs:
         folder = run.folder(root)
         result = read_json(folder / "result.json")
-        row = {"stage": run.stage, "key": run.key, "folder": str(folder), "seed": run.seed}
+        place = folder if folder.is_absolute() else os.path.relpath(folder, path.parent.parent)
+        row = {"stage": run.stage, "key": run.key, "folder": str(place), "seed": run.seed}
         if stage in ON_TEST_PAIRS:
             row |= {"seed": run.model.seed, "model": run.model.stage} if run.model else {"model": "none"}
         row |= {name: digest for name, digest in result.items() if name in ("weights_sha256", "images_sha256")}

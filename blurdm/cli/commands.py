@@ -1,6 +1,8 @@
 """One function per command: parsed arguments in, exit code out. Each imports what it alone needs."""
 
 import argparse
+import shlex
+from collections import Counter
 from pathlib import Path
 
 from blurdm.core.command import require_file_to_write, require_folder_to_write
@@ -102,7 +104,16 @@ def check(parsed: argparse.Namespace) -> int:
     check_index(index, data)
     for line in count_report(scan(Path(data.root), data.layout), data.layout):
         print(line)
-    print(f"{data.root}: {len(index['pairs'])} pairs are sound; digest {index['digest']}")
+    counts = Counter(pair["split"] for pair in index["pairs"])
+    splits = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test"))
+    print(f"{data.root}: {len(index['pairs'])} pairs are sound ({splits}); digest {index['digest']}")
+    options = shlex.join(
+        ["--config", str(parsed.config), *(word for change in parsed.set for word in ("--set", change))]
+    )
+    if not counts["train"]:
+        print(f"nothing to train on; measure a trained model on it with: blurdm score RUN {options}")
+    else:
+        print(f"next: blurdm run {'measure' if counts['test'] else 'joint'} {options}")
     return 0
 
 

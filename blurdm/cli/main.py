@@ -7,7 +7,21 @@ from pathlib import Path
 
 from blurdm.cli import commands
 from blurdm.core.arms import STAGES
-from blurdm.core.command import Parser, count, device, name, run_command, seconds, seed, seeds, size, threads, whole
+from blurdm.core.command import (
+    PARAMS,
+    Parser,
+    config_file,
+    count,
+    device,
+    name,
+    run_command,
+    seconds,
+    seed,
+    seeds,
+    size,
+    threads,
+    whole,
+)
 
 DEVICES = "cpu, cuda, cuda:N, or auto, a GPU if there is one (%(default)s)"
 FORMER_NAMES = {"import-official": "import", "evaluate": "score"}
@@ -43,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_config(parser: Parser) -> None:
-    parser.add_argument("--config", type=Path, default=Path("params.yaml"), help="params.yaml or a preset")
+    parser.add_argument("--config", type=config_file, default=PARAMS, help="a YAML file, or the name of a preset")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as in diffusion.steps=8"
     )
@@ -68,10 +82,15 @@ def _add_run(group: "argparse._SubParsersAction[Parser]") -> None:
 
 def _add_models(group: "argparse._SubParsersAction[Parser]") -> None:
     official = group.add_parser(
-        "import", aliases=["import-official"], help="make a run of weights that were trained with the official code"
+        "import",
+        aliases=["import-official"],
+        help="make a run of published weights: MIMO-UNet, Stripformer, FFTformer, LoFormer, NAFNet, Restormer, BlurDM",
     )
     official.add_argument("checkpoint", type=Path, nargs="+", help="of the network, and of its prior if apart")
-    official.add_argument("--backbone", required=True, help="mimo_unet, stripformer, fftformer or loformer")
+    official.add_argument("--backbone", default="auto", help="auto (default): recognised by its entries; or its name")
+    official.add_argument(
+        "--no-tlc", action="store_true", help="NAFNet: means over the whole image, not over windows as in NAFNetLocal"
+    )
     official.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     official.set_defaults(command=commands.import_official)
     score = group.add_parser(

@@ -1,6 +1,7 @@
 """``blurdm import``, ``blurdm score`` and ``blurdm runs adopt``: finished runs, wherever they are from."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -11,10 +12,12 @@ from blurdm.core.arms import STAGES
 from blurdm.core.command import require_folder_to_write
 from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
+from blurdm.core.key import flatten
 from blurdm.core.ledger import read_ledger
 from blurdm.core.registry import require
 from blurdm.core.runs import Resources, stored_run
 from blurdm.core.signals import StopFlag
+from blurdm.core.store import read_json
 from blurdm.data.splits import folder_digest
 from blurdm.stages.adopt import adopt
 from blurdm.stages.devices import choose_device
@@ -28,7 +31,11 @@ EXIT_REFUSED = 2
 def import_checkpoints(parsed: argparse.Namespace) -> int:
     """Make a run folder of ``parsed.checkpoint`` and print where it is."""
     require_folder_to_write("--runs", parsed.runs)
-    print(import_official(parsed.checkpoint, parsed.backbone, parsed.runs))
+    folder, title = import_official(parsed.checkpoint, parsed.backbone, parsed.runs, not parsed.no_tlc)
+    settings = read_json(folder / "config.json")["sections"]["backbone"]
+    details = ", ".join(f"{name} {value}" for name, value in flatten(settings).items())
+    print(f"blurdm: recognised as {title}: {details}", file=sys.stderr)
+    print(folder)
     return 0
 
 

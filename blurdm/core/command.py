@@ -18,6 +18,7 @@ from blurdm.core.signals import exit_stopped
 EXIT_INPUT = 2
 LARGEST_SEED = 2**63 - 1
 NAME_LENGTH = 100
+PARAMS, PRESETS = Path("params.yaml"), Path("experiments/presets")  # below the current folder
 
 
 class Parser(argparse.ArgumentParser):
@@ -132,6 +133,22 @@ def size(text: str) -> tuple[int, int]:
     if min(sides) < 16:
         raise argparse.ArgumentTypeError(f"'{text}' should be HEIGHTxWIDTH in px, each from 16 to 99999")
     return sides[0], sides[1]
+
+
+def config_file(text: str) -> Path:
+    """A config on a command line: a file, or the name of one in PRESETS below the current folder."""
+    if "/" in text or text.endswith((".yaml", ".yml")):
+        return Path(text)
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if text not in names:
+        known = f", or one of {', '.join(names)}" if names else ""
+        raise argparse.ArgumentTypeError(f"'{text}' should be a YAML file{known}")
+    return PRESETS / f"{text}.yaml"
+
+
+def config_pointer(runs: Path, config: Path, stage: str) -> Path:
+    """Where the runs of ``stage`` are named that were made of a config other than the chain's."""
+    return runs / "configs" / config.stem / f"{stage}.json"
 
 
 def name(text: str) -> str:

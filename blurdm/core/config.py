@@ -103,6 +103,18 @@ class OtherTestSet(Section):
     layout: str = Field(description="as data.layout")
 
 
+class Inference(Section):
+    """How the authors of imported weights evaluate their network, where that differs from how it is trained here."""
+
+    padding: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        description="sides of an image are padded to multiples of this, before the prior sees it too; null: as trained"
+    )
+    padding_mode: Literal["reflect", "zeros"] = Field(description="what is padded at the right and lower edge")
+    pooling_window: Annotated[int, Field(ge=16, le=65_536)] | None = Field(
+        description="nafnet: means over windows of this side at full resolution (TLC), not over the image; null: image"
+    )
+
+
 class Backbone(Section):
     """The network that restores, alike with and without prior."""
 
@@ -112,6 +124,10 @@ class Backbone(Section):
         description="depth: one number for every level, or one per level (each backbone says which those are)"
     )
     dropout: Fraction = Field(description="rate, where the backbone has it")
+    centre: Annotated[float, Field(ge=0, le=1)] | None = later(
+        None, "of the values that it works on; null: 0.5 for mimo_unet and stripformer, as BlurDM has it, else 0"
+    )
+    inference: Inference | None = later(None, "of imported weights; null: as trained here")
 
 
 class Latent(Section):
@@ -132,7 +148,9 @@ class Latent(Section):
     )
     normalize_input: bool = Field(description="contrast-normalise the encoder's input (not in the paper)")
     gain: Literal["k", "1+k"] = Field(description="fusion x*gain + shift; the paper has k")
-    fusion_init_std: Positive | None = Field(description="normal init of the fusion layers; null: PyTorch's default")
+    fusion_init_std: NonNegative | None = Field(
+        description="normal init of the fusion layers; 0: with gain 1+k the backbone as it is; null: PyTorch's default"
+    )
     fusion_levels: tuple[Level, ...] = Field(min_length=1, description="decoder levels that see it; all in the paper")
 
 
@@ -196,15 +214,26 @@ class OnePhase(Optimisation):
         return [(self.iterations, self.lr)]
 
 
-class Baseline(TwoPhases):
+class Initialised(Section):
+    """A stage that can start from weights that are there."""
+
+    init: str = Field(
+        "",
+        description="run folder or weights file (published ones too) that training starts from; their digest enters the"
+        ' key; "": fresh weights, or those of the earlier stages',
+        json_schema_extra={"place": True},
+    )
+
+
+class Baseline(TwoPhases, Initialised):
     """The backbone without prior."""
 
 
-class Direct(TwoPhases, Warmup):
+class Direct(TwoPhases, Warmup, Initialised):
     """The control: the encoder on the blurred image feeds the backbone; no oracle, no diffusion."""
 
 
-class Pretrain(OnePhase, Warmup):
+class Pretrain(OnePhase, Warmup, Initialised):
     """Stage 1: sharp encoder and backbone, with the oracle latent."""
 
 
@@ -252,7 +281,7 @@ class Diffusion(OnePhase):
         return self
 
 
-class Joint(Optimisation):
+class Joint(Optimisation, Initialised):
     """Stage 3: everything together."""
 
     iterations: Annotated[int, Field(ge=0, le=10**9)] = Field(
@@ -304,7 +333,7 @@ class Restore(Section):
 class Measure(Section):
     """What is measured on restored images."""
 
-    metrics: tuple[str, ...] = Field(description="psnr, ssim, lpips, lpips_256, dists, niqe, musiq")
+    metrics: tuple[str, ...] = Field(description="psnr, ssim, psnr_y, ssim_y, lpips, lpips_256, dists, niqe, musiq")
     protocol: str = Field(description="how each metric is computed: standard, blurdm or realblur")
 
 

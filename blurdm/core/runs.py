@@ -155,6 +155,17 @@ def stored_section(folder: Path, name: str) -> Any:
     return validate_as(model, excluded_from_key(model) | value, source)
 
 
+def init_file(place: str) -> Path:
+    """The weights that the ``init`` of a stage names: those of a run folder, or a file; InputError without any."""
+    path = Path(place)
+    file = path / "weights.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(
+            f"init: {place}: no weights there; should be the folder of a trained run, or a file of weights"
+        )
+    return file
+
+
 def read_pointer(path: Path) -> list[dict[str, Any]]:
     """The entries of a pointer to runs, as ``blurdm run --pointer`` writes it, none if there are none; InputError."""
     entries: Any = read_json(path).get("runs", [])

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from blurdm.core.errors import InputError
@@ -12,6 +12,7 @@ from blurdm.core.registry import lookup
 from blurdm.data.pairs import SUFFIXES
 
 BLUR_KINDS = ("blur", "input")
+NO_SCENE = "all"
 NAMED = 3  # how many odd files an error names
 
 
@@ -30,17 +31,22 @@ class PairFiles:
 class Layout:
     """Patterns of relative paths with groups kind (blur, sharp, input, target), name, and perhaps split and scene.
 
-    A path without split belongs to test, which can never leak into training; one without scene to the scene "all".
+    A path without split belongs to test, which can never leak into training; one without scene to the scene "all", and
+    in train to one of BLOCKS scenes of neighbouring names. ``lists``: files of pairs, by split, that replace patterns.
     """
 
     expected: str
     patterns: tuple[str, ...]
     published: Mapping[str, int] = field(default_factory=dict)
+    lists: Mapping[str, str] = field(default_factory=dict)
 
 
+BLOCKS = 10  # for validation on neighbours in a folder, which may be frames of one video
 _SPLIT = r"(?P<split>train|test)/"
 _BLUR_SHARP = r"(?P<kind>blur|sharp)/"
 _INPUT_TARGET = r"(?P<kind>input|target)/"
+_ANY_KIND = r"(?P<kind>blur|sharp|input|target)/"
+_GOPRO = "(?:GOPRO_Large|GOPRO|GoPro)"
 _SCENE = r"(?P<scene>[^/]+)/"
 _NAME = r"(?P<name>[^/]+)"
 
@@ -53,14 +59,20 @@ def _realblur(letter: str) -> Layout:
     folder = rf"[Rr]eal_?[Bb]lur[-_]?{letter}"
     # The published files are called blur_1.png and gt_1.png.
     named = rf"(?:{folder}/)?{_SPLIT}{_BLUR_SHARP}{_SCENE}(?:(?:blur|gt|sharp)_)?{_NAME}"
-    expected = "{train,test}/{blur,sharp}/<scene>/*.png or {train,test}/{input,target}/*.png"
-    return Layout(expected, (named, _restormer(folder)), {"train": 3758, "test": 980})
+    lists = {split: f"RealBlur_{letter}_{split}_list.txt" for split in ("train", "test")}
+    expected = (
+        f"{{train,test}}/{{blur,sharp}}/<scene>/*.png, {{train,test}}/{{input,target}}/*.png, or {lists['train']}"
+    )
+    return Layout(expected, (named, _restormer(folder)), {"train": 3758, "test": 980}, lists)
 
 
 LAYOUTS: dict[str, Layout] = {
     "gopro": Layout(
-        "{train,test}/<scene>/{blur,sharp}/*.png",
-        (rf"(?:GOPRO_Large/)?{_SPLIT}{_SCENE}{_BLUR_SHARP}{_NAME}",),
+        "{train,test}/<scene>/{blur,sharp}/*.png or {train,test}/{input,target}/GOPR<scene>-*.png",
+        (
+            rf"(?:GOPRO_Large/)?{_SPLIT}{_SCENE}{_BLUR_SHARP}{_NAME}",
+            rf"(?:{_GOPRO}/)?{_SPLIT}(?:{_GOPRO}/)?{_ANY_KIND}(?P<scene>GOPR[0-9A-Za-z]+_\d+_\d+)[-_]{_NAME}",
+        ),
         {"train": 2103, "test": 1111},
     ),
     "hide": Layout("{input,target}/*.png or test/{input,target}/*.png", (_restormer("HIDE"),), {"test": 2025}),
@@ -80,7 +92,8 @@ def scan(root: Path, layout: str) -> list[PairFiles]:
     rules = lookup("layout", layout, LAYOUTS)
     if not root.is_dir():
         raise InputError(f"{root}: no such data folder; should hold {rules.expected} (layout {layout})")
-    blurred, sharp = _collect(root, rules)
+    listed = {split: root / name for split, name in rules.lists.items() if (root / name).is_file()}
+    blurred, sharp = _read_lists(root, listed) if listed else _collect(root, rules)
     if not blurred and not sharp:
         raise InputError(f"{root}: no images in layout {layout}; should hold {rules.expected}")
     _require_partners(root, blurred, sharp)
@@ -88,7 +101,36 @@ def scan(root: Path, layout: str) -> list[PairFiles]:
     for split in ("train", "test"):
         if (root / split).is_dir() and split not in splits:
             raise InputError(f"{root / split}: no pairs; should hold some as {rules.expected}, or not exist")
-    return [PairFiles(*key, blur=blurred[key], sharp=sharp[key]) for key in sorted(blurred)]
+    pairs = [PairFiles(*key, blur=blurred[key], sharp=sharp[key]) for key in sorted(blurred)]
+    return _in_blocks(pairs)
+
+
+def _in_blocks(pairs: Sequence[PairFiles]) -> list[PairFiles]:
+    """``pairs``, those of train without scene in scenes "block 0", "block 1", ... of neighbouring names."""
+    alone = [pair for pair in pairs if pair.split == "train" and pair.scene == NO_SCENE]
+    blocks = {pair: f"block {number * BLOCKS // len(alone)}" for number, pair in enumerate(alone)}
+    return [replace(pair, scene=blocks.get(pair, pair.scene)) for pair in pairs]
+
+
+def _read_lists(root: Path, lists: Mapping[str, Path]) -> tuple[dict[Key, str], dict[Key, str]]:
+    """The blurred and the sharp files by key that ``lists`` name, a pair a line: the sharp one, then the blurred one.
+
+    A scene is the folder above the two that hold them, as RealBlur's authors publish it. InputError for another line.
+    """
+    blurred: dict[Key, str] = {}
+    sharp: dict[Key, str] = {}
+    for split, path in lists.items():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            files = line.split()[:2]
+            if not files:
+                continue
+            if len(files) < 2 or any(len(Path(file).parts) < 3 or not (root / file).is_file() for file in files):
+                raise InputError(
+                    f"{path}: line {number}: should name a sharp and a blurred file of a scene below {root}"
+                )
+            key = (split, Path(files[0]).parts[-3], Path(files[0]).stem.removeprefix("gt_"))
+            sharp[key], blurred[key] = files
+    return blurred, sharp
 
 
 def count_report(pairs: Sequence[PairFiles], layout: str) -> list[str]:
@@ -113,7 +155,7 @@ def _collect(root: Path, rules: Layout) -> tuple[dict[Key, str], dict[Key, str]]
         if match is None:
             continue
         groups = match.groupdict()
-        key = (groups.get("split") or "test", groups.get("scene") or "all", groups["name"])
+        key = (groups.get("split") or "test", groups.get("scene") or NO_SCENE, groups["name"])
         files = blurred if groups["kind"] in BLUR_KINDS else sharp
         if key in files:
             raise InputError(f"{root}: {files[key]} and {relative} are the same image of a pair; should be one file")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from blurdm.core.errors import InputError
+from blurdm.metrics.psnr import MOST_DB
 
 ITERATIONS, SMOOTHING = 100, 5  # of ECC; the size of its Gaussian filter, px
 NO_MASK: Any = None  # OpenCV's types do not say that this is allowed
@@ -55,10 +56,10 @@ def _homography(restored: np.ndarray, sharp: np.ndarray) -> np.ndarray:
 
 
 def psnr_masked(restored: np.ndarray, sharp: np.ndarray, mask: np.ndarray) -> float:
-    """PSNR (dB) over the masked pixels of the images that ``align`` returns."""
+    """PSNR (dB, at most MOST_DB) over the masked pixels of the images that ``align`` returns."""
     error = np.sum(np.square(restored - sharp), dtype=np.float64) / np.sum(mask, dtype=np.float64)
     with np.errstate(divide="ignore"):
-        return float(-10 * np.log10(error))
+        return min(float(-10 * np.log10(error)), MOST_DB)
 
 
 def ssim_masked(restored: np.ndarray, sharp: np.ndarray, mask: np.ndarray) -> float:

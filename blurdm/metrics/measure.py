@@ -18,8 +18,8 @@ from blurdm.core.errors import InputError
 from blurdm.core.registry import lookup
 from blurdm.metrics.alignment import align, psnr_masked, ssim_masked
 from blurdm.metrics.protocols import METRICS, PROTOCOLS, Metric, require_weights
-from blurdm.metrics.psnr import psnr, quantize
-from blurdm.metrics.similarity import ssim_3d, ssim_per_channel
+from blurdm.metrics.psnr import psnr, psnr_of, quantize
+from blurdm.metrics.similarity import luma, ssim_3d, ssim_per_channel
 from blurdm.metrics.weights import place, read
 
 Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -51,6 +51,8 @@ Recipe = Callable[[MeasuredPair], Any]
 
 RECIPES: Mapping[str, Recipe] = {
     "psnr_8_bits": lambda pair: psnr(pair.restored, pair.sharp),
+    "psnr_y": lambda pair: psnr_of(luma(pair.restored) - luma(pair.sharp)),
+    "ssim_y": lambda pair: ssim_per_channel(luma(pair.restored), luma(pair.sharp)),
     "psnr_masked": lambda pair: psnr_masked(*pair.aligned),
     "ssim_per_channel": lambda pair: ssim_per_channel(pair.restored, pair.sharp),
     "ssim_3d": lambda pair: ssim_3d(pair.restored, pair.sharp),

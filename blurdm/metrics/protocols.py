@@ -31,6 +31,9 @@ class Metric:
 METRICS = {
     "psnr": Metric("psnr", "PSNR", 2, unit="dB", always=True),
     "ssim": Metric("ssimc", "SSIM", 3, always=True, side=11),
+    # Of the luma Y of MATLAB's rgb2ycbcr, not rounded, as papers on restoration quote them beside RGB.
+    "psnr_y": Metric("psnry", "PSNR-Y", 2, unit="dB"),
+    "ssim_y": Metric("ssim", "SSIM-Y", 3, side=11),
     "lpips": Metric("lpips", "LPIPS", 4, lower_better=True, always=True, weights="lpips", side=31),
     # The same under every protocol: LPIPS as the BlurDM paper has it, about ten times smaller, in addition to the LPIPS
     # of the protocol. So a grid under ``standard`` still has a column that compares with the paper's.
@@ -52,11 +55,12 @@ class Protocol:
     aligned: bool = False
 
 
-# Under every protocol both images are RGB and rounded to 8 bits first; no border is cropped unless stated.
+# Under every protocol both images are RGB and rounded to 8 bits first; no border is cropped unless stated. Metrics of
+# luma are the same under every protocol.
 PROTOCOLS = {
     "standard": Protocol(
         "whole images, RGB, 8 bits; SSIM per channel with an 11 x 11 Gaussian window",
-        {"ssim": "ssim_per_channel"},
+        {"psnr": "psnr_8_bits", "ssim": "ssim_per_channel"},
     ),
     "blurdm": Protocol(
         "as in the official BlurDM evaluation: whole images, RGB, 8 bits; SSIM with an 11 x 11 x 11 Gaussian window "

@@ -11,12 +11,12 @@ C1, C2 = 0.01**2, 0.03**2  # for images in [0, 1]
 
 
 def ssim_per_channel(restored: Tensor, sharp: Tensor) -> Tensor:
-    """SSIM (B,) of (B, C, H, W) in [0, 1]: as pyiqa's ``ssimc``, an 11 x 11 window at all places where it fits.
+    """SSIM (B,) of (B, C, H, W) in [0, 1]: an 11 x 11 window at all places where it fits, the mean over channels.
 
-    As in pyiqa, a negative structure term counts as zero.
+    As scikit-image (with Gaussian weights) and basicsr compute it. pyiqa's ``ssimc`` counts negative structure as zero.
     """
     luminance, structure = _terms(restored.double(), sharp.double(), lambda x: _smooth(_smooth(x, -1), -2))
-    return (luminance * structure.relu()).flatten(1).mean(1)
+    return (luminance * structure).flatten(1).mean(1)
 
 
 def ssim_3d(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -29,6 +29,12 @@ def ssim_3d(restored: Tensor, sharp: Tensor) -> Tensor:
 
     luminance, structure = _terms(restored.double(), sharp.double(), smooth)
     return (luminance * structure).flatten(1).mean(1)
+
+
+def luma(image: Tensor) -> Tensor:
+    """Y (B, 1, H, W) of RGB (B, 3, H, W) in [0, 1], float64: MATLAB's rgb2ycbcr (ITU-R BT.601), not rounded."""
+    weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64, device=image.device)
+    return (torch.einsum("bchw,c->bhw", image.double(), weights)[:, None] + 16) / 255
 
 
 def _terms(x: Tensor, y: Tensor, smooth: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,19 +1,17 @@
 """The networks: backbones, the latent's encoder, the prior generator, and what puts them together."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
-
     from blurdm.models.official import Official
 
 
-def load_official(source: "Path | str | Mapping[str, Tensor]", backbone: str) -> "Official":
-    """(backbone, prior, sharp_encoder) with the official weights in ``source``; see ``blurdm.models.official``."""
+def load_official(source: "Path | str | Mapping[str, Any]", backbone: str = "auto", tlc: bool = True) -> "Official":
+    """(backbone, prior, sharp_encoder, published) of the weights in ``source``; see ``blurdm.models.official``."""
     # here, for planning imports this package without PyTorch
     from blurdm.models.official import load_official as load
 
-    return load(source, backbone)
+    return load(source, backbone, tlc)

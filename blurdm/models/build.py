@@ -1,11 +1,12 @@
 """Backbones by name, and initial weights that depend on the seed and a module's name only."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from blurdm.core.config import Backbone, Latent
+from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module
 from blurdm.core.seeding import derive
 
@@ -16,8 +17,23 @@ BACKBONES = "blurdm.models.backbones"
 
 def build_backbone(backbone: Backbone, latent: Latent | None) -> nn.Module:
     """The named backbone, with a prior of ``latent`` or (None) as published; InputError lists the known names."""
-    module: nn.Module = load_module("backbone", BACKBONES, backbone.name).build(backbone, latent)
+    file = load_module("backbone", BACKBONES, backbone.name)
+    _check_conventions(backbone, file)
+    module: nn.Module = file.build(backbone, latent)
     return module
+
+
+def _check_conventions(backbone: Backbone, file: Any) -> None:
+    """InputError for values and inference that the network in ``file`` does not know."""
+    centres, inference = getattr(file, "CENTRES", (0.0,)), backbone.inference
+    if backbone.centre not in (None, *centres):
+        raise InputError(f"backbone.centre: {backbone.name} works on values around {centres[0]}, not {backbone.centre}")
+    if inference and inference.padding and inference.padding % file.MULTIPLE:
+        raise InputError(
+            f"backbone.inference.padding: {backbone.name} needs a multiple of {file.MULTIPLE}, not {inference.padding}"
+        )
+    if inference and inference.pooling_window and not getattr(file, "HAS_MEANS", False):
+        raise InputError(f"backbone.inference.pooling_window: {backbone.name} has no global means; should be null")
 
 
 def padding_multiple(backbone: Backbone) -> int:

@@ -11,6 +11,7 @@ from blurdm.core.errors import InputError
 from blurdm.models.build import build_backbone, padding_multiple
 from blurdm.models.encoder import Encoder
 from blurdm.models.prior import PriorGenerator
+from blurdm.models.shape import pad_image
 
 Kind = Literal["baseline", "direct", "pretrain", "joint"]
 
@@ -21,7 +22,7 @@ class Network(nn.Module):
     def __init__(self, kind: Kind, backbone: Backbone, latent: Latent | None, diffusion: Diffusion | None) -> None:
         super().__init__()
         self.kind = kind
-        self.multiple = padding_multiple(backbone)
+        self.settings, self.multiple = backbone, padding_multiple(backbone)
         self.backbone = build_backbone(backbone, None if kind == "baseline" else latent)
         self.prior: nn.Module | None = None
         if kind != "baseline":
@@ -36,10 +37,11 @@ class Network(nn.Module):
         """The latent of this kind of network (see Encoder), None for the baseline; the oracle must get ``sharp``."""
         if self.prior is None:
             return None
+        blur = pad_image(blur, self.settings)
         if self.kind == "pretrain":
             if sharp is None:
                 raise InputError("a stage-1 network sees the sharp image; it cannot restore a photo that has none")
-            result: Tensor = self.prior(blur, sharp)
+            result: Tensor = self.prior(blur, pad_image(sharp, self.settings))
         elif self.kind == "direct":
             result = self.prior(blur, blur)
         else:

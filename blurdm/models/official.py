@@ -1,10 +1,10 @@
-"""Weights that were trained with the official code, as our modules: entries renamed, shapes checked, nothing executed.
+"""Weights that were published, as our modules: network recognised, entries renamed, shapes checked, nothing executed.
 
-The names of a backbone's entries are rules beside the backbone (``OFFICIAL``): patterns and what replaces them.
+What is known of each network's files is in ``blurdm/models/published``.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,18 +14,19 @@ from torch import Tensor, nn
 
 from blurdm.core.config import Diffusion, Latent
 from blurdm.core.errors import InputError
-from blurdm.core.registry import load_module, module_names
+from blurdm.core.registry import load_module, module_names, require
 from blurdm.diffusion.schedules import make_schedule
-from blurdm.models.build import BACKBONES, build_backbone
+from blurdm.models.build import build_backbone
 from blurdm.models.encoder import Encoder
+from blurdm.models.entries import Published, Rules, State
 from blurdm.models.prior import PriorGenerator
 from blurdm.models.unpickle import read_tensors
 from blurdm.models.weights import check_kind, fill, read_weights, without_memory
 
-Rules = Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]
-State = Mapping[str, Tensor]
-
-NESTED = ("model_state", "model_dm_state", "model_le_state", "params", "state_dict")
+PUBLISHED = "blurdm.models.published"
+AUTO = "auto"
+RELEASED = ("model_state", "model_dm_state", "model_le_state")  # as BlurDM's code saves them
+NESTED = (*RELEASED, "model", "params", "state_dict")
 MOST_ENTRIES = 10_000
 LONGEST_NAME = 200
 KINDS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
@@ -102,35 +103,59 @@ SCHEDULE = ("alphas", "betas_bar", "time_stamps_list")
 
 
 class Official(NamedTuple):
-    """Loaded modules in evaluation mode: a backbone (with or without prior), a prior generator, a sharp encoder."""
+    """Loaded modules in evaluation mode: a backbone (with or without prior), a prior generator, a sharp encoder.
+
+    ``published``: what the backbone was recognised as, with its size and the conventions of its evaluation.
+    """
 
     backbone: nn.Module | None
     prior: PriorGenerator | None
     sharp_encoder: Encoder | None
+    published: Published | None = None
 
 
-def load_official(source: Path | str | State, backbone: str) -> Official:
+def load_official(source: Path | str | Mapping[str, Any], backbone: str = AUTO, tlc: bool = True) -> Official:
     """The modules whose weights ``source`` holds: a checkpoint file (.pth, .pt, .safetensors), or state dicts.
 
     A state dict may be plain, nested under one of ``NESTED``, and with or without ``module.`` before its names. Its
-    entries identify its module. The backbone is of the published size; it has a prior if the weights have one.
-    InputError names what is unknown, missing or of another shape, and refuses a file that would run code.
+    entries identify its module, its size, and whether it has a prior. Without ``tlc``, means of NAFNet are over the
+    whole image. InputError names what is unknown, missing or of another shape, and refuses a file that would run code.
     """
-    names = [n for n in module_names(BACKBONES) if hasattr(load_module("backbone", BACKBONES, n), "OFFICIAL")]
-    if backbone not in names:
-        raise InputError(f"backbone '{backbone}' has no official checkpoint; known: {', '.join(names)}")
+    names = module_names(PUBLISHED)
+    require("published backbone", backbone, (AUTO, *names))
     where = str(source) if isinstance(source, Path | str) else "state dict"
     content = read_checkpoint(Path(source)) if isinstance(source, Path | str) else source
     modules: dict[str, Any] = {"backbone": None, "prior": None, "sharp_encoder": None}
-    for state in _state_dicts(content, where):
+    published: Published | None = None
+    for state, released in _state_dicts(content, where):
         if any(name.startswith(("condition_encoder.", "lcr_model.", "noise_model.")) for name in state):
             kind = "prior"
         else:
             kind = "sharp_encoder" if any(re.match(r"E\.\d", name) for name in state) else "backbone"
         if modules[kind] is not None:
             raise InputError(f"{where}: holds two states of a {kind.replace('_', ' ')}; give one")
-        modules[kind] = _module(kind, state, backbone, where)
-    return Official(**modules)
+        if kind == "backbone":
+            published = recognise(state, released, names if backbone == AUTO else [backbone], where)
+            if not tlc:
+                published = without_tlc(published)
+            modules[kind] = _backbone(state, published, where)
+        else:
+            modules[kind] = _prior_part(kind, state, where)
+    return Official(**modules, published=published)
+
+
+def recognise(state: State, released: bool, names: Sequence[str], where: str) -> Published:
+    """Which of the published networks ``names`` the ``state`` is of; InputError."""
+    for name in names:
+        known = load_module("published network", PUBLISHED, name)
+        if known.MARK in state:
+            try:
+                published: Published = known.published(state, latent_of(state) is not None, released)
+            except ValidationError:
+                raise InputError(f"{where}: looks like {name}, but has no size that it can have") from None
+            return published
+    entry = next(iter(state))
+    raise InputError(f"{where}: entries such as '{entry}' are of no published {' or '.join(names)}")
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -140,13 +165,22 @@ def read_checkpoint(path: Path) -> Any:
     return read_weights(path) if path.suffix == ".safetensors" else read_tensors(path, str(path))
 
 
-def _state_dicts(content: Any, where: str) -> list[dict[str, Tensor]]:
-    """The state dicts in ``content``, each without ``module.`` before its names."""
+def without_tlc(published: Published) -> Published:
+    """The same network with means over the whole image."""
+    settings = published.backbone
+    if settings.inference is None:
+        return published
+    inference = settings.inference.model_copy(update={"pooling_window": None})
+    return published._replace(backbone=settings.model_copy(update={"inference": inference}))
+
+
+def _state_dicts(content: Any, where: str) -> list[tuple[dict[str, Tensor], bool]]:
+    """The state dicts in ``content``, each without ``module.`` before its names, and whether BlurDM's code saved it."""
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: holds a {type(content).__name__}, should be a state dict or a dict of them")
-    nested = [content[name] for name in NESTED if isinstance(content.get(name), Mapping)]
-    states = nested or [content]
-    for state in states:
+    nested = [(content[name], name in RELEASED) for name in NESTED if isinstance(content.get(name), Mapping)]
+    states = nested or [(content, False)]
+    for state, _ in states:
         if len(state) > MOST_ENTRIES:
             raise InputError(
                 f"{where}: holds {len(state)} entries; the official networks have fewer than {MOST_ENTRIES}"
@@ -155,7 +189,7 @@ def _state_dicts(content: Any, where: str) -> list[dict[str, Tensor]]:
         if wrong or not state:
             plain = f"entry '{wrong[0]}' is no tensor" if wrong else "it is empty"
             raise InputError(f"{where}: no state dict found, neither plain ({plain}) nor under {', '.join(NESTED)}")
-    return [{name.removeprefix("module."): value for name, value in state.items()} for state in states]
+    return [({n.removeprefix("module."): value for n, value in state.items()}, released) for state, released in states]
 
 
 def _is_entry(name: Any, value: Any) -> bool:
@@ -164,17 +198,18 @@ def _is_entry(name: Any, value: Any) -> bool:
     return named and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
 
 
-def _module(kind: str, state: dict[str, Tensor], backbone: str, where: str) -> nn.Module:
+def _backbone(state: State, published: Published, where: str) -> nn.Module:
+    return _filled(lambda: build_backbone(published.backbone, latent_of(state)), state, published.rules, where)
+
+
+def _prior_part(kind: str, state: dict[str, Tensor], where: str) -> nn.Module:
     if kind == "prior":
         diffusion = diffusion_of(state, where)
         weights = {name: value for name, value in state.items() if name not in SCHEDULE}
         own = {"latent_mean": torch.zeros(LATENT.size), "latent_std": torch.ones(LATENT.size)}
         return _filled(lambda: PriorGenerator(LATENT, diffusion), weights | own, PRIOR, where)
-    if kind == "sharp_encoder":
-        batch_norm = any(name.endswith("running_mean") for name in state)
-        return _filled(lambda: Encoder(LATENT, batch_norm), state, ENCODER, where)
-    file = load_module("backbone", BACKBONES, backbone)
-    return _filled(lambda: build_backbone(file.PAPER, latent_of(state)), state, file.OFFICIAL, where)
+    batch_norm = any(name.endswith("running_mean") for name in state)
+    return _filled(lambda: Encoder(LATENT, batch_norm), state, ENCODER, where)
 
 
 def latent_of(state: State) -> Latent | None:

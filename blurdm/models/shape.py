@@ -33,6 +33,17 @@ def require_multiple(backbone: Backbone, divisor: int) -> None:
         )
 
 
+def pad_image(image: Tensor, backbone: Backbone, multiple: int = 1) -> Tensor:
+    """``image`` (B, C, H, W) padded as ``backbone.inference`` says, else by reflection to multiples of ``multiple``."""
+    inference = backbone.inference
+    if inference is None or inference.padding is None:
+        return pad_to_multiple(image, multiple)
+    if inference.padding_mode == "reflect":
+        return pad_to_multiple(image, inference.padding)
+    height, width = image.shape[-2:]
+    return F.pad(image, (0, -width % inference.padding, 0, -height % inference.padding))
+
+
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """``image`` (B, C, H, W) reflected at its right and lower edge up to multiples of ``multiple``, however far."""
     while True:

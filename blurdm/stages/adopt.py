@@ -169,6 +169,8 @@ def _problem(
     for name, key in description["inputs"].items():
         if name in (*STAGES, "model") and (_input_folder(root, name, key) is None):
             return f"its input {name} {key} is gone"
+    if "init" in description["inputs"]:
+        return "it started from other weights, whose place it does not know; train it again"
     stored = stored_run(folder)
     prepared = folder if stored.stage == "prepare" else root / "prepare" / description["inputs"]["prepare"]
     raw = read_json(prepared / "config.json")["inputs"]["raw"]

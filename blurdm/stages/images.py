@@ -13,6 +13,7 @@ from blurdm.core.runs import Resources
 from blurdm.models.network import Kind, Network
 from blurdm.stages.training import store, train, training_data
 from blurdm.training.image import image_module, image_phases, warmup_phases
+from blurdm.training.init import start_from
 
 Inputs = Mapping[str, Path]
 
@@ -26,7 +27,9 @@ def baseline(
     with training_data(
         inputs["prepare"], sections.data, sections.compute, sections.seed, resources, on_progress
     ) as data:
-        module = image_module(network, sections.seed).to(data.device)
+        module = image_module(network, sections.seed)
+        start_from(network, section.init, on_progress)
+        module.to(data.device)
         phases = image_phases(network, data, sections.loss, sections.compute, section.phases, 1.0)
         trained = train(module, phases, section, sections.compute, sections.seed, out, resources, on_progress)
     return store(trained["network"], out, sum(iterations for iterations, _ in section.phases))
@@ -59,7 +62,9 @@ def _with_encoder(
     with training_data(
         inputs["prepare"], sections.data, sections.compute, sections.seed, resources, on_progress
     ) as data:
-        module = image_module(network, sections.seed).to(data.device)
+        module = image_module(network, sections.seed)
+        start_from(network, section.init, on_progress)
+        module.to(data.device)
         assert network.prior is not None and isinstance(module["head"], nn.Linear)
         phases = warmup_phases(network.prior, module["head"], kind, data, section)
         scale = section.encoder_lr_scale

@@ -1,4 +1,4 @@
-"""Weights of the official code as a run folder of ours."""
+"""Published weights as a run folder of ours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,22 +7,22 @@ from typing import Any
 from torch import nn
 
 from blurdm.core.errors import InputError
-from blurdm.core.registry import load_module
 from blurdm.core.runs import Resources, Run
 from blurdm.core.store import file_digest, finished, provenance, write_json
-from blurdm.models.build import BACKBONES
 from blurdm.models.official import LATENT, Official, load_official
 from blurdm.training.checkpoint import save_weights
 
 
-def import_official(paths: Sequence[Path], backbone: str, root: Path) -> Path:
-    """The run folder below ``root`` made of the checkpoints ``paths``, which together hold one network.
+def import_official(paths: Sequence[Path], backbone: str, root: Path, tlc: bool = True) -> tuple[Path, str]:
+    """The run folder below ``root`` made of the checkpoints ``paths``, which together hold one network, and its title.
 
     It is a stage-3 run if they hold a backbone and a prior generator, a stage-1 run with a sharp encoder, a baseline if
     the backbone has no prior. InputError if they hold none of these, or anything twice.
     """
-    kind, prior, official = _network([load_official(path, backbone) for path in paths], ", ".join(map(str, paths)))
-    sections: dict[str, Any] = {"backbone": load_module("backbone", BACKBONES, backbone).PAPER}
+    parts = [load_official(path, backbone, tlc) for path in paths]
+    kind, prior, official = _network(parts, ", ".join(map(str, paths)))
+    assert official.published is not None
+    sections: dict[str, Any] = {"backbone": official.published.backbone}
     if kind != "baseline":
         sections["latent"] = LATENT
     if kind == "joint":
@@ -34,11 +34,11 @@ def import_official(paths: Sequence[Path], backbone: str, root: Path) -> Path:
     if finished(folder) is None:
         write_json(folder / "config.json", run.description)
         write_json(folder / "provenance.json", provenance(Resources()) | {"official": [str(path) for path in paths]})
-        parts = {"backbone": official.backbone} if prior is None else {"backbone": official.backbone, "prior": prior}
-        digest = save_weights(folder, nn.ModuleDict({name: part for name, part in parts.items() if part is not None}))
+        modules = {"backbone": official.backbone, "prior": prior}
+        digest = save_weights(folder, nn.ModuleDict({name: part for name, part in modules.items() if part is not None}))
         result = {"stage": kind, "key": run.key, "seconds": 0.0, "metrics": {}, "iterations": None}
         write_json(folder / "result.json", result | {"weights_sha256": digest})
-    return folder
+    return folder, official.published.title
 
 
 def _network(parts: Sequence[Official], where: str) -> tuple[str, nn.Module | None, Official]:

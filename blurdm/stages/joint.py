@@ -10,6 +10,7 @@ from blurdm.core.arms import JointSections
 from blurdm.core.progress import OnProgress
 from blurdm.core.runs import Resources
 from blurdm.stages.training import store, train, training_data
+from blurdm.training.init import start_from
 from blurdm.training.joint import joint_network, joint_phases, steps_before
 
 
@@ -21,6 +22,7 @@ def joint(
         inputs["prepare"], sections.data, sections.compute, sections.seed, resources, on_progress
     ) as data:
         network = joint_network(sections, inputs, data)
+        start_from(network, sections.joint.init, on_progress)
         module = nn.ModuleDict({"network": network})
         phases = joint_phases(network, sections, inputs, data)
         section = sections.joint

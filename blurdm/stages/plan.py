@@ -11,7 +11,8 @@ from blurdm.core.code import code_digest
 from blurdm.core.config import Config, Data, Diffusion, Part
 from blurdm.core.errors import InputError
 from blurdm.core.registry import lookup, module_names, require
-from blurdm.core.runs import Run, backbone_of
+from blurdm.core.runs import Run, backbone_of, init_file
+from blurdm.core.store import file_digest
 from blurdm.data.blur.camera_path import margin_of
 from blurdm.data.layouts import LAYOUTS
 from blurdm.data.pairs import check_crop
@@ -159,6 +160,8 @@ class Planner:
                 inputs[need] = self._build(own, need, None, None, {})
             else:
                 inputs[need] = self._build(config, need, seed, model, built)
+        if place := getattr(getattr(config, stage, None), "init", ""):
+            inputs["init"] = self._weights(place)
         if stage == "prepare":
             inputs["raw"] = self._digest(own.data.root)
         if stage == "restore" and model is not None:
@@ -178,6 +181,14 @@ class Planner:
         sections = {section: seed if section == "seed" else getattr(config, section) for section in stage.reads}
         run = Run(name, sections, inputs, code_digest(stage.code, backbone_of(sections, inputs)))
         return self._runs.setdefault(run.key, run)
+
+    def _weights(self, place: str) -> str:
+        if self._provisional and not Path(place).exists():
+            self.missing[place] = None
+            return f"missing {place}"
+        if place not in self._digests:
+            self._digests[place] = file_digest(init_file(place))
+        return self._digests[place]
 
     def _digest(self, root: str) -> str:
         if root not in self._digests:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import pytest
 
 from blurdm.core.arms import MODELS, STAGES, TRAINED
-from blurdm.core.config import CameraMotion, Config, Section
+from blurdm.core.config import CameraMotion, Config, Inference, Section
 from blurdm.core.errors import InputError
 from blurdm.core.runs import Resources, stored_section
 from blurdm.core.store import finished, read_json, write_bytes, write_json
@@ -29,10 +29,10 @@ SECTIONS = [name for name, field in Config.model_fields.items() if name != "seed
 
 
 def fields() -> list[tuple[str, str]]:
-    """Every field of every section that a stage reads, but the one that is a place."""
+    """Every field of every section that a stage reads, but those that are places."""
     config = tiny_config(Path("/data"))
     known = {name: type(getattr(config, name)).model_fields for name in SECTIONS if name not in OPTIONAL}
-    return [(section, name) for section, names in known.items() for name in names if name != "root"]
+    return [(section, name) for section, names in known.items() for name in names if name not in ("root", "init")]
 
 
 def row_name(row: tuple[str, str | None]) -> str:
@@ -68,6 +68,8 @@ def another(annotation: Any, value: Any) -> Any:
         return get_args(get_args(annotation)[0])[:1]
     if value is None and CameraMotion in get_args(annotation):
         return CameraMotion(motion="pan", length=(1.0, 2.0), angle=1.0, speed_variation=0.1, tremor=0.0)
+    if value is None and Inference in get_args(annotation):
+        return Inference(padding=64, padding_mode="reflect", pooling_window=None)
     if value is None:
         return 64 if int in get_args(get_args(annotation)[0]) else 0.5
     if isinstance(value, bool):

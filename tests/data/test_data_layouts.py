@@ -17,6 +17,8 @@ PIXELS = np.zeros((16, 18, 3), np.uint8)
 FORMS = [
     ("gopro", "{split}/GOPR{scene}/{blur}/00{name}.png", "blur sharp", True),
     ("gopro", "GOPRO_Large/{split}/GOPR{scene}/{blur}/00{name}.png", "blur sharp", True),
+    ("gopro", "{split}/{blur}/GOPR03{scene}_07_00-0000{name}.png", "input target", True),
+    ("gopro", "{split}/GoPro/{blur}/GOPR03{scene}_07_00-0000{name}.png", "input target", True),
     ("hide", "test/{blur}/{scene}{name}.png", "input target", False),
     ("hide", "{blur}/{scene}{name}.png", "input target", False),
     ("hide", "test/HIDE/{blur}/{scene}{name}.png", "input target", False),
@@ -58,6 +60,34 @@ def test_realblur_files_pair_under_their_published_names(tmp_path: Path) -> None
     write_image(tmp_path / "train/sharp/scene001/gt_1.png", PIXELS)
     expected = PairFiles("train", "scene001", "1", "train/blur/scene001/blur_1.png", "train/sharp/scene001/gt_1.png")
     assert scan(tmp_path, "realblur_j") == [expected]
+
+
+def test_realblur_is_found_by_the_lists_of_its_authors(tmp_path: Path) -> None:
+    folder = "RealBlur-J_ECC/scene001"
+    for split, number in (("train", 1), ("test", 2)):
+        names = [f"{folder}/gt/gt_{number}.png", f"{folder}/blur/blur_{number}.png"]
+        for name in names:
+            write_image(tmp_path / name, PIXELS)
+        (tmp_path / f"RealBlur_J_{split}_list.txt").write_text(" ".join([*names, "further"]) + "\n\n")
+    pairs = scan(tmp_path, "realblur_j")
+    assert [(pair.split, pair.scene, pair.name) for pair in pairs] == [
+        ("test", "scene001", "2"),
+        ("train", "scene001", "1"),
+    ]
+    assert (pairs[0].sharp, pairs[0].blur) == (f"{folder}/gt/gt_2.png", f"{folder}/blur/blur_2.png")
+    (tmp_path / "RealBlur_J_test_list.txt").write_text("scene001/gt/gt_9.png scene001/blur/blur_9.png\n")
+    with pytest.raises(InputError, match="RealBlur_J_test_list.txt: line 1: should name a sharp and a blurred file"):
+        scan(tmp_path, "realblur_j")
+
+
+def test_images_of_one_folder_are_validated_on_in_blocks(tmp_path: Path) -> None:
+    make(tmp_path, "{split}/{blur}/{scene}{name}.png", "blur sharp", scenes="abcd", names="12345")
+    pairs = scan(tmp_path, "folders")
+    train = [pair for pair in pairs if pair.split == "train"]
+    assert [pair.scene for pair in train] == [f"block {number // 2}" for number in range(20)]
+    assert {pair.scene for pair in pairs if pair.split == "test"} == {"all"}
+    chosen = {entry["scene"] for entry in split_index(pairs, 2) if entry["split"] == "val"}
+    assert chosen == {"block 2", "block 7"}
 
 
 def test_folders_without_split_are_test_so_that_they_never_train(tmp_path: Path) -> None:

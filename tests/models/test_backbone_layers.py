@@ -49,7 +49,7 @@ def test_attention_between_channels_of_nothing_is_finite() -> None:
 
 @torch.no_grad()
 def test_a_nafnet_block_begins_as_the_identity_and_then_is_the_papers_formula() -> None:
-    block, x = nafnet.GatedBlock(4), image(4)
+    block, x = nafnet.GatedBlock(4, window=None), image(4)
     initialise(block, 0)
     assert torch.equal(block(x), x)
     block.beta.weight.fill_(0.7)
@@ -66,7 +66,7 @@ def test_a_nafnet_block_begins_as_the_identity_and_then_is_the_papers_formula() 
 
 def test_a_nafnet_block_and_the_wider_network_have_the_published_counts() -> None:
     with torch.device("meta"):
-        assert sum(p.numel() for p in nafnet.GatedBlock(512).parameters()) == 1_851_904
+        assert sum(p.numel() for p in nafnet.GatedBlock(512, window=None).parameters()) == 1_851_904
         wide = build_backbone(nafnet.PAPER.model_copy(update={"width": 64}), None)
     assert round(sum(p.numel() for p in wide.parameters()) / 1e6, 2) == 67.89
 

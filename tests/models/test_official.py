@@ -140,7 +140,11 @@ def test_other_wrong_input_is_one_line(mimo: dict[str, Tensor], tmp_path: Path, 
     for arguments, message in {
         ("gone.pth", "--backbone", "mimo_unet"): "gone.pth: no such file",
         (tmp_path / "noise.pth", "--backbone", "mimo_unet"): "noise.pth: not a checkpoint",
-        (tmp_path / "alone.pth", "--backbone", "nafnet"): "backbone 'nafnet' has no official checkpoint; known: fft",
+        (
+            tmp_path / "alone.pth",
+            "--backbone",
+            "nafnet",
+        ): "entries such as 'Encoder.0.layers.0.main.0.main.0.weight' are of no published nafnet",
         (tmp_path / "alone.pth", "--backbone", "mimo_unet"): "a backbone with prior but no prior generator",
         (tmp_path / "alone.pth", tmp_path / "alone.pth", "--backbone", "mimo_unet"): "hold 2 states of a backbone",
     }.items():

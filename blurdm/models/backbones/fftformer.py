@@ -8,7 +8,7 @@ from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.fast import SIDE, PatchConvolution, PatchFilter, from_patches, to_patches
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import ChannelNorm, GatedFeedForward, Pointwise, depthwise
-from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple
+from blurdm.models.shape import crop, depths, no_dropout, pad_image
 
 SCALES = (1,)
 PAPER = Backbone(name="fftformer", width=48, blocks=(6, 6, 12, 4), dropout=0.0)
@@ -16,31 +16,6 @@ PARAMETERS = {None: 16_560_474, 256: 18_280_794}  # of PAPER, by latent size; 18
 MULTIPLE = 4 * SIDE  # whole patches at the coarsest level
 LEVELS = ("fine", "middle", "coarse", "refinement")
 EXPANSION, FUSE_EXPANSION = 3.0, 2.66  # hidden channels of a feed-forward network relative to its own
-
-OFFICIAL = (
-    (r"^patch_embed\.proj\.", "into."),
-    (r"^(en|de)coder_level(\d)\.", lambda m: f"{m[1]}coders.{int(m[2]) - 1}."),
-    (r"^down1_2\.body\.1\.", "down.0."),
-    (r"^down2_3\.body\.1\.", "down.1."),
-    (r"^up2_1\.body\.1\.", "up.0."),
-    (r"^up3_2\.body\.1\.", "up.1."),
-    (r"^fuse(\d)\.att_channel\.", lambda m: f"merge.{int(m[1]) - 1}.block."),
-    (r"^fuse(\d)\.conv\.", lambda m: f"merge.{int(m[1]) - 1}.mix."),
-    (r"^fuse(\d)\.conv2\.", lambda m: f"merge.{int(m[1]) - 1}.halves."),
-    (r"^reduce_chan_level2\.", "unused."),
-    (r"^output\.", "out."),
-    (r"\.norm1\.body\.", ".attention.norm."),
-    (r"\.norm2\.body\.", ".ffn_norm."),
-    (r"\.attn\.to_hidden\.", ".attention.qkv.0."),
-    (r"\.attn\.to_hidden_dw\.", ".attention.qkv.1."),
-    (r"\.attn\.project_out\.", ".attention.narrow."),
-    (r"\.attn\.norm\.body\.", ".attention.product_norm."),
-    (r"\.attn\.kv\.weight", ".attention.fusion.linear.weight"),
-    (r"\.ffn\.fft$", ".ffn.filter.factor"),
-    (r"\.ffn\.project_in\.", ".ffn.widen."),
-    (r"\.ffn\.dwconv\.", ".ffn.depthwise."),
-    (r"\.ffn\.project_out\.", ".ffn.narrow."),
-)
 
 
 def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
@@ -64,7 +39,7 @@ class FFTformer(nn.Module):
         w = backbone.width
         levels: tuple[Level, ...] = ("fine", "middle", "coarse")
         widths = (w, 2 * w, 4 * w)
-        self.has_prior = latent is not None
+        self.settings, self.has_prior = backbone, latent is not None
         self.into = nn.Conv2d(3, w, 3, padding=1, bias=False)
         self.encoders = nn.ModuleList(
             nn.Sequential(*(SpectralBlock(c, EXPANSION) for _ in range(n))) for c, n in zip(widths, depth, strict=True)
@@ -82,7 +57,7 @@ class FFTformer(nn.Module):
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
         require_latent("fftformer", self.has_prior, latent)
-        x = pad_to_multiple(image, MULTIPLE).contiguous()
+        x = pad_image(image, self.settings, MULTIPLE).contiguous()
         fine = self.encoders[0](self.into(x))
         middle = self.encoders[1](self.down[0](_halve(fine)))
         d = self.encoders[2](self.down[1](_halve(middle)))

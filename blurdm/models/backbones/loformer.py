@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import ChannelNorm, GatedFeedForward, Pointwise, depthwise
-from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple, require_multiple
+from blurdm.models.shape import crop, depths, no_dropout, pad_image, pad_to_multiple, require_multiple
 
 SCALES = (1,)
 PAPER = Backbone(name="loformer", width=32, blocks=(1, 2, 3, 7, 3, 2, 2), dropout=0.0)  # LoFormer-S
@@ -19,28 +19,6 @@ MULTIPLE = 8
 LEVELS = ("encoder 1", "encoder 2", "encoder 3", "middle", "decoder 3", "decoder 2", "decoder 1")  # pairs of blocks
 HEADS = (1, 2, 4, 8, 4, 2, 1)  # at these levels
 EXPANSION = 2.66  # hidden channels of a feed-forward network relative to its own
-
-OFFICIAL = (
-    (r"^patch_embed\.proj\.", "into."),
-    (r"^output\.", "out."),
-    (r"^encoders\.(\d)\.", r"levels.\1."),
-    (r"^middle_blks\.", "levels.3."),
-    (r"^decoders\.(\d)\.", lambda m: f"levels.{int(m[1]) + 4}."),
-    (r"^(ups|downs)\.(\d)\.body\.0\.", lambda m: f"{m[1][:-1]}.{m[2]}."),
-    (r"^reduce_chan\.", "narrow."),
-    (r"\.(\d+)\.trans([12])\.", lambda m: f".{2 * int(m[1]) + int(m[2]) - 1}."),
-    (r"\.norm1\.body\.", ".norm."),
-    (r"\.norm2\.body\.", ".ffn_norm."),
-    (r"\.attn\.0\.mlp\.0\.", ".attention.gate."),
-    (r"\.attn\.0\.kv\.", ".attention.fusion.linear."),
-    (r"\.attn\.0\.qkv\.", ".attention.qkv.0."),
-    (r"\.attn\.0\.qkv_dwconv\.", ".attention.qkv.1."),
-    (r"\.attn\.0\.project_out\.", ".attention.narrow."),
-    (r"\.attn\.0\.temperature$", ".attention.temperature"),
-    (r"\.ffn\.0\.project_in\.", ".ffn.widen."),
-    (r"\.ffn\.0\.dwconv\.", ".ffn.depthwise."),
-    (r"\.ffn\.0\.project_out\.", ".ffn.narrow."),
-)
 
 
 def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
@@ -97,7 +75,7 @@ class LoFormer(nn.Module):
         w = backbone.width
         widths = (w, 2 * w, 4 * w, 8 * w, 4 * w, 2 * w, 2 * w)
         entry_levels: tuple[Level | None, ...] = (None, None, None, None, "coarse", "middle", "fine")
-        self.has_prior = latent is not None
+        self.settings, self.has_prior = backbone, latent is not None
         self.into = nn.Conv2d(3, w, 3, padding=1, bias=False)
         self.out = nn.Conv2d(2 * w, 3, 3, padding=1)
         self.dct = Dct()
@@ -112,7 +90,7 @@ class LoFormer(nn.Module):
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
         require_latent("loformer", self.has_prior, latent)
-        x = pad_to_multiple(image, MULTIPLE).contiguous()
+        x = pad_image(image, self.settings, MULTIPLE).contiguous()
         d, skips = self.into(x), []
         for level, down in enumerate(self.down):
             d = self._level(level, d, None)

@@ -9,34 +9,14 @@ from torch import Tensor, nn
 from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import DecoderLevel
-from blurdm.models.shape import depths, pad_to_multiple, require_multiple
+from blurdm.models.shape import depths, pad_image, require_multiple
 
 SCALES = (4, 2, 1)  # output i has 1/SCALES[i] of the input's resolution
 PAPER = Backbone(name="mimo_unet", width=32, blocks=20, dropout=0.1)
 PARAMETERS = {None: 16_107_651, 256: 16_222_339}  # of PAPER, by latent size
 MULTIPLE = 8
+CENTRES = (0.5, 0.0)  # of the values it works on: as released with BlurDM; as its own authors have it
 LEVELS: tuple[Level, ...] = ("fine", "middle", "coarse")
-
-OFFICIAL = (
-    (r"^Encoder\.(\d)\.layers\.", r"encoders.\1."),
-    (r"^Decoder\.(\d)\.layers\.", r"decoders.\1.blocks."),
-    (r"^Decoder\.(\d)\.kv\.", r"decoders.\1.fusion.linear."),
-    (r"^feat_extract\.([012])\.main\.", r"into.\1."),
-    (r"^feat_extract\.([34])\.main\.", lambda m: f"up.{int(m[1]) - 3}."),
-    (r"^feat_extract\.5\.main\.0\.", "out."),
-    (r"^Convs\.(\d)\.main\.", r"narrow.\1."),
-    (r"^ConvsOut\.(\d)\.main\.0\.", r"coarse_out.\1."),
-    (r"^AFFs\.(\d)\.conv\.0\.main\.", r"across.\1.0."),
-    (r"^AFFs\.(\d)\.conv\.1\.main\.0\.", r"across.\1.1."),
-    (r"^FAM1\.merge\.main\.0\.", "merge_coarse."),
-    (r"^FAM2\.merge\.main\.0\.", "merge_middle."),
-    (r"^SCM1\.conv\.main\.0\.", "shallow_coarse.mix."),
-    (r"^SCM2\.conv\.main\.0\.", "shallow_middle.mix."),
-    (r"^SCM1\.main\.(\d)\.main\.", r"shallow_coarse.body.\1."),
-    (r"^SCM2\.main\.(\d)\.main\.", r"shallow_middle.body.\1."),
-    (r"\.main\.0\.main\.0\.", ".body.0.0."),
-    (r"\.main\.1\.main\.0\.", ".body.1."),
-)
 
 
 def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
@@ -52,7 +32,8 @@ class MimoUNet(nn.Module):
         super().__init__()
         w = backbone.width
         fine, middle, coarse = w, 2 * w, 4 * w
-        self.has_prior = latent is not None
+        self.settings, self.has_prior = backbone, latent is not None
+        self.centre = CENTRES[0] if backbone.centre is None else backbone.centre
         depth = dict(zip(LEVELS, depths(backbone, LEVELS), strict=True))
         self.encoders = nn.ModuleList(
             _blocks(c, depth[level]) for level, c in zip(LEVELS, (fine, middle, coarse), strict=True)
@@ -83,10 +64,10 @@ class MimoUNet(nn.Module):
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
         require_latent("mimo_unet", self.has_prior, latent)
         height, width = image.shape[-2:]
-        x = pad_to_multiple(image - 0.5, MULTIPLE)
+        x = pad_image(image - self.centre, self.settings, MULTIPLE)
         x_2, x_4 = x[..., ::2, ::2], x[..., ::4, ::4]
         residuals = self._decode(self._encode(x, x_2, x_4), latent)
-        restored = [r + below + 0.5 for r, below in zip(residuals, (x_4, x_2, x), strict=True)]
+        restored = [r + below + self.centre for r, below in zip(residuals, (x_4, x_2, x), strict=True)]
         return [y[..., : -(-height // s), : -(-width // s)] for y, s in zip(restored, SCALES, strict=True)]
 
     def _encode(self, x: Tensor, x_2: Tensor, x_4: Tensor) -> list[Tensor]:

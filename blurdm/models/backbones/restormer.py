@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import ChannelNorm, GatedFeedForward, depthwise
-from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple, require_multiple
+from blurdm.models.shape import crop, depths, no_dropout, pad_image, require_multiple
 
 SCALES = (1,)
 PAPER = Backbone(name="restormer", width=48, blocks=(4, 6, 6, 8, 4), dropout=0.0)
@@ -36,7 +36,7 @@ class Restormer(nn.Module):
         super().__init__()
         w = backbone.width
         d_1, d_2, d_3, d_4, refinement = depths(backbone, LEVELS)
-        self.has_prior = latent is not None
+        self.settings, self.has_prior = backbone, latent is not None
         self.into = _conv(3, w)
         self.encoders = nn.ModuleList([_blocks(w, 1, d_1), _blocks(2 * w, 2, d_2), _blocks(4 * w, 4, d_3)])
         self.down = nn.ModuleList(nn.Sequential(_conv(c, c // 2), nn.PixelUnshuffle(2)) for c in (w, 2 * w, 4 * w))
@@ -56,7 +56,7 @@ class Restormer(nn.Module):
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
         require_latent("restormer", self.has_prior, latent)
-        padded = pad_to_multiple(image, MULTIPLE)
+        padded = pad_image(image, self.settings, MULTIPLE)
         x, skips = self.into(padded), []
         for encoder, down in zip(self.encoders, self.down, strict=True):
             skips.append(_through(encoder, x))

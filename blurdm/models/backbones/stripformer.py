@@ -9,37 +9,16 @@ from torch import Tensor, nn
 from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.fusion import Fusion, make_fusion, require_latent, require_levels
 from blurdm.models.layers import ChannelNorm, Pointwise, depthwise
-from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple, require_multiple
+from blurdm.models.shape import crop, depths, no_dropout, pad_image, require_multiple
 
 SCALES = (1,)
 PAPER = Backbone(name="stripformer", width=64, blocks=(3, 6, 3), dropout=0.0)
 PARAMETERS = {None: 19_708_611, 256: 22_264_515}  # of PAPER, by latent size
 MULTIPLE = 4
+CENTRES = (0.5,)
 LEVELS = ("encoder", "body", "decoder")  # residual units per encoder level; pairs of intra- and inter-strip blocks
 SLOPE = 0.2
 HEADS = {"coarse": 5, "middle": 3}  # of width/2 channels each, for rows and for columns: 2 * HEADS * width/2 in all
-
-OFFICIAL = (
-    (r"encoder\.en_layer(\d)_1\.0", lambda m: f"into.{int(m[1]) - 1}.0"),
-    (r"encoder\.en_layer(\d)_(\d)\.", lambda m: f"encoders.{int(m[1]) - 1}.{int(m[2]) - 2}.body."),
-    (r"Trans_block_(\d+)\.", lambda m: f"body.{int(m[1]) - 1}."),
-    (r"decoder\.de_block_(\d+)\.", lambda m: f"decoder.{int(m[1]) - 1}."),
-    (r"decoder\.de_layer3_1\.", "up.0."),
-    (r"decoder\.de_layer2_2\.", "narrow."),
-    (r"decoder\.de_layer2_1\.", "up.1."),
-    (r"decoder\.de_layer1_3\.", "merge.body."),
-    (r"decoder\.de_layer1_2\.", "last.body."),
-    (r"decoder\.de_layer1_1\.", "out."),
-    (r"\.attention_norm\.", ".norm."),
-    (r"\.conv_input\.", ".split."),
-    (r"\.(qkv_local|conv)_h\.", ".qkv_rows."),
-    (r"\.(qkv_local|conv)_v\.", ".qkv_columns."),
-    (r"\.fuse_out\.", ".fuse."),
-    (r"\.ffn\.fc1\.", ".mlp.0."),
-    (r"\.ffn\.fc2\.", ".mlp.2."),
-    (r"\.PEG\.PEG\.", ".position."),
-    (r"\.kv\.weight", ".fusion.linear.weight"),
-)
 
 
 def build(backbone: Backbone, latent: Latent | None) -> nn.Module:
@@ -63,7 +42,7 @@ class Stripformer(nn.Module):
         w = backbone.width
         fine, half, head = w, 2 * w, w // 2
         coarse, middle = (2 * HEADS[level] * head for level in ("coarse", "middle"))
-        self.has_prior = latent is not None
+        self.settings, self.has_prior = backbone, latent is not None
         self.into = nn.ModuleList([_conv(3, fine), _conv(fine, half, stride=2), _conv(half, coarse, stride=2)])
         self.encoders = nn.ModuleList(nn.Sequential(*(_Unit(c) for _ in range(units))) for c in (fine, half))
         self.body = _strips(coarse, head, body, latent, "coarse")
@@ -77,7 +56,7 @@ class Stripformer(nn.Module):
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
         require_latent("stripformer", self.has_prior, latent)
-        x = pad_to_multiple(image - 0.5, MULTIPLE)
+        x = pad_image(image - 0.5, self.settings, MULTIPLE)
         fine = self.encoders[0](self.into[0](x))
         half = self.encoders[1](self.into[1](fine))
         d = self.into[2](half)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from blurdm.core.config import Backbone, Latent, Level
 from blurdm.models.fusion import make_fusion, require_latent
 from blurdm.models.layers import DecoderLevel
-from blurdm.models.shape import crop, depths, no_dropout, pad_to_multiple
+from blurdm.models.shape import crop, depths, no_dropout, pad_image
 
 SCALES = (1,)
 PAPER = Backbone(name="tiny", width=8, blocks=1, dropout=0.0)
@@ -26,7 +26,7 @@ class Tiny(nn.Module):
     def __init__(self, backbone: Backbone, latent: Latent | None) -> None:
         super().__init__()
         w, depth = backbone.width, depths(backbone, LEVELS)
-        self.has_prior = latent is not None
+        self.settings, self.has_prior = backbone, latent is not None
         self.into = nn.Conv2d(3, w, 3, padding=1)
         self.encoders = nn.ModuleList(_blocks(w, number) for number in depth[:-1])
         self.down = nn.ModuleList(nn.Conv2d(w, w, 3, stride=2, padding=1) for _ in depth[:-1])
@@ -40,7 +40,7 @@ class Tiny(nn.Module):
     def forward(self, image: Tensor, latent: Tensor | None = None) -> list[Tensor]:
         """``image`` (B, 3, H, W) in [0, 1], H, W >= 16; ``latent`` exactly if built for one: ValueError."""
         require_latent("tiny", self.has_prior, latent)
-        padded = pad_to_multiple(image, MULTIPLE)
+        padded = pad_image(image, self.settings, MULTIPLE)
         x = self.into(padded - 0.5)
         skips = []
         for encoder, down in zip(self.encoders, self.down, strict=True):
