@@ -35,6 +35,8 @@ from blurdm.data.blur.formation import make_pairs
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from experiments.executors import make_executor
+from experiments.grid import Sweep, grid_path, load_grid
+from experiments.sweep import parser as sweep_parser
 from tests.support.processes import children, named
 from tests.support.slurm.cluster import one_node
 from tests.support.tiny import TEST, TRAIN, WINDOW, tiny_config, write_crop
@@ -80,12 +82,13 @@ def ranks_of(executor: str) -> int:
 def drive(executor: str, data: Path, root: Path) -> int:
     """Compute all runs on ``executor`` until they are finished: the process that is killed, or that starts it."""
     ranks, executor = ranks_of(executor), WITH_RANKS.get(executor, executor)
-    options = {"executor": executor, "max_concurrent": 1, "ray_address": None, "threads": 1, "gpus_per_run": 0}
-    parsed = argparse.Namespace(**options, ranks=ranks, retries=1000, scheduler=None, slurm_options=None)
+    options = ["--executor", executor, "--max-concurrent", "1", "--ranks", str(ranks), "--retries", "1000"]
+    parsed = sweep_parser().parse_args(["--grid", "smoke", *options])
+    sweep = Sweep(load_grid(grid_path("smoke")), ())  # of which Slurm jobs would have their names
     resources = Resources(checkpoint_seconds=0.3, ranks=ranks)
     runs = [needed for run in trained_runs(config_for(data)) for needed in run.chain()]
     while any(finished(run.folder(root)) is None for run in runs):
-        make_executor(parsed, root, []).execute(runs, root, resources, never, Silent())
+        make_executor(parsed, sweep, root, []).execute(runs, root, resources, never, Silent())
     return 0
 
 

@@ -75,12 +75,14 @@ def print_search_plan(parsed: argparse.Namespace, path: Path, base: Sweep, concu
         values = ", ".join(map(str, each.values)) if each.kind == "choice" else "{} to {}".format(*each.values)
         console.print(f"  {escape(key)}: {each.kind} {escape(values)}", highlight=False)
     chain = Planner(root / ".digests.json", provisional=True).plan(search.base, search.stage, search.seed).chain()
-    shared = stages_of(search.base, search.stage) - search.varying
+    trained = stages_of(search.base, search.stage)
     sampled = {run.key for run in chain}
     total = {}
     for run in (*chain, *base.runs):  # samples have what the best of them need with the first seed
         rows = samples if run.key in sampled else min(top, samples)
-        total[run.key] = 1 if run.stage in shared else rows + 1
+        shared = run.stage in trained - search.varying
+        distinct = search.distinct(run.stage if run.stage in trained else search.stage)
+        total[run.key] = 1 if shared else int(min(rows, distinct)) + 1
     counts = Counter(dict.fromkeys(STAGES, 0))
     for run in {run.key: run for run in (*chain, *base.runs)}.values():
         counts[run.stage] += total[run.key]

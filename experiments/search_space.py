@@ -1,6 +1,7 @@
 """What a search tries: ranges of keys in a grid's file, and the base config that samples start from. No Optuna here."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,13 @@ class Range:
     def labels(self) -> tuple[Any, ...]:
         """The values of a choice as a study can store them: lists as JSON."""
         return tuple(json.dumps(value) if isinstance(value, list) else value for value in self.values)
+
+    @property
+    def count(self) -> float:
+        """How many values there are."""
+        if self.kind == "choice":
+            return len(self.values)
+        return self.values[1] - self.values[0] + 1 if self.kind == "int" else math.inf
 
     def value(self, suggested: Any) -> Any:
         """The config's value for one that was ``suggested``."""
@@ -102,6 +110,11 @@ class Search:
         stages = stages_of(self.base, self.stage)
         own = {stage for stage in stages if sections & set(STAGES[stage].reads)}
         return {stage for stage in stages if own & stages_of(self.base, stage)}
+
+    def distinct(self, stage: str) -> float:
+        """How many different runs of a training ``stage`` samples have at most."""
+        read = {name for needed in stages_of(self.base, stage) for name in STAGES[needed].reads}
+        return math.prod(each.count for key, each in self.space.items() if key.partition(".")[0] in read)
 
     def best_file(self, best: Mapping[str, Mapping[str, Any]]) -> GridFile:
         """An ordinary grid: the base config, and a row for each of the ``best`` settings by name."""

@@ -1,5 +1,6 @@
 """Ranges in a grid's file, the suggestions that a study makes of them, and what is refused in one line."""
 
+import math
 import sys
 from collections.abc import Callable
 from itertools import permutations
@@ -113,6 +114,7 @@ def test_the_shipped_search_loads_with_its_preset_and_at_the_papers_size() -> No
     for preset in (None, "smoke", "gopro_mimo_unet"):
         search = load_search(grid_path("search_diffusion"), preset)
         assert search.stage == "joint" and search.varying == {"pretrain", "diffusion", "joint"}
+        assert search.distinct("pretrain") == 3 and search.distinct("diffusion") == math.inf
     with pytest.raises(InputError, match="search_diffusion.yaml: axes: diffusion.steps: a range"):
         load_grid(grid_path("search_diffusion"))
 
