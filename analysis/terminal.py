@@ -70,7 +70,7 @@ def command(
 
     def main() -> int | None:
         parsed = parser.parse_args(arguments)
-        if "pointer" in parsed:
+        if {"pointer", "runs"} <= vars(parsed).keys():
             recreate_runs(parsed.runs, parsed.pointer.parent)
         return make(parsed)
 

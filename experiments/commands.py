@@ -24,6 +24,7 @@ from blurdm.core.exported import CHAIN, recreate_runs
 from blurdm.core.graph import Failure, missing
 from blurdm.core.key import canonical_json, identity
 from blurdm.core.ledger import read_ledger, runs_root, state
+from blurdm.core.pinned import provide_pinned
 from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import heartbeat, locked, read_json, write_json
@@ -56,6 +57,7 @@ def run(parsed: argparse.Namespace) -> int:
         require_folder_to_write(f"--{name}", getattr(parsed, name))
     grid = _grid(parsed)
     for config in {row.config.data.root: row.config for row in grid.rows}.values():
+        provide_pinned(config, _warn)
         provide_pairs(config, CHAIN, _warn)
     sweep = expand(grid, parsed.runs / ".digests.json")
     for folder in recreate_runs(parsed.runs, CHAIN, {run.key for run in sweep.runs}):

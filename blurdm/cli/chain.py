@@ -15,6 +15,7 @@ from blurdm.core.config_io import load_config
 from blurdm.core.errors import one_line
 from blurdm.core.exported import CHAIN, export_run, recreate_runs
 from blurdm.core.graph import distinct, missing
+from blurdm.core.pinned import provide_pinned
 from blurdm.core.registry import require
 from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
@@ -37,6 +38,7 @@ def run_chain(parsed: argparse.Namespace) -> int:
     config = load_config(parsed.config, parsed.set, warn)
     check(config, str(parsed.config))
     chain = parsed.pointer.parent if parsed.pointer else CHAIN
+    provide_pinned(config, warn)
     provide_pairs(config, chain, warn)
     runs = plan_all(config, stage, parsed.seeds or config.seeds, parsed.runs / ".digests.json")
     for folder in recreate_runs(parsed.runs, chain, {run.key for run in distinct(runs)}):

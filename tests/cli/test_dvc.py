@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +108,39 @@ def test_two_clones_that_compute_write_the_same_lock(first: Path, tmp_path: Path
     assert {name: stages[0][name] for name in stages[1]} == stages[1]
 
 
-def test_an_experiment_in_a_folder_of_its_own_trains_nothing_twice(first: Path, tmp_path: Path) -> None:
+def temporary(folder: Path, *target: str) -> None:
+    call(folder, "dvc", "exp", "run", "--temp", "--quiet", *target)
+
+
+def queued(folder: Path, *target: str) -> None:
+    call(folder, "dvc", "exp", "run", "--queue", "--quiet", *target)
+    call(folder, "dvc", "queue", "start", "--quiet")
+    for _ in range(120):
+        if "Success" in call(folder, "dvc", "queue", "status"):
+            return
+        time.sleep(1)
+    raise AssertionError(call(folder, "dvc", "queue", "logs", "blind"))
+
+
+def apply(folder: Path) -> None:
+    call(folder, "dvc", "exp", "apply", "--quiet", "blind")
+
+
+def branch(folder: Path) -> None:
+    call(folder, "dvc", "exp", "branch", "--quiet", "blind", "taken")
+    call(folder, "git", "checkout", "--quiet", "taken")
+    call(folder, "dvc", "checkout", "--quiet", "--force")
+
+
+@pytest.mark.parametrize(("run", "take"), [(temporary, apply), (queued, branch)])
+def test_an_experiment_elsewhere_trains_nothing_twice(
+    first: Path, tmp_path: Path, run: Callable[..., None], take: Callable[[Path], None]
+) -> None:
     folder = clone(first, tmp_path / "mine")
     call(folder, "dvc", "pull", "--quiet")
-    call(folder, "dvc", "exp", "run", "--temp", "--quiet", "--name", "blind", "-S", "restore.noise_seed=1", "measure")
-    call(folder, "dvc", "exp", "apply", "blind")
+    run(folder, "--name", "blind", "-S", "restore.noise_seed=1", "measure")
+    take(folder)
+    assert RUN.findall(call(folder, "dvc", "repro", "measure")) == []
     assert clean(folder, "measure")
     figures = [(place / "chain" / "metrics" / "measure.json").read_text() for place in (first, folder)]
     assert figures[0] != figures[1]

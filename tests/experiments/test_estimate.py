@@ -31,7 +31,11 @@ def test_time_is_expected_from_runs_of_the_same_stage_and_size(tiny_data: Path, 
     finish(prepare, tmp_path, 1.0, metrics={"train_pairs": 4, "val_pairs": 2, "test_pairs": 4})
     finish(by_stage["pretrain"][0], tmp_path, 18.0)  # 6 steps and 3 of warm-up
     finish(joint[0], tmp_path, 8.0)  # 4 steps
-    wide = load_grid(grid_path("smoke"), None, [f"data.root={tiny_data}", "backbone.width=64", "joint.iterations=400"])
+    wide = load_grid(
+        grid_path("smoke"),
+        None,
+        ["synthesis=null", f"data.root={tiny_data}", "backbone.width=64", "joint.iterations=400"],
+    )
     for run in expand(wide).runs:
         if run.stage == "joint":
             finish(run, tmp_path, 1e6)

@@ -97,7 +97,7 @@ def test_grids_share_runs_with_each_other_and_with_the_canonical_chain(tiny_data
     steps, types = (sweep(name, tiny_data) for name in ("ablation_steps", "ablation_type"))
     own = [run.key for run in steps.runs if run.stage == "pretrain"]
     assert own == [run.key for run in types.runs if run.stage == "pretrain"]
-    config = load_config(REPOSITORY / "params.yaml", [f"data.root={tiny_data}"])
+    config = load_config(REPOSITORY / "params.yaml", ["synthesis=null", f"data.root={tiny_data}"])
     assert own == [plan(config, "pretrain", seed).key for seed in (0, 1, 2)]
     assert {run.key for run in steps.runs if run.stage == "joint"} >= {plan(config, "joint", 0).key}
 
@@ -117,7 +117,7 @@ def test_validating_what_changes_is_as_good_as_validating_all(name: str, tiny_da
     tree = read_yaml(grid_path(name))
     base = tree.get("base", {})
     for each in sweep(name, tiny_data, "smoke").grid.rows:
-        settings = base | {"data.root": str(tiny_data)} | dict(each.values)
+        settings = base | {"synthesis": None, "data.root": str(tiny_data)} | dict(each.values)
         own = tree.get("arms", {}).get(each.name.rpartition(", ")[0], {}).get("preset")
         preset = preset_path(own) if own else SMOKE
         assert each.config == load_config(preset, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
@@ -198,7 +198,7 @@ def test_ten_thousand_rows_are_ten_thousand_runs(tmp_path: Path, tiny_data: Path
     values = [i / 1000 for i in range(1, 101)]
     axes = {"diffusion.beta_end": values, "joint.lr": values}
     path = write_grid(tmp_path, axes=axes, rows=10_000, baseline="beta_end=0.001, lr=0.001")
-    made = expand(load_grid(path, overrides=[f"data.root={tiny_data}"]))
+    made = expand(load_grid(path, overrides=["synthesis=null", f"data.root={tiny_data}"]))
     assert made.per_stage == {
         "prepare": 1,
         "pretrain": 1,
@@ -218,7 +218,7 @@ def test_planning_imports_no_torch(tiny_data: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import experiments.commands; from experiments.estimate import estimate;"
         "from experiments.grid import expand, grid_path, load_grid;"
-        "s = expand(load_grid(grid_path('ablation_steps'), None, ['data.root=' + sys.argv[1]]));"
+        "s = expand(load_grid(grid_path('ablation_steps'), None, ['synthesis=null', 'data.root=' + sys.argv[1]]));"
         "estimate(s, Path('none'), 2); s.ledger(); print(len(s.runs)); print(*sys.modules)"
     )
     done = subprocess.run(

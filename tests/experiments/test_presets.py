@@ -21,7 +21,7 @@ def preset(data: str, name: str) -> Config:
 
 def test_there_is_one_for_each_backbone_and_training_set() -> None:
     there = {path.stem for path in PRESETS.glob("*.yaml")}
-    own = {"evidence", "pretrained", "smoke"}
+    own = {"evidence", "folders", "pretrained", "smoke"}
     assert there - own == {f"{data}_{name}" for data in SETS for name in BACKBONES_OF_THE_PAPER}
 
 

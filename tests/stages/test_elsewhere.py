@@ -87,7 +87,7 @@ def test_a_row_may_start_from_another_preset_and_be_measured_elsewhere(
     path = write_grid(
         tmp_path, arms=arms, axes={"measure": ["baseline", "blurdm"]}, rows=6, baseline="smoke, measure=baseline"
     )
-    made = expand(load_grid(path, None, [f"data.root={tiny_data}"], seeds=[5]))
+    made = expand(load_grid(path, None, ["synthesis=null", f"data.root={tiny_data}"], seeds=[5]))
     configs = {row.name: row.config for row in made.grid.rows}
     assert configs["demo, measure=blurdm"].joint.iterations == 860  # the preset's own, not the grid's
     assert configs["demo, measure=blurdm"].latent.size == 32 and configs["smoke, measure=blurdm"].latent.size == 16

@@ -24,6 +24,7 @@ PARTS = (
     "data/.gitignore",
     "dvc.yaml",
 )
+SECONDS = 500  # of one command, on a busy machine
 AUTHOR = {f"GIT_{who}_{what}": "somebody@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -69,7 +70,7 @@ def attempt(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=250,
+        timeout=SECONDS,
     )
 
 

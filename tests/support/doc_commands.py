@@ -21,6 +21,7 @@ PARSED = None
 """The command is only checked by its own parser; another test has to run it."""
 
 IN_A_CLONE = "in a repository of its own: tests/cli/test_dvc.py"
+OWN_DATA = "in a repository of its own: tests/cli/test_own_data.py"
 
 # command -> (substitute, reason)
 SUBSTITUTES: dict[str, tuple[str | None, str]] = {
@@ -82,6 +83,9 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     'git commit -m "My data set"': (PARSED, IN_A_CLONE),
     "git clone REPOSITORY": (PARSED, IN_A_CLONE),
     "cp experiments/presets/realblur_j_mimo_unet.yaml params.yaml": (PARSED, IN_A_CLONE),
+    "cp experiments/presets/folders.yaml params.yaml": (PARSED, OWN_DATA),
+    "git add --all": (PARSED, OWN_DATA),
+    'git commit -m "My data set, and what was measured on it"': (PARSED, OWN_DATA),
     "dvc add data/mine": (PARSED, IN_A_CLONE),
     "dvc status": (PARSED, IN_A_CLONE),
     "dvc remove data.dvc": (PARSED, IN_A_CLONE),

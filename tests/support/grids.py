@@ -13,7 +13,7 @@ OWN_PRESETS = {"paper_main"}  # grids whose rows name their presets, so that the
 @cache
 def sweep(name: str, data: Path, preset: str | None = None, seeds: tuple[int, ...] | None = None) -> Sweep:
     preset = None if name in OWN_PRESETS else preset
-    return expand(load_grid(grid_path(name), preset, [f"data.root={data}"], seeds), provisional=True)
+    return expand(load_grid(grid_path(name), preset, ["synthesis=null", f"data.root={data}"], seeds), provisional=True)
 
 
 def stages(made: Sweep) -> dict[str, int]:
