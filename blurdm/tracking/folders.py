@@ -139,7 +139,8 @@ class Folders:
         if self.is_demo(folder):
             return "demo photos"
         sections = [config_of(f)["sections"] for f in reversed(self.chain(folder))]
-        layout = str(next((section["data"] for section in sections if "data" in section), {}).get("layout", ""))
+        data: dict[str, Any] = next((section["data"] for section in sections if "data" in section), {})
+        layout = str(data.get("layout", ""))
         title = DATA_TITLES.get(layout, layout)
         counts = _counts(self._index(folder))
         is_published = layout in LAYOUTS and counts in ({}, dict(LAYOUTS[layout].published))
