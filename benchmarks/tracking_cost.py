@@ -12,15 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from unittest.mock import patch
 
 from blurdm.core.command import Parser, count, run_command
 from blurdm.core.config_io import load_config
+from blurdm.core.errors import StopRequested
 from blurdm.core.progress import Progress
 from blurdm.core.runs import Resources, Run
 from blurdm.core.store import write_json
-from blurdm.stages import run as stage_run
 from blurdm.stages.live import LiveLog
 from blurdm.stages.plan import plan_all
 from blurdm.stages.run import run_stage
@@ -48,15 +49,9 @@ def step_seconds(run: Run, root: Path, resources: Resources, steps: int, is_on: 
         if progress.unit == "step":
             times.append(time.perf_counter())
 
-    before = stage_run.LiveLog
-    stage_run.LiveLog = LiveLog if is_on else Silent  # type: ignore[misc]
-    try:
-        stopping = Resources(resources.device, resources.threads, 1e9, resources.cache, stop=lambda: len(times) > steps)
+    stopping = Resources(resources.device, resources.threads, 1e9, resources.cache, stop=lambda: len(times) > steps)
+    with patch("blurdm.stages.run.LiveLog", LiveLog if is_on else Silent), suppress(StopRequested):
         run_stage(run, root, stopping, on_progress)
-    except stage_run.StopRequested:
-        pass
-    finally:
-        stage_run.LiveLog = before  # type: ignore[misc]
     return [later - earlier for earlier, later in itertools.pairwise(times[10:])]
 
 

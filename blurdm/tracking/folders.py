@@ -138,7 +138,8 @@ class Folders:
         """Such as GoPro, if all of its pairs are there, or else the layout that they are in."""
         if self.is_demo(folder):
             return "demo photos"
-        data = next((s["data"] for f in reversed(self.chain(folder)) if "data" in (s := config_of(f)["sections"])), {})
+        sections = [config_of(f)["sections"] for f in reversed(self.chain(folder))]
+        data: dict[str, Any] = next((section["data"] for section in sections if "data" in section), {})
         layout = str(data.get("layout", ""))
         title = DATA_TITLES.get(layout, layout)
         counts = _counts(self._index(folder))

@@ -13,7 +13,7 @@ import pytest
 
 from blurdm.tracking.client import default_uri
 from blurdm.tracking.mirror import CONTENT_TAG, IDENTITY_TAG, PARENT_TAG, SENT
-from blurdm.tracking.points import MAX_POINTS, thin
+from blurdm.tracking.points import MAX_POINTS, Point, thin
 from blurdm.tracking.send import KEY_TAG
 from blurdm.tracking.sync import SyncReport, sync
 from tests.support.fake_runs import DIGEST, make_chain
@@ -212,7 +212,7 @@ def test_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pyte
 
 
 def test_long_curves_are_thinned_evenly_with_both_ends() -> None:
-    curve = [(step, float(step), None) for step in range(12_345)]
+    curve: list[Point] = [(step, float(step), None) for step in range(12_345)]
     thinned = thin(curve)
     gaps = [b[0] - a[0] for a, b in itertools.pairwise(thinned)]
     assert MAX_POINTS // 2 < len(thinned) <= MAX_POINTS and thinned[0] == curve[0] and thinned[-1] == curve[-1]

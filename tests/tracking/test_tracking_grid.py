@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from blurdm.tracking.mirror import CONTENT_TAG, GRID_TAG, IDENTITY_TAG, PARENT_TAG
+from blurdm.tracking.mirror import CONTENT_TAG, IDENTITY_TAG, PARENT_TAG
+from blurdm.tracking.send import GRID_TAG
 from blurdm.tracking.sync import SyncReport, sync_grid
 from tests.support.fake_grid import edit, folder, make_grid
 from tests.support.fake_runs import DIGEST
