@@ -106,6 +106,7 @@ def write_best(search: Search, study: "Study", top: int, base: str, path: Path) 
     base_grid(search, best)
     text = StringIO()
     writer: Any = YAML(typ="safe")
+    writer.width = 10_000  # no value on a line of its own, however long
     writer.sort_base_mapping_type_on_output = False
     writer.dump(json.loads(search.best_file(best).model_dump_json(exclude_defaults=True)), text)
     write_bytes(path, text.getvalue().encode())
