@@ -13,6 +13,7 @@ from benchmarks.latents import OWN, probe
 from benchmarks.latents import main as latents_main
 from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
+from blurdm.core.key import identity
 from blurdm.core.store import file_digest
 from blurdm.data.blur.camera_path import Motion
 from blurdm.data.blur.formation import expose
@@ -47,7 +48,7 @@ def test_file_figures_and_card_belong_together() -> None:
     assert model.digest == FIGURES["model_digest"] and model.description["stage"] == FIGURES["arm"]
     config = load_config(REPOSITORY / FIGURES["preset"])
     sections = model.description["sections"]
-    assert all(value == getattr(config, name).model_dump(mode="json") for name, value in sections.items())
+    assert all(value == identity(getattr(config, name)) for name, value in sections.items())
     assert config.synthesis is not None and set(FIGURES["test_photos"]) == set(config.synthesis.test_photos)
 
 
