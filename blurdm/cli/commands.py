@@ -24,9 +24,9 @@ def import_official(parsed: argparse.Namespace) -> int:
 
 
 def score(parsed: argparse.Namespace) -> int:
-    from blurdm.cli.runs import score_model
+    from blurdm.cli.score import score as run_score
 
-    return score_model(parsed)
+    return run_score(parsed)
 
 
 def deblur(parsed: argparse.Namespace) -> int:

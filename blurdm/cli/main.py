@@ -94,9 +94,15 @@ def _add_models(group: "argparse._SubParsersAction[Parser]") -> None:
     official.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     official.set_defaults(command=commands.import_official)
     score = group.add_parser(
-        "score", aliases=["evaluate"], help="restore and measure the test images of any config with a finished run"
+        "score",
+        aliases=["evaluate"],
+        help="measure the test images of any config: restored with a finished run, or by another method",
     )
-    score.add_argument("run", type=Path, help="runs/<stage>/<key> of a baseline, direct, pretrain or joint run")
+    score.add_argument("run", type=Path, help="a network: runs/<stage>/<key>; with --as, a folder of restored images")
+    score.add_argument("--as", dest="method", type=name, metavar="NAME", help="the method that restored the images")
+    score.add_argument("--against", type=Path, metavar="DATA", help="a data folder with test pairs, not the config's")
+    score.add_argument("--layout", default="folders", help="of that folder: gopro, hide, ... (%(default)s)")
+    score.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are, for --as")
     _add_config(score)
     score.add_argument("--device", type=device, default="auto", help=DEVICES)
     score.add_argument("--threads", type=threads, default=1, help="CPU threads")

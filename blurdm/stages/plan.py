@@ -146,6 +146,16 @@ class Planner:
         """The run that measures the restorations by a finished ``model`` on the config's test pairs."""
         return self._build(config, "measure", None, model.stage, {model.stage: model})
 
+    def prepare_tests(self, config: Config) -> Run:
+        """The run that prepares the config's test pairs."""
+        prepared = self._build(config, "restore", None, None, {}).inputs["prepare"]
+        assert isinstance(prepared, Run)
+        return prepared
+
+    def measure_restored(self, config: Config, restored: Run) -> Run:
+        """The run that measures ``restored``, a run of the stage restore, on the config's test pairs."""
+        return self._build(config, "measure", None, None, {"restore": restored})
+
     def _build(self, config: Config, stage: str, seed: int | None, model: str | None, built: dict[str, Run]) -> Run:
         """``built`` holds the runs of this chain so far, by stage."""
         if stage in built:

