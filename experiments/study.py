@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial  # noqa: TID253
 from blurdm.core.errors import InputError
 from blurdm.core.key import key_of
 from blurdm.core.seeding import derive
+from blurdm.core.store import write_bytes
 from experiments.search_space import Range
 
 NAME = "search"
@@ -181,7 +182,8 @@ def _distribution(each: Range) -> BaseDistribution:
 def _mended(journal: Path) -> Path:
     """``journal`` without the half line and the lock that a process leaves which dies while it writes."""
     journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
-    with suppress(FileNotFoundError), journal.open("r+b") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+    with suppress(FileNotFoundError):
+        content = journal.read_bytes()
+        if not content.endswith(b"\n"):
+            write_bytes(journal, content[: content.rfind(b"\n") + 1])
     return journal

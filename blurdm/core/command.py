@@ -137,7 +137,7 @@ def size(text: str) -> tuple[int, int]:
 
 def config_file(text: str) -> Path:
     """A config on a command line: a file, or the name of one in PRESETS below the current folder."""
-    if "/" in text or text.endswith((".yaml", ".yml")):
+    if "/" in text or text.endswith((".yaml", ".yml")) or Path(text).exists():
         return Path(text)
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if text not in names:

@@ -119,7 +119,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         "arms: a: [0, 1, 2, 3, 4] are the seeds of preset 'evidence', [0] those of 'smoke'; should be the same",
     ),
     ("a preset in base", {"base": {"preset": "demo"}}, "base: preset: unknown key"),
-    ("an unknown preset", {"preset": "demmo"}, "preset 'demmo' is not known; known: demo, evidence, gopro_fftformer, "),
+    ("an unknown preset", {"preset": "demmo"}, "preset 'demmo' is not known; known: demo, evidence, folders, "),
     (
         "an x that nothing sets",
         {"x": "joint.lr"},
