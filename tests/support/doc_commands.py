@@ -37,10 +37,6 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
         PARSED,
         "needs GoPro: tests/cli/test_score.py",
     ),
-    "python -m analysis.leaderboard --reference DeepNet": (
-        "python -m analysis.leaderboard",
-        "needs DeepNet: tests/cli/test_score.py",
-    ),
     "blurdm import network.pth": (PARSED, "needs published weights: tests/models/test_published.py"),
     "blurdm import network.pth prior.pth": (PARSED, "needs official weights: tests/models/test_official.py"),
     "blurdm track follow": (PARSED, "until Ctrl-C: tests/tracking/test_follow.py"),
