@@ -119,7 +119,8 @@ def test_the_leaderboard_ranks_methods_and_compares_them_with_one(
     runs = ("--config", config, "--runs", tmp_path / "runs")
     assert blurdm("score", tmp_path / "given", "--as", "Theirs", *runs).code == 0
     assert blurdm("run", "measure", *runs, "--no-mlflow").code == 0
-    places = ["--runs", str(tmp_path / "runs"), "--reports", str(tmp_path / "reports")]
+    chain = str(tmp_path / "chain" / "measure.json")  # else that of the demo, if it is there
+    places = ["--runs", str(tmp_path / "runs"), "--reports", str(tmp_path / "reports"), "--pointer", chain]
     assert leaderboard([*places, "--reference", "Blurred input"]) == 0
     (file,) = (tmp_path / "reports" / "leaderboard").glob("*.json")
     table = json.loads(file.read_text())
