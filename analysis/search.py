@@ -1,4 +1,4 @@
-"""What a search leaves for people: its samples as a table, and Optuna's figures of its study."""
+"""The samples of a search as a table, and Optuna's figures of its study."""
 
 import warnings
 from collections.abc import Callable, Sequence

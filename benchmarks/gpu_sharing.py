@@ -1,4 +1,4 @@
-"""How much sooner a sweep ends if runs share GPUs: ``python benchmarks/gpu_sharing.py``. A simulation, no measurement.
+"""Simulate how long a sweep takes if runs share GPUs: ``python benchmarks/gpu_sharing.py``. Nothing is measured.
 
 Assumed: a run alone keeps a share ``busy`` of a GPU busy; k runs on one GPU go at full speed while k x busy <= 1, and
 beyond at 1 / (k x busy) of it; they fit into its memory, and the CPU is fast enough for all. The order is that of the

@@ -1,4 +1,4 @@
-"""What a sweep asks of Slurm, by its options: ``python benchmarks/slurm_load.py --grid ablation_steps``.
+"""Count the jobs and squeue calls of a sweep: ``python benchmarks/slurm_load.py --grid ablation_steps``.
 
 Slurm itself is not needed. Jobs: of the whole sweep, by the number of runs that may share one. Calls of squeue: in an
 hour, while something changes all the time and while nothing does.

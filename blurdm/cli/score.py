@@ -18,7 +18,7 @@ from blurdm.core.store import finished
 from blurdm.data.layouts import LAYOUTS
 from blurdm.data.splits import folder_digest
 from blurdm.stages.devices import choose_device
-from blurdm.stages.given import given_run, take_in
+from blurdm.stages.given import given_run, import_images
 from blurdm.stages.plan import Planner, check
 from blurdm.stages.run import run_stage
 
@@ -45,7 +45,7 @@ def score(parsed: argparse.Namespace) -> int:
             prepared = restored.inputs["prepare"]
             assert isinstance(prepared, Run)
             run_stage(prepared, root, resources)
-            take_in(restored, parsed.run, root, lambda done, total: None)
+            import_images(restored, parsed.run, root, lambda done, total: None)
         result = run_stage(run, root, resources, lambda progress: display.progress(run, progress))
         display.ended(run, None)
     table = Table(title=f"{run.folder(root)}")

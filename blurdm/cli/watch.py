@@ -73,7 +73,7 @@ def cells(folder: Path) -> list[str]:
 
 
 def all_curves(folder: Path) -> Curves:
-    """Of history.jsonl, and what is ahead of it."""
+    """The points of history.jsonl, then the newer ones of live.jsonl."""
     curves = run_curves(folder)
     for name, points in latest_numbers(folder).items():
         curves.setdefault(name, []).extend(points)

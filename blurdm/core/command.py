@@ -147,7 +147,7 @@ def config_file(text: str) -> Path:
 
 
 def config_pointer(runs: Path, config: Path, stage: str) -> Path:
-    """Where the runs of ``stage`` are named that were made of a config other than the chain's."""
+    """The pointer to the runs of ``stage`` for a config other than params.yaml."""
     return runs / "configs" / config.stem / f"{stage}.json"
 
 

@@ -104,7 +104,7 @@ class OtherTestSet(Section):
 
 
 class Inference(Section):
-    """How the authors of imported weights evaluate their network, where that differs from how it is trained here."""
+    """Evaluation as the authors of imported weights do it: padding, and means over windows."""
 
     padding: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         description="sides of an image are padded to multiples of this, before the prior sees it too; null: as trained"

@@ -38,7 +38,7 @@ class Resources:
     rows: Path | None = None
 
     def for_stage(self, stage: str) -> "Resources":
-        """What ``stage`` can use of these: several ranks only to train, and a GPU unless it computes on the CPU."""
+        """The part of these that ``stage`` uses: ranks only for training, a GPU unless it computes on the CPU."""
         device = self.device if STAGES[stage].device == "any" else "cpu"
         return replace(self, device=device, ranks=self.ranks if stage in TRAINED else 1)
 

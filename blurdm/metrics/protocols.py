@@ -31,7 +31,7 @@ class Metric:
 METRICS = {
     "psnr": Metric("psnr", "PSNR", 2, unit="dB", always=True),
     "ssim": Metric("ssimc", "SSIM", 3, always=True, side=11),
-    # Of the luma Y of MATLAB's rgb2ycbcr, not rounded, as papers on restoration quote them beside RGB.
+    # Luma (Y of MATLAB's rgb2ycbcr), not rounded. Papers on restoration quote these values beside those of RGB.
     "psnr_y": Metric("psnry", "PSNR-Y", 2, unit="dB"),
     "ssim_y": Metric("ssim", "SSIM-Y", 3, side=11),
     "lpips": Metric("lpips", "LPIPS", 4, lower_better=True, always=True, weights="lpips", side=31),

@@ -5,6 +5,7 @@ to rounding, for every pooling and number of tokens.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from math import isqrt
 
 import torch
@@ -23,11 +24,50 @@ def photo_latent(network: Network, source: ImageSource, noise: Tensor | None, si
     """``network.latent`` of the whole of ``source``, from windows of ``side`` px; None for a baseline."""
     if network.prior is None:
         return None
+    inference = network.settings.inference
+    if inference is not None and inference.padding is not None:
+        source = PaddedSource(source, inference.padding, inference.padding_mode == "zeros")
     if isinstance(network.prior, PriorGenerator):
         assert noise is not None
         return network.prior.of_encoded(encode(network.prior.encoder, source, side), noise)
     assert isinstance(network.prior, Encoder)
     return encode(network.prior, source, side)
+
+
+@dataclass(frozen=True)
+class PaddedSource:
+    """``source`` padded at the right and lower edge to multiples of ``multiple``, as ``pad_image`` pads a tensor."""
+
+    source: ImageSource
+    multiple: int
+    zeros: bool
+
+    @property
+    def height(self) -> int:
+        return -(-self.source.height // self.multiple) * self.multiple
+
+    @property
+    def width(self) -> int:
+        return -(-self.source.width // self.multiple) * self.multiple
+
+    def window(self, window: Window) -> Tensor:
+        """As ``ImageSource.window``; of ``source`` only what is needed is read."""
+        rows = _mirrored(window.top, window.height, self.source.height)
+        columns = _mirrored(window.left, window.width, self.source.width)
+        top, left = int(rows.min()), int(columns.min())
+        read = Window(top, left, int(rows.max()) - top + 1, int(columns.max()) - left + 1)
+        pixels = self.source.window(read)
+        pixels = pixels[..., (rows - top).to(pixels.device), :][..., (columns - left).to(pixels.device)]
+        if self.zeros:
+            pixels[..., max(self.source.height - window.top, 0) :, :] = 0
+            pixels[..., max(self.source.width - window.left, 0) :] = 0
+        return pixels
+
+
+def _mirrored(start: int, count: int, length: int) -> Tensor:
+    """Which of ``length`` pixels stands at each of ``count`` places from ``start``, reflected however often."""
+    places = torch.arange(start, start + count) % (2 * length - 2)
+    return torch.minimum(places, 2 * length - 2 - places)
 
 
 def encode(encoder: Encoder, source: ImageSource, side: int) -> Tensor:

@@ -24,7 +24,7 @@ def given_run(prepared: Run, sections: dict[str, object], digest: str, name: str
     return Run("restore", sections, {"prepare": prepared, "images": digest, "name": name}, code="")
 
 
-def take_in(run: Run, folder: Path, root: Path, on_image: Callable[[int, int], None]) -> None:
+def import_images(run: Run, folder: Path, root: Path, on_image: Callable[[int, int], None]) -> None:
     """Make the run folder of ``run`` from the images in ``folder``; one that was interrupted goes on.
 
     InputError for a test image without restoration or with two, and for one of another size.

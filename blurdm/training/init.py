@@ -1,13 +1,15 @@
 """Training that starts from weights that are there: of a run, of a model file, or as others published them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from blurdm.core.config import Backbone
 from blurdm.core.errors import InputError
 from blurdm.core.progress import OnProgress, notify
-from blurdm.core.runs import init_file
+from blurdm.core.runs import init_file, stored_section
 from blurdm.models.network import Network
 from blurdm.models.official import load_official
 from blurdm.models.weights import load, read_weights
@@ -37,11 +39,8 @@ def start_from(network: Network, place: str, on_progress: OnProgress) -> None:
             f"{file}: weights of another backbone than the config's (entry {name.removeprefix('backbone.')})"
         )
     taken = {name: value for name, value in backbone.items() if name not in dropped}
-    prior = {name: value for name, value in given.items() if name.startswith("prior.")}
-    if prior and {n: v.shape for n, v in prior.items()} == {
-        n: v.shape for n, v in ours.items() if n.startswith("prior.")
-    }:
-        taken |= prior
+    if (shapes := _prior_shapes(given)) and shapes == _prior_shapes(ours):
+        taken |= {name: given[name] for name in shapes}
     load(network, ours | taken, str(file))
     if not rank():
         parts = {name.partition(".")[0] for name in taken}
@@ -50,22 +49,22 @@ def start_from(network: Network, place: str, on_progress: OnProgress) -> None:
         notify(on_progress, f"starts from the {source}; {fresh} of {len(ours)} entries are not from there")
 
 
+def _prior_shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items() if name.startswith("prior.")}
+
+
 def _read(file: Path, settings: Backbone) -> dict[str, Tensor]:
-    """The entries of a ``Network`` that ``file`` holds; InputError for a published network of another size."""
+    """The entries of a ``Network`` that ``file`` holds; InputError for a network of another size or range of values."""
     if file.suffix == ".safetensors":
         weights = read_weights(file)
         if any(name.startswith("backbone.") for name in weights):
+            if (file.parent / "config.json").is_file():  # of a run, which may have been imported
+                _require_equal(file, "its run", stored_section(file.parent, "backbone"), settings)
             return weights
     official = load_official(file)
     if official.backbone is None or official.published is None:
         raise InputError(f"{file}: no backbone in there")
-    theirs = official.published.backbone
-    for name in ("name", "width", "centre"):
-        if getattr(theirs, name) != getattr(settings, name):
-            raise InputError(
-                f"{file}: {official.published.title} has backbone.{name} {getattr(theirs, name)}, the config"
-                f" {getattr(settings, name)}; should be equal"
-            )
+    _require_equal(file, official.published.title, official.published.backbone, settings)
     modules = {"backbone": official.backbone, "prior": official.prior}
     return {
         f"{part}.{name}": value
@@ -73,3 +72,13 @@ def _read(file: Path, settings: Backbone) -> dict[str, Tensor]:
         if module is not None
         for name, value in module.state_dict().items()
     }
+
+
+def _require_equal(file: Path, title: str, theirs: Backbone, settings: Backbone) -> None:
+    """InputError unless both are of one network and width, on values around the same centre: shapes do not tell."""
+    for name in ("name", "width", "centre"):
+        if getattr(theirs, name) != getattr(settings, name):
+            raise InputError(
+                f"{file}: {title} has backbone.{name} {getattr(theirs, name)}, the config {getattr(settings, name)};"
+                " should be equal"
+            )

@@ -13,6 +13,8 @@ from blurdm.models.backbones.nafnet import LocalMean
 from blurdm.models.build import BACKBONES, build_backbone, initialise
 from blurdm.models.network import Network
 from blurdm.models.shape import pad_to_multiple
+from blurdm.restore.latent import photo_latent
+from blurdm.restore.tiling import TensorSource
 from tests.support.sections import small_latent
 
 NAMES = module_names(BACKBONES)
@@ -42,6 +44,19 @@ def test_padding_of_the_authors_is_seen_by_network_and_prior(name: str) -> None:
     for output, of_whole in zip(padded(image, latent), network(whole, latent), strict=True):
         assert output.shape[-1] < of_whole.shape[-1]
         torch.testing.assert_close(output, of_whole[..., : output.shape[-2], : output.shape[-1]], rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["reflect", "zeros"])
+@pytest.mark.parametrize("side", [8, 512])
+def test_the_latent_of_a_photo_is_that_of_the_padded_image(mode: str, side: int) -> None:
+    """In windows of any size, and reflected more than once where the image is smaller than the padding."""
+    network = Network("direct", small("tiny", padding=64, padding_mode=mode), small_latent(), None).eval()
+    initialise(network, 0)
+    image = torch.rand(1, 3, 21, 41, generator=torch.Generator().manual_seed(0))
+    expected, found = network.latent(image), photo_latent(network, TensorSource(image), None, side)
+    assert expected is not None and found is not None
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Training from weights that are there: what is taken, what is refused, and that the key knows."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from blurdm.core.config import Backbone
 from blurdm.core.errors import InputError
 from blurdm.core.progress import Progress, ignore_progress
 from blurdm.core.registry import load_module, module_names
-from blurdm.core.runs import Resources
+from blurdm.core.runs import Resources, stored_section
 from blurdm.models.build import BACKBONES, initialise
 from blurdm.models.network import Network
+from blurdm.stages.imported import import_official
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from blurdm.training.init import start_from
-from tests.models.test_parity import official_state
+from tests.models.test_parity import PARITY, official_state
 from tests.support.sections import paper_diffusion, small_latent
 from tests.support.tiny import Told, tiny_config, write_tiny_config
 
@@ -72,6 +74,17 @@ def test_published_weights_start_a_training(tmp_path: Path) -> None:
     other = Network("baseline", settings.model_copy(update={"width": 16}), None, None)
     with pytest.raises(InputError, match=r"nafnet.pth: NAFNet has backbone.width 8, the config 16; should be equal"):
         start_from(other, str(tmp_path / "nafnet.pth"), ignore_progress)
+
+
+def test_values_around_another_centre_are_refused_though_shapes_agree(tmp_path: Path) -> None:
+    state = {entry: torch.zeros(shape) for entry, shape in json.loads((PARITY / "mimo_unet_upstream.json").read_text())}
+    torch.save({"model": state}, tmp_path / "mimo.pth")
+    folder, _ = import_official([tmp_path / "mimo.pth"], "auto", tmp_path / "runs")
+    settings = stored_section(folder, "backbone")
+    start_from(Network("baseline", settings, None, None), str(folder), ignore_progress)
+    centred = Network("baseline", settings.model_copy(update={"centre": None}), None, None)
+    with pytest.raises(InputError, match=r"its run has backbone.centre 0.0, the config None; should be equal"):
+        start_from(centred, str(folder), ignore_progress)
 
 
 @pytest.mark.parametrize("changes", [{"width": 12}, {"blocks": 2}])
