@@ -27,7 +27,7 @@ RANKED_BY = "psnr"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MethodRows:
     """One arm of one measure run. ``dataset``: digest of its test pairs, layout, protocol."""
 
     dataset: tuple[str, str, str]
@@ -36,7 +36,7 @@ class Measured:
     origin: dict[str, Any]
 
 
-def measured(runs: Path, chain: Path) -> Iterator[Measured]:
+def measured(runs: Path, chain: Path) -> Iterator[MethodRows]:
     """Every method that was measured: of the chain, of other configs, imported networks, restorations of others.
 
     Rows of sweeps, which are variants of a method, and diagnoses are passed over.
@@ -56,7 +56,7 @@ def measured(runs: Path, chain: Path) -> Iterator[Measured]:
                 continue
             network = configs.get(folder.name) or (model.name[:8] if model else "")
             title = given or (f"{ARMS[str(arm)].title} ({network})" if model else ARMS[str(arm)].title)
-            yield Measured(dataset, title, rows, results.origin)
+            yield MethodRows(dataset, title, rows, results.origin)
 
 
 def _config_names(runs: Path, chain: Path) -> dict[str, str]:
@@ -69,7 +69,7 @@ def _config_names(runs: Path, chain: Path) -> dict[str, str]:
     return names
 
 
-def leaderboard(dataset: tuple[str, str, str], entries: Sequence[Measured], reference: str | None) -> Table:
+def leaderboard(dataset: tuple[str, str, str], entries: Sequence[MethodRows], reference: str | None) -> Table:
     """A row per method: every metric with its interval, and the paired difference to ``reference``; best PSNR first.
 
     InputError if there is no such method, or if two networks of one name and seed were measured.
@@ -113,7 +113,7 @@ def leaderboard(dataset: tuple[str, str, str], entries: Sequence[Measured], refe
 
 def build(runs: Path, chain: Path, reports: Path, reference: str | None, console: Console) -> None:
     """A table for each data set and protocol, in ``reports``/leaderboard."""
-    by_dataset: dict[tuple[str, str, str], list[Measured]] = {}
+    by_dataset: dict[tuple[str, str, str], list[MethodRows]] = {}
     for entry in measured(runs, chain):
         by_dataset.setdefault(entry.dataset, []).append(entry)
     if not by_dataset:

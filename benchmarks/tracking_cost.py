@@ -28,10 +28,10 @@ from blurdm.stages.run import run_stage
 from tests.support.mlflow_server import serve
 
 
-class Silent(LiveLog):
+class NoLog(LiveLog):
     """Writes nothing."""
 
-    def __enter__(self) -> "Silent":
+    def __enter__(self) -> "NoLog":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -50,7 +50,7 @@ def step_seconds(run: Run, root: Path, resources: Resources, steps: int, is_on: 
             times.append(time.perf_counter())
 
     stopping = Resources(resources.device, resources.threads, 1e9, resources.cache, stop=lambda: len(times) > steps)
-    with patch("blurdm.stages.run.LiveLog", LiveLog if is_on else Silent), suppress(StopRequested):
+    with patch("blurdm.stages.run.LiveLog", LiveLog if is_on else NoLog), suppress(StopRequested):
         run_stage(run, root, stopping, on_progress)
     return [later - earlier for earlier, later in itertools.pairwise(times[10:])]
 

@@ -17,7 +17,7 @@ State = Mapping[str, Tensor]
 Rules = Iterable[tuple[str, str | Callable[[re.Match[str]], str]]]
 
 
-class Published(NamedTuple):
+class PublishedNetwork(NamedTuple):
     """``title`` is for people; ``rules`` are patterns and what replaces them, applied in order."""
 
     title: str

@@ -18,7 +18,7 @@ from blurdm.core.registry import load_module, module_names, require
 from blurdm.diffusion.schedules import make_schedule
 from blurdm.models.build import build_backbone
 from blurdm.models.encoder import Encoder
-from blurdm.models.entries import Published, Rules, State
+from blurdm.models.entries import PublishedNetwork, Rules, State
 from blurdm.models.prior import PriorGenerator
 from blurdm.models.unpickle import read_tensors
 from blurdm.models.weights import check_kind, fill, read_weights, without_memory
@@ -111,7 +111,7 @@ class Official(NamedTuple):
     backbone: nn.Module | None
     prior: PriorGenerator | None
     sharp_encoder: Encoder | None
-    published: Published | None = None
+    published: PublishedNetwork | None = None
 
 
 def load_official(source: Path | str | Mapping[str, Any], backbone: str = AUTO, tlc: bool = True) -> Official:
@@ -126,7 +126,7 @@ def load_official(source: Path | str | Mapping[str, Any], backbone: str = AUTO, 
     where = str(source) if isinstance(source, Path | str) else "state dict"
     content = read_checkpoint(Path(source)) if isinstance(source, Path | str) else source
     modules: dict[str, Any] = {"backbone": None, "prior": None, "sharp_encoder": None}
-    published: Published | None = None
+    published: PublishedNetwork | None = None
     for state, released in _state_dicts(content, where):
         if any(name.startswith(("condition_encoder.", "lcr_model.", "noise_model.")) for name in state):
             kind = "prior"
@@ -144,13 +144,13 @@ def load_official(source: Path | str | Mapping[str, Any], backbone: str = AUTO, 
     return Official(**modules, published=published)
 
 
-def recognise(state: State, released: bool, names: Sequence[str], where: str) -> Published:
+def recognise(state: State, released: bool, names: Sequence[str], where: str) -> PublishedNetwork:
     """Which of the published networks ``names`` the ``state`` is of; InputError."""
     for name in names:
         known = load_module("published network", PUBLISHED, name)
         if known.MARK in state:
             try:
-                published: Published = known.published(state, latent_of(state) is not None, released)
+                published: PublishedNetwork = known.published(state, latent_of(state) is not None, released)
             except ValidationError:
                 raise InputError(f"{where}: looks like {name}, but has no size that it can have") from None
             return published
@@ -165,7 +165,7 @@ def read_checkpoint(path: Path) -> Any:
     return read_weights(path) if path.suffix == ".safetensors" else read_tensors(path, str(path))
 
 
-def without_tlc(published: Published) -> Published:
+def without_tlc(published: PublishedNetwork) -> PublishedNetwork:
     """The same network with means over the whole image."""
     settings = published.backbone
     if settings.inference is None:
@@ -198,7 +198,7 @@ def _is_entry(name: Any, value: Any) -> bool:
     return named and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
 
 
-def _backbone(state: State, published: Published, where: str) -> nn.Module:
+def _backbone(state: State, published: PublishedNetwork, where: str) -> nn.Module:
     return _filled(lambda: build_backbone(published.backbone, latent_of(state)), state, published.rules, where)
 
 

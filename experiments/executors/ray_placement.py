@@ -13,7 +13,7 @@ ROUNDING = 1e-6  # 1 / 0.1 counts as 10
 
 
 @dataclass(frozen=True)
-class Request:
+class StageRequest:
     """What one run asks for: ``ranks`` bundles of ``cpus`` and ``gpus`` each, a share of a GPU if below 1."""
 
     cpus: int
@@ -29,17 +29,17 @@ class Request:
         return tune.PlacementGroupFactory([self.bundle] * self.ranks, strategy="PACK")
 
 
-def stage_requests(stages: Iterable[str], resources: Resources, gpus_per_rank: float) -> dict[str, Request]:
+def stage_requests(stages: Iterable[str], resources: Resources, gpus_per_rank: float) -> dict[str, StageRequest]:
     """What a run of each stage asks for: only what it can use of ``resources``, of a GPU ``gpus_per_rank``."""
-    requests: dict[str, Request] = {}
+    requests: dict[str, StageRequest] = {}
     for stage in stages:
         usable = resources.for_stage(stage)
         gpus = gpus_per_rank if usable.device.startswith("cuda") else 0.0
-        requests[stage] = Request(usable.threads, gpus, usable.ranks)
+        requests[stage] = StageRequest(usable.threads, gpus, usable.ranks)
     return requests
 
 
-def capacity(request: Request) -> int:
+def capacity(request: StageRequest) -> int:
     """How many runs with this ``request`` fit on the cluster at once; InputError if none ever does."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     fitting = [

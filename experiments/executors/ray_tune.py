@@ -28,7 +28,7 @@ from experiments.executors.heartbeats import Heartbeats
 from experiments.executors.ray_cluster import connected
 from experiments.executors.ray_placement import capacity, stage_requests
 from experiments.executors.ray_shared import require_shared, result_appears
-from experiments.executors.ray_worker import ASHA_STAGE, Placement, Task, train
+from experiments.executors.ray_worker import ASHA_STAGE, Placement, RunTask, train
 
 SCHEDULERS = ("asha",)
 REDUCTION = 3  # ASHA continues the best third of a rung; rungs are at the first validation, at 3 times its step, ...
@@ -233,7 +233,7 @@ class _Search(Searcher):
         run = self.tracker.next(trial_id)
         if run is None:
             return Searcher.FINISHED if self.tracker.frontier.over else None
-        return {"task": Task(run), "stage": run.stage}
+        return {"task": RunTask(run), "stage": run.stage}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Does nothing: the callback gets the trial, with the reason of an error."""

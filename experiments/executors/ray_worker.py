@@ -32,7 +32,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Task:
+class RunTask:
     """A run in the config of its trial. Tune makes texts of configs, which would otherwise hold all of the run."""
 
     run: Run
@@ -41,7 +41,7 @@ class Task:
         return self.run.key
 
 
-def train(config: Mapping[str, Task], placement: Placement) -> dict[str, str]:
+def train(config: Mapping[str, RunTask], placement: Placement) -> dict[str, str]:
     """Compute the run in ``config``, as a trial; returns expected failures, which a retry would repeat."""
     from blurdm.stages.run import run_stage
     from experiments.executors.ray_ranks import run_on_bundles

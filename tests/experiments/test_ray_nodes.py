@@ -82,18 +82,26 @@ def test_one_run_on_two_nodes_ends_with_the_bits_of_one_also_after_a_loss(
 
 def test_each_stage_asks_for_what_it_can_use(ray_nodes: "Nodes", tiny_data: Path, tmp_path: Path) -> None:
     from experiments.executors.ray_cluster import connected
-    from experiments.executors.ray_placement import Request, capacity, stage_requests
+    from experiments.executors.ray_placement import StageRequest, capacity, stage_requests
     from experiments.executors.ray_tune import RayTune
 
     trained_on_gpus = Resources(device="cuda", ranks=4)
     asked = stage_requests(("prepare", "baseline", "measure"), trained_on_gpus, gpus_per_rank=1)
-    assert asked == {"prepare": Request(1, 0, 1), "baseline": Request(1, 1, 4), "measure": Request(1, 1, 1)}
+    assert asked == {
+        "prepare": StageRequest(1, 0, 1),
+        "baseline": StageRequest(1, 1, 4),
+        "measure": StageRequest(1, 1, 1),
+    }
     shared = stage_requests(("prepare", "joint", "restore"), Resources(threads=2, device="cuda"), gpus_per_rank=0.25)
-    assert shared == {"prepare": Request(2, 0, 1), "joint": Request(2, 0.25, 1), "restore": Request(2, 0.25, 1)}
+    assert shared == {
+        "prepare": StageRequest(2, 0, 1),
+        "joint": StageRequest(2, 0.25, 1),
+        "restore": StageRequest(2, 0.25, 1),
+    }
     prepare = plan(tiny_config(tiny_data), "prepare")
     executor = RayTune(address=ray_nodes.address)  # of nodes with one CPU each, and no GPU
     assert executor.execute([prepare], tmp_path, trained_on_gpus, never, Notes()) == []
     with ray_nodes.with_gpu(cpus=8), connected(ray_nodes.address):
-        assert [capacity(Request(1, gpus, 1)) for gpus in (1, 0.5, 0.25, 0.1, 0)] == [1, 2, 4, 8, 10]
+        assert [capacity(StageRequest(1, gpus, 1)) for gpus in (1, 0.5, 0.25, 0.1, 0)] == [1, 2, 4, 8, 10]
         with pytest.raises(InputError, match="--ranks 4: the 4 nodes of the Ray cluster have room for 1 ranks"):
             capacity(asked["baseline"])

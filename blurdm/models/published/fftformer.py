@@ -1,7 +1,7 @@
 """FFTformer: images are reflected to multiples of 32, by BlurDM before the prior."""
 
 from blurdm.core.config import Backbone
-from blurdm.models.entries import Published, Rules, State, depths, reflected, width
+from blurdm.models.entries import PublishedNetwork, Rules, State, depths, reflected, width
 
 MARK = "encoder_level1.0.ffn.fft"
 RULES: Rules = (
@@ -30,7 +30,7 @@ RULES: Rules = (
 )
 
 
-def published(state: State, with_prior: bool, released: bool) -> Published:
+def published(state: State, with_prior: bool, released: bool) -> PublishedNetwork:
     size = Backbone(
         name="fftformer",
         width=width(state, "patch_embed.proj.weight"),
@@ -38,4 +38,4 @@ def published(state: State, with_prior: bool, released: bool) -> Published:
         dropout=0.0,
         inference=reflected(32) if with_prior else None,
     )
-    return Published("FFTformer of BlurDM" if with_prior else "FFTformer", size, RULES)
+    return PublishedNetwork("FFTformer of BlurDM" if with_prior else "FFTformer", size, RULES)

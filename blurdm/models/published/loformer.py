@@ -1,7 +1,7 @@
 """LoFormer-S, -B and -L: images are reflected to multiples of 8, by BlurDM before the prior. Whole images, no tiles."""
 
 from blurdm.core.config import Backbone
-from blurdm.models.entries import Published, Rules, State, depths, reflected, width
+from blurdm.models.entries import PublishedNetwork, Rules, State, depths, reflected, width
 
 MARK = "encoders.0.0.trans1.norm1.body.weight"
 RULES: Rules = (
@@ -29,7 +29,7 @@ LEVELS = ("encoders.0.", "encoders.1.", "encoders.2.", "middle_blks.", "decoders
 TITLES = {32: "LoFormer-S", 36: "LoFormer-B", 48: "LoFormer-L"}
 
 
-def published(state: State, with_prior: bool, released: bool) -> Published:
+def published(state: State, with_prior: bool, released: bool) -> PublishedNetwork:
     channels = width(state, "patch_embed.proj.weight")
     size = Backbone(
         name="loformer",
@@ -38,4 +38,4 @@ def published(state: State, with_prior: bool, released: bool) -> Published:
         dropout=0.0,
         inference=reflected(8) if with_prior else None,
     )
-    return Published(TITLES.get(channels, "LoFormer") + (" of BlurDM" if with_prior else ""), size, RULES)
+    return PublishedNetwork(TITLES.get(channels, "LoFormer") + (" of BlurDM" if with_prior else ""), size, RULES)

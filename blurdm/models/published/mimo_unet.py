@@ -1,7 +1,7 @@
 """MIMO-UNet and MIMO-UNet+: of their authors, on values in [0, 1]; of BlurDM, on values around 0."""
 
 from blurdm.core.config import Backbone
-from blurdm.models.entries import Published, Rules, State, depths, reflected, width
+from blurdm.models.entries import PublishedNetwork, Rules, State, depths, reflected, width
 
 MARK = "FAM1.merge.main.0.weight"
 RULES: Rules = (
@@ -26,7 +26,7 @@ RULES: Rules = (
 )
 
 
-def published(state: State, with_prior: bool, released: bool) -> Published:
+def published(state: State, with_prior: bool, released: bool) -> PublishedNetwork:
     (blocks,) = depths(state, "Encoder.0.layers.")
     size = Backbone(
         name="mimo_unet",
@@ -37,4 +37,4 @@ def published(state: State, with_prior: bool, released: bool) -> Published:
         inference=reflected(8) if with_prior else None,
     )
     title = "MIMO-UNet+" if blocks == 20 else "MIMO-UNet"
-    return Published(f"{title} of {'BlurDM' if with_prior or released else 'its authors'}", size, RULES)
+    return PublishedNetwork(f"{title} of {'BlurDM' if with_prior or released else 'its authors'}", size, RULES)

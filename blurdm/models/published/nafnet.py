@@ -1,7 +1,7 @@
 """NAFNet: zeros to multiples of 16, and means over windows (NAFNetLocal), with which its figures were measured."""
 
 from blurdm.core.config import Backbone, Inference
-from blurdm.models.entries import Published, Rules, State, depths, width
+from blurdm.models.entries import PublishedNetwork, Rules, State, depths, width
 
 MARK = "intro.weight"
 RULES: Rules = (
@@ -25,7 +25,7 @@ LEVELS = (*(f"encoders.{i}." for i in range(4)), "middle_blks.", *(f"decoders.{i
 WINDOW = 384  # 1.5 times the side of a training crop
 
 
-def published(state: State, with_prior: bool, released: bool) -> Published:
+def published(state: State, with_prior: bool, released: bool) -> PublishedNetwork:
     size = Backbone(
         name="nafnet",
         width=width(state, MARK),
@@ -33,4 +33,4 @@ def published(state: State, with_prior: bool, released: bool) -> Published:
         dropout=0.0,
         inference=Inference(padding=16, padding_mode="zeros", pooling_window=WINDOW),
     )
-    return Published("NAFNet", size, RULES)
+    return PublishedNetwork("NAFNet", size, RULES)

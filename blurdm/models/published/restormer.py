@@ -3,7 +3,7 @@
 import re
 
 from blurdm.core.config import Backbone
-from blurdm.models.entries import Published, Rules, State, depths, width
+from blurdm.models.entries import PublishedNetwork, Rules, State, depths, width
 
 MARK = "encoder_level1.0.attn.temperature"
 LEVELS = ("encoder_level1.", "encoder_level2.", "encoder_level3.", "latent.", "refinement.")
@@ -27,7 +27,7 @@ RULES: Rules = (
 )
 
 
-def published(state: State, with_prior: bool, released: bool) -> Published:
+def published(state: State, with_prior: bool, released: bool) -> PublishedNetwork:
     blocks = depths(state, *LEVELS)
     size = Backbone(name="restormer", width=width(state, "patch_embed.proj.weight"), blocks=blocks, dropout=0.0)
 
@@ -35,4 +35,4 @@ def published(state: State, with_prior: bool, released: bool) -> Published:
         """Ours counts the refinement as the end of the last decoder."""
         return f"decoders.2.{int(refinement[1]) + blocks[0]}."
 
-    return Published("Restormer", size, ((r"^refinement\.(\d+)\.", place), *RULES))
+    return PublishedNetwork("Restormer", size, ((r"^refinement\.(\d+)\.", place), *RULES))

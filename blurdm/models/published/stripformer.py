@@ -1,7 +1,7 @@
 """Stripformer: its authors do not pad images of GoPro; BlurDM pads them to 32, before the prior."""
 
 from blurdm.core.config import Backbone
-from blurdm.models.entries import Published, Rules, State, reflected, width
+from blurdm.models.entries import PublishedNetwork, Rules, State, reflected, width
 
 MARK = "encoder.en_layer1_1.0.weight"
 RULES: Rules = (
@@ -27,7 +27,7 @@ RULES: Rules = (
 )
 
 
-def published(state: State, with_prior: bool, released: bool) -> Published:
+def published(state: State, with_prior: bool, released: bool) -> PublishedNetwork:
     of_blurdm = with_prior or released
     size = Backbone(
         name="stripformer",
@@ -36,4 +36,4 @@ def published(state: State, with_prior: bool, released: bool) -> Published:
         dropout=0.0,
         inference=reflected(32) if of_blurdm else None,
     )
-    return Published(f"Stripformer of {'BlurDM' if of_blurdm else 'its authors'}", size, RULES)
+    return PublishedNetwork(f"Stripformer of {'BlurDM' if of_blurdm else 'its authors'}", size, RULES)
