@@ -1,8 +1,8 @@
 """What a paired difference decides: better, worse, equivalent within a margin, or what it lacks to decide.
 
-A test of difference and two one-sided tests of equivalence, both with the interval of ``stats.Spread``. With S seeds and
-P photos, no number of seeds brings the interval below what the photos alone leave; where that is too wide, more seeds
-are in vain. One seed compares two files of weights, not two methods.
+A test of difference and two one-sided tests of equivalence, both with the interval of ``stats.Spread``. No number of
+seeds brings the interval below what the photos alone leave; where that is too wide, more seeds are in vain. One seed
+compares two files of weights, not two methods.
 """
 
 from collections.abc import Mapping
