@@ -14,15 +14,25 @@ from analysis.tables.budget import budget_table
 from analysis.tables.chain import differences_table, main_table
 from analysis.tables.cost import cost_table
 from analysis.tables.grid import grid_table
+from analysis.tables.measured import all_measured, comparable
 from analysis.tables.paper import other_table, paper_table
+from analysis.tables.reference import reference_table
+from analysis.tables.settings import published_recipe, settings_table
 from analysis.tables.table import Table
+from blurdm.core.arms import METHOD
 from blurdm.core.config import Section
 from blurdm.core.config_io import read_yaml
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger, read_ledger
 
 ARTEFACTS = Path(__file__).with_name("artefacts.yaml")
-CHAIN = {"chain": main_table, "differences": differences_table, "training_budget": budget_table}
+CHAIN = {
+    "chain": main_table,
+    "differences": differences_table,
+    "settings": settings_table,
+    "training_budget": budget_table,
+    "reference": reference_table,
+}
 PAPER = {"paper": paper_table, "cost": cost_table, "other_diffusion": other_table}
 Builder = Callable[[], Table]
 
@@ -31,7 +41,9 @@ class Artefact(Section):
     """One table, or with kind ``grids`` one per sweep; ``grids`` are patterns of names of sweeps."""
 
     name: str
-    kind: Literal["chain", "differences", "training_budget", "paper", "cost", "other_diffusion", "grids"]
+    kind: Literal[
+        "chain", "differences", "settings", "training_budget", "reference", "paper", "cost", "other_diffusion", "grids"
+    ]
     title: str
     grids: tuple[str, ...] = ()
 
@@ -70,6 +82,8 @@ def builders(artefacts: Artefacts, sources: Sources) -> dict[str, Builder]:
 def _builders(artefact: Artefact, sources: Sources) -> Iterator[tuple[str, Builder]]:
     """(name, function) of the table, or of one table per matching sweep that has results."""
     name, title, grids = artefact.name, artefact.title, artefact.grids
+    if not _has_own_numbers(artefact, sources):
+        return
     if artefact.kind in CHAIN:
         yield name, partial(CHAIN[artefact.kind], name, title, sources)
     elif artefact.kind in PAPER:
@@ -80,6 +94,18 @@ def _builders(artefact: Artefact, sources: Sources) -> Iterator[tuple[str, Build
             folders = (sources.runs / run.stage / run.key for row in ledger.rows for run in row.runs)
             if any((folder / "result.json").is_file() for folder in folders):
                 yield grid, partial(grid_table, grid, f"{title}: {ledger.question}", sources, grid)
+
+
+def _has_own_numbers(artefact: Artefact, sources: Sources) -> bool:
+    """Whether the table would have a number of ours; published ones alone are in the table of the kind reference."""
+    if artefact.kind == "settings":
+        return published_recipe(sources) is not None
+    if artefact.kind not in ("paper", "other_diffusion"):
+        return True
+    networks = all_measured(sources, artefact.grids)
+    if artefact.kind == "paper":
+        return any(n.dataset(sources.published) and n.of_published_size(sources.published) for n in networks)
+    return ("GoPro", "fftformer", METHOD) in comparable(networks, sources.published)
 
 
 def origin(artefacts: Artefacts, sources: Sources, table: str) -> Ledger | None:

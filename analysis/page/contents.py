@@ -10,7 +10,9 @@ from blurdm.core.errors import InputError
 from blurdm.core.store import read_json
 
 # Tables in the order of the report; all others are ablations.
-CHAIN, PAPER = ("main", "differences"), ("paper", "cost", "training_budget", "other_diffusion")
+CHAIN = ("main", "differences", "settings")
+PAPER = ("paper", "cost", "training_budget", "other_diffusion", "reference")
+WHERE_MEASURED = ("settings", "paper", "other_diffusion")  # not of every chain
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Contents:
         """The existing tables of these names, in this order."""
         return [self.tables[name] for name in names if name in self.tables]
 
+    def figure(self, name: str) -> DrawnFigure:
+        """The figure, or the plot of the sweep, of this name."""
+        return next(figure for figure in (*self.figures, *self.grids) if figure.name == name)
+
     @property
     def ablations(self) -> list[Table]:
         return [table for name, table in self.tables.items() if name not in (*CHAIN, *PAPER)]
@@ -55,8 +61,9 @@ def read_contents(reports: Path) -> Contents:
         else:
             figures.append(DrawnFigure(entry["name"], entry["title"], entry["caption"], f"figures/{entry['name']}"))
     swept = [table.parent.name for table in sorted((reports / "grids").glob("*/table.json"))]
+    expected = [name for name in (*CHAIN, *PAPER, *swept) if name not in WHERE_MEASURED]
     reason = "it was not built; do it with: python -m analysis.build"
-    missing += [(f"Table '{name}'", reason) for name in (*CHAIN, *PAPER, *swept) if name not in tables]
+    missing += [(f"Table '{name}'", reason) for name in expected if name not in tables]
     grids = []
     for plot in sorted((reports / "grids").glob("*/plot.png")):
         name, table = plot.parent.name, plot.with_name("table.json")

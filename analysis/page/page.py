@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -12,8 +12,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from analysis.article.article import numbers
+from analysis.article.parts import REFERENCE, Commands, Equation, FigurePart, Paragraph, Part, Section, TablePart
+from analysis.latex import plain_name
 from analysis.names import visible
-from analysis.page.contents import CHAIN, PAPER, Contents, DrawnFigure
+from analysis.page.contents import Contents, DrawnFigure
 from analysis.page.gallery import Gallery
 from analysis.published import Published
 from analysis.tables.chain import count
@@ -24,8 +27,8 @@ from blurdm.pages import data_uri, page
 
 TEMPLATES = Path(__file__).parent
 FILTERS = {"dataset": "Data set", "backbone": "Backbone", "metric": "Metric"}
-GROUPS = {"chain": "What was measured", "paper": "Beside the paper", "ablations": "Ablations"}
 FIGURE_WIDTH = 1360  # pixels: twice the width of a figure on a wide screen
+References = Mapping[tuple[str, str], str]
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,25 @@ class FilterNames:
         return self.tags(row.group) | self.tags(row.label)
 
 
-def write_page(contents: Contents, gallery: Gallery, published: Published, summary: str) -> Path:
+def write_page(contents: Contents, sections: Sequence[Section], gallery: Gallery, published: Published) -> Path:
     """``reports``/index.html; the same sources give the same bytes."""
     names = FilterNames.of(published)
-    tables = {"chain": contents.group(CHAIN), "paper": contents.group(PAPER), "ablations": contents.ablations}
-    groups = [(id, GROUPS[id], [_table(t, names) for t in group]) for id, group in tables.items() if group]
+    references = numbers(sections)
     choices = offered(contents.tables.values(), names, [card.tags for card in gallery.cards])
     loader = FileSystemLoader(TEMPLATES)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown)
+    shown = [
+        {
+            "id": plain_name(section.title).lower(),
+            "title": section.title,
+            "parts": [_part(contents, part, names, references) for part in section.parts],
+        }
+        for section in sections
+    ]
     body = environment.get_template("body.html").render(
-        summary=summary,
-        nav=[*((id, title) for id, title, _ in groups), ("figures", "Figures"), ("gallery", "Restorations")],
+        nav=[*((section["id"], section["title"]) for section in shown), ("gallery", "Restorations")],
         filters=[(name, label, choices[name]) for name, label in FILTERS.items()],
-        groups=groups,
-        figures=[_figure(contents.reports, figure) for figure in (*contents.figures, *contents.grids)],
+        sections=shown,
         missing=contents.missing,
         gallery_note=gallery.note,
         cards=[
@@ -81,6 +89,31 @@ def write_page(contents: Contents, gallery: Gallery, published: Published, summa
     path = contents.reports / "index.html"
     write_bytes(path, page("BlurDM suite: report", body, style, script).encode())
     return path
+
+
+def _part(contents: Contents, part: Part, names: FilterNames, references: References) -> dict[str, Any]:
+    """What the template shows of a part, under the name of its kind."""
+    match part:
+        case Paragraph(text):
+            return {"text": _with_links(text, references)}
+        case Equation(name, _, text):
+            return {"equation": text, "id": f"equation-{name}", "number": references["equation", name]}
+        case Commands(commands):
+            return {"commands": commands}
+        case TablePart(name):
+            return {"table": _table(contents.tables[name], names), "number": references["table", name]}
+        case FigurePart(name):
+            return {"figure": _figure(contents.reports, contents.figure(name)), "number": references["figure", name]}
+
+
+def _with_links(text: str, references: References) -> Markup:
+    """A text of an article with its references as links."""
+    words = re.split(REFERENCE, text)  # text, kind, name, text, ...
+    parts = [Markup.escape(visible(words[0]))]
+    for kind, name, after in zip(words[1::3], words[2::3], words[3::3], strict=True):
+        link = Markup('<a href="#{}-{}">{}</a>').format(kind, name, references[kind, name])
+        parts += [link, Markup.escape(after)]
+    return Markup("").join(parts)
 
 
 def _shown(value: Any) -> Any:

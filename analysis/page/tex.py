@@ -6,15 +6,26 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from analysis.article.parts import (
+    REFERENCE,
+    Commands,
+    Equation,
+    FigurePart,
+    Paragraph,
+    Part,
+    Section,
+    TablePart,
+)
 from analysis.fonts import font_of
 from analysis.formats import LONGEST_CAPTION, MOST_COLUMNS
 from analysis.latex import LETTER, escape, escape_lines, plain_name
-from analysis.page.contents import CHAIN, PAPER, Contents, DrawnFigure
+from analysis.page.contents import Contents, DrawnFigure
 from analysis.tables.table import Table
 from blurdm.core.errors import InputError
 from blurdm.core.store import write_bytes
@@ -23,7 +34,8 @@ TEMPLATES = Path(__file__).parent
 PACKAGES = "texlive-latex-base texlive-latex-recommended"
 LETTERS = "texlive-luatex fonts-droid-fallback"  # packages for letters that pdflatex does not have
 PLAIN = "tex"  # below the reports: copies, under names that TeX can read
-WIDE = 9  # columns beside each other; a table with more is set in landscape
+LABELS = {"table": ("Table", "tab"), "figure": ("Fig.", "fig"), "equation": ("Eq.", "eq")}
+WIDE = 13  # columns beside each other; a table with more is set in landscape
 TALL, MOST_LINES = 60, 260  # lines above which a table is shrunk, and left out
 PASSES = 3  # until contents, references and page numbers are final
 SECONDS = 120
@@ -31,7 +43,7 @@ LETTER_FONTS = r"\usepackage{fontspec}"  # in a report that has such letters
 TOO_WIDE = 5.0  # points by which a line may exceed the margin unnoticed
 
 
-def write_tex(contents: Contents, summary: str) -> Path:
+def write_tex(contents: Contents, sections: Sequence[Section]) -> Path:
     """Write ``reports``/report.tex, which includes the tables and figures beside it."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -47,18 +59,11 @@ def write_tex(contents: Contents, summary: str) -> Path:
         lstrip_blocks=True,
     )
     missing = [(escape(name), escape(reason)) for name, reason in (*contents.missing, *left_out(contents))]
-    ablations = [_table(contents, table) for table in contents.ablations if lines(table) <= MOST_LINES]
-    sections = {
-        "What was measured": [_table(contents, table) for table in contents.group(CHAIN)],
-        "Beside the paper": [_table(contents, table) for table in contents.group(PAPER)],
-        "Figures": [_figure(contents, figure) for figure in contents.figures],
-        "Ablations": [*ablations, *(_figure(contents, figure) for figure in contents.grids)],
-    }
-    parts: dict[str, Any] = {"summary": escape(summary), "missing": missing}
-    parts["sections"] = [{"title": title, "parts": items} for title, items in sections.items()]
+    shown = [{"title": escape(s.title), "parts": [_part(contents, part) for part in s.parts]} for s in sections]
+    parts: dict[str, Any] = {"sections": shown, "missing": missing}
     template, path = environment.get_template("report.tex"), contents.reports / "report.tex"
     text = template.render(**parts, letters=None)
-    tables = [contents.reports / item["table"] for items in sections.values() for item in items if item["table"]]
+    tables = [contents.reports / item["table"] for section in shown for item in section["parts"] if "table" in item]
     letters = {
         code for part in (text, *(t.read_text(encoding="utf-8") for t in tables)) for code in LETTER.findall(part)
     }
@@ -66,6 +71,36 @@ def write_tex(contents: Contents, summary: str) -> Path:
         text = template.render(**parts, **_fonts(letters))
     write_bytes(path, text.encode())
     return path
+
+
+def _part(contents: Contents, part: Part) -> dict[str, Any]:
+    """What the template shows of a part; nothing of a table that is too long for pages."""
+    match part:
+        case Paragraph(text):
+            return {"text": _with_references(text)}
+        case Equation(name, tex):
+            return {"equation": tex, "label": plain_name(name)}
+        case Commands(commands):
+            return {"commands": commands}
+        case TablePart(name):
+            table = contents.tables[name]
+            return _table(contents, table) if lines(table) <= MOST_LINES else {}
+        case FigurePart(name):
+            return _figure(contents, contents.figure(name))
+
+
+def _with_references(text: str) -> str:
+    """A text of an article with references that LaTeX numbers."""
+    words = re.split(REFERENCE, text)  # text, kind, name, text, ...
+    parts = [escape(words[0])]
+    for kind, name, after in zip(words[1::3], words[2::3], words[3::3], strict=True):
+        parts += [rf"{LABELS[kind][0]}~\ref{{{LABELS[kind][1]}:{plain_name(name)}}}", _escape_after(after)]
+    return "".join(parts)
+
+
+def _escape_after(text: str) -> str:
+    """``text`` as LaTeX, where a first space stays one."""
+    return f" {escape(text[1:])}" if text.startswith(" ") else escape(text)
 
 
 def _fonts(letters: set[str]) -> dict[str, Any]:
@@ -104,7 +139,7 @@ def _figure(contents: Contents, figure: DrawnFigure) -> dict[str, Any]:
     caption = f"{figure.title}. {figure.caption}" if figure.title != figure.name else figure.caption
     caption = f"{caption[:LONGEST_CAPTION]}…" if len(caption) > 2 * LONGEST_CAPTION else caption
     file, label = _plain(contents, f"{figure.stem}.pdf"), plain_name(figure.name)
-    return {"table": "", "wide": False, "figure": file, "caption": escape(caption), "label": label}
+    return {"figure": file, "caption": escape(caption), "label": label}
 
 
 def _plain(contents: Contents, path: str) -> str:

@@ -12,6 +12,8 @@ import pytest
 from rich.console import Console
 
 from analysis.artefacts import read_artefacts
+from analysis.article.parts import Section, TablePart
+from analysis.article.sections import SECTIONS
 from analysis.build import build_tables
 from analysis.drawing import Inputs, draw_all
 from analysis.formats import write_table
@@ -92,9 +94,10 @@ def choose(page: Browser, name: str, value: str) -> None:
 
 def test_page_fits_its_window_and_shows_all_its_parts(page: Browser) -> None:
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
-    assert texts(page, "h2")[:5] == ["What was measured", "Beside the paper", "Ablations", "Figures", "Restorations"]
+    shown = [title for title in (*SECTIONS, "What is missing", "Restorations") if title not in ("Data", "Settings")]
+    assert texts(page, "h2")[:-1] == shown  # the made-up runs have neither data nor a published recipe
     assert len(texts(page, "article h3")) == len(MODELS) * KEPT and len(texts(page, "figure.plot figcaption")) == 2
-    assert "trajectory.csv" in "".join(texts(page, "#figures li"))
+    assert "trajectory.csv" in "".join(texts(page, "#missing li"))
     assert page.run("Promise.all([...document.images].map((i) => i.decode().then(() => i.naturalWidth > 0)))")
     assert page.run("[...document.images].every((image) => image.alt)")
 
@@ -186,7 +189,7 @@ def test_same_results_give_the_same_bytes(root: Path, capsys: pytest.CaptureFixt
     assert "left out: Reverse trajectory" in said and "pdflatex:" not in said
     assert not (reports / ".tex").exists()
     tex = before["report.tex"].decode()
-    assert tex.index("tables/main.tex") < tex.index("tables/paper.tex") < tex.index("tables/ablation_steps.tex")
+    assert tex.index("tables/main.tex") < tex.index("tables/ablation_steps.tex") < tex.index("tables/reference.tex")
     assert "grids/ablation-steps/plot.pdf" not in tex and "grids/ablation_steps/plot.pdf" in tex
     assert r"trajectory.csv" in tex.split("What is missing")[1]
 
@@ -260,7 +263,8 @@ def test_tables_too_tall_for_a_page_are_shrunk_or_left_out(root: Path, tmp_path:
         write_table(read_table(tmp_path / "long.json"), reports / "tables")
     contents = read_contents(reports)
     assert [name for name, _ in left_out(contents)] == ["Table 'too_many'"]
-    text = (tex := write_tex(contents, "5 % & more")).read_text()
+    tables = tuple(TablePart(name) for name in contents.tables)
+    text = (tex := write_tex(contents, [Section("5 % & more", tables)])).read_text()
     assert r"\fitted{tables/many.tex}" in text and "tables/too_many.tex" not in text and "240 rows" in text
-    assert r"5 \% \& more" in text and r"\input{tables/ablation_steps.tex}" in text
+    assert r"\section{5 \% \& more}" in text and r"\input{tables/ablation_steps.tex}" in text
     assert compile_tex(tex) == []

@@ -171,7 +171,7 @@ def test_build_writes_everything_twice_the_same(
         assert main([*options, "--reports", str(tmp_path / reports)]) == 0
         printed.append(capsys.readouterr().out)
     names = {p.relative_to(tmp_path / "one").as_posix() for p in (tmp_path / "one").rglob("*.*")}
-    made = ("main", "differences", "paper", "cost", "training_budget", "other_diffusion", "ablation_steps")
+    made = ("main", "differences", "cost", "training_budget", "reference", "ablation_steps")
     tables = {f"tables/{name}.{suffix}" for name in made for suffix in FORMATS}
     figures = {"figures/training.png", "figures/training.pdf", "figures/figures.json"}  # the others: test_figures.py
     assert names == {*tables, *figures, "curves.csv"}

@@ -1,0 +1,69 @@
+"""Settings of a chain that differ from the published recipe of its backbone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from analysis.sources import Sources
+from analysis.tables.table import Cell, Column, Table, TableRow, finish
+from blurdm.core.arms import STAGES, TRAINED
+from blurdm.core.command import PRESETS
+from blurdm.core.config import Config
+from blurdm.core.config_io import load_config
+from blurdm.core.errors import InputError
+from blurdm.core.runs import restoring_model
+from blurdm.core.store import read_json
+
+PUBLISHED = "gopro_{}.yaml"  # the recipe of BlurDM with this backbone
+NOT_SETTINGS = ("root", "layout", "val_scenes", "val_images", "validate_every", "init")  # of the data, or of no result
+
+
+def settings_table(name: str, title: str, sources: Sources) -> Table:
+    """A row per setting and the sections that share it, ours and published; InputError without published recipe."""
+    path = published_recipe(sources)
+    if path is None:
+        raise InputError(f"{PRESETS}: no published recipe of BlurDM with this backbone")
+    sections, keys = _sections(sources)
+    differing: dict[tuple[str, str, str], list[str]] = {}
+    for section, (own, published) in _both(sections, load_config(path)).items():
+        for key in (key for key in own if key not in NOT_SETTINGS and own[key] != published.get(key)):
+            values = json.dumps(own[key]), json.dumps(published.get(key))
+            differing.setdefault((key, *values), []).append(section)
+    rows = []
+    for (key, own_value, published_value), where in differing.items():
+        cells = {"own": Cell(own_value, runs=keys), "published": Cell(published_value)}
+        rows.append(TableRow(f"{'_'.join(where)}.{key}", f"{key} ({', '.join(where)})", cells, ranked=False))
+    columns = (Column("own", "Here", "label"), Column("published", "Published", "label"))
+    note = f"Published: {path}, which says of each value where it is from, and what is an addition to the paper."
+    return finish(Table(name, title, note, "none", columns, tuple(rows), "Setting"))
+
+
+def published_recipe(sources: Sources) -> Path | None:
+    """The config of BlurDM's published recipe with the chain's backbone, if there is one."""
+    name = _sections(sources)[0].get("backbone", {}).get("name")
+    path = PRESETS / PUBLISHED.format(name)
+    return path if path.is_file() else None
+
+
+def _sections(sources: Sources) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """The settings of the chain's trained stages by section, and the keys of the measure runs of their models."""
+    rows, _ = sources.chain
+    sections: dict[str, dict[str, Any]] = {}
+    keys = []
+    for key in map(str, rows.key.unique()):
+        model = restoring_model(sources.folder(key))
+        folders: list[Path] = sources.chain_of(model) if model else []
+        keys += [key] if folders else []
+        for folder in folders:
+            for name, section in read_json(folder / "config.json")["sections"].items():
+                if isinstance(section, dict):
+                    sections.setdefault(name, section)
+    return sections, tuple(sorted(keys))
+
+
+def _both(sections: dict[str, dict[str, Any]], published: Config) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Ours and the published settings of every section that a trained stage reads, as JSON has them."""
+    tree = published.model_dump(mode="json")
+    read = dict.fromkeys(name for stage in TRAINED for name in STAGES[stage].reads)
+    shared = (name for name in read if name in sections and isinstance(tree.get(name), dict))
+    return {name: (sections[name], tree[name]) for name in shared}
