@@ -1,5 +1,6 @@
 """``python -m analysis.build``: make every table and figure of artefacts.yaml; prints the chain's tables."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from analysis.artefacts import builders, read_artefacts
 from analysis.drawing import Inputs, draw_all
 from analysis.formats import FORMATS, write_table
 from analysis.load import collect_curves, write_csv
+from analysis.page.contents import read_contents
+from analysis.paper import read_paper, write_paper
 from analysis.sources import Sources
 from analysis.tables.chain import difference_numbers
 from analysis.tables.table import Table
@@ -63,7 +66,19 @@ def build_tables(sources: Sources, folder: Path) -> list[Table]:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m analysis.build", description=__doc__)
     add_sources(parser)
-    return command(parser, arguments, lambda o: build(Sources(o.pointer, o.runs), o.results, o.reports, Console()))
+    parser.add_argument(
+        "--paper", metavar="NAME", help="then write the tables and figures of a paper, a file or a name"
+    )
+    parser.add_argument("--columns", type=int, choices=(1, 2), help="of the paper's pages, instead of its file's")
+
+    def make(options: argparse.Namespace) -> None:
+        paper = options.paper and read_paper(options.paper)
+        build(Sources(options.pointer, options.runs), options.results, options.reports, Console())
+        if paper:
+            for file in write_paper(*paper, read_contents(options.reports), options.columns):
+                say(str(file), Console(), soft_wrap=True)
+
+    return command(parser, arguments, make)
 
 
 if __name__ == "__main__":

@@ -259,10 +259,9 @@ def _harmed(facts: Facts) -> list[str]:
     if arm not in table or BLURRED not in table:
         return []
     worse = int((table[arm] < table[BLURRED]).sum())
-    return [
-        f"{ARMS[arm].title} makes {worse} of {count(len(table), 'test image')} worse than the blurred input, in the"
-        " mean over seeds."
-    ]
+    images = count(len(table), "test image")
+    sentence = f"{ARMS[arm].title} makes {worse} of {images} worse than the blurred input, in the mean over seeds."
+    return [sentence]
 
 
 def reproduce(facts: Facts) -> list[Part]:

@@ -23,6 +23,7 @@ from analysis.page import gallery
 from analysis.page.contents import read_contents
 from analysis.page.page import FilterNames, attributes
 from analysis.page.tex import compile_tex, left_out, warnings, write_tex
+from analysis.paper import read_paper, write_paper
 from analysis.report import main
 from analysis.sources import Sources
 from analysis.tables.chain import difference_numbers
@@ -268,3 +269,52 @@ def test_tables_too_tall_for_a_page_are_shrunk_or_left_out(root: Path, tmp_path:
     assert r"\fitted{tables/many.tex}" in text and "tables/too_many.tex" not in text and "240 rows" in text
     assert r"\section{5 \% \& more}" in text and r"\input{tables/ablation_steps.tex}" in text
     assert compile_tex(tex) == []
+
+
+PAPER = """
+columns: 2
+tables:
+  - table: main
+    rows: [baseline, blurdm]
+    columns: [psnr, lpips]
+    labels: {blurdm: Ours (5 % more)}
+    caption: Two methods & no more.
+  - {table: ablation_steps, caption: Steps., wide: true, intervals: true}
+figures:
+  - {figure: training, caption: Curves.}
+"""
+
+
+def test_paper_takes_what_it_names_into_two_columns(root: Path, tmp_path: Path) -> None:
+    require("pdflatex")
+    (tmp_path / "mine.yaml").write_text(PAPER)
+    contents = read_contents(root / "reports")
+    files = write_paper(*read_paper(str(tmp_path / "mine.yaml")), contents)
+    assert {file.name for file in files} == {
+        *("table_main.tex", "table_ablation-steps.tex", "figure_training.tex", "mine.tex", "mine.pdf")
+    }
+    main_tex = (root / "reports" / "papers" / "mine" / "table_main.tex").read_text()
+    rows = {row.id: row.cells["psnr"].text for row in contents.tables["main"].rows}
+    assert rf"\bfseries {rows['blurdm']}" in main_tex and rf"\underline{{{rows['baseline']}}}" not in main_tex
+    assert r"Ours (5 \% more)" in main_tex and "Direct" not in main_tex and "S[table-format=2.2]" in main_tex
+    assert r"\begin{table}[t]" in main_tex and r"\begin{table*}" in files[1].read_text()
+    one = write_paper(*read_paper(str(tmp_path / "mine.yaml")), contents, columns=1)
+    assert r"\begin{table*}" not in one[1].read_text() and "twocolumn" not in one[-1].read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tables: [{table: mian, caption: x}]", "mian"),
+        ("tables: [{table: main, rows: [nobody], caption: x}]", "nobody"),
+        ("tables: [{table: main, columns: [ssmi], caption: x}]", "ssmi"),
+        ("figures: [{figure: none, caption: x}]", "none"),
+        ("tables: [{table: main}]", "tables.0.caption"),
+        ("column: 2", "column"),
+    ],
+)
+def test_paper_that_asks_for_what_is_not_there_is_one_line(root: Path, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError, match=said) as error:
+        write_paper(*read_paper(str(tmp_path / "mine.yaml")), read_contents(root / "reports"))
+    assert "\n" not in str(error.value)
