@@ -11,7 +11,7 @@ from analysis.drawing import Inputs, draw_all
 from analysis.formats import FORMATS, write_table
 from analysis.load import collect_curves, write_csv
 from analysis.page.contents import read_contents
-from analysis.paper import read_paper, write_paper
+from analysis.paper import PACKAGES, can_compile, read_paper, write_paper
 from analysis.sources import Sources
 from analysis.tables.chain import difference_numbers
 from analysis.tables.table import Table
@@ -77,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
         if paper:
             for file in write_paper(*paper, read_contents(options.reports), options.columns):
                 say(str(file), Console(), soft_wrap=True)
+            if not can_compile():
+                say(f"no PDF of it; get what it needs with: sudo apt-get install {PACKAGES}", Console(), soft_wrap=True)
 
     return command(parser, arguments, make)
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -22,6 +23,7 @@ from blurdm.core.store import write_bytes
 
 PAPERS = Path(__file__).with_name("papers")
 Picked = TypeVar("Picked")
+PACKAGES = "texlive-latex-base texlive-latex-recommended texlive-science"
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 MARKS = {"better": "+", "worse": "-", "equivalent": "="}  # by how a verdict begins
 EXPLAINED = "Best bold, second underlined; {} {}: better, worse, equivalent to the reference."
@@ -71,7 +73,7 @@ def read_paper(name: str) -> tuple[str, Paper]:
 def write_paper(name: str, paper: Paper, contents: Contents, columns: int | None = None) -> list[Path]:
     """``reports``/papers/<name>: a .tex per table and figure to \\input, and <name>.tex and .pdf that show all of them.
 
-    InputError for a table, row, column or figure that the report does not have. Without pdflatex there is no PDF.
+    InputError for a table, row, column or figure that the report does not have. No PDF without ``can_compile``.
     """
     folder, columns = contents.reports / "papers" / name, columns or paper.columns
     files = []
@@ -89,11 +91,17 @@ def write_paper(name: str, paper: Paper, contents: Contents, columns: int | None
         write_bytes(files[-1], _figure_tex(chosen, columns).encode())
     shown = folder / f"{name}.tex"
     write_bytes(shown, _document(files, columns).encode())
-    if shutil.which("pdflatex"):
+    if can_compile():
         for warning in compile_tex(shown) or []:
             raise InputError(f"{shown}: {warning}")
         files.append(shown.with_suffix(".pdf"))
     return [*files, shown]
+
+
+def can_compile() -> bool:
+    """Whether pdflatex and siunitx (PACKAGES) are installed."""
+    finder = shutil.which("kpsewhich")
+    return bool(finder) and subprocess.run([str(finder), "siunitx.sty"], capture_output=True).returncode == 0
 
 
 def paper_tex(contents: Contents, chosen: PaperTable, columns: int) -> str:
