@@ -112,7 +112,7 @@ def paper_tex(contents: Contents, chosen: PaperTable, columns: int) -> str:
     marks = {(r.id, c.id): _mark(contents, table, r, c) for r in rows for c in picked}
     star = "*" if chosen.wide and columns == 2 else ""
     lines = [r"% needs \usepackage{booktabs,graphicx,siunitx}", rf"\begin{{table{star}}}[t]", r"\centering\small"]
-    lines += [rf"\caption{{{escape(chosen.caption)}}}", rf"\label{{tab:{plain_name(chosen.table)}}}"]
+    lines += [rf"\caption{{{escape(chosen.caption)}}}", rf"\label{{tab:{plain_name(chosen.table)}}}", r"\vspace{4pt}"]
     lines += [r"\sisetup{text-series-to-math=true,propagate-math-font=true,retain-explicit-plus=true}"]
     lines += [r"\resizebox{\ifdim\width>\linewidth \linewidth\else \width\fi}{!}{%"]
     kinds = "".join(_kind([table.cell(row, column) for row in rows], column) for column in picked)

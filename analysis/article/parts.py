@@ -1,6 +1,7 @@
 """What an article is made of: sections of paragraphs, equations, commands, and the tables and figures they speak of."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 REFERENCE = re.compile(r"\[\[(table|figure|equation):([^\]]+)\]\]")
@@ -57,6 +58,23 @@ class Section:
 def reference(kind: str, name: str) -> str:
     """In a text: the number of a ``table``, ``figure`` or ``equation``, such as "Table 2"."""
     return f"[[{kind}:{name}]]"
+
+
+def rendered(text: str, plain: Callable[[str], str], refer: Callable[[str, str], str]) -> list[str]:
+    """The pieces of a paragraph: ``plain`` of what is between references, whose spaces stay, and ``refer`` of these."""
+    words = re.split(REFERENCE, text)  # text, kind, name, text, ...
+    pieces = [_with_spaces(words[0], plain)]
+    for kind, name, after in zip(words[1::3], words[2::3], words[3::3], strict=True):
+        pieces += [refer(kind, name), _with_spaces(after, plain)]
+    return pieces
+
+
+def _with_spaces(text: str, plain: Callable[[str], str]) -> str:
+    inner = text.strip(" ")
+    if not inner:
+        return text
+    start = text.index(inner)
+    return text[:start] + plain(inner) + text[start + len(inner) :]
 
 
 def listed(words: list[str]) -> str:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from analysis.article.article import numbers
-from analysis.article.parts import REFERENCE, Commands, Equation, FigurePart, Paragraph, Part, Section, TablePart
+from analysis.article.parts import Commands, Equation, FigurePart, Paragraph, Part, Section, TablePart, rendered
 from analysis.latex import plain_name
 from analysis.names import visible
 from analysis.page.contents import Contents, DrawnFigure
@@ -108,12 +108,14 @@ def _part(contents: Contents, part: Part, names: FilterNames, references: Refere
 
 def _with_links(text: str, references: References) -> Markup:
     """A text of an article with its references as links."""
-    words = re.split(REFERENCE, text)  # text, kind, name, text, ...
-    parts = [Markup.escape(visible(words[0]))]
-    for kind, name, after in zip(words[1::3], words[2::3], words[3::3], strict=True):
-        link = Markup('<a href="#{}-{}">{}</a>').format(kind, name, references[kind, name])
-        parts += [link, Markup.escape(after)]
-    return Markup("").join(parts)
+
+    def plain(part: str) -> str:
+        return str(Markup.escape(visible(part)))
+
+    def refer(kind: str, name: str) -> str:
+        return str(Markup('<a href="#{}-{}">{}</a>').format(kind, name, references[kind, name]))
+
+    return Markup("".join(rendered(text, plain, refer)))
 
 
 def _shown(value: Any) -> Any:

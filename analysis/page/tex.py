@@ -13,7 +13,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.article.parts import (
-    REFERENCE,
     Commands,
     Equation,
     FigurePart,
@@ -21,6 +20,7 @@ from analysis.article.parts import (
     Part,
     Section,
     TablePart,
+    rendered,
 )
 from analysis.fonts import font_of
 from analysis.formats import LONGEST_CAPTION, MOST_COLUMNS
@@ -77,7 +77,7 @@ def _part(contents: Contents, part: Part) -> dict[str, Any]:
     """What the template shows of a part; nothing of a table that is too long for pages."""
     match part:
         case Paragraph(text):
-            return {"text": _with_references(text)}
+            return {"text": "".join(rendered(text, escape, _refer))}
         case Equation(name, tex):
             return {"equation": tex, "label": plain_name(name)}
         case Commands(commands):
@@ -89,18 +89,10 @@ def _part(contents: Contents, part: Part) -> dict[str, Any]:
             return _figure(contents, contents.figure(name))
 
 
-def _with_references(text: str) -> str:
-    """A text of an article with references that LaTeX numbers."""
-    words = re.split(REFERENCE, text)  # text, kind, name, text, ...
-    parts = [escape(words[0])]
-    for kind, name, after in zip(words[1::3], words[2::3], words[3::3], strict=True):
-        parts += [rf"{LABELS[kind][0]}~\ref{{{LABELS[kind][1]}:{plain_name(name)}}}", _escape_after(after)]
-    return "".join(parts)
-
-
-def _escape_after(text: str) -> str:
-    """``text`` as LaTeX, where a first space stays one."""
-    return f" {escape(text[1:])}" if text.startswith(" ") else escape(text)
+def _refer(kind: str, name: str) -> str:
+    """A reference that LaTeX numbers."""
+    word, label = LABELS[kind]
+    return rf"{word}~\ref{{{label}:{plain_name(name)}}}"
 
 
 def _fonts(letters: set[str]) -> dict[str, Any]:
