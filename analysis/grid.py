@@ -18,7 +18,6 @@ from analysis.tables.numbers import (
     primary_metric,
     read_numbers,
     statistics,
-    verdicts,
 )
 from analysis.tables.table import read_table
 from analysis.terminal import command, say, show
@@ -36,8 +35,7 @@ class Built:
     """For trackers: the table and plot of a grid, and by row name every mean with its interval, and every verdict."""
 
     files: list[Path]
-    statistics: dict[str, dict[str, float]]
-    verdicts: dict[str, dict[str, str]]
+    statistics: dict[str, dict[str, float | str]]
 
 
 def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Built:
@@ -56,8 +54,7 @@ def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Bu
     say(table.title, console, "bold")
     show(table, console)
     say(table.note, console)
-    numbers = read_numbers(folder / "table.csv")
-    return Built(files, statistics(numbers), verdicts(numbers))
+    return Built(files, statistics(read_numbers(folder / "table.csv")))
 
 
 def _write_grid(path: Path, results: Path, folder: Path) -> None:
