@@ -66,8 +66,9 @@ def sync_grid(
     """Make the experiment of the grid whose ledger is at ``path`` show its rows and runs.
 
     ``statistics``: final metrics by row name, intervals as ``<metric>.low`` and ``.high``, what differences decide as
-    ``<metric>.verdict``; without them the means over seeds are sent, and what MLflow has of the others stays. ``extra_artifacts`` go to a run "summary". Runs of rows that the
-    ledger no longer has are deleted (MLflow can restore them).
+    ``<metric>.verdict``; without them the means over seeds are sent, and what MLflow has of the others stays.
+    ``extra_artifacts`` go to a run "summary". Runs of rows that the ledger no longer has are deleted (MLflow can
+    restore them).
     """
     with reported(uri, on_item) as report:
         ledger, root = read_ledger(path), runs_root(path)
