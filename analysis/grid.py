@@ -9,9 +9,16 @@ from pathlib import Path
 from rich.console import Console
 
 from analysis.formats import FORMATS
-from analysis.load import collect_grid, states, write_csv, write_grid_rows
+from analysis.load import collect_grid, input_runs, states, write_csv, write_grid_rows
 from analysis.sources import Sources
-from analysis.tables.grid import grid_numbers, measured_metrics, read_numbers, statistics, table_of
+from analysis.tables.grid import table_of
+from analysis.tables.numbers import (
+    grid_numbers,
+    measured_metrics,
+    primary_metric,
+    read_numbers,
+    statistics,
+)
 from analysis.tables.table import read_table
 from analysis.terminal import command, say, show
 from blurdm.core.command import Parser
@@ -25,10 +32,10 @@ STAMP = ".made_from"  # in the report's folder: digest of everything that table 
 
 @dataclass(frozen=True)
 class Built:
-    """For trackers: the table and plot of a grid, and by row name every mean with its interval."""
+    """For trackers: the table and plot of a grid, and by row name every mean with its interval, and every verdict."""
 
     files: list[Path]
-    statistics: dict[str, dict[str, float]]
+    statistics: dict[str, dict[str, float | str]]
 
 
 def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Built:
@@ -64,9 +71,9 @@ def _write_grid(path: Path, results: Path, folder: Path) -> None:
     write_csv(folder / "table.csv", numbers)
     for suffix in SUFFIXES[1:]:  # table.csv has more digits and more columns
         write_bytes(folder / f"table.{suffix}", FORMATS[suffix](table).encode())
-    metrics = measured_metrics(numbers)
+    primary = primary_metric(grid.ledger, measured_metrics(numbers))
     with styled():
-        save(grid_plot(numbers, grid.ledger, metrics[0] if metrics else "psnr"), folder / "plot")
+        save(grid_plot(numbers, grid.ledger, primary), folder / "plot")
 
 
 def _source_digest(path: Path) -> str:
@@ -77,6 +84,7 @@ def _source_digest(path: Path) -> str:
     for file in code:
         digest.update(file.read_bytes())
     root = runs_root(path)
+    digest.update(repr([folder.name for folder in input_runs(root)]).encode())
     for name, row in states(read_ledger(path), root).items():
         results = [(run.key, (root / run.stage / run.key / "result.json").stat().st_mtime_ns) for run in row.finished]
         digest.update(repr((name, row.status, results)).encode())

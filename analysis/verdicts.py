@@ -5,16 +5,13 @@ seeds brings the interval below what the photos alone leave; where that is too w
 compares two files of weights, not two methods.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Protocol
 
 from analysis.stats import LEVEL, Spread
+from blurdm.metrics.protocols import MARGINS as MARGINS  # a grid may name its own
 
-# Differences that nobody would act on. A grid may name its own.
-MARGINS: Mapping[str, float] = MappingProxyType({"psnr": 0.1, "ssim": 0.002, "lpips": 0.002})
 SEEDS_TO_BLAME_PHOTOS = 5  # with fewer, the variance by photo is not known well enough to call seeds useless
 MOST_PHOTOS = 100_000
 
@@ -76,10 +73,11 @@ def decide(
     margin: float | None,
     lower_better: bool = False,
     design: Design = ONE_LOOK,
+    replicates: str = "seeds",
 ) -> Decision:
     """What ``mean`` of a - b with ``spread`` says of a; ``p`` is corrected for the number of rows, ``margin`` > 0.
 
-    Without margin nothing is ever equivalent.
+    Without margin nothing is ever equivalent. ``replicates``: what stands in the place of the seeds.
     """
     if spread.n_photos < 2:
         return Decision(Verdict.NEEDS_PHOTOS, 2, "has 1 photo")
@@ -92,7 +90,7 @@ def decide(
     if spread.n_seeds >= SEEDS_TO_BLAME_PHOTOS and not _decidable(mean, spread, margin, spread.n_photos):
         photos = photos_needed(mean, spread, margin)
         return Decision(Verdict.NEEDS_PHOTOS, photos, f"about {photos}, has {spread.n_photos}")
-    return Decision(Verdict.UNDECIDED, lacks=f"seeds, has {spread.n_seeds}")
+    return Decision(Verdict.UNDECIDED, lacks=f"needs {replicates}, has {spread.n_seeds}")
 
 
 def photos_needed(mean: float, spread: Spread, margin: float | None) -> int:

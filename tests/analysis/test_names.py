@@ -223,7 +223,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = Sources(pointer, root / "runs")
     build_tables(sources, root / "reports" / "tables")
     rows, costs = sources.chain
-    inputs = Inputs(pointer, rows, costs, collect_curves(pointer), difference_numbers(rows, sources.resamples))
+    inputs = Inputs(pointer, rows, costs, collect_curves(pointer), difference_numbers(rows))
     draw_all(("differences", "failures", "restorations"), inputs, root / "reports" / "figures")
     report(sources, root / "reports", Console(quiet=True))
     return root
