@@ -1,7 +1,8 @@
 """A metric of pyiqa as pyiqa makes it, from the weights that this machine has: nothing is downloaded silently."""
 
+import io
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -32,12 +33,18 @@ def any_pyiqa(name: str, own: str, device: str) -> Callable[..., Tensor]:
     raises InputError for an image that the metric refuses, or where it is no finite number.
     """
     pyiqa = import_pyiqa(name)
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    get = f'where there is a network, python -c "import pyiqa; pyiqa.create_metric({own!r})" puts them there'
     try:
         with _offline():
             metric = pyiqa.create_metric(own, device=device)
-    except MissingWeights as missing:
-        advice = f'where there is a network, python -c "import pyiqa; pyiqa.create_metric({own!r})" puts them there'
-        raise InputError(f"metric '{name}' is not available, its weights are not in {missing}; {advice}") from None
+    except (MissingWeights, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        place = error if isinstance(error, MissingWeights) else HF_HUB_CACHE
+        raise InputError(
+            f"metric '{name}' is not available, its weights are not on this machine: {place}; {get}"
+        ) from None
     except Exception as error:  # of any kind: it depends on packages that the metric is made of
         reason = one_line(str(error)) or type(error).__name__
         raise InputError(f"metric '{name}' is not available, pyiqa cannot make it here: {reason}") from None
@@ -74,6 +81,7 @@ def _offline() -> Iterator[None]:
         raise MissingWeights(f"their cache folder ({getattr(request, 'full_url', request)})")
 
     with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(io.StringIO()))  # "Downloading ..."
         for place in ("torch.hub", "pyiqa.utils.download_util"):
             stack.enter_context(patch(f"{place}.download_url_to_file", to_file))
         stack.enter_context(patch("urllib.request.urlopen", to_memory))

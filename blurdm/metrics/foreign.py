@@ -13,6 +13,7 @@ from blurdm.core.errors import InputError
 
 PREFIX = "pyiqa:"
 OF_SETS = {"FID", "InceptionScore"}  # types of metrics that compare sets of images, and have no value of one
+OPEN = 100.0  # extent of a range without an end
 LIKELY = 5  # near names that an error lists
 
 
@@ -47,5 +48,5 @@ def pyiqa_config(metric: str) -> Mapping[str, Any]:
 def digits_of(score_range: str | None) -> int:
     """Decimals in tables that suit a range such as ``~0, ~100``: about four digits of a usual value."""
     bounds = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", (score_range or "").partition(";")[0])]
-    extent = bounds[-1] - bounds[0] if len(bounds) == 2 else 1.0
+    extent = bounds[1] - bounds[0] if len(bounds) == 2 else OPEN
     return max(1, 4 - math.ceil(math.log10(max(extent, 1.0))))

@@ -61,7 +61,7 @@ def test_a_data_folder_stands_for_a_config(
     told = blurdm(*asked, "--against", tmp_path / "pairs", "--layout", "gopro")
     assert told.code == 0 and "Theirs.psnr" in told.out, told.err
     told = blurdm(*asked, "--against", tmp_path / "none")
-    assert told.code == 2 and "none: no such folder; should hold pairs in layout folders" in told.err
+    assert told.code == 2 and "none: no such folder; should hold sharp images, or pairs of a layout" in told.err
 
 
 def spoil_missing(given: Path) -> None:
