@@ -103,7 +103,7 @@ def _add_models(group: "argparse._SubParsersAction[Parser]") -> None:
     score.add_argument(
         "--against", type=Path, metavar="DATA", help="a folder of test pairs or of sharp images, not the config's data"
     )
-    score.add_argument("--layout", help="of its pairs: gopro, hide, ... (default: folders)")
+    score.add_argument("--layout", help="of its pairs: hide, realblur_j, ... (default: folders or gopro, as it fits)")
     score.add_argument(
         "--protocol", action="append", default=[], help="may be repeated; all: every one (default: the config's)"
     )

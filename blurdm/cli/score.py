@@ -16,7 +16,7 @@ from blurdm.core.registry import require
 from blurdm.core.runs import Resources, Run, stored_run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import finished
-from blurdm.data.layouts import LAYOUTS
+from blurdm.data.layouts import LAYOUTS, scan
 from blurdm.data.splits import folder_digest
 from blurdm.metrics.protocols import PROTOCOLS
 from blurdm.stages.devices import choose_device
@@ -25,7 +25,7 @@ from blurdm.stages.plan import Planner, check, unmeasurable
 from blurdm.stages.run import run_stage
 
 ALL = "all"  # every protocol
-PAIRS = "folders"  # the layout of a data folder, unless told
+PAIRS, TRIED = "folders", ("folders", "gopro")  # the layout of a data folder, unless told
 
 
 def score(parsed: argparse.Namespace) -> int:
@@ -86,19 +86,27 @@ def _config(parsed: argparse.Namespace) -> Config:
     """The config, with the data set of ``--against`` in place of its own."""
     if parsed.against is None:
         return load_config(parsed.config, parsed.set)
-    layout = parsed.layout or PAIRS
+    root, layout = parsed.against, parsed.layout or PAIRS
     require("--layout", layout, LAYOUTS)
-    if not parsed.against.is_dir():
-        raise InputError(f"--against {parsed.against}: no such folder; should hold sharp images, or pairs of a layout")
-    root = parsed.against
+    if not root.is_dir():
+        raise InputError(f"--against {root}: no such folder; should hold sharp images, or pairs of a layout")
     if parsed.layout is None and not holds_blurred(root):
         if parsed.method is None:
             raise InputError(
                 f"--against {root}: no blurred images for a network; should hold {LAYOUTS[layout].expected}"
             )
         root = pairs_of_sharp(root, parsed.runs)
+    elif parsed.layout is None:
+        layout = next((name for name in TRIED if _fits(root, name)), PAIRS)
     data = {"data.root": str(root), "data.layout": layout, "synthesis": None, "test": None}
     return load_config(parsed.config, [*parsed.set, *(f"{key}={json.dumps(value)}" for key, value in data.items())])
+
+
+def _fits(root: Path, layout: str) -> bool:
+    try:
+        return bool(scan(root, layout))
+    except InputError:
+        return False
 
 
 def _of_given(parsed: argparse.Namespace, config: Config, planner: Planner) -> Run:
