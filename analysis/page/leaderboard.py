@@ -12,7 +12,7 @@ from analysis.names import visible
 from analysis.page.gallery import KeptPair, gallery_of
 from analysis.page.page import TEMPLATES, attributes, counts
 from analysis.pictures import BLURRED, find
-from analysis.tables.leaderboard import MethodRows
+from analysis.tables.leaderboard import MEASURED_ON, MethodRows
 from analysis.tables.table import Cell, Column, Table, TableRow
 from blurdm.core.runs import restore_folder
 from blurdm.core.store import read_json, write_bytes
@@ -24,7 +24,7 @@ TITLE = "BlurDM suite: leaderboard"
 
 def write_leaderboard(tables: Sequence[Table], groups: Groups, folder: Path) -> Path:
     """``folder``/index.html; ``groups`` are the methods of each table, in order. The same runs give the same bytes."""
-    titles = [table.title for table in tables]
+    titles = [table.title.removeprefix(MEASURED_ON) for table in tables]
     pairs = [pair for title, entries in zip(titles, groups.values(), strict=True) for pair in _pairs(title, entries)]
     shown = gallery_of(pairs)
     loader = FileSystemLoader(TEMPLATES)
@@ -52,6 +52,7 @@ def _shown(value: Any) -> Any:
 
 def _table(table: Table) -> dict[str, Any]:
     head = {name: getattr(table, name) for name in ("name", "title", "note", "protocol", "heading")}
+    head["dataset"] = table.title.removeprefix(MEASURED_ON)
     groups = [
         {
             "name": name,

@@ -22,6 +22,7 @@ from blurdm.core.store import read_json
 from blurdm.metrics.protocols import METRICS, in_order
 
 FOLDER, SETTINGS = "leaderboard", "settings.json"  # below the reports; what the tables there were made with
+MEASURED_ON = "Methods measured on "
 PUBLISHED_TABLES = ("main", "other_diffusion")
 PUBLISHED_GROUP = "Published, not measured here"
 
@@ -167,7 +168,7 @@ def leaderboard(
     note += f" {ONE_SEED}" if rows.seed.nunique() <= 1 else ""
     note += _beside_note(published, bool(beside)) if options.published else ""
     name = f"leaderboard_{identifier(layout)}_{digest[:6]}_{identifier(protocol)}"
-    title = f"Methods measured on {layout}, protocol {protocol}"
+    title = f"{MEASURED_ON}{layout}, protocol {protocol}"
     return finish(Table(name, title, note, protocol, columns, (*lines, *beside), "Method"))
 
 
