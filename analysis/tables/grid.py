@@ -36,7 +36,7 @@ from analysis.tables.table import (
     value_cell,
 )
 from blurdm.core.ledger import Ledger
-from blurdm.metrics.protocols import METRICS
+from blurdm.metrics.protocols import METRICS, in_order
 
 REFERENCE = "baseline row"
 OTHER_TEST_SET = "other test set"
@@ -135,7 +135,7 @@ def table_of(name: str, title: str, results: GridResults, numbers: pd.DataFrame,
     protocol = one_protocol(by_column, name)
     published = {metric for row in ledger.rows for metric in row.published}
     columns = []
-    for metric in (metric for metric in METRICS if metric in {*measured, *published}):
+    for metric in in_order({*measured, *published}):
         own = metric_column(metric)
         if metric in measured:
             columns += [own, Column(f"{metric}_difference", f"Δ {own.title}", unit=own.unit)]
