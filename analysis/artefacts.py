@@ -70,13 +70,20 @@ def builders(artefacts: Artefacts, sources: Sources) -> dict[str, Builder]:
     """A function that builds the table, by name of the table; InputError if two tables have the same name."""
     by_name: dict[str, Builder] = {}
     for artefact in artefacts.tables:
-        for name, build in _builders(artefact, sources):
+        for name, build in _builders(_titled(artefact, sources.config), sources):
             if name in by_name:
                 raise InputError(
                     f"{ARTEFACTS.name}: two tables are called '{name}'; a sweep of that name needs another"
                 )
             by_name[name] = build
     return by_name
+
+
+def _titled(artefact: Artefact, config: str) -> Artefact:
+    """``artefact`` with the name of the config in the title of a table of its chain, unless it is params.yaml."""
+    if not config or artefact.kind not in CHAIN:
+        return artefact
+    return artefact.model_copy(update={"title": f"{artefact.title} (config {config})"})
 
 
 def _builders(artefact: Artefact, sources: Sources) -> Iterator[tuple[str, Builder]]:

@@ -34,6 +34,11 @@ class Sources:
     numbers: dict[str, pd.DataFrame] = field(default_factory=dict)  # by grid; tables.grid.numbers_of fills it
     _grids: dict[str, GridResults] = field(default_factory=dict)
 
+    @property
+    def config(self) -> str:
+        """The name of the config that the chain is of; empty for params.yaml."""
+        return self.pointer.parent.name if self.pointer.parent.parent.name == "configs" else ""
+
     @cached_property
     def published(self) -> Published:
         return read_published()

@@ -11,12 +11,14 @@ from pathlib import Path
 from analysis.artefacts import origin, read_artefacts
 from analysis.names import visible
 from analysis.sources import Sources
+from analysis.tables.leaderboard import FOLDER, read_options
 from analysis.tables.table import read_table
 from analysis.terminal import add_sources, command
 from blurdm.core.addresses import public_uri
 from blurdm.core.command import Parser
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger
+from blurdm.core.runs import restore_folder
 from blurdm.core.store import finished, read_json
 
 MLFLOW_RUNS = "mlflow.json"  # below the run folders, by blurdm.tracking.mirror: the MLflow run of each key
@@ -26,7 +28,9 @@ SEND = "not sent yet; send it with: blurdm track"
 
 @dataclass(frozen=True)
 class Origin:
-    """One measure run behind a number; ``made_from``: the folders of its training runs, inputs first."""
+    """One measure run behind a number; ``made_from``: the folders of its training runs, inputs first; ``given``: the
+    folder that restorations of another method are from.
+    """
 
     key: str
     folder: Path
@@ -37,6 +41,7 @@ class Origin:
     data_digest: str
     per_image: Path
     mlflow: str
+    given: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ def trace(reports: Path, sources: Sources, table: str, row: str, column: str) ->
     or says that the cell has no runs. Rows are found by id or label, also as shown, columns by id, title or heading.
     """
     tables = {file.parent.name: file for file in reports.glob("grids/*/table.json")}
+    tables |= {file.stem: file for file in reports.glob(f"{FOLDER}/leaderboard_*.json")}
     tables |= {file.stem: file for file in reports.glob("tables/*.json")}
     if table not in tables:
         advice = "" if tables else "; build them with: python -m analysis.build"
@@ -74,7 +80,7 @@ def trace(reports: Path, sources: Sources, table: str, row: str, column: str) ->
         reason = "is a published number" if cell.published else "has no run behind it"
         raise InputError(f"{table}: row '{line.id}', column '{place.id}' ({text}) {reason}")
     origins = tuple(_origin(sources, key) for key in cell.runs)
-    return Trace(table, line.id, place.id, text, origins, recompute(sources, table))
+    return Trace(table, line.id, place.id, text, origins, recompute(sources, table, reports))
 
 
 def _similar(name: str, names: list[str]) -> str:
@@ -100,6 +106,7 @@ def _origin(sources: Sources, key: str) -> Origin:
         data_digest=str(provenance.get("data_digest")),
         per_image=folder / "per_image.csv",
         mlflow=_mlflow(sources.runs / MLFLOW_RUNS, key),
+        given=str(read_json(restore_folder(folder) / "provenance.json").get("given", "")),
     )
 
 
@@ -114,8 +121,13 @@ def _mlflow(path: Path, key: str) -> str:
     return f"{uri}, {address} (make ui, then http://127.0.0.1:5000/#/{address})"
 
 
-def recompute(sources: Sources, table: str) -> str:
-    """The command that computes the runs of a table again, and the table."""
+def recompute(sources: Sources, table: str, reports: Path) -> str:
+    """The command that computes the runs of a table again, and the table; of the leaderboard, the table alone."""
+    if (reports / FOLDER / f"{table}.json").is_file():
+        options = read_options(reports)
+        words = ["--reference", options.reference] if options.reference else []
+        words += ["--by", options.by, *(["--published"] if options.published else [])]
+        return shlex.join(["python", "-m", "analysis.leaderboard", *words])
     ledger = origin(read_artefacts(), sources, table)
     return "dvc repro report" if ledger is None else f"{sweep_command(ledger)} && python -m analysis.build"
 
@@ -150,6 +162,7 @@ def show(traced: Trace) -> str:
             f"data digest   {run.data_digest}",
             f"git revision  {run.git_revision}",
             f"MLflow        {run.mlflow}",
+            *([f"images from   {run.given}"] if run.given else []),
             *(f"made from     {folder}" for folder in run.made_from),
         ]
     return "\n".join(lines)

@@ -19,9 +19,11 @@ from analysis.load import measure_runs
 from analysis.names import visible
 from analysis.sources import SHORT, Sources
 from analysis.tables.grid import numbers_of, table_of
+from analysis.tables.leaderboard import FOLDER, leaderboards, read_options
 from analysis.tables.numbers import read_numbers
 from analysis.tables.table import Table, read_table
 from analysis.terminal import add_sources, use_config
+from analysis.verify_images import image_problems, measured_again
 from analysis.verify_runs import run_problems
 from blurdm.core.command import Parser, run_command
 from blurdm.core.config_io import load_config
@@ -36,20 +38,23 @@ BUILD = "build it with: python -m analysis.build"
 PRESETS = Path("experiments") / "presets"
 
 
-def verify(reports: Path, sources: Sources, config: Path) -> tuple[list[str], list[str]]:
+def verify(reports: Path, sources: Sources, config: Path, images: bool = False) -> tuple[list[str], list[str]]:
     """Problems, and what could not be checked, a line each; InputError if there are no tables at all.
 
-    ``reports``/tables holds those of the report, ``reports``/grids those that sweeps have made of themselves.
+    ``reports``/tables holds those of the report, ``reports``/grids those that sweeps have made of themselves,
+    ``reports``/leaderboard those of all methods. ``images``: restorations of others are measured again.
     """
     folder = reports / "tables"
     report, problems = _read_tables({path.stem: path for path in folder.glob("*.json")})
     sweeps, unreadable = _read_tables({path.parent.name: path for path in reports.glob("grids/*/table.json")})
-    if not (report or sweeps or problems or unreadable):
+    boards, damaged = _read_tables({path.stem: path for path in (reports / FOLDER).glob("leaderboard_*.json")})
+    if not (report or sweeps or boards or problems or unreadable or damaged):
         raise InputError(f"{folder}: no tables; {BUILD}")
-    every = report | {f"grids/{name}": table for name, table in sweeps.items()}
-    problems += [*unreadable, *run_problems(every, sources)]
+    every = report | {f"grids/{name}": table for name, table in sweeps.items()} | boards
+    problems += [*unreadable, *damaged, *run_problems(every, sources), *image_problems(every, sources)]
     changed, unchecked = data_problems(sources, config)
-    problems += changed
+    different, unmeasured = measured_again(every, sources) if images else ([], [])
+    problems, unchecked = [*problems, *changed, *different], [*unchecked, *unmeasured]
     expected = builders(read_artefacts(), sources)
     for name in sorted(report.keys() - expected.keys()):
         problems.append(f"{name}: no table of the report is called so; its sweep or its runs are gone")
@@ -66,7 +71,24 @@ def verify(reports: Path, sources: Sources, config: Path) -> tuple[list[str], li
         files = {suffix: folder / f"table.{suffix}" for suffix in SUFFIXES[1:]}
         problems += _problems(f"{folder}", table, partial(sweep_table, name, sources), files)
         problems += _number_problems(folder / "table.csv", name, sources)
+    problems += _board_problems(boards, reports, sources)
     return list(dict.fromkeys(problems)), unchecked
+
+
+def _board_problems(boards: Mapping[str, Table], reports: Path, sources: Sources) -> list[str]:
+    """Differences of the leaderboard from what its runs give."""
+    if not boards:
+        return []
+    try:
+        expected = {table.name: table for table in leaderboards(sources, read_options(reports))}
+    except InputError as error:
+        return [f"{reports / FOLDER}: cannot be computed again: {error}"]
+    problems = [f"{name}: its runs are gone" for name in sorted(boards.keys() - expected.keys())]
+    problems += [f"{name}: missing from {reports / FOLDER}" for name in sorted(expected.keys() - boards.keys())]
+    for name in sorted(boards.keys() & expected.keys()):
+        files = {suffix: reports / FOLDER / f"{name}.{suffix}" for suffix in FORMATS}
+        problems += compare(boards[name], expected[name], files)
+    return problems
 
 
 def _read_tables(files: Mapping[str, Path]) -> tuple[dict[str, Table], list[str]]:
@@ -191,6 +213,10 @@ def _prepared(sources: Sources, config: Path) -> Iterator[tuple[Path, str, Calla
             root = ledger.data.get(folder.name)  # type: ignore[union-attr]
             find_root = partial(Path, root) if root else partial(_data_root, preset, ledger.overrides)
             yield folder, f"sweep {name}", find_root  # type: ignore[misc]
+    for path in sorted(sources.runs.glob("restore/*/provenance.json")):
+        if root := read_json(path).get("against"):
+            inputs = read_json(path.with_name("config.json"))["inputs"]
+            yield sources.runs / "prepare" / inputs["prepare"], f"'{inputs['name']}'", partial(Path, root)
 
 
 def _data_root(config: Path, overrides: tuple[str, ...] = ()) -> Path:
@@ -209,12 +235,13 @@ def _prepare_run(folder: Path) -> Path | None:
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m analysis.verify", description=__doc__)
     parser.add_argument("reports", type=Path, nargs="?", default=Path("reports"))
+    parser.add_argument("--images", action="store_true", help="measure the restorations of other methods again")
     add_sources(parser)
 
     def check() -> int:
         o = parser.parse_args(arguments)
         use_config(o)
-        problems, unchecked = verify(o.reports, Sources(o.pointer, o.runs), o.config)
+        problems, unchecked = verify(o.reports, Sources(o.pointer, o.runs), o.config, o.images)
         for line in unchecked:
             print(f"not checked: {visible(line)}", file=sys.stderr)
         for line in problems:

@@ -16,7 +16,7 @@ from blurdm.core.config import Config
 from blurdm.core.config_io import read_yaml, validate_as
 from blurdm.core.errors import InputError
 from blurdm.core.graph import distinct
-from blurdm.core.registry import require
+from blurdm.core.registry import lookup, require
 from blurdm.core.runs import Run
 from blurdm.metrics.protocols import MARGINS, METRICS
 from blurdm.stages.plan import Planner, sections_read, stages_of
@@ -86,7 +86,7 @@ class Grid:
 
 def grid_path(name: str) -> Path:
     """The file of the shipped grid ``name``; InputError lists the names."""
-    require("grid", name, (path.stem for path in GRIDS.glob("*.yaml")))
+    require("grid", name, [path.stem for path in GRIDS.glob("*.yaml")])
     return GRIDS / f"{name}.yaml"
 
 
@@ -212,9 +212,9 @@ def _check_names(file: GridFile, names: Sequence[str]) -> None:
             raise InputError(f"{where}: no row '{name}'; rows: {'; '.join(names[:MAX_NAMES])}{rest}")
     for name, values in file.published.items():
         for metric in values:
-            require(f"published: {name}: metric", metric, METRICS)
+            lookup(f"published: {name}: metric", metric, METRICS)
     for metric in file.margin:
-        require("margin: metric", metric, METRICS)
+        lookup("margin: metric", metric, METRICS)
     if file.published and file.published_source is None:
         raise InputError("published_source: missing; should say where the published values are from")
 

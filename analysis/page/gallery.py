@@ -1,7 +1,7 @@
 """The page's gallery: sliders between blurred and restored test images, by model, within a size limit."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +53,13 @@ class Gallery:
 
 
 def gallery(sources: Sources) -> Gallery:
+    """The restorations of the chain and of sweeps over networks."""
+    return gallery_of(_pairs(sources))
+
+
+def gallery_of(kept: Iterable["KeptPair"]) -> Gallery:
     """Cards image by image, so that every model is shown even if the limit is reached early."""
-    pairs = sorted(_pairs(sources), key=lambda pair: (pair.place, pair.order))
+    pairs = sorted(kept, key=lambda pair: (pair.place, pair.order))
     cards: list[Card] = []
     encoded: dict[Path, str] = {}
     room = MOST_BYTES
@@ -67,14 +72,14 @@ def gallery(sources: Sources) -> Gallery:
         if len(cards) == MOST_CARDS or room < 0:
             break
         title = f"{pair.scene}/{pair.image}, {pair.model}"
-        tags = {"dataset": pair.dataset, "backbone": pair.backbone}
-        cards.append(Card(title, pair.text, slider(before, after, visible(title), ("blurred", pair.model)), tags))
+        tags = {"dataset": pair.dataset, "backbone": pair.backbone} if pair.backbone else {"dataset": pair.dataset}
+        cards.append(Card(title, pair.text, slider(before, after, visible(title), (pair.left, pair.model)), tags))
     return Gallery(tuple(cards), len(pairs))
 
 
 @dataclass(frozen=True)
 class KeptPair:
-    """The files of one blurred and one restored image; ``order``: of the model."""
+    """The files of one blurred and one restored image; ``order``: of the model; ``left``: the first one, in a word."""
 
     scene: str
     image: str
@@ -85,6 +90,7 @@ class KeptPair:
     before: Path
     after: Path
     order: int
+    left: str = "blurred"
 
     @property
     def place(self) -> tuple[str, str, str]:

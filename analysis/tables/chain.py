@@ -35,7 +35,7 @@ from analysis.tables.table import (
 from analysis.verdicts import MARGINS
 from blurdm.core.arms import ARMS, COMPARISONS, INPUT, METHOD, METHODS
 from blurdm.core.registry import lookup
-from blurdm.metrics.protocols import METRICS
+from blurdm.metrics.protocols import METRICS, in_order
 
 Pairs = Sequence[tuple[str, str]]
 PRIMARY = "psnr"
@@ -56,7 +56,7 @@ def metric_column(metric: str, column: str = "", title: str = "") -> Column:
 def main_table(name: str, title: str, sources: Sources) -> Table:
     """A row per arm of the chain: steps, every metric with its interval, and the cost."""
     rows, costs = sources.chain
-    metrics = [metric for metric, about in METRICS.items() if about.always or metric in rows]
+    metrics = in_order({*(metric for metric, about in METRICS.items() if about.always), *metric_names(rows)})
     by_arm = measurements_by(rows, "arm", [metric for metric in metrics if metric in rows])
     columns = [Column("iterations", "Steps"), *map(metric_column, metrics)]
     columns += [Column(figure.name, figure.title, unit=figure.unit) for figure in COSTS.values()]

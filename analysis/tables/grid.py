@@ -34,7 +34,7 @@ from analysis.tables.table import (
 )
 from analysis.verdicts import Verdict
 from blurdm.core.ledger import Ledger
-from blurdm.metrics.protocols import METRICS
+from blurdm.metrics.protocols import METRICS, in_order
 
 MOST_NAMED = 6  # rows listed by name in the note
 AVERAGES = (
@@ -66,7 +66,7 @@ def table_of(name: str, title: str, results: GridResults, numbers: pd.DataFrame,
     protocol = one_protocol(_protocols(results, measured, test_sets), name)
     published = {metric for row in ledger.rows for metric in row.published}
     columns = []
-    for metric in (metric for metric in METRICS if metric in {*measured, *published}):
+    for metric in in_order({*measured, *published}):
         own = metric_column(metric)
         if metric in measured:
             columns += [own, Column(f"{metric}_difference", f"Δ {own.title}", unit=own.unit)]

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import finished, read_json, write_json
 from blurdm.data.photos.synthesised import provide_pairs
+from blurdm.metrics.foreign import PREFIX
 from blurdm.restore.trained_on import KEY, blur_of
 from blurdm.stages.adopt import reasons_to_compute
 from blurdm.stages.devices import choose_device
@@ -45,6 +46,7 @@ def run_chain(parsed: argparse.Namespace) -> int:
         warn(f"{folder}: made from what DVC shares")
     for line in [*unmeasurable(runs), *reasons_to_compute(runs, parsed.runs)]:
         warn(line)
+    _require_foreign(missing(runs, parsed.runs))
     cache, rows = parsed.runs / ".frames", parsed.runs / ".rows"
     resources = Resources(
         parsed.device, parsed.threads, parsed.checkpoint_seconds, cache, ranks=parsed.ranks, rows=rows
@@ -83,6 +85,16 @@ def _check_places(parsed: argparse.Namespace, stage: str) -> None:
         require_file_to_write("--pointer", parsed.pointer.parent / "metrics" / parsed.pointer.name)
     if parsed.export:
         require_folder_to_write("--export", parsed.export)
+
+
+def _require_foreign(runs: Iterable[Run]) -> None:
+    """InputError for a metric of pyiqa that cannot be computed here, before anything is trained to be measured."""
+    measured = (run.sections["measure"].metrics for run in runs if run.stage == "measure")
+    names = sorted({name for metrics in measured for name in metrics if name.startswith(PREFIX)})
+    if names:
+        from blurdm.metrics.measure import make_measure
+
+        make_measure(names, "standard")
 
 
 def warn(line: str) -> None:

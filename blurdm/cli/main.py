@@ -100,8 +100,13 @@ def _add_models(group: "argparse._SubParsersAction[Parser]") -> None:
     )
     score.add_argument("run", type=Path, help="a network: runs/<stage>/<key>; with --as, a folder of restored images")
     score.add_argument("--as", dest="method", type=name, metavar="NAME", help="the method that restored the images")
-    score.add_argument("--against", type=Path, metavar="DATA", help="a data folder with test pairs, not the config's")
-    score.add_argument("--layout", default="folders", help="of that folder: gopro, hide, ... (%(default)s)")
+    score.add_argument(
+        "--against", type=Path, metavar="DATA", help="a folder of test pairs or of sharp images, not the config's data"
+    )
+    score.add_argument("--layout", help="of its pairs: hide, realblur_j, ... (default: folders or gopro, as it fits)")
+    score.add_argument(
+        "--protocol", action="append", default=[], help="may be repeated; all: every one (default: the config's)"
+    )
     score.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are, for --as")
     _add_config(score)
     score.add_argument("--device", type=device, default="auto", help=DEVICES)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -15,65 +16,103 @@ from blurdm.core.registry import require
 from blurdm.core.runs import Resources, Run, stored_run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import finished
-from blurdm.data.layouts import LAYOUTS
+from blurdm.data.layouts import LAYOUTS, scan
 from blurdm.data.splits import folder_digest
+from blurdm.metrics.protocols import PROTOCOLS
 from blurdm.stages.devices import choose_device
-from blurdm.stages.given import given_run, import_images
-from blurdm.stages.plan import Planner, check
+from blurdm.stages.given import given_run, holds_blurred, import_images, pairs_of_sharp
+from blurdm.stages.plan import Planner, check, unmeasurable
 from blurdm.stages.run import run_stage
+
+ALL = "all"  # every protocol
+PAIRS, TRIED = "folders", ("folders", "gopro")  # the layout of a data folder, unless told
 
 
 def score(parsed: argparse.Namespace) -> int:
-    """Measure what ``parsed.run`` restores of the test images of a config, or the restorations that it holds."""
+    """Measure what ``parsed.run`` restores of the test images of a config, or the restorations that it holds.
+
+    Each protocol is a run of its own.
+    """
     parsed.device = choose_device(parsed.device)
     config = _config(parsed)
-    check(config, str(parsed.config))
+    for name in parsed.protocol:
+        require("--protocol", name, (*PROTOCOLS, ALL))
+    names = PROTOCOLS if ALL in parsed.protocol else dict.fromkeys(parsed.protocol or [config.measure.protocol])
+    configs = [
+        config.model_copy(update={"measure": config.measure.model_copy(update={"protocol": name})}) for name in names
+    ]
+    for each in configs:
+        check(each, str(parsed.config))
     if parsed.method is None:
         if parsed.run.is_dir() and finished(parsed.run) is None and not (parsed.run / "config.json").is_file():
             raise InputError(f"{parsed.run}: not a finished run; restored images need the name of their method: --as")
         root, model = parsed.run.resolve().parent.parent, stored_run(parsed.run)
-        run = Planner(root / ".digests.json").measure(config, model)
-        label, restored = f"{model.stage} {model.key}", None
+        planner, restored = Planner(root / ".digests.json"), None
+        runs, label = [planner.measure(each, model) for each in configs], f"{model.stage} {model.key}"
     else:
-        root = parsed.runs
-        run, restored = _of_given(parsed, config, root)
-        label = parsed.method
-    with StopFlag() as stop, Display({run.key: f"measure {label}"}) as display:
+        root, label = parsed.runs, parsed.method
+        planner = Planner(root / ".digests.json")
+        restored = _of_given(parsed, config, planner)
+        runs = [planner.measure_restored(each, restored) for each in configs]
+    labels = {run.key: f"measure {label}, protocol {name}" for run, name in zip(runs, names, strict=True)}
+    with StopFlag() as stop, Display(labels) as display:
         resources = Resources(parsed.device, parsed.threads, stop=stop, rows=root / ".rows")
-        display.started(run)
         if restored is not None:
             prepared = restored.inputs["prepare"]
             assert isinstance(prepared, Run)
             run_stage(prepared, root, resources)
             import_images(restored, parsed.run, root, lambda done, total: None)
-        result = run_stage(run, root, resources, lambda progress: display.progress(run, progress))
-        display.ended(run, None)
-    table = Table(title=f"{run.folder(root)}")
+        for run in runs:
+            display.started(run)
+            run_stage(run, root, resources, lambda progress, run=run: display.progress(run, progress))  # type: ignore[misc]
+            display.ended(run, None)
+    for run in runs:
+        _show(run, root)
+    for line in unmeasurable(runs):
+        print(f"blurdm: {line}", file=sys.stderr)
+    return 0
+
+
+def _show(run: Run, root: Path) -> None:
+    table = Table(title=f"{run.folder(root)}: protocol {run.sections['measure'].protocol}")
     table.add_column("metric")
     table.add_column("mean over images", justify="right")
-    for name, value in result["metrics"].items():
+    for name, value in (finished(run.folder(root)) or {})["metrics"].items():
         table.add_row(name, f"{value:.4f}")
     Console().print(table)
-    return 0
 
 
 def _config(parsed: argparse.Namespace) -> Config:
     """The config, with the data set of ``--against`` in place of its own."""
     if parsed.against is None:
         return load_config(parsed.config, parsed.set)
-    require("--layout", parsed.layout, LAYOUTS)
-    if not parsed.against.is_dir():
-        raise InputError(f"--against {parsed.against}: no such folder; should hold pairs in layout {parsed.layout}")
-    data = {"data.root": str(parsed.against), "data.layout": parsed.layout, "synthesis": None, "test": None}
+    root, layout = parsed.against, parsed.layout or PAIRS
+    require("--layout", layout, LAYOUTS)
+    if not root.is_dir():
+        raise InputError(f"--against {root}: no such folder; should hold sharp images, or pairs of a layout")
+    if parsed.layout is None and not holds_blurred(root):
+        if parsed.method is None:
+            raise InputError(
+                f"--against {root}: no blurred images for a network; should hold {LAYOUTS[layout].expected}"
+            )
+        root = pairs_of_sharp(root, parsed.runs)
+    elif parsed.layout is None:
+        layout = next((name for name in TRIED if _fits(root, name)), PAIRS)
+    data = {"data.root": str(root), "data.layout": layout, "synthesis": None, "test": None}
     return load_config(parsed.config, [*parsed.set, *(f"{key}={json.dumps(value)}" for key, value in data.items())])
 
 
-def _of_given(parsed: argparse.Namespace, config: Config, root: Path) -> tuple[Run, Run]:
-    """The run that measures the images in ``parsed.run``, and the run that these are."""
+def _fits(root: Path, layout: str) -> bool:
+    try:
+        return bool(scan(root, layout))
+    except InputError:
+        return False
+
+
+def _of_given(parsed: argparse.Namespace, config: Config, planner: Planner) -> Run:
+    """The run that the images in ``parsed.run`` are."""
     if not parsed.run.is_dir():
         raise InputError(f"{parsed.run}: no such folder; should hold the restored test images of {config.data.root}")
-    planner = Planner(root / ".digests.json")
     prepared = planner.prepare_tests(config)
     sections = {"data": prepared.sections["data"], "restore": config.restore}
-    restored = given_run(prepared, sections, folder_digest(parsed.run, root / ".digests.json"), parsed.method)
-    return planner.measure_restored(config, restored), restored
+    return given_run(prepared, sections, folder_digest(parsed.run, parsed.runs / ".digests.json"), parsed.method)

@@ -166,8 +166,8 @@ STAGES = {
         MeasureSections,
         ("prepare", "restore"),
         (
-            *("data.pairs", "metrics.alignment", "metrics.measure", "metrics.protocols", "metrics.psnr"),
-            *("metrics.similarity", "metrics.weights"),
+            *("data.pairs", "metrics.alignment", "metrics.any_pyiqa", "metrics.foreign", "metrics.measure"),
+            *("metrics.protocols", "metrics.psnr", "metrics.similarity", "metrics.weights"),
             *("restore.tensors", "stages.measure", "stages.test_images"),
         ),
         "blurdm.stages.measure:measure",

@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +17,10 @@ def lookup(kind: str, name: str, entries: Mapping[str, T]) -> T:
     return entries[name]
 
 
-def require(kind: str, name: str, known: Iterable[str]) -> None:
+def require(kind: str, name: str, known: Collection[str]) -> None:
     """InputError unless ``name`` is one of the ``known`` names."""
-    names = sorted(known)
-    if name not in names:
-        raise InputError(f"{kind} '{name}' is not known; known: {', '.join(names)}")
+    if name not in known:
+        raise InputError(f"{kind} '{name}' is not known; known: {', '.join(sorted(known))}")
 
 
 def module_names(package: str) -> list[str]:

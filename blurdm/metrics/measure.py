@@ -17,6 +17,8 @@ from torch import Tensor
 from blurdm.core.errors import InputError
 from blurdm.core.registry import lookup
 from blurdm.metrics.alignment import align, psnr_masked, ssim_masked
+from blurdm.metrics.any_pyiqa import any_pyiqa, import_pyiqa
+from blurdm.metrics.foreign import PREFIX
 from blurdm.metrics.protocols import METRICS, PROTOCOLS, Metric, require_weights
 from blurdm.metrics.psnr import psnr, psnr_of, quantize
 from blurdm.metrics.similarity import luma, ssim_3d, ssim_per_channel
@@ -26,15 +28,15 @@ Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class MeasuredPair:
-    """One restored and one sharp image (1, 3, H, W), rounded to 8 bits; aligned once, on first use."""
+class MeasuredPairs:
+    """Restored and sharp images (B, 3, H, W), rounded to 8 bits; aligned once, on first use."""
 
     restored: Tensor
     sharp: Tensor
 
     @cached_property
     def aligned(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Restored, sharp and mask, each (H, W, 3)."""
+        """Restored, sharp and mask, each (H, W, 3), of one pair."""
         restored, sharp = (image[0].permute(1, 2, 0).cpu().numpy() for image in (self.restored, self.sharp))
         return align(restored, sharp)
 
@@ -47,53 +49,69 @@ class MeasuredPair:
         return restored, sharp
 
 
-Recipe = Callable[[MeasuredPair], Any]
+@dataclass(frozen=True)
+class Recipe:
+    """``compute``: a value per pair. ``batched``: pairs may be computed together; otherwise it takes one."""
+
+    compute: Callable[[MeasuredPairs], Any]
+    batched: bool = True
+
 
 RECIPES: Mapping[str, Recipe] = {
-    "psnr_8_bits": lambda pair: psnr(pair.restored, pair.sharp),
-    "psnr_y": lambda pair: psnr_of(luma(pair.restored) - luma(pair.sharp)),
-    "ssim_y": lambda pair: ssim_per_channel(luma(pair.restored), luma(pair.sharp)),
-    "psnr_masked": lambda pair: psnr_masked(*pair.aligned),
-    "ssim_per_channel": lambda pair: ssim_per_channel(pair.restored, pair.sharp),
-    "ssim_3d": lambda pair: ssim_3d(pair.restored, pair.sharp),
-    "ssim_masked": lambda pair: ssim_masked(*pair.aligned),
+    "psnr_8_bits": Recipe(lambda pairs: psnr(pairs.restored, pairs.sharp)),
+    "psnr_y": Recipe(lambda pairs: psnr_of(luma(pairs.restored) - luma(pairs.sharp))),
+    "ssim_y": Recipe(lambda pairs: ssim_per_channel(luma(pairs.restored), luma(pairs.sharp))),
+    "psnr_masked": Recipe(lambda pair: psnr_masked(*pair.aligned), batched=False),
+    "ssim_per_channel": Recipe(lambda pairs: ssim_per_channel(pairs.restored, pairs.sharp)),
+    "ssim_3d": Recipe(lambda pairs: ssim_3d(pairs.restored, pairs.sharp)),
+    "ssim_masked": Recipe(lambda pair: ssim_masked(*pair.aligned), batched=False),
 }
 
 
-def make_measure(names: Iterable[str], protocol: str, device: str = "cpu") -> Measure:
+def make_measure(names: Iterable[str], protocol: str, device: str = "cpu", together: bool | None = None) -> Measure:
     """``(restored, sharp) -> {name: (B,)}`` for images (B, 3, H, W) in [0, 1]; float64 on the CPU.
 
-    InputError for unknown names, missing or damaged weights, or no pyiqa; the measure raises it for an image that is
-    too small or cannot be aligned.
+    ``together``: compute the images of a batch at once where a metric allows it; None: unless ``device`` is a CPU,
+    where the value of an image shall not depend, in its last bits, on the batch it is in. InputError for unknown names,
+    missing or damaged weights, or no pyiqa; the measure raises it for an image that is too small or cannot be aligned.
     """
     recipes = {name: _recipe(name, protocol, device) for name in names}
+    together = device != "cpu" if together is None else together
 
     @torch.no_grad()
     def measure(restored: Tensor, sharp: Tensor) -> dict[str, Tensor]:
         for name in recipes:
             _require_room(name, sharp)
-        # One by one, so that the value of an image cannot depend on the batch it is in.
-        pairs = [MeasuredPair(r[None], s[None]) for r, s in zip(quantize(restored), quantize(sharp), strict=True)]
-        return {
-            name: torch.tensor([float(recipe(pair)) for pair in pairs], dtype=torch.float64)
-            for name, recipe in recipes.items()
-        }
+        batch = MeasuredPairs(quantize(restored), quantize(sharp))
+        images = zip(batch.restored, batch.sharp, strict=True)
+        pairs = [MeasuredPairs(r[None], s[None]) for r, s in images]
+        values = {}
+        for name, recipe in recipes.items():
+            parts = [batch] if together and recipe.batched else pairs
+            computed = [torch.as_tensor(recipe.compute(part), dtype=torch.float64) for part in parts]
+            values[name] = torch.cat([part.detach().cpu().reshape(-1) for part in computed])
+        return values
 
     return measure
 
 
 def _recipe(name: str, protocol: str, device: str) -> Recipe:
-    lookup("metric", name, METRICS)
+    metric = lookup("metric", name, METRICS)
     rules = lookup("protocol", protocol, PROTOCOLS)
     recipe = rules.recipes.get(name, name)
     if recipe in RECIPES:
         return RECIPES[recipe]
     metric = METRICS[recipe]
     require_weights(name)
-    score = _pyiqa(metric, device)
+    is_ours = metric.weights is not None or not name.startswith(PREFIX)
+    score = _pyiqa(metric, device) if is_ours else any_pyiqa(name, metric.pyiqa, device)
     if not metric.reference:
-        return lambda pair: score(pair.restored)
-    return lambda pair: score(*(_resized(image, metric.resize) for image in pair.seen(rules.aligned)))
+        return Recipe(lambda pairs: score(pairs.restored), metric.batched)
+
+    def compare(pairs: MeasuredPairs) -> Any:
+        return score(*(_resized(image, metric.resize) for image in pairs.seen(rules.aligned)))
+
+    return Recipe(compare, metric.batched and not rules.aligned)
 
 
 def _require_room(name: str, image: Tensor) -> None:
@@ -114,10 +132,7 @@ def _resized(image: Tensor, side: int | None) -> Tensor:
 
 def _pyiqa(metric: Metric, device: str) -> Any:
     """pyiqa's metric, with the cached weights if it needs some."""
-    try:
-        import pyiqa
-    except ImportError:
-        raise InputError(f"metric '{metric.pyiqa}' needs pyiqa: pip install 'blurdm[metrics]'") from None
+    pyiqa = import_pyiqa(metric.pyiqa)
     if metric.weights is None:
         return pyiqa.create_metric(metric.pyiqa, device=device)
     state = read(metric.weights)

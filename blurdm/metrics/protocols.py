@@ -1,11 +1,12 @@
 """Tables of metrics and protocols, without torch: titles, units, direction, requirements. measure.py computes them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from blurdm.core.errors import InputError
 from blurdm.core.registry import lookup
+from blurdm.metrics.foreign import PREFIX, digits_of, pyiqa_config
 from blurdm.metrics.weights import WEIGHTS, place
 
 
@@ -13,8 +14,9 @@ from blurdm.metrics.weights import WEIGHTS, place
 class Metric:
     """``pyiqa``: its name there. ``digits``: decimals in tables. ``always``: a column of the chain's table even if not
     measured. ``reference``: whether it compares with the sharp image. ``resize``: side to which both images are resized
-    first, whatever their shape. An image needs room for ``squares`` squares of ``side`` px. ``bounds``: what a value
-    can be at all. ``margin``: a difference that nobody would act on, where that is agreed on.
+    first, whatever their shape. An image needs room for ``squares`` squares of ``side`` px. ``batched``: equal images
+    have the same value, but for rounding, in every batch. ``bounds``: what a value can be at all. ``margin``: a
+    difference that nobody would act on, where that is agreed on.
     """
 
     pyiqa: str
@@ -28,21 +30,47 @@ class Metric:
     resize: int | None = None
     side: int = 1
     squares: int = 1
+    batched: bool = False
     bounds: tuple[float, float] = (0.0, math.inf)
     margin: float | None = None
 
 
-METRICS = {
+class Metrics(dict[str, Metric]):
+    """Our metrics by name, over which it iterates, and any of pyiqa's as ``pyiqa:NAME``."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and name.startswith(PREFIX))
+
+    def __missing__(self, name: str) -> Metric:
+        """A metric of pyiqa, as pyiqa describes it; InputError if it knows none of this name."""
+        if not name.startswith(PREFIX):
+            raise KeyError(name)
+        config, own = pyiqa_config(name), name.removeprefix(PREFIX)
+        return Metric(
+            own,
+            f"{own.upper().replace('_', '-')} (pyiqa)",
+            digits_of(config.get("score_range")),
+            lower_better=bool(config.get("lower_better")),
+            reference=config["metric_mode"] == "FR",
+            weights=own if own in WEIGHTS else None,
+            bounds=(-math.inf, math.inf),
+        )
+
+
+METRICS = Metrics()
+METRICS |= {
     "psnr": Metric("psnr", "PSNR", 2, unit="dB", always=True, margin=0.1),
     "ssim": Metric("ssimc", "SSIM", 3, always=True, side=11, bounds=(-1.0, 1.0), margin=0.002),
     # Luma (Y of MATLAB's rgb2ycbcr), not rounded. Papers on restoration quote these values beside those of RGB.
     "psnr_y": Metric("psnry", "PSNR-Y", 2, unit="dB"),
     "ssim_y": Metric("ssim", "SSIM-Y", 3, side=11, bounds=(-1.0, 1.0)),
-    "lpips": Metric("lpips", "LPIPS", 4, lower_better=True, always=True, weights="lpips", side=31, margin=0.002),
+    "lpips": Metric(
+        "lpips", "LPIPS", 4, lower_better=True, always=True, weights="lpips", side=31, batched=True, margin=0.002
+    ),
     # The same under every protocol: LPIPS as the BlurDM paper has it, about ten times smaller, in addition to the LPIPS
     # of the protocol. So a grid under ``standard`` still has a column that compares with the paper's.
-    "lpips_256": Metric("lpips", "LPIPS-256", 4, lower_better=True, weights="lpips", resize=256),
-    "dists": Metric("dists", "DISTS", 4, lower_better=True, weights="dists", side=16),
+    "lpips_256": Metric("lpips", "LPIPS-256", 4, lower_better=True, weights="lpips", resize=256, batched=True),
+    "dists": Metric("dists", "DISTS", 4, lower_better=True, weights="dists", side=16, batched=True),
     "niqe": Metric("niqe", "NIQE", 3, lower_better=True, reference=False, weights="niqe", side=96, squares=2),
     "musiq": Metric("musiq", "MUSIQ", 2, reference=False, weights="musiq"),
 }
@@ -79,6 +107,12 @@ PROTOCOLS = {
         aligned=True,
     ),
 }
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Metrics as tables show them: ours in the order of METRICS, then those of pyiqa by name."""
+    names = set(names)
+    return [*(name for name in METRICS if name in names), *sorted(name for name in names if name.startswith(PREFIX))]
 
 
 def available(name: str) -> bool:

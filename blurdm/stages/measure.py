@@ -3,9 +3,12 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from blurdm.core.arms import MeasureSections
 from blurdm.core.errors import InputError, StopRequested
@@ -15,11 +18,12 @@ from blurdm.core.runs import Resources, model_folder, stored_section
 from blurdm.core.store import append_line, file_digest, read_json, write_bytes
 from blurdm.metrics.measure import Measure as MeasureImages
 from blurdm.metrics.measure import make_measure
-from blurdm.metrics.protocols import available
+from blurdm.metrics.protocols import PROTOCOLS, available
 from blurdm.restore.tensors import read_tensor
 from blurdm.stages.restore import Restorations
 from blurdm.stages.test_images import TestImage, test_images
 
+BATCH = 8  # images of one size that a GPU measures together
 ID_COLUMNS = ("arm", "scene", "image")
 Rows = dict[tuple[str, ...], str]  # arm, scene, image -> value, as it is written
 
@@ -43,10 +47,10 @@ def measure(
             content = _csv([*ID_COLUMNS, "value"], ((*key, value) for key, value in measured[name].items()))
         else:
             content = file.read_bytes() if file else b""
-        for target in (out / "rows" / f"{name}.csv", file):
+        for target in (_rows_file(out, name), file):
             if target is not None:
                 write_bytes(target, content)
-    columns = {name: _read_rows(out / "rows" / f"{name}.csv") for name in metrics}
+    columns = {name: _read_rows(_rows_file(out, name)) for name in metrics}
     keys = [(arm, test.scene, test.name) for test in tests for arm in restored.arms]
     write_bytes(out / "per_image.csv", _table(keys, columns, section.metrics))
     origin = read_json(inputs["restore"] / "result.json")
@@ -65,6 +69,11 @@ def _restorations(folder: Path, tests: list[TestImage], device: str) -> Restorat
     if model is not None and network is None:
         raise InputError(f"{folder}: the model run {model} that it restored with is not there")
     return Restorations(folder, tests, network, stored_section(folder, "restore"), device)
+
+
+def _rows_file(out: Path, metric: str) -> Path:
+    """Where a run keeps the rows of one metric; a colon is no part of a file name everywhere."""
+    return out / "rows" / f"{metric.replace(':', '.')}.csv"
 
 
 def _cache_file(metric: str, out: Path, folder: Path | None) -> Path | None:
@@ -91,28 +100,47 @@ def _measure(
     rows: dict[str, Rows] = {name: {} for name in metrics}
     partial = _Partial(out / "partial.jsonl")
     measure_images = make_measure(metrics, protocol, resources.device)
-    for number, test in enumerate(tests):
+    together = 1 if resources.device == "cpu" or PROTOCOLS[protocol].aligned else BATCH
+    left = [test for test in tests if test.identity not in partial.values]
+    for batch, sharp in _of_one_size(left, together, resources.device):
         if resources.stop():
-            raise StopRequested(f"stopped after {number} of {len(tests)} images")
-        if test.identity not in partial.values:
-            sharp = read_tensor(test.sharp, resources.device)
-            values = {}
-            for arm in restored.arms:
-                source = f"{arm}, image {test.identity}"
-                values[arm] = _values(measure_images, restored.image(test, arm), sharp, source)
-            partial.append(test.identity, values)
+            raise StopRequested(f"stopped after {len(partial.values)} of {len(tests)} images")
+        values: dict[str, dict[str, dict[str, float]]] = {test.identity: {} for test in batch}
+        for arm in restored.arms:
+            images = torch.cat([restored.image(test, arm) for test in batch])
+            source = f"{arm}, image {', '.join(values)}"
+            for identity, measured in zip(values, _values(measure_images, images, sharp, source), strict=True):
+                values[identity][arm] = measured
+        for identity, by_arm in values.items():
+            partial.append(identity, by_arm)
+        on_progress(Progress(len(partial.values), len(tests), unit="image"))
+    for test in tests:
         for arm, by_metric in partial.values[test.identity].items():
             for name in metrics:
                 rows[name][arm, test.scene, test.name] = str(by_metric[name])
-        on_progress(Progress(number + 1, len(tests), unit="image"))
     return rows
 
 
-def _values(measure_images: MeasureImages, restored: Any, sharp: Any, source: str) -> dict[str, float]:
+def _of_one_size(tests: Iterable[TestImage], most: int, device: str) -> Iterator[tuple[list[TestImage], Tensor]]:
+    """Neighbours of one size, at most ``most``, with their sharp images (B, 3, H, W)."""
+    batch: list[tuple[TestImage, Tensor]] = []
+    for test in tests:
+        sharp = read_tensor(test.sharp, device)
+        if batch and (len(batch) == most or sharp.shape != batch[0][1].shape):
+            yield [t for t, _ in batch], torch.cat([image for _, image in batch])
+            batch = []
+        batch.append((test, sharp))
+    if batch:
+        yield [t for t, _ in batch], torch.cat([image for _, image in batch])
+
+
+def _values(measure_images: MeasureImages, restored: Tensor, sharp: Tensor, source: str) -> list[dict[str, float]]:
+    """The values of each image of a batch."""
     try:
-        return {name: value.item() for name, value in measure_images(restored, sharp).items()}
+        columns = {name: values.tolist() for name, values in measure_images(restored, sharp).items()}
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+    return [{name: values[place] for name, values in columns.items()} for place in range(len(sharp))]
 
 
 class _Partial:

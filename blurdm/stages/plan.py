@@ -44,7 +44,7 @@ def check(config: Config, source: str) -> None:
         require("diffusion.alpha_schedule:", config.diffusion.alpha_schedule, ALPHA)
         require("diffusion.beta_schedule:", config.diffusion.beta_schedule, BETA)
         for metric in config.measure.metrics:
-            require("measure.metrics:", metric, METRICS)
+            lookup("measure.metrics:", metric, METRICS)
         require("measure.protocol:", config.measure.protocol, PROTOCOLS)
         if config.diffusion.condition_init == "sharp" and config.latent.sharp_batch_norm:
             raise InputError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from blurdm.core.arms import ARMS, Arm, RestoreSections, arm_of, arms_of
 from blurdm.core.config import Restore
-from blurdm.core.errors import StopRequested
+from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.progress import OnProgress, Progress
 from blurdm.core.runs import Resources
 from blurdm.core.store import file_digest, read_json
@@ -125,6 +125,8 @@ class Restorations:
         if file.is_file():
             return read_tensor(file, self._device)
         if self._model is None:
+            if arm != arm_of(None):
+                raise InputError(f"{file}: no such file, and no network makes it; delete the run and score it again")
             return quantize(read_tensor(test.blur, self._device))
         self._network = self._network or load_for(self._model, self._section, self._device)
         return restored_image(self._network, ARMS[arm], test, self._tests, self._section, self._device)

@@ -1,6 +1,7 @@
 """A run folder as an MLflow run: a name that a person knows, everything it was made with, what it measured."""
 
 import getpass
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,7 @@ class Folders:
                 **(tags or {}),
             },
             params=self.params(folder),
-            metrics=finals(folder.parent.name, result),
+            metrics=finals(folder.parent.name, result, self.given(folder)),
             curves={name: thin(curve) for name, curve in curves.items()},
             files=[(folder / name, None) for name in files if (folder / name).is_file()] + _samples(folder, images),
             data=self.data(folder),
@@ -107,7 +108,7 @@ class Folders:
         if stage == "prepare":
             return f"Data: {self.data_title(folder)}"
         model = next((f for f in reversed(self.chain(folder)) if f.parent.name in TRAINED), None)
-        title = _title(folder, model)
+        title = self.given(folder) or _title(folder, model)
         seed = None if model is None else config_of(model)["sections"].get("seed")
         places = dict.fromkeys([self.data_title(model or folder), self.data_title(folder)])  # trained, measured on
         parts = [title, " → ".join(places), *([] if seed is None else [f"seed {seed}"])]
@@ -119,7 +120,13 @@ class Folders:
         sections: dict[str, Any] = {}
         for earlier in self.chain(folder):
             sections |= config_of(earlier)["sections"]
-        return flatten({**sections, "inputs": config_of(folder).get("inputs", {})})
+        given = {"given": name} if (name := self.given(folder)) else {}
+        return flatten({**sections, **given, "inputs": config_of(folder).get("inputs", {})})
+
+    def given(self, folder: Path) -> str | None:
+        """The method that somebody else restored the images with that ``folder`` holds or measured."""
+        inputs = (config_of(f).get("inputs", {}) for f in self.chain(folder) if f.parent.name == "restore")
+        return next((str(found["name"]) for found in inputs if "name" in found), None)
 
     def chain(self, folder: Path) -> list[Path]:
         """The folders behind ``folder`` that are there, inputs first, and itself."""
@@ -166,15 +173,20 @@ class Folders:
         return self._prepare(folder) / "index.json"
 
 
-def finals(stage: str, result: Mapping[str, Any]) -> dict[str, float]:
+def finals(stage: str, result: Mapping[str, Any], given: str | None = None) -> dict[str, float]:
     """Final figures. Of a measured method, its own are called alike whatever the method is: psnr, cost.parameters."""
     metrics, cost = flatten(result.get("metrics", {})), flatten(result.get("cost", {}), "cost.")
-    own = next((arm for arm in ARMS if any(name.startswith(f"{arm}.") for name in metrics)), None)
+    own = given or next((arm for arm in ARMS if any(name.startswith(f"{arm}.") for name in metrics)), None)
     if stage == "measure" and own:
         metrics = {name.removeprefix(f"{own}."): value for name, value in metrics.items()}
         cost = {name.replace(f"cost.{own}.", "cost.", 1): value for name, value in cost.items()}
     others = {"seconds": result.get("seconds"), "iterations": result.get("iterations")}
-    return {name: float(value) for name, value in {**metrics, **cost, **others}.items() if is_number(value)}
+    return {legal_name(n): float(value) for n, value in {**metrics, **cost, **others}.items() if is_number(value)}
+
+
+def legal_name(text: str) -> str:
+    """A name that MLflow accepts: letters, digits, ``_ - . / :`` and spaces."""
+    return re.sub(r"[^\w\-. /:]", "_", text, flags=re.ASCII)
 
 
 def is_alive(folder: Path) -> bool:

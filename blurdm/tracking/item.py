@@ -9,7 +9,7 @@ from typing import Any
 
 from blurdm.tracking.points import Curves
 
-FORMAT = "3"  # of names and content: with another one, a release updates the runs of its predecessors in place
+FORMAT = "4"  # of names and content: with another one, a release updates the runs of its predecessors in place
 
 
 @dataclass(frozen=True)

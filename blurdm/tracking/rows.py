@@ -1,6 +1,5 @@
 """A row of a grid as one MLflow run: its config, its curves per seed, its final metrics."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from blurdm.core.arms import TRAINED
 from blurdm.core.key import flatten
 from blurdm.core.ledger import Ledger, Row, State, state
 from blurdm.core.store import finished
-from blurdm.tracking.folders import Folders, has_begun, is_alive, size
+from blurdm.tracking.folders import Folders, has_begun, is_alive, legal_name, size
 from blurdm.tracking.item import Details, Item, digest_of
 from blurdm.tracking.points import Curves, run_curves, thin
 from blurdm.tracking.send import ROW_TAG, STATUS_TAG, milliseconds, read_object
@@ -84,7 +83,7 @@ class RowView:
             name: config.get(name, value) for name, value in self.row.values.items() if name in config or not self.alive
         }
         row = {"series": self.row.series, "arm": self.row.arm, "preset": self.ledger.preset}
-        return {_name(name): value for name, value in {**values, **row, **config}.items()}
+        return {legal_name(name): value for name, value in {**values, **row, **config}.items()}
 
     def metrics(self) -> dict[str, float]:
         """The mean of each metric over the finished seeds, the number of seeds, and the seconds of all runs."""
@@ -158,7 +157,7 @@ def _details(view: RowView, folders: Folders, statistics: Mapping[str, float | s
         | verdicts
         | (folders.common(begun[-1], origins[-1] if origins else {}) if begun else {}),
         params=view.params(),
-        metrics={_name(name): value for name, value in metrics.items()},
+        metrics={legal_name(name): value for name, value in metrics.items()},
         curves=view.curves(),
         data=folders.data(begun[-1]) if begun else None,
         is_void=not view.state.finished,
@@ -168,8 +167,3 @@ def _details(view: RowView, folders: Folders, statistics: Mapping[str, float | s
 
 def row_identity(name: str) -> str:
     return f"row: {name}"
-
-
-def _name(text: str) -> str:
-    """A name that MLflow accepts: letters, digits, ``_ - . / :`` and spaces."""
-    return re.sub(r"[^\w\-. /:]", "_", text, flags=re.ASCII)

@@ -12,7 +12,7 @@ from typing import Any
 from blurdm.core.arms import MODELS, STAGES
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger, read_ledger, runs_root
-from blurdm.tracking.folders import EVALUATION, Folders, has_begun
+from blurdm.tracking.folders import EVALUATION, Folders, has_begun, legal_name
 from blurdm.tracking.item import Details, Item, digest_of, files_digest
 from blurdm.tracking.mirror import CHAIN, CHAIN_TAG, OnItem, SyncReport, ignore_item, opened, reported
 from blurdm.tracking.pictures import demo_digests, shows_photos
@@ -104,7 +104,8 @@ def summary_item(found: Folders, folders: Sequence[Path], files: Sequence[Path])
         for folder in measured:
             for name, value in read_object(folder / "result.json").get("metrics", {}).items():
                 values.setdefault(name, []).append(value)
-        means = {name: sum(numbers) / len(numbers) for name, numbers in values.items() if None not in numbers}
+        complete = {legal_name(name): numbers for name, numbers in values.items() if None not in numbers}
+        means = {name: sum(numbers) / len(numbers) for name, numbers in complete.items()}
         note = next((file.read_text(encoding="utf-8") for file in files if file.name == TABLE), "")
         shown = _artifacts("Summary", files, found, measured[-1:] or folders[-1:])
         tags = {**shown.tags, CHAIN_TAG: files_digest(files)}

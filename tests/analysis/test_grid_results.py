@@ -204,7 +204,7 @@ def test_statistics_hold_every_mean_with_its_interval(ledger: Path) -> None:
     assert set(found[BASELINE]) == means
     texts = {row: numbers.pop("psnr.verdict") for row, numbers in found.items()}
     assert texts[BASELINE] == "reference row" and texts["steps=5, fixed"] == "better"
-    assert [numbers.pop("ssim.verdict") for numbers in found.values()][0] == "reference row"
+    assert next(numbers.pop("ssim.verdict") for numbers in found.values()) == "reference row"
     assert set(found["steps=5, fixed"]) == means | {
         f"{m}.difference{p}" for m in ("psnr", "ssim") for p in (*parts, ".p")
     }

@@ -18,7 +18,7 @@ def test_a_config_of_its_own_has_its_own_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_tiny_config(Path("experiments/presets/mine.yaml"), tiny_data, **{"measure.metrics": ["psnr"]})
+    write_tiny_config(Path("experiments/presets/mine.yaml"), tiny_data, **{"measure.metrics": ["psnr", "pyiqa:gmsd"]})
     assert build(["--config", "mine"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "measure.json: nothing measured yet; run: blurdm run measure --config experiments/presets/mine.yaml" in line
@@ -26,9 +26,22 @@ def test_a_config_of_its_own_has_its_own_table(
     assert told.code == 0 and "python -m analysis.build --config experiments/presets/mine.yaml" in told.out, told.err
     assert build(["--config", "mine"]) == 0
     tables = Path("reports/mine/tables")
-    assert "BlurDM" in (tables / "main.tex").read_text() and (tables / "differences.tex").is_file()
+    for table in ("main", "differences"):
+        text = (tables / f"{table}.tex").read_text()
+        assert "BlurDM" in text and "GMSD" in text and "(config mine)" in text
     assert Path("results/mine/main.csv").is_file() and not Path("reports/tables").exists()
     assert verify(["--config", "mine"]) == 0, capsys.readouterr()
+
+
+def test_a_metric_without_weights_is_told_before_anything_is_trained(
+    tiny_data: Path, tmp_path: Path, blurdm: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(tmp_path / "weights"))
+    config = write_tiny_config(tmp_path / "mine.yaml", tiny_data, **{"measure.metrics": ["psnr", "pyiqa:brisque"]})
+    told = blurdm("run", "measure", "--config", config, "--runs", tmp_path / "runs")
+    assert told.code == 2 and len(told.complaints) == 1, told.err
+    assert f"not on this machine: {tmp_path}/weights/brisque_svm_weights.pth" in told.err
+    assert not list((tmp_path / "runs").glob("baseline/*"))
 
 
 def test_an_unknown_config_is_told(

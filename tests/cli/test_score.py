@@ -1,7 +1,6 @@
 """Restorations by other methods: found under their usual names, measured like ours, and ranked beside them."""
 
 import csv
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from analysis.leaderboard import main as leaderboard
 from blurdm.data.pairs import read_image, write_image
 from tests.support.tiny import Told, write_tiny_config
 
@@ -61,7 +59,7 @@ def test_a_data_folder_stands_for_a_config(
     told = blurdm(*asked, "--against", tmp_path / "pairs", "--layout", "gopro")
     assert told.code == 0 and "Theirs.psnr" in told.out, told.err
     told = blurdm(*asked, "--against", tmp_path / "none")
-    assert told.code == 2 and "none: no such folder; should hold pairs in layout folders" in told.err
+    assert told.code == 2 and "none: no such folder; should hold sharp images, or pairs of a layout" in told.err
 
 
 def spoil_missing(given: Path) -> None:
@@ -110,27 +108,3 @@ def test_names_are_checked(tiny_data: Path, config: Path, tmp_path: Path, blurdm
     ):
         told = blurdm("score", tmp_path / "given", *options, "--config", config, "--runs", tmp_path / "runs")
         assert told.code == 2 and message in told.err, told.err
-
-
-def test_the_leaderboard_ranks_methods_and_compares_them_with_one(
-    tiny_data: Path, config: Path, tmp_path: Path, blurdm: Callable[..., Told], capsys: pytest.CaptureFixture[str]
-) -> None:
-    restorations(tiny_data, tmp_path / "given", FORMS[0])
-    runs = ("--config", config, "--runs", tmp_path / "runs")
-    assert blurdm("score", tmp_path / "given", "--as", "Theirs", *runs).code == 0
-    assert blurdm("run", "measure", *runs, "--no-mlflow").code == 0
-    chain = str(tmp_path / "chain" / "measure.json")  # else that of the demo, if it is there
-    places = ["--runs", str(tmp_path / "runs"), "--reports", str(tmp_path / "reports"), "--pointer", chain]
-    assert leaderboard([*places, "--reference", "Blurred input"]) == 0
-    (file,) = (tmp_path / "reports" / "leaderboard").glob("*.json")
-    table = json.loads(file.read_text())
-    rows = {row["label"]: row["cells"] for row in table["rows"]}
-    assert {"Theirs", "Blurred input", "Baseline (tiny)", "BlurDM (tiny)"} <= rows.keys()
-    scores = [row["cells"]["psnr"]["value"] for row in table["rows"]]
-    assert scores == sorted(scores, reverse=True) and table["rows"][0]["label"] == "Theirs"
-    gain = rows["Theirs"]["psnr"]["value"] - rows["Blurred input"]["psnr"]["value"]
-    assert rows["Theirs"]["difference"]["value"] == pytest.approx(gain, abs=1e-9)
-    capsys.readouterr()
-    assert leaderboard([*places, "--reference", "Ours"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "--reference 'Ours': not measured on gopro; there: " in line

@@ -34,9 +34,10 @@ def measured(name: str, protocol: str, how: str = "clean", amount: float = 0.0) 
 
 
 @cache
-def measure_of(name: str, protocol: str):  # type: ignore[no-untyped-def]  # what make_measure returns
+def measure_of(name: str, protocol: str, together: bool = False):  # type: ignore[no-untyped-def]
+    """What make_measure returns."""
     require_weights(name)
-    return make_measure([name], protocol)
+    return make_measure([name], protocol, together=together)
 
 
 @cache
@@ -111,3 +112,11 @@ def test_every_protocol_says_what_it_does_with_names_that_exist() -> None:
         assert set(protocol.recipes.values()) <= {*RECIPES, *METRICS}
     used = {recipe for protocol in PROTOCOLS.values() for recipe in protocol.recipes.values()}
     assert set(RECIPES) <= used | set(METRICS), "a recipe called like a metric is the same under every protocol"
+
+
+@pytest.mark.parametrize(("name", "protocol"), [case for case in CASES if not PROTOCOLS[case[1]].aligned])
+def test_images_measured_together_have_the_values_that_they_have_alone(name: str, protocol: str) -> None:
+    images = photos(name, protocol)
+    spoilt = torch.cat([noisy(images[:1], 0.02), blurred(images[1:], 1.0)])
+    alone, together = measure_of(name, protocol), measure_of(name, protocol, together=True)
+    torch.testing.assert_close(together(spoilt, images)[name], alone(spoilt, images)[name], rtol=0, atol=1e-6)
