@@ -18,8 +18,8 @@ from tests.support.tiny import REPOSITORY, SMOKE, tiny_config, tiny_tree
 CONFIGS = [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "experiments" / "presets").glob("*.yaml"))]
 HERE = Path("/data/pairs")
 LATER = {  # than the first runs
-    *("test", "data.fresh_blur", "backbone.centre", "backbone.inference"),
-    *(f"{stage}.init" for stage in ("baseline", "direct", "pretrain", "joint")),
+    *("test", "data.fresh_blur", "backbone.centre", "backbone.inference", "loss.terms"),
+    *(f"{stage}.{key}" for stage in ("baseline", "direct", "pretrain", "joint") for key in ("init", "course")),
     *(f"compute.{name}" for name in Compute.model_fields),
 }
 
