@@ -79,7 +79,7 @@ def our_step(config: Config, stage: str, device: str) -> Step:
     step, unread = training_step(config, stage, device), LossBuffer()
 
     def taken() -> None:
-        unread.add(step())
+        unread.add(step(), config.data.batch_size)
         if len(unread.unread) == LOG_EVERY:
             unread.read()
 

@@ -26,7 +26,7 @@ from blurdm.models.build import initialise
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
-from blurdm.training.losses import charbonnier, image_loss
+from blurdm.training.image_loss import DISTANCE, image_loss
 from blurdm.training.throughput import training_step
 
 PRESET = REPOSITORY / "experiments" / "presets" / "gopro_mimo_unet.yaml"
@@ -77,7 +77,7 @@ def plain_prior(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Module,
         initialise(module, 0)
         module.to(blur.device)
     noise = generator.draw_noise(range(len(blur)))
-    return generator, lambda: charbonnier(generator(blur, noise), teacher(blur, sharp))
+    return generator, lambda: DISTANCE["charbonnier"](generator(blur, noise), teacher(blur, sharp))
 
 
 def worker(form: str, stage: str) -> int:

@@ -15,6 +15,7 @@ from blurdm.core.arms import STAGES, TRAINED
 from blurdm.core.config import Count, Positive, Section
 from blurdm.core.config_io import read_yaml, validate_as
 from blurdm.core.errors import InputError
+from blurdm.core.key import canonical_json
 from blurdm.core.runs import Run, model_folder, restoring_model
 from blurdm.core.store import read_json
 from blurdm.data.layouts import LAYOUTS
@@ -122,7 +123,7 @@ def expected_seconds(runs: Iterable[Run], root: Path, speeds: Speeds) -> dict[st
         sections = {name: vars(value) for name, value in values.items() if name != "seed"}
         prepared = run.inputs.get("prepare")
         units = _units(run.stage, sections, pairs(prepared.key if isinstance(prepared, Run) else run.key))
-        size = _size(sections, model.stage if model else None)
+        size = _size(run.stage, sections, model.stage if model else None)
         speed = typical(run.stage, size, run.key in published)
         if units is not None and speed is not None:
             expected[run.key] = units * speed
@@ -141,7 +142,9 @@ def _finished_work(root: Path, stage: str, folder: Path, device: str) -> tuple[i
     if network is not None:
         sections = read_json(network / "config.json")["sections"] | sections
     model = network.parent.name if network else None
-    return _units(stage, sections, _pairs(root, config["inputs"].get("prepare", folder.name))), _size(sections, model)
+    return _units(stage, sections, _pairs(root, config["inputs"].get("prepare", folder.name))), _size(
+        stage, sections, model
+    )
 
 
 def _units(stage: str, sections: Sections, pairs: Mapping[str, int] | None) -> int | None:
@@ -155,11 +158,13 @@ def _units(stage: str, sections: Sections, pairs: Mapping[str, int] | None) -> i
     return int(steps + sections[stage].get("warmup_iterations", 0))
 
 
-def _size(sections: Sections, model: str | None) -> Size:
+def _size(stage: str, sections: Sections, model: str | None) -> Size:
     data, backbone = sections["data"], sections.get("backbone", {})
     metrics = tuple(sections["measure"]["metrics"]) if "measure" in sections else None
     network = tuple(backbone.get(key) for key in ("name", "width", "blocks"))
-    return data["crop"], data["batch_size"], network, model, metrics
+    course = sections.get(stage, {}).get("course")
+    sides = canonical_json(course.model_dump(mode="json") if isinstance(course, Section) else course)
+    return data["crop"], data["batch_size"], sides, network, model, metrics
 
 
 def _pairs(root: Path, key: str) -> Mapping[str, int] | None:
@@ -205,8 +210,8 @@ class Projection(Section):
             data = run.sections["data"]
             # in stage 2 the blur encoder learns, and the frozen sharp encoder is its target
             cost = TRAINING_PASSES + (run.stage == "diffusion")
-            steps = sum(iterations for iterations, _ in run.sections[run.stage].phases)
-            passes, pixels = cost * steps * data.batch_size, data.crop**2
+            spans = run.sections[run.stage].spans(data)
+            passes, pixels = cost, sum(span.iterations * span.batch_size * span.crop**2 for span in spans)
         return passes * macs * pixels / SIDE**2 / self.macs_per_second
 
     def forward_macs(self, run: Run) -> float | None:

@@ -121,7 +121,7 @@ class Stage:
 
 
 DATA = ("core.seeding", "data")
-TRAINING = (*DATA, "data.blur", "models", "metrics.psnr", "training")
+TRAINING = (*DATA, "data.blur", "models", "metrics.psnr", "metrics.weights", "training", "training.losses")
 IMAGES = (*TRAINING, "models.backbones.*", "stages.images", "stages.training")
 LATENT = (*TRAINING, "models.backbones.*", "diffusion", "stages.training")
 

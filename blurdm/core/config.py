@@ -3,7 +3,7 @@
 Validated by pydantic in strict mode; config_io.py reads it from YAML. Nothing here imports torch.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,6 +13,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 # Bounds far above what anybody trains, so that a slip of the hand is one line and not a full memory.
 Count = Annotated[int, Field(ge=1, le=10**9)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
+CropSide = Annotated[int, Field(ge=16, le=16_384)]
 Width = Annotated[int, Field(ge=1, le=1024)]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 Steps = Annotated[int, Field(ge=1, le=10_000)]
@@ -20,6 +21,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Level = Literal["coarse", "middle", "fine"]
 Part = Literal["encoder", "estimators", "fusion", "backbone"]
+Value = TypeVar("Value")
 
 
 def later(legacy_default: Any, description: str) -> Any:
@@ -86,7 +88,7 @@ class Data(Section):
     )
     val_images: Count = Field(description="images of these scenes measured during training, evenly spaced")
     batch_size: BatchSize = Field(description="crops per optimisation step, over all ranks")
-    crop: Annotated[int, Field(ge=16, le=16_384)] = Field(description="side of the square training crop, px")
+    crop: CropSide = Field(description="side of the square training crop, px")
     flips: bool = Field(description="random horizontal and vertical flips")
     rotations: bool = Field(description="random rotations by multiples of 90 degrees")
     fresh_blur: CameraMotion | None = later(
@@ -154,13 +156,32 @@ class Latent(Section):
     fusion_levels: tuple[Level, ...] = Field(min_length=1, description="decoder levels that see it; all in the paper")
 
 
+class Term(Section):
+    """One more term of the image loss."""
+
+    name: str = Field(description="a file of blurdm/training/losses")
+    weight: Positive
+
+
 class Loss(Section):
     """The image loss, shared by every stage that trains on images."""
 
-    content: Literal["charbonnier", "l1"] = Field(description="of the difference of pixels")
+    content: str = Field(description="of the difference of pixels: a file of blurdm/training/losses")
     fft: Literal["none", "height", "2d"] = Field(description="height: the released 1-D transform; 2d: the true one")
     fft_weight: NonNegative = Field(description="weight of the L1 difference of Fourier coefficients")
     clamp: bool = Field(description="clamp the outputs to the image range before the loss, as released")
+    terms: tuple[Term, ...] = later(
+        (),
+        "further terms, each {name, weight}, of the output at full resolution alone; content and fft are of every scale"
+        " that a backbone puts out",
+    )
+
+    @field_validator("terms")
+    @classmethod
+    def _once_each(cls, terms: tuple[Term, ...]) -> tuple[Term, ...]:
+        if len({term.name for term in terms}) < len(terms):
+            raise ValueError("should name each loss once")
+        return terms
 
 
 class Optimisation(Section):
@@ -186,23 +207,96 @@ class Warmup(Section):
     encoder_lr_scale: Positive = Field(description="encoder's learning rate relative to the backbone's; 1 in the paper")
 
 
-class TwoPhases(Optimisation):
-    """A control trained as long as stages 1 and 3 together: a fresh optimiser and cosine per phase, as there."""
+class Span(NamedTuple):
+    """Steps with crops of one size, in batches of one size."""
 
-    iterations: tuple[Count, ...] = Field(description="optimisation steps of each phase")
-    lr: tuple[Positive, ...] = Field(description="learning rate at the start of each phase's cosine")
+    iterations: int
+    crop: int
+    batch_size: int
+
+
+class Course(Section):
+    """How crop, batch and learning rate change while a stage trains, beyond one cosine for each learning rate."""
+
+    crops: tuple[CropSide, ...] | None = later(None, "side of the training crops in each phase, px; null: data.crop")
+    batch_sizes: tuple[BatchSize, ...] | None = later(
+        None, "crops per step in each phase, over all ranks; null: data.batch_size"
+    )
+    lr_hold: Annotated[int, Field(ge=0, le=10**9)] = later(0, "steps that a learning rate stays before its cosine")
+    lr_halve_every: Count | None = later(None, "steps after which the rate is halved; null: a cosine instead")
 
     @model_validator(mode="after")
-    def _same_length(self) -> "TwoPhases":
-        if len(self.iterations) != len(self.lr) or not self.iterations:
-            raise ValueError(
-                f"iterations and lr need one value per phase each, not {len(self.iterations)} and {len(self.lr)}"
-            )
+    def _one_shape(self) -> "Course":
+        if self.lr_hold and self.lr_halve_every:
+            raise ValueError("lr_hold is of a cosine, and lr_halve_every has none; leave one out")
+        return self
+
+
+STEADY = Course()
+
+
+class OnImages(Optimisation):
+    """A stage on images, in phases: one value of ``iterations`` and ``lr`` for each."""
+
+    iterations: int | tuple[Count, ...] = Field(description="optimisation steps, of each phase if there are several")
+    lr: Positive | tuple[Positive | None, ...] = Field(
+        description="learning rate at the start of each phase, with a fresh optimiser and a cosine of its own; null:"
+        " the optimiser and the cosine of the phase before go on"
+    )
+    course: Course | None = later(
+        None, "crop and batch of each phase, and the shape of the learning rate; null: those of data, and a cosine"
+    )
+
+    @model_validator(mode="after")
+    def _one_value_per_phase(self) -> "OnImages":
+        steps, rates, course = each(self.iterations), each(self.lr), self.shape
+        if len(steps) != len(rates) or not steps:
+            raise ValueError(f"iterations and lr need one value per phase each, not {len(steps)} and {len(rates)}")
+        if rates[0] is None:
+            raise ValueError("lr: null goes on with the rate of the phase before; the first phase has none before")
+        for name in ("crops", "batch_sizes"):
+            values = getattr(course, name)
+            if values is not None and len(values) != len(steps):
+                raise ValueError(f"course.{name} needs one value per phase, not {len(values)} for {len(steps)}")
+        shortest = min(count for count, _ in self.phases)
+        if course.lr_hold and course.lr_hold >= shortest:
+            raise ValueError(f"course.lr_hold leaves no step for a cosine of {shortest}; should be smaller")
         return self
 
     @property
+    def shape(self) -> Course:
+        """That of the learning rate."""
+        return self.course or STEADY
+
+    @property
     def phases(self) -> list[tuple[int, float]]:
-        return list(zip(self.iterations, self.lr, strict=True))
+        """Steps, and learning rate at the start, of what has an optimiser and a cosine of its own."""
+        found: list[tuple[int, float]] = []
+        for steps, lr in zip(each(self.iterations), each(self.lr), strict=True):
+            found = [*found, (steps, lr)] if lr is not None else [*found[:-1], (found[-1][0] + steps, found[-1][1])]
+        return found
+
+    def spans(self, data: Data) -> list[Span]:
+        """The phases' steps, crops and batches, in order."""
+        steps, course = each(self.iterations), self.shape
+        crops = course.crops or (data.crop,) * len(steps)
+        sizes = course.batch_sizes or (data.batch_size,) * len(steps)
+        return [Span(*values) for values in zip(steps, crops, sizes, strict=True)]
+
+
+def each(value: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+    """The values of all phases: ``value`` itself if it is that of the only one."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+class TwoPhases(OnImages):
+    """A control trained as long as stages 1 and 3 together: a fresh optimiser and cosine per phase, as there."""
+
+    iterations: tuple[Count, ...] = Field(description="optimisation steps of each phase")
+    lr: tuple[Positive | None, ...] = Field(
+        description="learning rate at the start of each phase's cosine; null: the optimiser and the cosine of the phase"
+        " before go on"
+    )
 
 
 class OnePhase(Optimisation):
@@ -210,8 +304,15 @@ class OnePhase(Optimisation):
     lr: Positive = Field(description="learning rate at the start of the cosine")
 
     @property
+    def shape(self) -> Course:
+        return STEADY
+
+    @property
     def phases(self) -> list[tuple[int, float]]:
         return [(self.iterations, self.lr)]
+
+    def spans(self, data: Data) -> list[Span]:
+        return [Span(self.iterations, data.crop, data.batch_size)]
 
 
 class Initialised(Section):
@@ -233,8 +334,10 @@ class Direct(TwoPhases, Warmup, Initialised):
     """The control: the encoder on the blurred image feeds the backbone; no oracle, no diffusion."""
 
 
-class Pretrain(OnePhase, Warmup, Initialised):
+class Pretrain(OnImages, Warmup, Initialised):
     """Stage 1: sharp encoder and backbone, with the oracle latent."""
+
+    iterations: Count | tuple[Count, ...] = Field(description="optimisation steps, of each phase if there are several")
 
 
 class Diffusion(OnePhase):
@@ -281,13 +384,13 @@ class Diffusion(OnePhase):
         return self
 
 
-class Joint(Optimisation, Initialised):
+class Joint(OnImages, Initialised):
     """Stage 3: everything together."""
 
-    iterations: Annotated[int, Field(ge=0, le=10**9)] = Field(
-        description="0: stage 1's backbone and stage 2's generator put together, not trained further"
+    iterations: Annotated[int, Field(ge=0, le=10**9)] | tuple[Count, ...] = Field(
+        description="optimisation steps, of each phase if there are several; 0: stage 1's backbone and stage 2's"
+        " generator put together, not trained further"
     )
-    lr: Positive = Field(description="learning rate at the start of the cosine")
     start: Literal["stages", "pretrain", "scratch"] = Field(
         description="what is trained on: stages 1 and 2, as in the paper; stage 1 alone (1+3); nothing (3)"
     )
@@ -304,10 +407,6 @@ class Joint(Optimisation, Initialised):
         if self.prior_loss_weight and self.start == "scratch":
             raise ValueError("prior_loss_weight needs stage 1's sharp encoder, so start cannot be 'scratch'")
         return self
-
-    @property
-    def phases(self) -> list[tuple[int, float]]:
-        return [(self.iterations, self.lr)]
 
 
 class Restore(Section):

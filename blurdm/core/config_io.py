@@ -201,7 +201,8 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
 
 def _explain(error: ValidationError, model: type[BaseModel], *within: str) -> str:
     first = error.errors(include_url=False)[0]
-    location = (*within, *first["loc"])
+    # Without the names that pydantic has for the alternatives of a value, such as constrained-int.
+    location = (*within, *(part for part in first["loc"] if isinstance(part, int) or part.isidentifier()))
     where = ".".join(str(part) for part in location)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":

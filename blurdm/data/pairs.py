@@ -80,13 +80,16 @@ def check_pair(blur: np.ndarray, sharp: np.ndarray, blur_name: Path | str, sharp
         )
 
 
-def check_crop(pair: Mapping[str, Any], side: int, margin: int) -> None:
-    """InputError if a ``pair`` of an index is too small for a crop of ``side`` px with ``margin`` px around it."""
+def check_crop(pair: Mapping[str, Any], side: int, margin: int, key: str = "data.crop") -> None:
+    """InputError if a ``pair`` of an index is too small for a crop of ``side`` px with ``margin`` px around it.
+
+    ``key`` of the config states the crop.
+    """
     least = side + 2 * margin
     if min(pair["height"], pair["width"]) < least:
         around = f" with {margin} px around it for the blur" if margin else ""
         raise InputError(
-            f"{pair['blur']}: {pair['height']}x{pair['width']} px is smaller than data.crop = {side}{around};"
+            f"{pair['blur']}: {pair['height']}x{pair['width']} px is smaller than {key} = {side}{around};"
             f" should be at least {least}"
         )
 

@@ -30,7 +30,7 @@ def baseline(
         module = image_module(network, sections.seed)
         start_from(network, section.init, on_progress)
         module.to(data.device)
-        phases = image_phases(network, data, sections.loss, sections.compute, section.phases, 1.0)
+        phases = image_phases(network, data, sections.loss, sections.compute, section, 1.0)
         trained = train(module, phases, section, sections.compute, sections.seed, out, resources, on_progress)
     return store(trained["network"], out, sum(iterations for iterations, _ in section.phases))
 
@@ -68,6 +68,6 @@ def _with_encoder(
         assert network.prior is not None and isinstance(module["head"], nn.Linear)
         phases = warmup_phases(network.prior, module["head"], kind, data, section)
         scale = section.encoder_lr_scale
-        phases += image_phases(network, data, sections.loss, sections.compute, section.phases, scale)
+        phases += image_phases(network, data, sections.loss, sections.compute, section, scale)
         trained = train(module, phases, section, sections.compute, sections.seed, out, resources, on_progress)
     return store(trained["network"], out, sum(iterations for iterations, _ in section.phases))

@@ -27,4 +27,4 @@ def joint(
         phases = joint_phases(network, sections, inputs, data)
         section = sections.joint
         trained = train(module, phases, section, sections.compute, sections.seed, out, resources, on_progress)
-    return store(trained["network"], out, steps_before(inputs) + section.iterations)
+    return store(trained["network"], out, steps_before(inputs) + sum(iterations for iterations, _ in section.phases))

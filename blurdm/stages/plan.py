@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
-from blurdm.core.arms import MODELS, STAGES
+from blurdm.core.arms import MODELS, STAGES, TRAINED
 from blurdm.core.code import code_digest
 from blurdm.core.config import Config, Data, Diffusion, Part
 from blurdm.core.errors import InputError
@@ -53,19 +53,50 @@ def check(config: Config, source: str) -> None:
         _check_diffusion(config.diffusion)
         _check_freeze(config)
         _check_micro_batches(config)
+        for key, name in [("content", config.loss.content), *(("terms", term.name) for term in config.loss.terms)]:
+            require(f"loss.{key}:", name, module_names("blurdm.training.losses"))
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
 
 
-def check_index(index: Mapping[str, Any], data: Data) -> None:
-    """InputError for prepared pairs that no network could be trained on; test pairs alone are there to be measured."""
+def check_index(index: Mapping[str, Any], data: Data, crops: Mapping[str, int]) -> None:
+    """InputError for prepared pairs that no network could be trained on; test pairs alone are there to be measured.
+
+    ``crops``: sides by the keys that state them.
+    """
     splits = Counter(pair["split"] for pair in index["pairs"])
     if splits["train"] and not splits["val"]:
         raise InputError("data.val_scenes: [] leaves no images to validate on; should name scenes, or be a number")
     margin = margin_of(data.fresh_blur.length[1]) if data.fresh_blur else 0
     for pair in index["pairs"]:
         if pair["split"] == "train":
-            check_crop(pair, data.crop, margin)
+            for key, side in crops.items():
+                check_crop(pair, side, margin, key)
+
+
+def largest_crops(sections: Mapping[str, Any]) -> dict[str, int]:
+    """The largest crop of each stage among ``sections``, by the key that states it."""
+    crops = {"data.crop": sections["data"].crop}
+    for stage in trained_in(sections):
+        if sides := sections[stage].shape.crops:
+            crops[f"{stage}.course.crops"] = max(sides)
+    return crops
+
+
+def batch_sizes(sections: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The sizes of the batches of each stage among ``sections``, beside the keys that state them."""
+    sizes = [("data.batch_size", sections["data"].batch_size)]
+    for stage in trained_in(sections):
+        section = sections[stage]
+        sizes += [(f"{stage}.course.batch_sizes", size) for size in section.shape.batch_sizes or ()]
+        if getattr(section, "warmup_iterations", 0):
+            sizes.append((f"{stage}.warmup_batch_size", section.warmup_batch_size))
+    return sizes
+
+
+def trained_in(sections: Mapping[str, Any]) -> list[str]:
+    """The training stages whose own section is among ``sections``."""
+    return [stage for stage in TRAINED if sections.get(stage) is not None]
 
 
 def _check_diffusion(diffusion: Diffusion) -> None:
@@ -82,11 +113,7 @@ def _check_diffusion(diffusion: Diffusion) -> None:
 
 def _check_micro_batches(config: Config) -> None:
     count = config.compute.micro_batches
-    sizes = {"data.batch_size": config.data.batch_size}
-    for name in ("direct", "pretrain"):
-        section = getattr(config, name)
-        sizes |= {f"{name}.warmup_batch_size": section.warmup_batch_size} if section.warmup_iterations else {}
-    for name, size in sizes.items():
+    for name, size in batch_sizes(dict(config)):
         if size % count:
             raise InputError(f"compute.micro_batches: {count}: {name} {size} should be a multiple of it")
 

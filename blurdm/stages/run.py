@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from blurdm.core.allocator import keep_freed_memory
-from blurdm.core.arms import STAGES
+from blurdm.core.arms import STAGES, TRAINED
 from blurdm.core.code import file_digests
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.places import on_this_machine
@@ -19,6 +19,8 @@ from blurdm.core.progress import OnProgress, Progress, ignore_progress
 from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import HEARTBEAT, finished, locked, provenance, read_json, write_heartbeat, write_json
 from blurdm.stages.live import LiveLog
+from blurdm.stages.plan import batch_sizes, check_index, largest_crops
+from blurdm.training.image_loss import require_losses
 from blurdm.training.launch import Work, run_distributed
 
 Inputs = Mapping[str, Path]
@@ -87,10 +89,12 @@ def call_stage(
     on_progress: OnProgress,
     launch: Launch = run_distributed,
 ) -> dict[str, Any]:
-    """What the stage's function returns, on as many ranks as asked for; InputError if they cannot share a batch."""
+    """What the stage's function returns, on as many ranks as asked for; InputError if it cannot train to its end."""
     module, _, name = STAGES[run.stage].function.partition(":")
     function = getattr(importlib.import_module(module), name)
     sections = run.typed_sections()
+    if run.stage in TRAINED:
+        _require_ready(run, inputs, resources.ranks)
     keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(resources.threads)
@@ -99,24 +103,25 @@ def call_stage(
         if resources.ranks == 1:
             outcome = function(sections, inputs, out, resources, on_progress)
         else:
-            _require_shares(run, resources.ranks)
             outcome = launch(function, (sections, inputs, out), resources, on_progress)
         return outcome
     finally:
         torch.set_num_threads(threads)
 
 
-def _require_shares(run: Run, ranks: int) -> None:
-    """InputError unless every batch of the stage divides by ranks and micro-batches."""
-    section = run.sections[run.stage]
+def _require_ready(run: Run, inputs: Inputs, ranks: int) -> None:
+    """InputError, before anything is computed, for what a phase of the stage would fail on.
+
+    A batch that does not divide by ranks and micro-batches, an image smaller than a crop, a loss without its weights.
+    """
     parts = run.sections["compute"].micro_batches
     shared = f"{ranks} ranks" + (f" x {parts} micro-batches" if parts > 1 else "")
-    sizes = {"data.batch_size": run.sections["data"].batch_size}
-    if getattr(section, "warmup_iterations", 0):
-        sizes[f"{run.stage}.warmup_batch_size"] = section.warmup_batch_size
-    for key, size in sizes.items():
+    for key, size in batch_sizes(run.sections):
         if size % (ranks * parts):
             raise InputError(f"{key}: {size} does not divide by {shared}; should be a multiple of that")
+    check_index(read_json(inputs["prepare"] / "index.json"), run.sections["data"], largest_crops(run.sections))
+    if "loss" in run.sections:
+        require_losses(run.sections["loss"])
 
 
 def _watched(folder: Path, on_progress: OnProgress, stop: Callable[[], bool], live: LiveLog) -> OnProgress:

@@ -57,17 +57,17 @@ class TrainingData:
         return cls(train, val, data, seed, torch.device(resources.device))
 
     def batch(
-        self, purpose: str, step: int, size: int | None = None, part: BatchPart | None = None
+        self, purpose: str, step: int, size: int | None = None, part: BatchPart | None = None, crop: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """blur and sharp (B, 3, crop, crop) in [0, 1], and the exposure length in px (B,) if the data set knows it.
 
-        All rows of the batch of ``size`` (default: ``data.batch_size``), or those of one ``part``.
+        All rows of the batch of ``size`` crops, or those of one ``part``. Defaults: ``data.batch_size``, ``data.crop``.
         """
-        size = size or self.data.batch_size
+        size, side = size or self.data.batch_size, crop or self.data.crop
 
         def request(step: int, part: BatchPart | None) -> Request:
             rows = range(size) if part is None else part.rows(size)
-            return Request(purpose, step, size, rows.start, rows.stop)
+            return Request(purpose, step, size, side, rows.start, rows.stop)
 
         if self.prefetcher is None:
             cut = self.crops.cut(request(step, part))

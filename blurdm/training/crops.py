@@ -17,11 +17,12 @@ Item = TypeVar("Item")
 
 
 class Request(NamedTuple):
-    """Rows ``first`` to ``last`` (exclusive) of the batch of ``size`` that (purpose, step) draws."""
+    """Rows ``first`` to ``last`` (exclusive) of the ``size`` crops of ``side`` px that (purpose, step) draws."""
 
     purpose: str
     step: int
     size: int
+    side: int
     first: int
     last: int
 
@@ -55,7 +56,7 @@ class StoredBlur:
     def cut(self, request: Request) -> Cut:
         crops = requested_crops(self.frames, self.data, self.seed, request)
         lengths = exposures(self.frames, crops)
-        pixels = cut_crops(self.frames, crops, self.data.crop, self.pinned)
+        pixels = cut_crops(self.frames, crops, request.side, self.pinned)
         return Cut(pixels, crops, None if lengths is None else torch.from_numpy(lengths))
 
     def images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -73,7 +74,7 @@ class StoredBlur:
 def requested_crops(frames: Frames, data: Data, seed: int, request: Request, margin: int = 0) -> list[Crop]:
     """The crops of a request's rows, each with ``margin`` px of image around it."""
     rng = generator(seed, request.purpose, request.step)
-    crops = draw_crops(frames, rng, request.size, data.crop, data.flips, data.rotations, margin)
+    crops = draw_crops(frames, rng, request.size, request.side, data.flips, data.rotations, margin)
     return crops[request.first : request.last]
 
 

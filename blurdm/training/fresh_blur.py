@@ -39,7 +39,7 @@ class FreshBlur:
         self.margin = margin_of(self.camera.length[1])
 
     def cut(self, request: Request) -> Cut:
-        margin, side = self.margin, self.data.crop
+        margin, side = self.margin, request.side
         crops = requested_crops(self.frames, self.data, self.seed, request, margin)
         around = empty_pixels(len(crops), side + 2 * margin, self.pinned)
         views, lengths = [], []
@@ -59,7 +59,8 @@ class FreshBlur:
     def images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         around, views, shares = pixels
         inner = slice(self.margin, -self.margin)
-        return exposed(around, views, shares, self.data.crop), around[:, inner, inner]
+        sharp = around[:, inner, inner]
+        return exposed(around, views, shares, sharp.shape[1]), sharp
 
     def lengths(self) -> tuple[float, float]:
         """Mean and spread of the uniform distribution of exposure lengths."""

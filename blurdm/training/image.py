@@ -1,11 +1,13 @@
 """Training on images, stages 1 and 3 and their controls: phases of image loss, and the warm-up of the encoder."""
 
+from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate
 
 from torch import Tensor, nn
 
-from blurdm.core.config import Compute, Loss, Warmup
+from blurdm.core.config import Compute, Loss, OnePhase, OnImages, Span, Warmup
 from blurdm.core.errors import InputError
 from blurdm.models.build import initialise
 from blurdm.models.encoder import Encoder
@@ -13,8 +15,8 @@ from blurdm.models.network import Network
 from blurdm.models.precision import full_precision, maybe_compile
 from blurdm.training.batches import TrainingData, validation_psnr
 from blurdm.training.distributed import BatchPart
+from blurdm.training.image_loss import image_loss
 from blurdm.training.loop import Phase
-from blurdm.training.losses import image_loss
 from blurdm.training.optim import ParameterGroups
 from blurdm.training.step import LossParts
 
@@ -27,22 +29,23 @@ def image_phases(
     data: TrainingData,
     loss: Loss,
     compute: Compute,
-    phases: list[tuple[int, float]],
+    section: OnImages | OnePhase,
     prior_scale: float,
     first_step: int = 0,
     prior_loss: PriorLoss | None = None,
 ) -> list[Phase]:
-    """Phases of (iterations, lr). ``first_step`` counts on from an earlier stage, so all arms see the same batches.
+    """The phases of ``section``. ``first_step`` counts on from an earlier stage, so all arms see the same batches.
 
     The prior learns at ``prior_scale`` times the learning rate; frozen parameters are not trained.
     """
-    images = data.validation_images()
+    images, spans = data.validation_images(), Spans(section.spans(data.data))
     restore = maybe_compile(partial(forward_pass, network), compute)
 
-    def step_loss(first: int, step: int, part: BatchPart) -> LossParts:
-        """The loss of a step; its batch and noise derive from its number."""
-        blur, sharp, _ = data.batch("batch", first + step, part=part)
-        noise = part.of(network.draw_noise([data.noise_source("noise", first + step)] * data.data.batch_size))
+    def step_loss(before: int, step: int, part: BatchPart) -> LossParts:
+        """The loss of a step; its batch and noise derive from its number, of which ``before`` are of earlier phases."""
+        number, (_, crop, size) = first_step + before + step, spans.at(before, step)
+        blur, sharp, _ = data.batch("batch", number, size, part, crop)
+        noise = part.of(network.draw_noise([data.noise_source("noise", number)] * size))
         total, terms = image_loss(restore(blur, sharp, noise), sharp, loss)
         if prior_loss is None:
             return total, terms
@@ -54,12 +57,26 @@ def image_phases(
         trained = [([p for p in m.parameters() if p.requires_grad], scale) for m, scale in scales if m is not None]
         return [(parameters, scale) for parameters, scale in trained if parameters]
 
-    sequence, validate = [], partial(_validate, images)
-    for iterations, lr in phases:
-        loss_from_first = partial(step_loss, first_step)
-        sequence.append(Phase(network.kind, iterations, lr, data.data.batch_size, groups, loss_from_first, validate))
-        first_step += iterations
-    return sequence
+    def phase(before: int, iterations: int, lr: float) -> Phase:
+        size, step = partial(spans.batch_size, before), partial(step_loss, before)
+        return Phase(network.kind, iterations, lr, size, groups, step, partial(_validate, images), section.shape)
+
+    starts = accumulate((iterations for iterations, _ in section.phases), initial=0)
+    return [phase(before, *values) for before, values in zip(starts, section.phases, strict=False)]
+
+
+class Spans:
+    """The crops and batches of a stage's steps."""
+
+    def __init__(self, spans: list[Span]) -> None:
+        self.spans, self._ends = spans, list(accumulate(span.iterations for span in spans))
+
+    def at(self, before: int, step: int) -> Span:
+        """Those of ``step`` of a phase that comes after ``before`` steps; of no steps at all, the only ones."""
+        return self.spans[min(bisect_right(self._ends, before + step), len(self.spans) - 1)]
+
+    def batch_size(self, before: int, step: int) -> int:
+        return self.at(before, step).batch_size
 
 
 def _validate(images: list[tuple[Tensor, Tensor]], module: nn.Module) -> float:
@@ -98,7 +115,8 @@ def warmup_phases(encoder: nn.Module, head: nn.Linear, kind: str, data: Training
     def groups() -> ParameterGroups:
         return [([*encoder.parameters(), *head.parameters()], 1.0)]
 
-    return [Phase("warmup", section.warmup_iterations, section.warmup_lr, section.warmup_batch_size, groups, loss)]
+    size = section.warmup_batch_size
+    return [Phase("warmup", section.warmup_iterations, section.warmup_lr, lambda step: size, groups, loss)]
 
 
 def image_module(network: Network, seed: int) -> nn.ModuleDict:

@@ -52,7 +52,7 @@ def joint_phases(network: Network, sections: Any, inputs: Inputs, data: Training
         return section.prior_loss_weight * loss
 
     first_step, extra = steps_before(inputs), prior_loss if teacher is not None else None
-    return image_phases(network, data, sections.loss, sections.compute, section.phases, scale, first_step, extra)
+    return image_phases(network, data, sections.loss, sections.compute, section, scale, first_step, extra)
 
 
 def steps_before(inputs: Inputs) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from blurdm.core.config import PLAIN, Compute, Optimisation
+from blurdm.core.config import PLAIN, STEADY, Compute, Course, Optimisation
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.progress import Progress, notify, say_nothing
 from blurdm.core.runs import Resources
@@ -38,15 +38,23 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps with a fresh optimiser and their own cosine schedule, from the weights that the phase before has left."""
+    """Steps with a fresh optimiser and a learning rate of their own, from the weights that the phase before has left.
+
+    ``batch_size`` says how many crops a step has.
+    """
 
     name: str
     iterations: int
     lr: float
-    batch_size: int
+    batch_size: Callable[[int], int]
     groups: Callable[[], ParameterGroups]
     loss: Callable[[int, BatchPart], LossParts]
     validate: Callable[[nn.Module], float] | None = None
+    course: Course = STEADY
+
+    def rate(self, step: int, lowest: float) -> float:
+        """The learning rate of a step, which is not below ``lowest``."""
+        return learning_rate(step, self.iterations, self.lr, lowest, self.course)
 
 
 class LossBuffer:
@@ -54,18 +62,22 @@ class LossBuffer:
 
     def __init__(self) -> None:
         self.unread: list[Tensor] = []
+        self._images = 0
         self._since = time.monotonic()
 
-    def add(self, loss: Tensor) -> None:
+    def add(self, loss: Tensor, images: int) -> None:
+        """Keep the loss of a step on so many crops."""
         self.unread.append(loss)
+        self._images += images
 
     def read(self) -> tuple[list[float], float]:
-        """The losses since the last reading, in order, at least one; and the seconds since then, without pauses."""
+        """The losses since the last reading, in order, at least one; and the crops per second, without pauses."""
         values: list[float] = torch.stack(self.unread).tolist()
         self.unread.clear()
         now = time.monotonic()
-        seconds, self._since = now - self._since, now
-        return values, max(seconds, 1e-9)
+        pace = self._images / max(now - self._since, 1e-9)
+        self._since, self._images = now, 0
+        return values, pace
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -138,10 +150,10 @@ class Loop:
         self.module.train()
         # Dropout draws from the global generator, which is seeded for every step; each rank has its own stream.
         torch.manual_seed(derive(self.seed, "dropout", phase.name, local, *([rank()] if rank() else [])))
-        set_learning_rate(self.optimizer, learning_rate(local, phase.iterations, phase.lr, self.section.lr_min))
+        set_learning_rate(self.optimizer, phase.rate(local, self.section.lr_min))
         step_loss = partial(phase.loss, local)
         loss, parts = take_step(self.module, self.optimizer, self.average, step_loss, self.section, self.compute)
-        self.losses.add(loss)
+        self.losses.add(loss, phase.batch_size(local))
         self.step += 1
         self._report(phase, local + 1, parts)
         if agreed(self.resources.stop()):
@@ -183,7 +195,7 @@ class Loop:
             measured = {} if value is None else {"val_psnr": value}
             self.shown = self.shown | numbers | measured
         if logged:
-            lr = learning_rate(local - 1, phase.iterations, phase.lr, self.section.lr_min)
+            lr = phase.rate(local - 1, self.section.lr_min)
             # Read from the device here only, not at every step.
             terms = {name: part.item() for name, part in parts.items()}
             self.history.append({"step": self.step, "phase": phase.name, **numbers, **terms, "lr": lr, **measured})
@@ -194,14 +206,14 @@ class Loop:
 
         So nothing after such a step is ever logged, measured or saved.
         """
-        values, seconds = self.losses.read()
+        values, pace = self.losses.read()
         for step, value in enumerate(values, start=self.step - len(values) + 1):
             if not math.isfinite(value):
                 raise InputError(
                     f"{self.out}: the loss is {value} at step {step} of {self.total} ({phase.name}); "
                     f"lower the learning rate of this phase ({phase.lr:g}) or set grad_clip"
                 )
-        return {"loss": values[-1], "images_per_s": len(values) * phase.batch_size / seconds}
+        return {"loss": values[-1], "images_per_s": pace}
 
     def _validates(self, phase: Phase, local: int) -> bool:
         due = local % self.section.validate_every == 0 or local == phase.iterations

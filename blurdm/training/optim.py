@@ -8,14 +8,20 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from blurdm.core.config import Optimisation
+from blurdm.core.config import STEADY, Course, Optimisation
 
 ParameterGroups = list[tuple[Iterable[nn.Parameter], float]]
 
 
-def learning_rate(step: int, total: int, peak: float, lowest: float) -> float:
-    """Cosine from ``peak`` at step 0 towards min(``lowest``, ``peak``) at step ``total``."""
+def learning_rate(step: int, total: int, peak: float, lowest: float, course: Course = STEADY) -> float:
+    """``peak`` for ``course.lr_hold`` steps, then a cosine towards min(``lowest``, ``peak``) at step ``total``.
+
+    Or ``peak`` halved every ``course.lr_halve_every`` steps, and never below ``lowest``.
+    """
     lowest = min(lowest, peak)
+    if course.lr_halve_every:
+        return max(lowest, peak / 2 ** (step // course.lr_halve_every))
+    step, total = max(0, step - course.lr_hold), total - course.lr_hold
     return lowest + 0.5 * (peak - lowest) * (1 + math.cos(math.pi * step / total))
 
 

@@ -18,8 +18,8 @@ from blurdm.models.prior import PriorGenerator
 from blurdm.training.batches import TrainingData, validation_psnr
 from blurdm.training.checkpoint import load_part
 from blurdm.training.distributed import BatchPart
+from blurdm.training.image_loss import DISTANCE
 from blurdm.training.loop import Phase
-from blurdm.training.losses import DISTANCE
 from blurdm.training.optim import ParameterGroups
 from blurdm.training.step import LossParts
 
@@ -54,7 +54,8 @@ def prior_phases(sections: Any, pretrained: Path, data: TrainingData) -> tuple[P
 
         return validation_psnr(restore, images)
 
-    phase = Phase("diffusion", section.iterations, section.lr, data.data.batch_size, groups, loss, validate)
+    size = data.data.batch_size
+    phase = Phase("diffusion", section.iterations, section.lr, lambda step: size, groups, loss, validate)
     return generator, [phase]
 
 

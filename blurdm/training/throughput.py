@@ -18,7 +18,7 @@ from blurdm.models.precision import matmul_precision, maybe_compile
 from blurdm.models.prior import PriorGenerator
 from blurdm.training.distributed import BatchPart
 from blurdm.training.image import forward_pass
-from blurdm.training.losses import image_loss
+from blurdm.training.image_loss import image_loss
 from blurdm.training.optim import make_average, make_optimizer, set_learning_rate
 from blurdm.training.prior import latent_loss
 from blurdm.training.step import take_step

@@ -122,7 +122,7 @@ def _asha(needed: list[Run]) -> ASHAScheduler | None:
     sections = [run.sections[ASHA_STAGE] for run in needed if run.stage == ASHA_STAGE]
     if not sections:
         return None
-    longest = max(section.iterations for section in sections)
+    longest = max(sum(steps for steps, _ in section.phases) for section in sections)
     first = min(longest, *(section.validate_every for section in sections))
     return ASHAScheduler(
         time_attr="step", metric="val_psnr", mode="max", grace_period=first, max_t=longest, reduction_factor=REDUCTION

@@ -18,8 +18,8 @@ from tests.support.tiny import REPOSITORY, SMOKE, tiny_config, tiny_tree
 CONFIGS = [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "experiments" / "presets").glob("*.yaml"))]
 HERE = Path("/data/pairs")
 LATER = {  # than the first runs
-    *("test", "data.fresh_blur", "backbone.centre", "backbone.inference"),
-    *(f"{stage}.init" for stage in ("baseline", "direct", "pretrain", "joint")),
+    *("test", "data.fresh_blur", "backbone.centre", "backbone.inference", "loss.terms"),
+    *(f"{stage}.{key}" for stage in ("baseline", "direct", "pretrain", "joint") for key in ("init", "course")),
     *(f"compute.{name}" for name in Compute.model_fields),
 }
 
@@ -232,7 +232,7 @@ def test_identity_is_all_but_the_place_of_the_data_and_what_is_plain() -> None:
     config = tiny_config(HERE)
     whole = config.data.model_dump(mode="json")
     assert identity(config.data) == {name: value for name, value in whole.items() if name not in ("root", "fresh_blur")}
-    assert identity(config.joint) == config.joint.model_dump(mode="json", exclude={"init"})
+    assert identity(config.joint) == config.joint.model_dump(mode="json", exclude={"init", "course"})
     assert identity(3) == 3
     assert json.loads(canonical_json(identity(config.data))) == identity(config.data)
 

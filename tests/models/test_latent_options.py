@@ -22,7 +22,7 @@ from blurdm.stages.plan import check, plan
 from blurdm.stages.run import run_stage
 from blurdm.training.batches import TrainingData
 from blurdm.training.distributed import BatchPart
-from blurdm.training.losses import DISTANCE
+from blurdm.training.image_loss import DISTANCE
 from blurdm.training.prior import latent_loss, prior_phases, total_residual
 from tests.support.sections import paper_diffusion, small_latent
 from tests.support.tiny import tiny_config

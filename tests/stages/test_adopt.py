@@ -75,7 +75,7 @@ def adopt_all(runs: Path, data: Path, stages: list[str] | None = None) -> tuple[
     [
         (PROCESS, "X = 1", {"diffusion", "joint", "restore", "measure"}),
         (PROCESS, "# a comment", set()),
-        ("training/losses.py", "X = 1", {"pretrain", "diffusion", "joint", "restore", "measure"}),
+        ("training/losses/l1.py", "X = 1", {"pretrain", "diffusion", "joint", "restore", "measure"}),
         ("metrics/similarity.py", "X = 1", {"measure"}),
         ("models/backbones/nafnet.py", "X = 1", set()),  # another backbone than the config's
         ("data/photos/demo.py", "X = 1", set()),

@@ -18,7 +18,7 @@ from blurdm.models.network import Network
 from blurdm.models.precision import autocast, describe, matmul_precision
 from blurdm.stages.plan import check, plan
 from blurdm.stages.run import run_stage
-from blurdm.training.losses import image_loss
+from blurdm.training.image_loss import image_loss
 from tests.support.sections import paper_diffusion, small_backbone, small_latent
 from tests.support.tiny import tiny_config
 

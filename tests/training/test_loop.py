@@ -36,7 +36,7 @@ def toy(iterations: int, ends: list[Tensor], name: str = "toy") -> tuple[nn.Line
         ends.append(layer.weight.detach().clone())
         return layer.weight.square().sum() * (1 + step), {}
 
-    return layer, Phase(name, iterations, 0.1, 1, lambda: [(layer.parameters(), 1.0)], loss)
+    return layer, Phase(name, iterations, 0.1, lambda step: 1, lambda: [(layer.parameters(), 1.0)], loss)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blurdm.core.config import Loss
-from blurdm.training.losses import CHARBONNIER_EPS, charbonnier, image_loss, l1, spectrum
+from blurdm.training.image_loss import DISTANCE, SPECTRUM, image_loss
+from blurdm.training.losses.charbonnier import EPS
 
 PARITY = Path(__file__).parents[1] / "models" / "parity" / "mimo_loss.npz"
 
@@ -51,7 +52,7 @@ def test_identical_images_give_the_floor(fft: str, clamp: bool) -> None:
     sharp = scales()[1]
     outputs = [resized(sharp, (9, 7)), resized(sharp, (18, 14)), sharp]
     total, parts = image_loss(outputs, sharp, loss_section(fft=fft, clamp=clamp))
-    floor = 3 * CHARBONNIER_EPS
+    floor = 3 * EPS
     assert parts["content"].item() == pytest.approx(floor, rel=1e-4)
     assert parts["fft"].item() == pytest.approx(0 if fft == "none" else floor, rel=1e-4)
     assert total.item() == pytest.approx(floor * (1 if fft == "none" else 1.1), rel=1e-4)
@@ -72,15 +73,15 @@ def test_spectrum_is_the_unnormalised_transform() -> None:
     image = scales()[1]
     for fft, axes in (("height", (-2,)), ("2d", (-2, -1))):
         expected = np.fft.fftn(image.double().numpy(), axes=axes)
-        ours = torch.view_as_complex(spectrum(image.double(), fft)).numpy()
+        ours = torch.view_as_complex(SPECTRUM[fft](image.double())).numpy()
         np.testing.assert_allclose(ours, expected, atol=1e-10)
-    assert spectrum(image, "2d")[..., 0, 0, 0] == pytest.approx(image.sum((-2, -1)), rel=1e-5)
+    assert SPECTRUM["2d"](image)[..., 0, 0, 0] == pytest.approx(image.sum((-2, -1)), rel=1e-5)
 
 
 def test_distances() -> None:
     a, b = torch.tensor([0.0, 3.0, -1.0]), torch.tensor([4.0, 3.0, 1.0])
+    eps, charbonnier, l1 = EPS, DISTANCE["charbonnier"], DISTANCE["l1"]
     assert l1(a, b).item() == pytest.approx(2.0)
-    eps = CHARBONNIER_EPS
     assert charbonnier(a.double(), b.double()).item() == pytest.approx(
         ((16 + eps**2) ** 0.5 + eps + (4 + eps**2) ** 0.5) / 3, rel=1e-12
     )

@@ -81,7 +81,7 @@ def on_one_batch(phase: Phase, lr: float = 3e-3) -> Phase:
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_on_images_lowers_the_loss_on_a_fixed_batch(chain: Chain, tmp_path: Path, kind: str) -> None:
     network = chain.network(kind)
-    (phase,) = image_phases(network, chain.data, chain.config.loss, PLAIN, [(1, 1.0)], 1.0)
+    (phase,) = image_phases(network, chain.data, chain.config.loss, PLAIN, chain.config.pretrain, 1.0)
     section = chain.config.joint.model_copy(update={"validate_every": 1000})
     _, losses = train(nn.ModuleDict({"network": network}), [on_one_batch(phase)], section, tmp_path)
     assert len(losses) == 20 and losses[-1] < 0.9 * losses[0]
@@ -104,7 +104,7 @@ def test_warm_up_trains_the_encoder_alone(chain: Chain, tmp_path: Path, kind: st
     assert network.prior is not None
     section = getattr(chain.config, kind).model_copy(update={"ema": 0.0})
     (phase,) = warmup_phases(network.prior, module["head"], kind, chain.data, section)  # type: ignore[arg-type]
-    assert (phase.iterations, phase.batch_size) == (section.warmup_iterations, section.warmup_batch_size)
+    assert (phase.iterations, phase.batch_size(0)) == (section.warmup_iterations, section.warmup_batch_size)
     _, losses = train(module, [on_one_batch(phase)], section, tmp_path)
     assert losses[-1] < 0.9 * losses[0]
     for name, value in module.state_dict().items():
@@ -128,7 +128,7 @@ def test_the_sharp_encoder_stays_frozen_in_stage_2(chain: Chain, tmp_path: Path)
 
 def test_joint_training_reaches_every_parameter(chain: Chain) -> None:
     network = chain.network("joint").train()
-    (phase,) = image_phases(network, chain.data, chain.config.loss, PLAIN, [(1, 1.0)], 1.0)
+    (phase,) = image_phases(network, chain.data, chain.config.loss, PLAIN, chain.config.pretrain, 1.0)
     phase.loss(0, BatchPart())[0].backward()
     unreached = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert unreached == []
