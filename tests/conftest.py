@@ -73,7 +73,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-# Tests of one file share a worker, for they share what is slow to make; so do those of files that start the same server.
+# Tests of one file share a worker, for they share what is slow to make; so do those of files with the same server.
 SERVERS = {
     "ray": ("test_executors", "test_missing_rows", "test_ray_cluster", "test_ray_nodes", "test_ray_search"),
     "slurm": ("test_slurm", "test_slurm_sweeps"),
