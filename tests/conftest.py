@@ -73,19 +73,34 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-# Tests of one file share a worker, for they share what is slow to make; so do all that start a cluster of machines.
-CLUSTERS = {
-    "test_executors",
-    "test_missing_rows",
-    "test_ray_cluster",
-    "test_ray_nodes",
-    "test_ray_search",
-    "test_slurm",
-    "test_slurm_sweeps",
+# Tests of one file share a worker, for they share what is slow to make; so do those of files with the same server.
+SERVERS = {
+    "ray": ("test_executors", "test_missing_rows", "test_ray_cluster", "test_ray_nodes", "test_ray_search"),
+    "slurm": ("test_slurm", "test_slurm_sweeps"),
+    "mlflow": ("test_browser", "test_follow", "test_limits", "test_tracking_grid"),
 }
+GROUP = {name: server for server, names in SERVERS.items() for name in names}
+# What takes longest begins first, so that no worker waits long for another at the end.
+SLOWEST = (
+    "ray",
+    "test_dvc",
+    "slurm",
+    "mlflow",
+    "test_docs",
+    "test_own_data",
+    "test_adding_a_stage",
+    "test_resume",
+    "test_distributed",
+    "test_places",
+    "test_export",
+)
+
+
+def group(item: pytest.Item) -> str:
+    return GROUP.get(item.path.stem, item.path.stem)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: SLOWEST.index(group(item)) if group(item) in SLOWEST else len(SLOWEST))
     for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("clusters" if name in CLUSTERS else name))
+        item.add_marker(pytest.mark.xdist_group(group(item)))

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
+from copy import deepcopy
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -146,7 +147,12 @@ class _BoundedMerges(SafeConstructor):
 
 
 def parse_yaml(content: bytes | str, source: str) -> Any:
-    """The value that YAML text states; InputError names ``source``."""
+    """The value that YAML text states, the caller's own; InputError names ``source``."""
+    return deepcopy(_parsed(content, source))
+
+
+@lru_cache(maxsize=64)  # reading takes 40 ms for a config, and planning reads the same ones over and over
+def _parsed(content: bytes | str, source: str) -> Any:
     reader = YAML(typ="safe")
     reader.Constructor = _BoundedMerges
     try:

@@ -18,19 +18,24 @@ from blurdm.core.progress import Progress
 from blurdm.core.runs import Resources, Run, never
 from blurdm.core.signals import StopFlag, stop_with_parent
 from blurdm.core.store import finished
+from blurdm.metrics.protocols import METRICS, PROTOCOLS
 
 # Imported once in the server process that workers are forked from, and not seconds long in each of them: beside the
 # stage itself, what its optimiser imports at the first step, or what measures.
 PRELOAD = ["torch._dynamo"]
-PRELOAD_FOR = {"prepare": [], "restore": [], "measure": ["pyiqa"]}
+PRELOAD_FOR = {"prepare": [], "restore": [], "measure": []}
 STOP_SECONDS = 120.0  # for runs to save after a stop request; a run that is killed continues from its checkpoint
 
 
-def preloaded(stages: Iterable[str]) -> list[str]:
-    """Modules that the processes of these stages import; none for ``prepare`` alone, which takes no time."""
-    names = {name for name in stages if name != "prepare"}
-    modules = {STAGES[name].function.partition(":")[0] for name in names}
-    return sorted(modules.union({"blurdm.stages.run"} if names else (), *(PRELOAD_FOR.get(n, PRELOAD) for n in names)))
+def preloaded(runs: Iterable[Run]) -> list[str]:
+    """Modules that the processes of these runs import; none for ``prepare`` alone, which takes no time."""
+    needed = [run for run in runs if run.stage != "prepare"]
+    measured = [run.sections["measure"] for run in needed if run.stage == "measure"]
+    recipes = (PROTOCOLS[section.protocol].recipes.get(name, name) for section in measured for name in section.metrics)
+    modules = {"pyiqa"} if any(recipe in METRICS for recipe in recipes) else set()
+    for name in {run.stage for run in needed}:
+        modules |= {"blurdm.stages.run", STAGES[name].function.partition(":")[0], *PRELOAD_FOR.get(name, PRELOAD)}
+    return sorted(modules)
 
 
 def run_all(
@@ -71,7 +76,7 @@ class _Pool:
         self.reported: dict[str, Failure] = {}
         self.failures: list[Failure] = []
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(preloaded(run.stage for run in runs))
+        self.context.set_forkserver_preload(preloaded(runs))
 
     def start(self, run: Run) -> None:
         receiving, sending = self.context.Pipe(duplex=False)

@@ -17,7 +17,7 @@ from blurdm.stages.run import run_stage
 from experiments.executors import Executor
 from tests.support.tiny import state_of, tiny_config
 
-LONG = {"baseline.iterations": [150, 150], "baseline.validate_every": 150}
+LONG = {"baseline.iterations": [75, 75], "baseline.validate_every": 150}
 
 
 def make_inline(request: pytest.FixtureRequest) -> Executor:
@@ -96,7 +96,7 @@ def same_bits(runs: list[Run], root: Path, other: Path) -> bool:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Two rows that share what does not see the number of steps, and one that fails in its stage 2."""
+    """Two rows that share what does not see the number of steps, the second not measured, and one that fails early."""
 
     good: list[Run]
     bad: Run
@@ -104,7 +104,8 @@ class Sweep:
 
 @pytest.fixture(scope="module")
 def sweep(tiny_data: Path) -> Sweep:
-    good = [measured(tiny_data, **{"diffusion.steps": steps}) for steps in (2, 3)]
+    trained = plan(tiny_config(tiny_data, **{"diffusion.steps": 3}), "joint", 0)
+    good = [measured(tiny_data, **{"diffusion.steps": 2}), trained]
     return Sweep(good, measured(tiny_data, **{"diffusion.lr": 1e30}))
 
 

@@ -21,7 +21,7 @@ from blurdm.tracking.pictures import FIGURES, demo_digests
 from tests.support.fake_runs import edit_json, make_chain
 from tests.support.tiny import REPOSITORY, SMOKE
 
-NAMES = ["p q", 'it\'s "so" ü', "50%20#1", "a?b;c@d 猫"]
+NAMES = ["p q", 'it\'s "so" ü 50%20#1', "a?b;c@d 猫"]
 
 
 def track(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
@@ -59,7 +59,7 @@ def test_nothing_recorded_beside_the_runs_depends_on_the_place(project: Path) ->
     assert {run["uri"] for run in recorded.values()} == {"sqlite:///mlflow.db"}
 
 
-@pytest.mark.parametrize(("how", "name"), [*zip(("moved", "copied", "moved"), NAMES[1:], strict=True)])
+@pytest.mark.parametrize(("how", "name"), [*zip(("moved", "copied"), NAMES[1:], strict=True)])
 def test_artifacts_stay_with_a_project(project: Path, tmp_path: Path, how: str, name: str) -> None:
     original, copy = tmp_path / "A", tmp_path / name
     shutil.copytree(project, original)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,28 +26,34 @@ from blurdm.stages.plan import plan
 from blurdm.training.image import forward_pass
 from blurdm.training.prior import latent_loss
 from tests.support.sections import paper_diffusion, small_latent
-from tests.support.tiny import tiny_config, write_tiny_config
+from tests.support.tiny import Told, tiny_config, write_tiny_config
 from tests.support.tools import require
 
 SETTINGS: dict[str, Any] = {"backbone.name": "tiny", "backbone.dropout": 0.0, "seeds": [0]}
 
 
-def train(data: Path, folder: Path, execution: str) -> tuple[Config, str]:
-    """By a process of its own, for the compiler imports much that stays; returns what it told."""
+def train(data: Path, folder: Path, execution: str, blurdm: Callable[..., Told]) -> tuple[Config, str]:
+    """Compiled by a process of its own, for the compiler imports much that stays; returns what it told."""
     settings = SETTINGS | {"compute.execution": execution}
     config = write_tiny_config(folder / "config.yaml", data, **settings)
-    command = [sys.executable, "-m", "blurdm", "run", "baseline", "--config", str(config), "--runs", str(folder)]
+    command = ["run", "baseline", "--config", str(config), "--runs", str(folder)]
+    if execution == "eager":
+        return tiny_config(data, **settings), blurdm(*command).err
     cache = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder.parent / execution)}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=cache)
+    done = subprocess.run(
+        [sys.executable, "-m", "blurdm", *command], capture_output=True, text=True, check=True, env=cache
+    )
     assert "Warning" not in done.stderr
     return tiny_config(data, **settings), done.stderr
 
 
-def test_compiled_training_is_that_of_eager_up_to_rounding(tiny_data: Path, tmp_path: Path) -> None:
+def test_compiled_training_is_that_of_eager_up_to_rounding(
+    tiny_data: Path, tmp_path: Path, blurdm: Callable[..., Told]
+) -> None:
     require("g++")
     losses, keys, weights = [], [], []
     for name, execution in (("a", "eager"), ("b", "compiled"), ("c", "compiled")):
-        config, told = train(tiny_data, tmp_path / name, execution)
+        config, told = train(tiny_data, tmp_path / name, execution, blurdm)
         assert (", compiled, channels last" in told) is (execution == "compiled")
         run = plan(config, "baseline", 0)
         lines = (run.folder(tmp_path / name) / "history.jsonl").read_text().splitlines()
@@ -55,8 +62,7 @@ def test_compiled_training_is_that_of_eager_up_to_rounding(tiny_data: Path, tmp_
         keys.append(run.key)
     assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[1]
     assert weights[1] == weights[2] and keys[0] != keys[1] == keys[2]
-    made = {name: len(list((tmp_path / name).rglob("*.cpp"))) for name in ("eager", "compiled")}
-    assert made["eager"] == 0 < made["compiled"]
+    assert list((tmp_path / "compiled").rglob("*.cpp"))
 
 
 @pytest.fixture

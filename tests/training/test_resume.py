@@ -222,7 +222,6 @@ def kill_group(process: "subprocess.Popen[str]") -> None:
 ENDS: list[tuple[str, Callable[["subprocess.Popen[str]"], None], int]] = [
     ("SIGKILL to all", kill_group, -signal.SIGKILL),
     ("SIGTERM", lambda process: process.send_signal(signal.SIGTERM), 143),
-    ("SIGKILL to the parent alone", lambda process: process.kill(), -signal.SIGKILL),
     ("SIGUSR2 to all, as from Slurm", lambda process: os.killpg(process.pid, signal.SIGUSR2), 143),
     ("Ctrl-C", lambda process: os.killpg(process.pid, signal.SIGINT), 130),
 ]
