@@ -46,6 +46,7 @@ def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Fi
         heading = metric_column(metric).heading
         label = plain(f"{heading}, difference to {_reference(numbers, ledger, metric)}", 60, LONGEST_TEXT)
         (_sweep if against_x else _dots)(axes, shown, ledger, label)
+        _input_line(axes, numbers, ledger, metric, vertical=not against_x)
         figure.legend(loc="outside lower center", ncols=2)
     else:
         axes.text(0.5, 0.5, "no row can be compared with its reference yet", ha="center", transform=axes.transAxes)
@@ -54,6 +55,22 @@ def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Fi
     remark += f" ({count(other, 'row')} not compared, as the reference is of another test set)" if other else ""
     axes.set_title(plain(prose(ledger.question) + remark, 80, LONGEST_TEXT), fontsize=9)
     return figure
+
+
+def _input_line(axes: Axes, numbers: pd.DataFrame, ledger: Ledger, metric: str, vertical: bool) -> None:
+    """A line where the blurred input is, if all rows have one reference; the legend says where if it is far away."""
+    reference = numbers[numbers.row == ledger.baseline]
+    column = f"{metric}_input"
+    if reference.empty or column not in numbers or pd.isna(reference.iloc[0][column]):
+        return
+    value = float(reference.iloc[0][column] - reference.iloc[0][metric])
+    low, high = sorted(axes.get_xlim() if vertical else axes.get_ylim())
+    label = f"blurred input ({value:+.{METRICS[metric].digits}f})"
+    style: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.0}
+    if low - (high - low) / 2 <= value <= high + (high - low) / 2:
+        (axes.axvline if vertical else axes.axhline)(value, label=label, **style)
+    else:
+        axes.plot([], [], label=f"{label}, not drawn", **style)
 
 
 def _reference(numbers: pd.DataFrame, ledger: Ledger, metric: str) -> str:

@@ -1,6 +1,7 @@
 """The sections of an article about a chain: every sentence is computed from its runs and tables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from analysis.article.facts import Facts
 from analysis.article.parts import Commands, Equation, FigurePart, Paragraph, Part, TablePart, listed, reference
@@ -188,14 +189,14 @@ def cost(facts: Facts) -> list[Part]:
     return [*parts, FigurePart("quality_cost"), FigurePart("training")]
 
 
-def _machine(origin: dict[str, object]) -> str:
+def _machine(origin: Mapping[str, Any]) -> str:
     """The processor or GPU that a run computed on, with its threads."""
     hardware = origin.get("hardware")
     if not isinstance(hardware, dict):
         return ""
     if origin.get("device", "cpu") != "cpu":
         return str(hardware.get("gpu") or origin["device"])
-    return f"{hardware.get('cpu', 'a CPU')} ({count(int(str(origin.get('threads', 1))), 'thread')} per run)"
+    return f"{hardware.get('cpu', 'a CPU')} ({count(int(origin.get('threads', 1)), 'thread')} per run)"
 
 
 def published(facts: Facts) -> list[Part]:

@@ -16,18 +16,19 @@ def build(inputs: Inputs) -> Figure:
     chosen = []
     for scene, group in rows.groupby("scene", sort=True, observed=True):
         for image in sorted(group.image.unique()):
-            blurred, sharp = (find(folders, column, str(scene), str(image)) for column in (BLURRED, SHARP))
-            if blurred and sharp:
-                chosen.append((f"{scene}/{image}", read(blurred), read(sharp)))
+            files = [find(folders, column, str(scene), str(image)) for column in (BLURRED, SHARP)]
+            pictures = [read(file) for file in files if file]
+            if len(pictures) == len(files):
+                chosen.append((f"{scene}/{image}", pictures))
                 break
     if not chosen:
         raise Missing("the restore runs kept no blurred and sharp images")
     chosen = chosen[:MOST]
-    tallest = max(picture.shape[0] / picture.shape[1] for _, picture, _ in chosen)
+    tallest = max(pictures[0].shape[0] / pictures[0].shape[1] for _, pictures in chosen)
     figure = Figure(figsize=(WIDTH, 2 * WIDTH / len(chosen) * tallest + 0.4))
     grid = figure.subplots(2, len(chosen), squeeze=False)
-    for column, (name, blurred, sharp) in enumerate(chosen):
-        for axes, picture in zip(grid[:, column], (blurred, sharp), strict=True):
+    for column, (name, pictures) in enumerate(chosen):
+        for axes, picture in zip(grid[:, column], pictures, strict=True):
             bare(axes)
             axes.imshow(picture)
         grid[0, column].set_title(plain(name, 24), fontsize=7)

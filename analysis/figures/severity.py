@@ -7,14 +7,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.conditions import CONDITIONS, conditions
 from analysis.drawing import WIDTH, Inputs, Missing
+from analysis.where import correlations, gain_points
 from blurdm.core.arms import ARMS, BASELINE, METHOD, METHODS, arm_of
 
 TITLE = "Blur severity against gain"
 CAPTION = (
     "Left: what each method gains over the blurred input, by the PSNR of that input; little PSNR is strong blur."
-    " Right: what BlurDM gains over its baseline. A point per test image (mean over seeds), a line fitted by least"
-    " squares, and Spearman's rank correlation with the input's PSNR."
+    " Right: what BlurDM gains over its baseline. Below: the same gain against length of the blur, brightness and noise"
+    " of the blurred image, where they are known. A point per test image (mean over seeds), a line fitted by least"
+    " squares, and Spearman's rank correlation."
 )
 FEWEST = 3  # images for a line and a correlation
 
@@ -24,8 +27,11 @@ def build(inputs: Inputs) -> Figure:
     psnr = inputs.psnr_of(blurred, BASELINE, METHOD)
     if len(psnr) < FEWEST:
         raise Missing(f"{len(psnr)} test images are too few to show a trend")
-    figure = Figure(figsize=(WIDTH, 3.0))
-    left, right = figure.subplots(1, 2)
+    known = conditions(inputs.first_seed_runs(ARMS[METHOD].stage))
+    heights = [3.0, 2.4] if len(known.columns) else [3.0]
+    figure = Figure(figsize=(WIDTH, sum(heights)))
+    above, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    left, right = above.subplots(1, 2)
     for arm in (arm for arm in METHODS if arm in psnr):
         _points(left, psnr[blurred], psnr[arm] - psnr[blurred], arm, ARMS[arm].title)
     left.set_ylabel("gain over the blurred input (dB)")
@@ -35,6 +41,12 @@ def build(inputs: Inputs) -> Figure:
         axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
         axes.set_xlabel("PSNR of the blurred input (dB)")
         axes.legend(loc="best", fontsize=7)
+    gains = psnr[METHOD] - psnr[BASELINE]
+    for part in below:
+        panels = part.subplots(1, len(known.columns), squeeze=False, sharey=True)[0]
+        for panel, (name, rho) in zip(panels, correlations(gains, known).items(), strict=True):
+            gain_points(panel, known[name], gains, CONDITIONS[name], rho)
+        panels[0].set_ylabel("gain over the baseline (dB)", fontsize=8)
     return figure
 
 

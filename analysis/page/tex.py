@@ -59,11 +59,11 @@ def write_tex(contents: Contents, sections: Sequence[Section]) -> Path:
         lstrip_blocks=True,
     )
     missing = [(escape(name), escape(reason)) for name, reason in (*contents.missing, *left_out(contents))]
-    shown = [{"title": escape(s.title), "parts": [_part(contents, part) for part in s.parts]} for s in sections]
+    shown = [(escape(section.title), [_part(contents, part) for part in section.parts]) for section in sections]
     parts: dict[str, Any] = {"sections": shown, "missing": missing}
     template, path = environment.get_template("report.tex"), contents.reports / "report.tex"
     text = template.render(**parts, letters=None)
-    tables = [contents.reports / item["table"] for section in shown for item in section["parts"] if "table" in item]
+    tables = [contents.reports / item["table"] for _, items in shown for item in items if "table" in item]
     letters = {
         code for part in (text, *(t.read_text(encoding="utf-8") for t in tables)) for code in LETTER.findall(part)
     }

@@ -182,9 +182,9 @@ def leaderboard(
 
 def _compared(by_method: Mapping[str, Measurements], metrics: Sequence[str], options: Options) -> dict[str, Compared]:
     """What the paired difference of every other method to the reference decides, if it is in this table."""
-    if options.reference not in by_method or options.by not in metrics:
+    reference = by_method.get(options.reference or "")
+    if reference is None or options.by not in metrics:
         return {}
-    reference = by_method[options.reference]
     others = [arm for arm in by_method.values() if arm is not reference]
     differences = [difference_of(arm, reference, options.by) for arm in others]
     below = below_input(by_method, by_method.get(ARMS[INPUT].title), options.by)

@@ -26,9 +26,9 @@ Pairs = Mapping[str, Sequence[tuple[str, str]]]  # of row and reference, by the 
 def grid_numbers(results: GridResults, resamples: Resamples) -> pd.DataFrame:
     """One row per row of the ledger, finished or not, then one per average over several references (``reference``: "").
 
-    Per metric: mean with interval over photos and seeds, paired difference to the row's reference with the interval of
-    its test, p (Holm, over all rows compared), effect size, photos won, detectable difference and verdict; published
-    value. A row that is added changes of the others only what is corrected for the number of rows.
+    Per metric: mean with interval over photos and seeds, mean of the blurred ``input``, paired difference to the row's
+    reference with the interval of its test, p (Holm, over all rows compared), effect size, photos won, detectable
+    difference and verdict; published value. A row that is added changes of the others only what is corrected for the number of rows.
     """
     ledger, rows = results.ledger, results.rows
     by_row = measurements_by(rows, "row", results.metrics)
@@ -39,6 +39,10 @@ def grid_numbers(results: GridResults, resamples: Resamples) -> pd.DataFrame:
     for metric in results.metrics:
         for name, compared in _compared(results, by_row, records, metric).items():
             records[name] |= _numbers(compared)
+        for digest, blurred in _inputs(results, metric).items():
+            values = blurred.values[metric]
+            for record in (r for r in records.values() if r["data_digest"] == digest and values is not None):
+                record[f"{metric}_input"] = float(np.mean(values))
         averages = {
             name: average_difference([(by_row[a], by_row[b]) for a, b in of], metric) for name, of in pairs.items()
         }
@@ -96,14 +100,19 @@ def _compared(
     names = [name for name in results.ledger.references if _why_not(results, by_row, name) is None]
     differences = [difference_of(by_row[name], by_row[results.ledger.references[name]], metric) for name in names]
     measured = [difference for difference in differences if difference is not None]
-    inputs = pd.concat([results.rows[results.rows.arm == INPUT], results.inputs], ignore_index=True)
     below: set[str] = set()
-    if len(inputs):
-        inputs = inputs.drop_duplicates(["data_digest", "scene", "image"])
-    for digest, blurred in (measurements_by(inputs, "data_digest", [metric]) if len(inputs) else {}).items():
+    for digest, blurred in _inputs(results, metric).items():
         own = {name: by_row[name] for name in names if records[name]["data_digest"] == digest}
         below |= below_input(own, blurred, metric)
     return {each.difference.a: each for each in compare(measured, margins(results.ledger), below)}
+
+
+def _inputs(results: GridResults, metric: str) -> dict[str, Measurements]:
+    """The blurred input of every test set that was measured, by data digest."""
+    inputs = pd.concat([results.rows[results.rows.arm == INPUT], results.inputs], ignore_index=True)
+    if inputs.empty or metric not in inputs:
+        return {}
+    return measurements_by(inputs.drop_duplicates(["data_digest", "scene", "image"]), "data_digest", [metric])
 
 
 def _record(

@@ -139,3 +139,20 @@ def _require_rgb8(image: ImageFile.ImageFile, path: Path | str, grey_ok: bool) -
         raise InputError(f"{path}: grey; should be 8-bit RGB (replicate the channel to all three if grey is meant)")
     if mode not in ("RGB", "L"):
         raise InputError(f"{path}: colour mode {mode}; should be 8-bit RGB")
+
+
+def brightness(pixels: np.ndarray) -> float:
+    """The mean over pixels and channels of uint8 (H, W, 3), in [0, 1]."""
+    return float(pixels.mean() / 255)
+
+
+def noise_level(pixels: np.ndarray) -> float:
+    """The standard deviation of the noise of uint8 (H, W, 3), in [0, 1], as diagonal details show it.
+
+    Median absolute detail of 2 x 2 blocks of grey values, by 0.6745 (Donoho and Johnstone 1994). Fine texture counts as
+    noise.
+    """
+    grey = pixels[: len(pixels) // 2 * 2, : pixels.shape[1] // 2 * 2].mean(axis=2)
+    details = (grey[::2, ::2] - grey[::2, 1::2] - grey[1::2, ::2] + grey[1::2, 1::2]) / 2
+    # grey is the mean of three channels; noise that is independent in each is sqrt(3) times as strong
+    return float(np.median(np.abs(details)) / 0.6745 * np.sqrt(3) / 255)

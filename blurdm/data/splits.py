@@ -13,7 +13,7 @@ from typing import Any
 from blurdm.core.errors import InputError
 from blurdm.core.store import write_bytes
 from blurdm.data.layouts import PairFiles, scan
-from blurdm.data.pairs import check_pair, decode_image, read_bytes
+from blurdm.data.pairs import brightness, check_pair, decode_image, noise_level, read_bytes
 
 MANIFEST = "manifest.csv"
 RACY_NS = 2_000_000_000  # a file changed this shortly before the cache was written may have changed again unseen
@@ -38,9 +38,10 @@ def split_index(pairs: Sequence[PairFiles], val_scenes: int | tuple[str, ...]) -
 def build_index(
     root: Path, layout: str, val_scenes: int | tuple[str, ...], on_progress: Progress | None = None
 ) -> dict[str, Any]:
-    """{"pairs": [{split, scene, name, blur, sharp, height, width, exposure_px}], "digest"}: all files read and checked.
+    """{"pairs": [{split, scene, name, blur, sharp, height, width, exposure_px, brightness, noise}], "digest"}.
 
-    ``exposure_px`` comes from a manifest.csv beside the data (else None), which then is part of the digest.
+    All files are read and checked. ``exposure_px`` comes from a manifest.csv beside the data (else None), which then is
+    part of the digest; brightness and noise, in [0, 1], are those of the blurred image.
     """
     pairs = scan(root, layout)
     entries = split_index(pairs, val_scenes)
@@ -55,6 +56,7 @@ def build_index(
         check_pair(images[0], images[1], root / pair.blur, pair.sharp)
         entry["height"], entry["width"] = images[0].shape[:2]
         entry["exposure_px"] = lengths.get((pair.split, pair.scene, pair.name))
+        entry |= {"brightness": round(brightness(images[0]), 6), "noise": round(noise_level(images[0]), 6)}
         if on_progress:
             on_progress(done, len(pairs))
     return {"pairs": entries, "digest": _digest(hashes)}

@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from analysis.article.article import article
 from analysis.build import build_tables
 from analysis.drawing import Inputs, draw_all, plain, styled
 from analysis.fonts import font_of
@@ -27,7 +28,7 @@ from analysis.page.contents import read_contents
 from analysis.report import report
 from analysis.sources import Sources
 from analysis.tables.chain import difference_numbers
-from analysis.tables.grid import read_numbers
+from analysis.tables.numbers import read_numbers
 from analysis.tables.table import Cell, Column, Table, TableRow, read_table
 from analysis.terminal import show
 from analysis.trace import trace
@@ -271,7 +272,9 @@ def test_without_the_engine_or_its_fonts_the_report_says_code_points(
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "lualatex").symlink_to("/bin/false")
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    warned = tex.compile_tex(tex.write_tex(read_contents(reports), ""))
+    contents = read_contents(reports)
+    sections = article(Sources(root / "chain" / "measure.json", root / "runs"), contents)
+    warned = tex.compile_tex(tex.write_tex(contents, sections))
     assert ("apt-get install texlive-luatex fonts-droid-fallback" in str(warned)) == (lacking == "lualatex")
     text = pdf_text(reports / "report.pdf")
     assert r"\u566A\u58F0" in text and "clip≤1" in text and "“typographic”" in text

@@ -13,7 +13,7 @@ from analysis.drawing import styled
 from analysis.grid_plot import grid_plot
 from analysis.load import metric_names
 from analysis.stored import DEMO, EVIDENCE, STEPS, Stored, evidence_differences, stored_grid
-from analysis.tables.grid import grid_numbers
+from analysis.tables.numbers import grid_numbers
 from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
 from blurdm.diffusion.schedules import make_schedule

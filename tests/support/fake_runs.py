@@ -31,6 +31,7 @@ STEPS: dict[str | None, int] = {None: 0, "baseline": 1000, "direct": 1000, "pret
 
 def make_chain(root: Path, seeds: tuple[int, ...] = (0, 1), no_lpips: bool = False, images: bool = True) -> Path:
     """A finished chain below ``root``; returns its pointer file."""
+    prepare(root)
     entries = [_measure(root, None, None, no_lpips, images)]
     for seed in seeds:
         for model in MODELS:
@@ -39,6 +40,28 @@ def make_chain(root: Path, seeds: tuple[int, ...] = (0, 1), no_lpips: bool = Fal
     pointer = root / "chain" / "measure.json"
     _write_json(pointer, {"runs": entries})
     return pointer
+
+
+def prepare(root: Path) -> None:
+    """The index of the test images, their blur longer from image to image and their noise all the same."""
+    pairs = [
+        {
+            "split": "test",
+            "scene": photo,
+            "name": f"{i:04d}",
+            "blur": "b.png",
+            "sharp": "s.png",
+            "height": 96,
+            "width": 72,
+            "exposure_px": 3.0 + i,
+            "brightness": 0.3 + 0.1 * p,
+            "noise": 0.0,
+        }
+        for p, photo in enumerate(PHOTOS)
+        for i in range(IMAGES)
+    ]
+    training = [pair | {"split": "train", "scene": "train"} for pair in pairs]
+    _write_json(root / "runs" / "prepare" / "p0" / "index.json", {"pairs": [*training, *pairs], "digest": DIGEST})
 
 
 def make_run(
