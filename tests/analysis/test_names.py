@@ -27,7 +27,7 @@ from analysis.page.contents import read_contents
 from analysis.report import report
 from analysis.sources import Sources
 from analysis.tables.chain import difference_numbers
-from analysis.tables.grid import read_numbers
+from analysis.tables.numbers import read_numbers
 from analysis.tables.table import Cell, Column, Table, TableRow, read_table
 from analysis.terminal import show
 from analysis.trace import trace
