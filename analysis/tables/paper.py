@@ -109,13 +109,13 @@ def _gains(sources: Sources, chosen: Comparable) -> dict[str, Cell]:
         places = [[chosen.get((dataset, b, method)) for method in COMPARED] for b in sources.published.backbones]
         for score in SCORES:
             column = f"{identifier(dataset)}_{score}"
-            cells[column] = _gain([(a, b) for b, a in places if a and b], score)
+            cells[column] = average_gain([(a, b) for b, a in places if a and b], score)
             stated = sources.published.value("mean_gain", score, dataset=dataset)
             cells[f"{column}_published"] = published_cell(stated, METRICS[score].digits, "+")
     return cells
 
 
-def _gain(pairs: Sequence[tuple[NetworkResults, NetworkResults]], score: str) -> Cell:
+def average_gain(pairs: Sequence[tuple[NetworkResults, NetworkResults]], score: str) -> Cell:
     """The average of networks minus their backbones, with what it decides; of one pair, its difference alone."""
     if not pairs or len(metrics := {score_metric(network, score) for pair in pairs for network in pair}) > 1:
         return Cell()
