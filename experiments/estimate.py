@@ -161,7 +161,8 @@ def _units(stage: str, sections: Sections, pairs: Mapping[str, int] | None) -> i
 def _size(stage: str, sections: Sections, model: str | None) -> Size:
     data, backbone = sections["data"], sections.get("backbone", {})
     metrics = tuple(sections["measure"]["metrics"]) if "measure" in sections else None
-    network = tuple(backbone.get(key) for key in ("name", "width", "blocks"))
+    blocks = backbone.get("blocks")  # of a stored config, as JSON has it
+    network = backbone.get("name"), backbone.get("width"), tuple(blocks) if isinstance(blocks, list) else blocks
     course = sections.get(stage, {}).get("course")
     sides = canonical_json(course.model_dump(mode="json") if isinstance(course, Section) else course)
     return data["crop"], data["batch_size"], sides, network, model, metrics

@@ -432,7 +432,9 @@ class Restore(Section):
 class Measure(Section):
     """What is measured on restored images."""
 
-    metrics: tuple[str, ...] = Field(description="psnr, ssim, psnr_y, ssim_y, lpips, lpips_256, dists, niqe, musiq")
+    metrics: tuple[str, ...] = Field(
+        description="psnr, ssim, psnr_y, ssim_y, lpips, lpips_256, dists, niqe, musiq, or pyiqa:NAME"
+    )
     protocol: str = Field(description="how each metric is computed: standard, blurdm or realblur")
 
 

@@ -23,6 +23,8 @@ PARSED = None
 
 IN_A_CLONE = "in a repository of its own: tests/cli/test_dvc.py"
 OWN_DATA = "in a repository of its own: tests/cli/test_own_data.py"
+WALK = "with weights and images of their own: tests/cli/test_bring_your_own.py"
+INIT = " ".join(f"--set {section}.init=nafnet.pth" for section in ("baseline", "direct", "pretrain"))
 
 # command -> (substitute, reason)
 SUBSTITUTES: dict[str, tuple[str | None, str]] = {
@@ -125,6 +127,15 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
         "python -m analysis.build; python -m analysis.verify reports",
         "a sweep was collected since the tables were built",
     ),
+    "blurdm import nafnet.pth": (PARSED, WALK),
+    "cp experiments/presets/folders.yaml mine.yaml": (PARSED, WALK),
+    "blurdm deblur data/mine/test/blur --model runs/baseline/KEY --out restored": (PARSED, WALK),
+    "blurdm score runs/baseline/KEY --config mine.yaml": (PARSED, WALK),
+    "blurdm score theirs --as DeepNet --config mine.yaml --protocol standard --protocol blurdm": (PARSED, WALK),
+    'blurdm score theirs --as "DeepNet, sharp" --against data/mine/test/sharp --config mine.yaml': (PARSED, WALK),
+    "python -m analysis.leaderboard --reference DeepNet --published": ("python -m analysis.leaderboard", WALK),
+    "python -m analysis.verify --images": ("python -m analysis.build; python -m analysis.verify --images", WALK),
+    f"{SWEEP} --grid plug_in --preset mine.yaml {INIT}": (PARSED, WALK),
     "source .venv/bin/activate": ("true", "tests run inside it"),
 }
 
