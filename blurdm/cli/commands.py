@@ -97,12 +97,12 @@ def check(parsed: argparse.Namespace) -> int:
     from blurdm.core.config_io import load_config
     from blurdm.data.layouts import count_report, scan
     from blurdm.data.splits import build_index
-    from blurdm.stages.plan import check_index, largest_crops
+    from blurdm.stages.plan import check_index, largest_crops, trained_sections
 
     config = load_config(parsed.config, parsed.set)
     data = config.data
     index = build_index(Path(data.root), data.layout, data.val_scenes, lambda done, total: None)
-    check_index(index, data, largest_crops(dict(config)))
+    check_index(index, data, largest_crops(trained_sections(config)))
     for line in count_report(scan(Path(data.root), data.layout), data.layout):
         print(line)
     counts = Counter(pair["split"] for pair in index["pairs"])

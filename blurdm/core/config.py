@@ -106,7 +106,7 @@ class OtherTestSet(Section):
 
 
 class Inference(Section):
-    """Evaluation as the authors of imported weights do it: padding, and means over windows."""
+    """Evaluation as the authors of a network do it: padding, and means over windows."""
 
     padding: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         description="sides of an image are padded to multiples of this, before the prior sees it too; null: as trained"
@@ -129,7 +129,7 @@ class Backbone(Section):
     centre: Annotated[float, Field(ge=0, le=1)] | None = later(
         None, "of the values that it works on; null: 0.5 for mimo_unet and stripformer, as BlurDM has it, else 0"
     )
-    inference: Inference | None = later(None, "of imported weights; null: as trained here")
+    inference: Inference | None = later(None, "as its authors evaluate it; null: as it is trained")
 
 
 class Latent(Section):

@@ -18,6 +18,7 @@ from blurdm.core.runs import Resources
 P = ParamSpec("P")
 R = TypeVar("R")
 
+MOST_SHAPES = 64  # of one function: the phases of a training may each have a batch and a crop of their own
 HALF_WIDTH = (torch.bfloat16, torch.float16)
 
 
@@ -60,7 +61,7 @@ def to_fp32(x: Tensor) -> Tensor:
 
 
 def maybe_compile(function: Callable[P, R], compute: Compute) -> Callable[P, R]:
-    """``function``, compiled in one piece unless ``compute.execution`` is eager; its tensors never change shape.
+    """``function``, compiled in one piece unless ``compute.execution`` is eager, again for every shape of its tensors.
 
     InputError without a C++ compiler and Python's headers.
     """
@@ -74,6 +75,7 @@ def maybe_compile(function: Callable[P, R], compute: Compute) -> Callable[P, R]:
             f" {missing}; install g++ and python3-dev, or set eager"
         )
     torch._dynamo.config.issue_3_13_0_warning = False  # says of Python 3.13.0 that checks are slower, once per function
+    torch._dynamo.config.recompile_limit = MOST_SHAPES
     torch.compiler.reset()  # a process keeps a limited number of compiled functions; drop those of earlier trainings
     mode = "reduce-overhead" if compute.execution == "graphs" else None
     compiled: Callable[P, R] = torch.compile(function, fullgraph=True, dynamic=False, mode=mode)

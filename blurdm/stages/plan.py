@@ -74,6 +74,11 @@ def check_index(index: Mapping[str, Any], data: Data, crops: Mapping[str, int]) 
                 check_crop(pair, side, margin, key)
 
 
+def trained_sections(config: Config) -> dict[str, Any]:
+    """Those of the data and of the training stages."""
+    return {name: getattr(config, name) for name in ("data", *TRAINED)}
+
+
 def largest_crops(sections: Mapping[str, Any]) -> dict[str, int]:
     """The largest crop of each stage among ``sections``, by the key that states it."""
     crops = {"data.crop": sections["data"].crop}
@@ -113,7 +118,7 @@ def _check_diffusion(diffusion: Diffusion) -> None:
 
 def _check_micro_batches(config: Config) -> None:
     count = config.compute.micro_batches
-    for name, size in batch_sizes(dict(config)):
+    for name, size in batch_sizes(trained_sections(config)):
         if size % count:
             raise InputError(f"compute.micro_batches: {count}: {name} {size} should be a multiple of it")
 

@@ -107,6 +107,13 @@ def test_the_loss_of_stage_2_compiles_in_one_piece(supervision: Any) -> None:
     assert compiled(blur, blur.flip(3), noise).item() == pytest.approx(loss(blur, blur.flip(3), noise).item(), rel=1e-6)
 
 
+@pytest.mark.usefixtures("traced")
+def test_every_phase_may_have_crops_of_another_size() -> None:
+    double = maybe_compile(lambda x: 2 * x, PLAIN.model_copy(update={"execution": "compiled"}))
+    for side in range(16, 25):  # PyTorch compiles 8 by itself
+        assert double(torch.ones(1, 3, side, side)).shape[-1] == side
+
+
 def test_without_a_compiler_it_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     compute = PLAIN.model_copy(update={"execution": "graphs"})
     monkeypatch.setenv("CXX", "no-such-compiler")
