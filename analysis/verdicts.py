@@ -1,20 +1,17 @@
 """What a paired difference decides: better, worse, equivalent within a margin, or what it lacks to decide.
 
-A test of difference and two one-sided tests of equivalence, both with the interval of ``stats.Spread``. With S seeds and
-P photos, no number of seeds brings the interval below what the photos alone leave; where that is too wide, more seeds
+A test of difference and two one-sided tests of equivalence, both with the interval of ``stats.Spread``. With P
+photos, no number of seeds brings the interval below what the photos alone leave; where that is too wide, more seeds
 are in vain. One seed compares two files of weights, not two methods.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Protocol
 
 from analysis.stats import LEVEL, Spread
+from blurdm.metrics.protocols import MARGINS as MARGINS  # a grid may name its own
 
-# Differences that nobody would act on. A grid may name its own.
-MARGINS: Mapping[str, float] = MappingProxyType({"psnr": 0.1, "ssim": 0.002, "lpips": 0.002})
 SEEDS_TO_BLAME_PHOTOS = 5  # with fewer, the variance by photo is not known well enough to call seeds useless
 MOST_PHOTOS = 100_000
 

@@ -16,9 +16,10 @@ from blurdm.core.arms import METHOD
 from blurdm.core.graph import Failure
 from blurdm.core.progress import Progress
 from blurdm.core.runs import Run
+from blurdm.metrics.protocols import METRICS
 from blurdm.stages.plan import unmeasurable
 from experiments.estimate import CPU, PROJECTION_FILE, Estimate, estimate, projection
-from experiments.grid import Sweep
+from experiments.grid import Grid, Sweep
 
 MAX_ROWS = 40  # of a plan
 
@@ -34,10 +35,12 @@ def print_plan(sweep: Sweep, root: Path, max_concurrent: int, console: Console, 
     console.print(f"{len(grid.rows)} rows with seeds {seeds}; preset {escape(grid.preset)}", highlight=False)
     for row in grid.rows[:MAX_ROWS]:
         arm = "" if row.arm == METHOD else f"  [dim](measures {row.arm})[/dim]"
-        mark = "  [dim](baseline of the comparison)[/dim]" if row.name == grid.baseline else ""
+        against = "baseline of the comparison" if row.name == row.reference else f"against {escape(row.reference)}"
+        mark = "" if grid.baseline and row.name != grid.baseline else f"  [dim]({against})[/dim]"
         console.print(f"  {escape(row.name)}{arm}{mark}", highlight=False)
     if len(grid.rows) > MAX_ROWS:
         console.print(f"  and {len(grid.rows) - MAX_ROWS} more", highlight=False)
+    console.print(escape(decision_line(grid)), highlight=False)
     for folder in sweep.missing:
         console.print(
             f"[yellow]{escape(folder)}: no such data folder yet; the keys of runs on it are provisional[/yellow]",
@@ -50,6 +53,14 @@ def print_plan(sweep: Sweep, root: Path, max_concurrent: int, console: Console, 
     console.print(f"{len(sweep.runs)} distinct runs ({stages}); sharing saves {shared} more", highlight=False)
     for line in time_lines(estimate(sweep, root, max_concurrent, device), len(sweep.runs), max_concurrent, device):
         console.print(line, highlight=False)
+
+
+def decision_line(grid: Grid) -> str:
+    """What decides: the primary metric, and the differences in it that count as none."""
+    metric, margin = METRICS[grid.primary], grid.margin.get(grid.primary)
+    unit = f" {metric.unit}" if metric.unit else ""
+    equal = "no margin" if margin is None else f"differences below {margin:g}{unit} are equivalent"
+    return f"decided by {metric.title}: {equal}"
 
 
 def time_lines(work: Estimate, runs: int, max_concurrent: int, device: str) -> list[str]:

@@ -18,10 +18,20 @@ from blurdm.core.errors import InputError
 from blurdm.core.graph import distinct
 from blurdm.core.registry import require
 from blurdm.core.runs import Run
-from blurdm.metrics.protocols import METRICS
+from blurdm.metrics.protocols import MARGINS, METRICS
 from blurdm.stages.plan import Planner, sections_read, stages_of
 from experiments.bases import Bases
-from experiments.grid_file import MEASURE, PRESET, Choice, GridFile, check_keys, choices, ranges, require_read
+from experiments.grid_file import (
+    MEASURE,
+    PRESET,
+    REFERENCE,
+    Choice,
+    GridFile,
+    check_keys,
+    choices,
+    ranges,
+    require_read,
+)
 from experiments.variants import Variants
 
 GRIDS = Path(__file__).parent / "grids"
@@ -33,6 +43,8 @@ class GridRow:
     """One row of a grid: ``arm`` measured under ``config``. ``values``: the settings that distinguish it, by key.
 
     ``series``: its name without the swept quantity. ``published``: the paper's values by metric, if any.
+    ``reference``: the row it is compared with, itself for none; ``contrast``: what it has besides the values that they
+    share, where each of several rows has its own reference.
     """
 
     name: str
@@ -41,11 +53,15 @@ class GridRow:
     config: Config
     arm: str
     published: Mapping[str, float]
+    reference: str
+    contrast: str
 
 
 @dataclass(frozen=True)
 class Grid:
     """Rows that answer one question, each with all ``seeds``. ``x``: key of the swept quantity, if any.
+
+    ``primary``: the metric that decides; ``margin``: by metric, differences that nobody would act on.
 
     ``overrides``: settings of the command line on top of ``preset``.
     """
@@ -56,9 +72,16 @@ class Grid:
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     rows: tuple[GridRow, ...]
-    baseline: str
+    primary: str
+    margin: Mapping[str, float]
     x: str | None
     published_source: str | None
+
+    @property
+    def baseline(self) -> str:
+        """The row that all others are compared with; empty if there are several."""
+        references = {row.reference for row in self.rows}
+        return references.pop() if len(references) == 1 else ""
 
 
 def grid_path(name: str) -> Path:
@@ -96,6 +119,7 @@ def make_grid(
         bases = Bases(file, preset, overrides, seeds)
         rows = _rows(file, bases)
         _check_names(file, [row.name for row in rows])
+        primary = _primary(file, rows)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return Grid(
@@ -105,7 +129,8 @@ def make_grid(
         overrides=tuple(overrides),
         seeds=bases.seeds,
         rows=tuple(rows),
-        baseline=file.baseline,
+        primary=primary,
+        margin=MARGINS | file.margin,
         x=file.swept,
         published_source=file.published_source,
     )
@@ -121,7 +146,7 @@ def _rows(file: GridFile, bases: Bases) -> list[GridRow]:
     same: dict[tuple[Any, ...], list[str]] = {}
     read: set[str] = set()
     for combination in product(*dimensions):
-        row = _row(file, combination, bases.of_row(combination))
+        row = _row(file, combination, bases.of_row(combination), *_compared(file, dimensions, combination))
         name = unicodedata.normalize("NFC", row.name)
         if name in rows:
             raise InputError(f"row '{name}': two rows have this name; give the values of an axis labels")
@@ -142,10 +167,29 @@ def _rows(file: GridFile, bases: Bases) -> list[GridRow]:
     return list(rows.values())
 
 
-def _row(file: GridFile, combination: Sequence[Choice], variants: Variants) -> GridRow:
-    name = ", ".join(choice.label for choice in combination)
+def _name(combination: Sequence[Choice]) -> str:
+    return ", ".join(choice.label for choice in combination)
+
+
+def _compared(file: GridFile, dimensions: Sequence[Sequence[Choice]], combination: Sequence[Choice]) -> tuple[str, str]:
+    """The reference of the row of these choices, and its contrast."""
+    arm = combination[0]
+    if REFERENCE in arm.settings:
+        require(f"{arm.where}: {REFERENCE}:", arm.settings[REFERENCE], file.arms)
+        other = next(choice for choice in dimensions[0] if choice.label == arm.settings[REFERENCE])
+        return _name([other, *combination[1:]]), ""
+    if isinstance(file.baseline, str):
+        return file.baseline, ""
+    shared = file.baseline.dimensions
+    first = [c if c.dimension in shared else values[0] for c, values in zip(combination, dimensions, strict=True)]
+    return _name(first), _name([choice for choice in combination if choice.dimension not in shared])
+
+
+def _row(file: GridFile, combination: Sequence[Choice], variants: Variants, reference: str, contrast: str) -> GridRow:
+    name = _name(combination)
     settings = {key: value for choice in combination for key, value in choice.resolved(variants.base).items()}
-    settings.pop(PRESET, None)
+    for special in (PRESET, REFERENCE):
+        settings.pop(special, None)
     arm = settings.pop(MEASURE, METHOD)
     require(f"row '{name}': {MEASURE}:", arm, ARMS)
     config = variants.config(settings, f"row '{name}'")
@@ -156,20 +200,34 @@ def _row(file: GridFile, combination: Sequence[Choice], variants: Variants) -> G
         value = getattr(getattr(config, section), key)
         settings.setdefault(file.swept, list(value) if isinstance(value, tuple) else value)
     series = ", ".join(choice.label for choice in combination if not choice.along_x)
-    return GridRow(name, series, settings, config, arm, file.published.get(name, {}))
+    return GridRow(name, series, settings, config, arm, file.published.get(name, {}), reference, contrast)
 
 
 def _check_names(file: GridFile, names: Sequence[str]) -> None:
-    """Raise InputError if the file's ``baseline`` or ``published`` name rows or metrics that do not exist."""
-    for where, name in (("baseline", file.baseline), *(("published", name) for name in file.published)):
+    """Raise InputError if the file names rows or metrics that do not exist."""
+    baseline = [("baseline", file.baseline)] if isinstance(file.baseline, str) else []
+    for where, name in (*baseline, *(("published", name) for name in file.published)):
         if name not in names:
             rest = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
             raise InputError(f"{where}: no row '{name}'; rows: {'; '.join(names[:MAX_NAMES])}{rest}")
     for name, values in file.published.items():
         for metric in values:
             require(f"published: {name}: metric", metric, METRICS)
+    for metric in file.margin:
+        require("margin: metric", metric, METRICS)
     if file.published and file.published_source is None:
         raise InputError("published_source: missing; should say where the published values are from")
+
+
+def _primary(file: GridFile, rows: Sequence[GridRow]) -> str:
+    """The metric that decides: the file's, or PSNR if every row measures it; InputError for one that not all do."""
+    measured = [name for name in METRICS if all(name in row.config.measure.metrics for row in rows)]
+    if file.primary is None:
+        return "psnr" if "psnr" in measured or not measured else measured[0]
+    if file.primary not in measured:
+        names = ", ".join(measured) or "none"
+        raise InputError(f"primary: {file.primary}: should be measured in every row; measured there: {names}")
+    return file.primary
 
 
 @dataclass(frozen=True)
@@ -216,6 +274,8 @@ class Sweep:
             {
                 "name": row.name,
                 "series": row.series,
+                "reference": row.reference,
+                "contrast": row.contrast,
                 "values": dict(row.values),
                 "arm": row.arm,
                 "published": dict(row.published),
@@ -223,7 +283,8 @@ class Sweep:
             }
             for row in grid.rows
         ]
-        about = {"grid": grid.name, "question": grid.question, "preset": grid.preset, "baseline": grid.baseline}
+        about: dict[str, Any] = {"grid": grid.name, "question": grid.question, "preset": grid.preset}
+        about |= {"baseline": grid.baseline, "primary": grid.primary, "margin": dict(grid.margin)}
         lists = {"overrides": list(grid.overrides), "seeds": list(grid.seeds), "rows": rows, "stopped": []}
         data = {run.key: run.sections["data"].root for run in self.runs if run.stage == "prepare"}
         return {**about, **lists, "x": grid.x, "published_source": grid.published_source, "data": data}

@@ -14,18 +14,33 @@ from blurdm.core.registry import require
 
 MEASURE = "measure"
 PRESET = "preset"
-SPECIAL = (MEASURE, PRESET)  # arms and axes may set these besides keys of a config
-REFERENCE = "from"
+REFERENCE = "reference"
+SPECIAL = (MEASURE, PRESET, REFERENCE)  # arms may set these besides keys of a config, and axes all but the last
+FROM = "from"
 KINDS = ("int", "log", "uniform", "choice")  # of ranges
 
 
+class Per(Section):
+    """A reference for every value of these dimensions (``arms``, keys of axes): the first row that has it."""
+
+    per: str | list[str]
+
+    @property
+    def dimensions(self) -> list[str]:
+        return [self.per] if isinstance(self.per, str) else self.per
+
+
 class Question(Section):
-    """What every grid's file states. ``base``: settings of all rows; ``axes``: what varies."""
+    """What every grid's file states. ``base``: settings of all rows; ``axes``: what varies. ``primary``: the metric
+    that decides; ``margin``: by metric, differences that nobody would act on.
+    """
 
     question: str = Field(min_length=1)
     preset: str
     base: dict[str, Any] = Field(default_factory=dict)
     axes: dict[str, Any] = Field(default_factory=dict)
+    primary: str | None = None
+    margin: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
     @field_validator("base", "axes", "arms", mode="before", check_fields=False)
     @classmethod
@@ -40,14 +55,25 @@ class GridFile(Question):
     """The keys of a grid's file. An axis is a list of values, or a mapping that gives each value a label; an arm sets
     several keys at once. A value ``{from: key}`` is the base config's, ``{from: [key, key]}`` the sum of several.
     Beside keys of the config, arms and axes may set ``measure``, and ``preset``: what the row starts from instead.
+    ``baseline``: the row that the others are compared with, or one for each value of a dimension; ``reference`` in an
+    arm names the arm that its rows are compared with instead, at equal values of the axes.
     """
 
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
     rows: Annotated[int, Field(ge=1, le=100_000)]
-    baseline: str
+    baseline: str | Per
     x: str | None = None
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     published_source: str | None = Field(default=None, min_length=1)
+
+    @field_validator("baseline", mode="before")
+    @classmethod
+    def _row_or_dimensions(cls, value: Any) -> Any:
+        names = value["per"] if isinstance(value, dict) and set(value) == {"per"} else value
+        several = isinstance(names, list) and names and names != value
+        if not isinstance(names, str) and not (several and all(isinstance(name, str) for name in names)):
+            raise ValueError("should be the name of a row, or {per: arms}, or {per: the key of an axis}")
+        return value
 
     @property
     def swept(self) -> str | None:
@@ -69,10 +95,12 @@ def is_range(value: Any) -> bool:
 @dataclass(frozen=True)
 class Choice:
     """One arm, or one value of one axis: its settings, and its part of the row's name. ``along_x``: it sets x alone.
+    ``dimension``: ``arms``, or the key of the axis.
 
     ``read`` collects the config sections that the stages of its rows read.
     """
 
+    dimension: str
     where: str
     label: str
     settings: Mapping[str, Any]
@@ -83,10 +111,10 @@ class Choice:
         """The settings, with values of ``base`` in place of {from: ...}."""
         resolved = dict(self.settings)
         for name, value in self.settings.items():
-            if not isinstance(value, dict) or set(value) != {REFERENCE}:
+            if not isinstance(value, dict) or set(value) != {FROM}:
                 continue
-            where = f"{self.where}: {name}: {REFERENCE}"
-            keys = value[REFERENCE] if isinstance(value[REFERENCE], list) else [value[REFERENCE]]
+            where = f"{self.where}: {name}: {FROM}"
+            keys = value[FROM] if isinstance(value[FROM], list) else [value[FROM]]
             values = []
             for key in keys:
                 require_key(where, str(key))
@@ -113,11 +141,19 @@ def check_keys(file: GridFile) -> None:
         for key in settings:
             if key not in SPECIAL or where == "base":
                 require_key(where, key)
+            if where == "axes" and key == REFERENCE:
+                raise InputError(f"axes: {key}: an arm may have one, an axis not; see baseline: {{per: ...}}")
             if where != "axes" and key in file.axes:
                 raise InputError(f"{where}: {key}: an axis sets it too; should be set in one place")
     if not (file.axes or file.arms):
         raise InputError("axes, arms: missing; should have at least one of them")
     settable = {key for where, settings in places.items() if where != "base" for key in settings} - set(SPECIAL)
+    if isinstance(file.baseline, Per):
+        dimensions = (["arms"] if file.arms else []) + list(file.axes)
+        for name in file.baseline.dimensions:
+            require("baseline: per:", name, dimensions)
+        if set(file.baseline.dimensions) == set(dimensions):
+            raise InputError("baseline: per: names all that varies, so that each row would be its own reference")
     if file.x is not None:
         require("x:", file.x, settable)
 
@@ -127,7 +163,8 @@ def choices(file: GridFile) -> list[list[Choice]]:
     x = file.swept
     dimensions = []
     if file.arms:
-        dimensions.append([Choice(f"arms: {name}", name, arm, set(arm) == {x}) for name, arm in file.arms.items()])
+        arms = file.arms.items()
+        dimensions.append([Choice("arms", f"arms: {n}", n, arm, set(arm) - {REFERENCE} == {x}) for n, arm in arms])
     leaves = [key.rpartition(".")[2] for key in file.axes]
     for key, values in file.axes.items():
         leaf = key.rpartition(".")[2]
@@ -139,7 +176,7 @@ def choices(file: GridFile) -> list[list[Choice]]:
             labelled = list(values.items())
         else:
             labelled = [(f"{short}={v if isinstance(v, str) else json.dumps(v)}", v) for v in values]
-        dimensions.append([Choice("axes", label, {key: value}, key == x) for label, value in labelled])
+        dimensions.append([Choice(key, "axes", label, {key: value}, key == x) for label, value in labelled])
     return dimensions
 
 

@@ -123,6 +123,8 @@ class Search:
             question=self.file.question,
             preset=self.file.preset,
             base=self.file.base,
+            primary=self.file.primary,
+            margin=self.file.margin,
             arms={name: measured | dict(settings) for name, settings in {BASE: {}, **best}.items()},
             rows=len(best) + 1,
             baseline=BASE,

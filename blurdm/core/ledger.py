@@ -34,10 +34,14 @@ class Measured(Record):
 
 
 class Row(Record):
-    """One line of the result table; ``values`` says what makes it differ from the others."""
+    """One line of the result table; ``values`` says what makes it differ from the others. ``reference``: the row it is
+    compared with (``Ledger.references``); ``contrast``: what it has besides that row, where there are several of these.
+    """
 
     name: str
     series: str
+    reference: str = ""
+    contrast: str = ""
     values: dict[str, Any]
     arm: str
     published: dict[str, float]
@@ -67,8 +71,9 @@ class Failed(Record):
 
 
 class Ledger(Record):
-    """``baseline`` names the row that the others are compared with, ``x`` the swept value of the plot; ``data`` says
-    where the data of each prepare run lies, by key; ``command`` computes it again (both empty in older ledgers).
+    """``baseline`` names the row that all others are compared with, if there is one; ``x`` the swept value of the plot;
+    ``primary`` the metric that decides, ``margin`` differences that nobody would act on, by metric; ``data`` says where
+    the data of each prepare run lies, by key; ``command`` computes it again (both empty in older ledgers).
     """
 
     grid: str
@@ -77,6 +82,8 @@ class Ledger(Record):
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     baseline: str
+    primary: str = ""
+    margin: dict[str, float] = {}
     x: str | None
     published_source: str | None
     data: dict[str, str] = {}
@@ -84,6 +91,11 @@ class Ledger(Record):
     stopped: tuple[Stopped, ...]
     failed: tuple[Failed, ...] = ()
     command: str = ""
+
+    @cached_property
+    def references(self) -> dict[str, str]:
+        """The row that each row is compared with, by name; itself for none. Older ledgers have ``baseline`` alone."""
+        return {row.name: row.reference or self.baseline for row in self.rows}
 
     @cached_property
     def causes(self) -> dict[Address, str]:
@@ -113,8 +125,11 @@ def read_ledger(path: Path) -> Ledger:
             f"{path}: {where}: {first['msg']}; delete it and run the sweep again, which writes it"
         ) from None
     names = [row.name for row in ledger.rows]
-    if ledger.baseline not in names or len({unicodedata.normalize("NFC", name) for name in names}) < len(names):
-        raise InputError(f"{path}: its rows should have different names, one of them the baseline '{ledger.baseline}'")
+    if len({unicodedata.normalize("NFC", name) for name in names}) < len(names):
+        raise InputError(f"{path}: its rows should have different names")
+    for name, reference in ledger.references.items():
+        if reference not in names:
+            raise InputError(f"{path}: row '{name}' is compared with '{reference}', which is none of its rows")
     return ledger
 
 

@@ -1,5 +1,6 @@
 """Tables of metrics and protocols, without torch: titles, units, direction, requirements. measure.py computes them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +13,8 @@ from blurdm.metrics.weights import WEIGHTS, place
 class Metric:
     """``pyiqa``: its name there. ``digits``: decimals in tables. ``always``: a column of the chain's table even if not
     measured. ``reference``: whether it compares with the sharp image. ``resize``: side to which both images are resized
-    first, whatever their shape. An image needs room for ``squares`` squares of ``side`` px.
+    first, whatever their shape. An image needs room for ``squares`` squares of ``side`` px. ``bounds``: what a value
+    can be at all. ``margin``: a difference that nobody would act on, where that is agreed on.
     """
 
     pyiqa: str
@@ -26,15 +28,17 @@ class Metric:
     resize: int | None = None
     side: int = 1
     squares: int = 1
+    bounds: tuple[float, float] = (0.0, math.inf)
+    margin: float | None = None
 
 
 METRICS = {
-    "psnr": Metric("psnr", "PSNR", 2, unit="dB", always=True),
-    "ssim": Metric("ssimc", "SSIM", 3, always=True, side=11),
+    "psnr": Metric("psnr", "PSNR", 2, unit="dB", always=True, margin=0.1),
+    "ssim": Metric("ssimc", "SSIM", 3, always=True, side=11, bounds=(-1.0, 1.0), margin=0.002),
     # Luma (Y of MATLAB's rgb2ycbcr), not rounded. Papers on restoration quote these values beside those of RGB.
     "psnr_y": Metric("psnry", "PSNR-Y", 2, unit="dB"),
-    "ssim_y": Metric("ssim", "SSIM-Y", 3, side=11),
-    "lpips": Metric("lpips", "LPIPS", 4, lower_better=True, always=True, weights="lpips", side=31),
+    "ssim_y": Metric("ssim", "SSIM-Y", 3, side=11, bounds=(-1.0, 1.0)),
+    "lpips": Metric("lpips", "LPIPS", 4, lower_better=True, always=True, weights="lpips", side=31, margin=0.002),
     # The same under every protocol: LPIPS as the BlurDM paper has it, about ten times smaller, in addition to the LPIPS
     # of the protocol. So a grid under ``standard`` still has a column that compares with the paper's.
     "lpips_256": Metric("lpips", "LPIPS-256", 4, lower_better=True, weights="lpips", resize=256),
@@ -42,6 +46,7 @@ METRICS = {
     "niqe": Metric("niqe", "NIQE", 3, lower_better=True, reference=False, weights="niqe", side=96, squares=2),
     "musiq": Metric("musiq", "MUSIQ", 2, reference=False, weights="musiq"),
 }
+MARGINS = {name: metric.margin for name, metric in METRICS.items() if metric.margin is not None}
 
 
 @dataclass(frozen=True)

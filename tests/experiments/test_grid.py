@@ -60,6 +60,8 @@ def test_a_ledger_says_all_and_survives_writing_and_reading(name: str, tiny_data
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     ledger = Ledger.model_validate_json(json.dumps(told))
     assert (ledger.grid, ledger.baseline, ledger.seeds) == (name, made.grid.baseline, made.grid.seeds)
+    assert (ledger.primary, ledger.margin) == (made.grid.primary, made.grid.margin)
+    assert [row.reference for row in ledger.rows] == [row.reference for row in made.grid.rows]
     named = {address for row in ledger.rows for address in row.addresses}
     assert named == {(run.stage, run.key) for run in made.runs if run.stage != "prepare"}
     for cell in made.cells:
@@ -229,3 +231,49 @@ def test_planning_imports_no_torch(tiny_data: Path) -> None:
     count, loaded = done.stdout.split("\n", 1)
     assert count == "172"
     assert {"torch", "ray", "submitit", "mlflow", "pandas", "matplotlib"}.isdisjoint(loaded.split())
+
+
+# References
+
+
+def test_each_value_of_a_dimension_has_its_first_row_as_the_reference(tmp_path: Path) -> None:
+    """Rows that differ from it in the other dimensions are named by what they have there."""
+    grid = load_grid(write_grid(tmp_path, baseline={"per": "diffusion.fixed_terminal_noise"}))
+    assert {(row.name, row.reference, row.contrast) for row in grid.rows} == {
+        (f"steps={steps}, {noise}", f"steps=1, {noise}", f"steps={steps}")
+        for steps in (1, 2)
+        for noise in ("official", "fixed")
+    }
+    assert grid.baseline == ""
+
+
+def test_an_arm_may_name_another_as_its_reference_at_equal_values_of_the_axes(tmp_path: Path) -> None:
+    arms = {"a": {}, "b": {"latent.gain": "k", "reference": "a"}}
+    grid = load_grid(write_grid(tmp_path, arms=arms, axes={"diffusion.steps": [1, 2]}, baseline="a, steps=1"))
+    references = {row.name: row.reference for row in grid.rows}
+    assert references == {
+        "a, steps=1": "a, steps=1",
+        "a, steps=2": "a, steps=1",
+        "b, steps=1": "a, steps=1",
+        "b, steps=2": "a, steps=2",
+    }
+    assert all("reference" not in row.values for row in grid.rows)
+
+
+@pytest.mark.parametrize("name", ["paper_main", "backbones"])
+def test_every_network_of_the_paper_is_compared_with_its_own_backbone(name: str) -> None:
+    """Not with the first row of the grid: every cell of the paper's table has its own test."""
+    rows = load_grid(grid_path(name)).rows
+    compared = [other for other in rows if other.reference != other.name]
+    assert len(compared) == len(rows) / 2
+    for with_prior in compared:
+        backbone = next(other for other in rows if other.name == with_prior.reference)
+        assert (backbone.config, backbone.arm, with_prior.arm) == (with_prior.config, "baseline", "blurdm")
+
+
+def test_margins_and_the_primary_metric_have_defaults(tmp_path: Path) -> None:
+    base = {"measure.metrics": ["ssim", "psnr"]}
+    grid = load_grid(write_grid(tmp_path, base=base, margin={"ssim": 0.01, "psnr_y": 0.2}))
+    assert (grid.primary, grid.margin) == ("psnr", {"psnr": 0.1, "ssim": 0.01, "lpips": 0.002, "psnr_y": 0.2})
+    assert load_grid(write_grid(tmp_path, base={"measure.metrics": ["ssim"]})).primary == "ssim"
+    assert load_grid(write_grid(tmp_path, base=base, primary="ssim")).primary == "ssim"

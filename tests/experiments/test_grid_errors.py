@@ -12,7 +12,7 @@ from tests.support.grids import write_grid
 STEPS = {"diffusion.steps": [1, 2]}
 ONE = {"axes": STEPS, "rows": 2, "baseline": "steps=2"}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
-    ("an unknown top key", {"axis": {}}, "axis: unknown key; known here: arms, axes, base, baseline, preset"),
+    ("an unknown top key", {"axis": {}}, "axis: unknown key; known here: arms, axes, base, baseline, margin, preset"),
     ("no question", {"question": None}, "question: missing"),
     ("a wrong count", {"rows": 5}, "rows: 5 is stated but axes and arms give 4"),
     ("a count that is none", {"rows": "4"}, 'rows: "4": input should be a valid integer'),
@@ -84,6 +84,27 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         "rows 'a' and 'b' are the same: no stage reads what differs",
     ),
     ("one name twice", ONE | {"axes": {"diffusion.steps": [2, 2]}}, "row 'steps=2': two rows have this name"),
+    ("a baseline that is none", {"baseline": 3}, "baseline: 3: should be the name of a row, or {per: arms}"),
+    ("a baseline per nothing", {"baseline": {"per": []}}, "baseline: should be the name of a row, or {per: arms}"),
+    (
+        "a baseline per what does not vary",
+        {"baseline": {"per": "arms"}},
+        "baseline: per: 'arms' is not known; known: diffusion.fixed_terminal_noise, diffusion.steps",
+    ),
+    (
+        "a baseline per all that varies",
+        {"baseline": {"per": ["diffusion.steps", "diffusion.fixed_terminal_noise"]}},
+        "baseline: per: names all that varies",
+    ),
+    (
+        "an unknown reference",
+        {"arms": {"a": {"reference": "b"}}, "axes": {}, "rows": 1, "baseline": "a"},
+        "arms: a: reference: 'b' is not known; known: a",
+    ),
+    ("a reference as an axis", ONE | {"axes": {"reference": ["a"]}}, "axes: reference: an arm may have one"),
+    ("an unknown primary metric", {"primary": "psnrr"}, "primary: psnrr: should be measured in every row; measured"),
+    ("a margin of no metric", {"margin": {"psnrr": 1}}, "margin: metric 'psnrr' is not known; known: dists, lpips, "),
+    ("a margin of nothing", {"margin": {"psnr": 0}}, "margin.psnr: 0: input should be greater than 0"),
     ("an unknown baseline", {"baseline": "steps=3"}, "baseline: no row 'steps=3'; rows: steps=1, official; "),
     ("published of no row", {"published": {"steps=9": {"psnr": 1.0}}}, "published: no row 'steps=9'; rows: "),
     (
