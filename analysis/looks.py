@@ -1,16 +1,16 @@
 """Looking at the seeds more than once: after 3, 5, 8 and 12 of them, and still at most 5 % wrong decisions.
 
 The photos are the same at every look, so only the seed parts of an interval pay for looking: their level is n(a), the
-a-quantile of the smallest p over the looks of one-sample t tests on growing samples of normal seeds. The photo part pays
-for skewed effects, which few photos cannot show: its level is g(a, P), the a-quantile of p of a t test on P exponential
-values. Both depend on nothing unknown and stand in ``looks.csv``; ``python -m analysis.looks`` makes it. With P photos,
-S seeds and the variances of ``stats.Spread``, the half width at look k is
+a-quantile of the smallest p over the looks of one-sample t tests on growing samples of normal seeds. The photo part
+pays for skewed effects, which few photos cannot show: its level is g(a, P), the a-quantile of p of a t test on P
+exponential values. Both depend on nothing unknown and stand in ``looks.csv``; ``python -m analysis.looks`` makes it.
+With P photos, S seeds and the variances of ``stats.Spread``, the half width at look k is
 
     h_k(a) = sqrt(max(A + B - C, A, B)),
     A = t2(g(a, P), P-1) photo,  B = t2(n(a), S-1) seed,  C = t2(n(a), (P-1)(S-1)) both
 
-with t2(l, f) the square of Student's t at f degrees of freedom that is exceeded with probability l. ``analysis.simulate``
-shows what this keeps and what it saves.
+with t2(l, f) the square of Student's t at f degrees of freedom that is exceeded with probability l.
+``analysis.simulate`` shows what this keeps and what it saves.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""``python -m analysis.simulate``: what the looks of ``looks.py`` decide, how often wrongly, and how many seeds they save.
+"""``python -m analysis.simulate``: what the looks of ``looks.py`` decide, how often wrongly, and the seeds saved.
 
 Made-up differences of known size: photo, seed and interaction are drawn, the design looks at them, and its verdicts are
 compared with the truth. Wrong is "different" without a difference or with the wrong sign, and "equivalent" where the
@@ -36,8 +36,8 @@ Codes = NDArray[np.int64]
 class World:
     """The truth behind a comparison: ``effect`` and standard deviations, in dB.
 
-    ``skewed``: effects of photos are exponential, to either side, not normal. ``rows``: comparisons with one reference, whose seeds and
-    interactions are half of every row's.
+    ``skewed``: effects of photos are exponential, to either side, not normal. ``rows``: comparisons with one reference,
+    whose seeds and interactions are half of every row's.
     """
 
     name: str
@@ -181,7 +181,7 @@ def table(replicates: int = REPLICATES, photos: Iterable[int] = PHOTOS) -> pd.Da
 
 
 def as_markdown(results: pd.DataFrame) -> str:
-    """A line per world: the largest share of wrong verdicts over all numbers of photos, and details for SHOWN photos."""
+    """A line per world: the largest share of wrong verdicts over all numbers of photos; details for SHOWN photos."""
     heads = ["truth", f"wrong, worst of {' '.join(map(str, sorted(results.photos.unique())))} photos"]
     heads += [f"with {number} photos: different / equivalent / needs photos / undecided, seeds" for number in SHOWN]
     lines = [f"| {' | '.join(heads)} | seeds saved |", "| --- " * (len(heads) + 1) + "|"]

@@ -1,7 +1,8 @@
 """``python -m analysis.verify REPORTS``: recompute every number of every table from the per-image rows of its runs.
 
 Prints one line for each cell that does not match, and for each run that is missing, was changed, saw other data, was
-measured by another protocol, or counts twice; then the exit code is 2. Data sets that changed are reported as well.
+measured by another protocol, or counts twice; then the exit code is 2. Data sets that changed are reported as well. The
+decisions of sweeps with --until are made again, look by look.
 """
 
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.artefacts import builders, read_artefacts
+from analysis.decisions import replay_problems
 from analysis.formats import FORMATS
 from analysis.grid import SUFFIXES
 from analysis.load import measure_runs
@@ -49,6 +51,7 @@ def verify(reports: Path, sources: Sources, config: Path) -> tuple[list[str], li
     problems += [*unreadable, *run_problems(every, sources)]
     changed, unchecked = data_problems(sources, config)
     problems += changed
+    problems += _decision_problems(sources)
     expected = builders(read_artefacts(), sources)
     for name in sorted(report.keys() - expected.keys()):
         problems.append(f"{name}: no table of the report is called so; its sweep or its runs are gone")
@@ -90,6 +93,15 @@ def sweep_table(name: str, sources: Sources) -> Table:
     """The table that sweep ``name`` makes of itself, from its runs."""
     results = sources.grid(name)
     return table_of(name, results.ledger.question, results, numbers_of(sources, name), sources)
+
+
+def _decision_problems(sources: Sources) -> list[str]:
+    """A line for each decision of a sweep that stopped when it knew which its runs do not give."""
+    problems = []
+    for name, path in sources.ledgers.items():
+        if read_ledger(path).until is not None:
+            problems += [f"{path}: {line}" for line in replay_problems(sources.grid(name))]
+    return problems
 
 
 def _number_problems(file: Path, name: str, sources: Sources) -> list[str]:

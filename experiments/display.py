@@ -18,6 +18,7 @@ from blurdm.core.progress import Progress
 from blurdm.core.runs import Run
 from blurdm.metrics.protocols import METRICS
 from blurdm.stages.plan import unmeasurable
+from experiments.budget import fewest
 from experiments.estimate import CPU, PROJECTION_FILE, Estimate, estimate, projection
 from experiments.grid import Grid, Sweep
 
@@ -53,6 +54,23 @@ def print_plan(sweep: Sweep, root: Path, max_concurrent: int, console: Console, 
     console.print(f"{len(sweep.runs)} distinct runs ({stages}); sharing saves {shared} more", highlight=False)
     for line in time_lines(estimate(sweep, root, max_concurrent, device), len(sweep.runs), max_concurrent, device):
         console.print(line, highlight=False)
+
+
+def print_looks(sweep: Sweep, root: Path, max_concurrent: int, console: Console, device: str = CPU) -> None:
+    """Print the fewest and the most that a sweep with all seeds takes if only open rows get more."""
+    from analysis.looks import LOOKS
+
+    first = fewest(sweep)
+    work = estimate(first, root, max_concurrent, device)
+    lines = time_lines(work, len(first.runs), max_concurrent, device)
+    counts = ", ".join(map(str, LOOKS[:-1]))
+    console.print(
+        f"looks after {counts} and {LOOKS[-1]} seeds; the above is the most, for rows that stay open to the end",
+        highlight=False,
+    )
+    console.print(f"the fewest, all decided at the first look: {len(first.runs)} distinct runs", highlight=False)
+    for line in lines:
+        console.print(f"  {line}", highlight=False)
 
 
 def decision_line(grid: Grid) -> str:
