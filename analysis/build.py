@@ -31,7 +31,7 @@ def build(sources: Sources, results: Path, reports: Path, console: Console) -> N
             console.print()
     curves = collect_curves(sources.pointer)
     write_csv(reports / "curves.csv", curves)
-    inputs = Inputs(sources.pointer, rows, costs, curves, difference_numbers(rows, sources.resamples))
+    inputs = Inputs(sources.pointer, rows, costs, curves, difference_numbers(rows))
     for name, reason in draw_all(read_artefacts().figures, inputs, reports / "figures").items():
         say(f"no figure '{name}': {reason}", console)
 

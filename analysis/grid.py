@@ -9,9 +9,17 @@ from pathlib import Path
 from rich.console import Console
 
 from analysis.formats import FORMATS
-from analysis.load import collect_grid, states, write_csv, write_grid_rows
+from analysis.load import collect_grid, input_runs, states, write_csv, write_grid_rows
 from analysis.sources import Sources
-from analysis.tables.grid import grid_numbers, measured_metrics, read_numbers, statistics, table_of
+from analysis.tables.grid import table_of
+from analysis.tables.numbers import (
+    grid_numbers,
+    measured_metrics,
+    primary_metric,
+    read_numbers,
+    statistics,
+    verdicts,
+)
 from analysis.tables.table import read_table
 from analysis.terminal import command, say, show
 from blurdm.core.command import Parser
@@ -25,10 +33,11 @@ STAMP = ".made_from"  # in the report's folder: digest of everything that table 
 
 @dataclass(frozen=True)
 class Built:
-    """For trackers: the table and plot of a grid, and by row name every mean with its interval."""
+    """For trackers: the table and plot of a grid, and by row name every mean with its interval, and every verdict."""
 
     files: list[Path]
     statistics: dict[str, dict[str, float]]
+    verdicts: dict[str, dict[str, str]]
 
 
 def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Built:
@@ -47,7 +56,8 @@ def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Bu
     say(table.title, console, "bold")
     show(table, console)
     say(table.note, console)
-    return Built(files, statistics(read_numbers(folder / "table.csv")))
+    numbers = read_numbers(folder / "table.csv")
+    return Built(files, statistics(numbers), verdicts(numbers))
 
 
 def _write_grid(path: Path, results: Path, folder: Path) -> None:
@@ -64,9 +74,9 @@ def _write_grid(path: Path, results: Path, folder: Path) -> None:
     write_csv(folder / "table.csv", numbers)
     for suffix in SUFFIXES[1:]:  # table.csv has more digits and more columns
         write_bytes(folder / f"table.{suffix}", FORMATS[suffix](table).encode())
-    metrics = measured_metrics(numbers)
+    primary = primary_metric(grid.ledger, measured_metrics(numbers))
     with styled():
-        save(grid_plot(numbers, grid.ledger, metrics[0] if metrics else "psnr"), folder / "plot")
+        save(grid_plot(numbers, grid.ledger, primary), folder / "plot")
 
 
 def _source_digest(path: Path) -> str:
@@ -77,6 +87,7 @@ def _source_digest(path: Path) -> str:
     for file in code:
         digest.update(file.read_bytes())
     root = runs_root(path)
+    digest.update(repr([folder.name for folder in input_runs(root)]).encode())
     for name, row in states(read_ledger(path), root).items():
         results = [(run.key, (root / run.stage / run.key / "result.json").stat().st_mtime_ns) for run in row.finished]
         digest.update(repr((name, row.status, results)).encode())

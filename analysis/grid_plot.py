@@ -1,4 +1,4 @@
-"""A grid as one figure: the paired difference to its baseline row, against the swept value or row by row.
+"""A grid as one figure: paired differences to the reference rows, against the swept value or row by row.
 
 Differences rather than values: published numbers are from other data, so only their own differences are comparable.
 """
@@ -13,8 +13,11 @@ from matplotlib.transforms import ScaledTranslation
 
 from analysis.drawing import LONGEST_TEXT, PHOTO_COLORS, PHOTO_MARKERS, WIDTH, plain
 from analysis.names import prose
-from analysis.tables.chain import SIGNIFICANT, count, metric_column
-from analysis.tables.grid import OTHER_TEST_SET, other_rows
+from analysis.tables.chain import count, metric_column
+from analysis.tables.comparison import kind
+from analysis.tables.grid import other_rows
+from analysis.tables.numbers import OTHER_TEST_SET
+from analysis.verdicts import Verdict
 from blurdm.core.ledger import Ledger
 from blurdm.metrics.protocols import METRICS
 
@@ -26,9 +29,11 @@ LOG_SPAN = 10  # swept values that span more are spread by ratio
 
 
 def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Figure:
-    """``metric`` of ``grid_numbers`` with 95 % intervals; published differences are hollow."""
+    """``metric`` of ``grid_numbers`` with the intervals of the tests; published differences are hollow."""
     shown = _differences(numbers, ledger, metric)
-    against_x = bool(len(shown)) and bool(shown.x.notna().all()) and shown.x.nunique() > 1
+    rows = shown[shown.reference != ""]  # without averages
+    against_x = bool(len(rows)) and bool(rows.x.notna().all()) and rows.x.nunique() > 1
+    shown = rows if against_x else shown
     if against_x:
         lines = sum(plain(series, SERIES_WIDTH).count("\n") + 1 for series in shown.series.unique())
         height = 4.2 + 0.16 * max(0, lines - FEW_LINES)  # of the legend
@@ -38,38 +43,43 @@ def grid_plot(numbers: pd.DataFrame, ledger: Ledger, metric: str = "psnr") -> Fi
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     if shown["mean"].notna().any():
-        baseline = numbers[numbers.row == ledger.baseline].iloc[0].get(metric, np.nan)
-        value = "" if pd.isna(baseline) else f" ({baseline:.{METRICS[metric].digits}f})"
         heading = metric_column(metric).heading
-        label = plain(f"{heading}, difference to '{ledger.baseline}'{value}, 95 % interval", 60, LONGEST_TEXT)
+        label = plain(f"{heading}, difference to {_reference(numbers, ledger, metric)}", 60, LONGEST_TEXT)
         (_sweep if against_x else _dots)(axes, shown, ledger, label)
         figure.legend(loc="outside lower center", ncols=2)
     else:
-        axes.text(0.5, 0.5, "no row can be compared with the baseline row yet", ha="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "no row can be compared with its reference yet", ha="center", transform=axes.transAxes)
     other, waiting = other_rows(numbers)
     remark = f" ({waiting} of {len(numbers)} rows not done)" if waiting else ""
-    remark += f" ({count(other, 'row')} of another test set not shown)" if other else ""
+    remark += f" ({count(other, 'row')} not compared, as the reference is of another test set)" if other else ""
     axes.set_title(plain(prose(ledger.question) + remark, 80, LONGEST_TEXT), fontsize=9)
     return figure
 
 
+def _reference(numbers: pd.DataFrame, ledger: Ledger, metric: str) -> str:
+    """What differences are to: the one reference row with its value, or that there are several."""
+    if not ledger.baseline:
+        return "each row's own reference"
+    value = numbers[numbers.row == ledger.baseline].iloc[0].get(metric, np.nan)
+    return f"'{ledger.baseline}'" + ("" if pd.isna(value) else f" ({value:.{METRICS[metric].digits}f})")
+
+
 def _differences(numbers: pd.DataFrame, ledger: Ledger, metric: str) -> pd.DataFrame:
-    """row, series, x, mean, low, high, verdict and published of every row; the baseline row differs by 0 from itself.
+    """row, series, x, mean, low, high, verdict and published of every row; a reference differs by 0 from itself.
 
     mean, low, high and published are differences, NaN if there is none.
     """
     columns = {"mean": "", "low": "_low", "high": "_high"}
     nothing = pd.Series(np.nan, numbers.index)
-    shown = numbers[["row", "series", "x"]].assign(
+    shown = numbers[["row", "series", "x", "reference"]].assign(
         **{name: numbers.get(f"{metric}_difference{part}", nothing).astype(float) for name, part in columns.items()}
     )
     shown["verdict"] = numbers.get(f"{metric}_verdict", pd.Series("", numbers.index))
-    baseline = shown.row == ledger.baseline
-    if shown["mean"].notna().any() or (baseline & (numbers.n_images > 0)).any():
-        shown.loc[baseline & (numbers.n_images > 0), ["mean", "low", "high"]] = 0.0
-    published = pd.Series({row.name: row.published.get(metric, np.nan) for row in ledger.rows}, dtype=float)
-    shown["published"] = (published - published[ledger.baseline]).to_numpy()
-    return shown[numbers.status != OTHER_TEST_SET]
+    shown.loc[(shown.row == shown.reference) & (numbers.n_images > 0), ["mean", "low", "high"]] = 0.0
+    published = {row.name: row.published.get(metric, np.nan) for row in ledger.rows} | {"": np.nan}
+    values, references = (shown[name].map(published).astype(float) for name in ("row", "reference"))
+    shown["published"] = values - references
+    return shown[shown.verdict != OTHER_TEST_SET]
 
 
 def _sweep(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
@@ -104,17 +114,20 @@ def _sweep(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
 
 
 def _dots(axes: Axes, shown: pd.DataFrame, ledger: Ledger, label: str) -> None:
-    """A dot with its interval for every row, from top to bottom; filled where the interval excludes zero."""
+    """A dot with its interval for every row, from top to bottom; filled as its verdict is."""
     rest = len(shown) - MOST_ROWS
     shown = shown.head(MOST_ROWS)
     heights = -np.arange(len(shown), dtype=float)
     axes.hlines(heights, shown.low, shown.high, color=PHOTO_COLORS[0], linewidth=1.4)
-    kinds = (
-        (shown.verdict == SIGNIFICANT, PHOTO_COLORS[0], "significant"),
-        ((shown.verdict != SIGNIFICANT) & (shown.row != ledger.baseline), "#9FC8E0", "not resolved"),
-        (shown.row == ledger.baseline, "black", "baseline row"),
+    kinds, is_reference = shown.verdict.map(kind), shown.row == shown.reference
+    is_different = kinds.isin([Verdict.BETTER, Verdict.WORSE])
+    styles = (
+        (is_different, PHOTO_COLORS[0], "better or worse"),
+        (kinds == Verdict.EQUIVALENT, PHOTO_COLORS[2], "equivalent"),
+        (~is_different & (kinds != Verdict.EQUIVALENT) & ~is_reference, "white", "not known"),
+        (is_reference, "black", "reference row"),
     )
-    for (chosen, color, name), marker in zip(kinds, "osD", strict=True):
+    for (chosen, color, name), marker in zip(styles, "ovsD", strict=True):
         drawn = (chosen & shown["mean"].notna()).to_numpy()
         if drawn.any():
             axes.plot(shown["mean"][drawn], heights[drawn], marker, color=color, markeredgecolor="black", label=name)

@@ -12,11 +12,13 @@ from rich.console import Console
 from analysis.formats import write_table
 from analysis.load import metric_names, read_run, with_origins
 from analysis.sources import BOOTSTRAP_SEED
-from analysis.stats import Resamples, difference_of, holm, mean_of
-from analysis.tables.chain import INTERVALS, ONE_SEED, measurements_by, metric_column, p_cell, verdict
-from analysis.tables.table import Cell, Column, Table, TableRow, finish, identifier, interval_cell
+from analysis.stats import Resamples, difference_of, mean_of
+from analysis.tables.chain import INTERVALS, ONE_SEED, metric_column
+from analysis.tables.comparison import VERDICTS, below_input, compare, compared_cells, margins_note, measurements_by
+from analysis.tables.table import Column, Table, TableRow, finish, identifier, interval_cell
 from analysis.terminal import command, say, show
-from blurdm.core.arms import ARMS
+from analysis.verdicts import MARGINS
+from blurdm.core.arms import ARMS, INPUT
 from blurdm.core.command import Parser
 from blurdm.core.errors import InputError
 from blurdm.core.runs import finished_folders, read_pointer, restore_folder, restoring_model
@@ -84,18 +86,17 @@ def leaderboard(dataset: tuple[str, str, str], entries: Sequence[MethodRows], re
     keys = {str(name): group.key.unique() for name, group in rows.groupby("method", observed=True)}
     resamples = Resamples.seeded(BOOTSTRAP_SEED)
     others = [name for name in by_method if reference is not None and name != reference]
-    compared = {
-        name: difference_of(by_method[name], by_method[str(reference)], RANKED_BY, resamples) for name in others
-    }
-    corrected = dict(zip(compared, holm([d.p if d else float("nan") for d in compared.values()]), strict=True))
+    differences = [difference_of(by_method[name], by_method[str(reference)], RANKED_BY) for name in others]
+    measured = [difference for difference in differences if difference is not None]
+    below = below_input(by_method, by_method.get(ARMS[INPUT].title), RANKED_BY)
+    compared = {each.difference.a: each for each in compare(measured, MARGINS, below)}
     lines = []
     for name, arm in by_method.items():
         cells = {m: interval_cell(mean_of(arm, m, resamples), METRICS[m].digits, keys[name]) for m in metrics}
-        if difference := compared.get(name):
-            runs = tuple(sorted({*keys[name], *keys[str(reference)]}))
-            cells["difference"] = interval_cell(difference, METRICS[RANKED_BY].digits, runs, "+")
-            cells["p"] = p_cell(corrected[name], runs)
-            cells["verdict"] = Cell(verdict(corrected[name]), runs=runs)
+        if name in compared:
+            runs = sorted({*keys[name], *keys[str(reference)]})
+            shown = compared_cells(compared[name], runs)
+            cells |= {"difference": shown["mean"], "p": shown["p"], "verdict": shown["verdict"]}
         lines.append(TableRow(identifier(name), name, cells))
     lines.sort(key=lambda row: -(row.cells[RANKED_BY].value or 0.0) if RANKED_BY in row.cells else 0.0)
     columns = [metric_column(metric) for metric in metrics]
@@ -105,6 +106,7 @@ def leaderboard(dataset: tuple[str, str, str], entries: Sequence[MethodRows], re
         columns += [Column("p", "p"), Column("verdict", "Verdict", "label")]
     images = rows[["scene", "image"]].drop_duplicates()
     note = f"{len(images)} test images, data {digest[:12]}; protocol {protocol}. {INTERVALS}"
+    note += f" {VERDICTS} {margins_note([RANKED_BY], MARGINS)}" if compared else ""
     note += f" {ONE_SEED}" if rows.seed.nunique() <= 1 else ""
     name = f"leaderboard_{identifier(layout)}_{digest[:6]}_{identifier(protocol)}"
     title = f"Methods measured on {layout}"

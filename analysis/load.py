@@ -3,8 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.names import inert
-from blurdm.core.arms import MODELS, arm_of
+from blurdm.core.arms import INPUT, MODELS, arm_of
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger, State, read_ledger, runs_root, state
-from blurdm.core.runs import read_pointer, restoring_model
+from blurdm.core.runs import finished_folders, read_pointer, restoring_model
 from blurdm.core.store import finished, read_json, write_bytes
 
 ID_COLUMNS = ["arm", "seed", "scene", "image"]
@@ -40,28 +39,19 @@ class RunResults:
 @dataclass(frozen=True)
 class GridResults:
     """``rows``: one per image and run, in the order of the ledger; ``states``: which runs are finished, by row name;
-    ``layouts``: the test set of every row that has results.
+    ``layouts``: the test set of every row that has results; ``inputs``: rows of the blurred input on these test
+    sets, if it was measured at all.
     """
 
     ledger: Ledger
     rows: pd.DataFrame
     states: Mapping[str, State]
     layouts: Mapping[str, str]
+    inputs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def metrics(self) -> list[str]:
         return metric_names(self.rows)
-
-    @cached_property
-    def other_test_set(self) -> list[str]:
-        """Rows measured on another test set than the baseline row (the first row, until the baseline has results)."""
-        own = self.layouts.get(self.ledger.baseline, next(iter(self.layouts.values()), ""))
-        return [name for name, layout in self.layouts.items() if layout != own]
-
-    @cached_property
-    def comparable(self) -> pd.DataFrame:
-        """``rows`` measured on the baseline row's test set."""
-        return self.rows[~self.rows.row.isin(self.other_test_set)] if self.other_test_set else self.rows
 
 
 def collect(pointer: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -124,7 +114,24 @@ def collect_grid(path: Path) -> GridResults:
                 " plan the sweep again"
             )
     rows = rows[[*GRID_COLUMNS, *metric_names(rows.drop(columns="layout")), *ORIGIN_COLUMNS]]
-    return GridResults(ledger, rows, row_states, layouts)
+    return GridResults(ledger, rows, row_states, layouts, _inputs(rows, root))
+
+
+def input_runs(root: Path) -> list[Path]:
+    """The folders of the finished runs that measured the blurred input."""
+    folders = ((folder, finished(folder) or {}) for folder in finished_folders(root, "measure"))
+    return [folder for folder, result in folders if any(name.startswith(f"{INPUT}.") for name in result["metrics"])]
+
+
+def _inputs(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """The blurred input's rows of the test sets and protocols of ``rows``, once for each."""
+    measured_on = set(zip(rows.data_digest.astype(str), rows.protocol.astype(str), strict=True))
+    parts: dict[tuple[str, str], tuple[pd.DataFrame, dict[str, Any]]] = {}
+    for run in (read_run({"seed": None, "key": folder.name}, folder) for folder in input_runs(root)):
+        place = run.origin["data_digest"], run.origin["protocol"]
+        if place in measured_on and (place not in parts or len(run.rows.columns) > len(parts[place][0].columns)):
+            parts[place] = run.rows[run.rows.arm == INPUT], run.origin
+    return with_origins(list(parts.values())) if parts else pd.DataFrame()
 
 
 def states(ledger: Ledger, root: Path) -> dict[str, State]:

@@ -10,13 +10,17 @@ import pandas as pd
 
 from analysis.load import GridResults, collect, collect_grid, measure_runs
 from analysis.published import Published, read_published
-from analysis.stats import NO_SCENE, Resamples
+from analysis.stats import Resamples, frames_are_photos, photos_of
 from blurdm.core.arms import STAGES
 from blurdm.core.errors import InputError
 from blurdm.core.runs import restore_folder
 from blurdm.core.store import read_json
 
 BOOTSTRAP_SEED = 0  # the intervals are part of the report, so the same results give the same digits
+FRAMES = (
+    " The layout has no scenes and the names of its files no videos, so each frame counts as a photo: where frames are"
+    " of one video, intervals are too narrow."
+)
 SHORT = 12  # characters of a digest or revision in a note
 
 
@@ -101,10 +105,12 @@ def origin_note(rows: pd.DataFrame, sources: Sources, protocol: str) -> str:
     """The sentence under a table that states n, seeds, protocol, data digest and code revision."""
     if rows.empty:
         return "Nothing was measured for it yet."
-    images = rows[["scene", "image"]].drop_duplicates()
-    photos = len(images) if set(images.scene) == {NO_SCENE} else images.scene.nunique()
+    sets = [images for _, images in rows.groupby("data_digest", observed=True)[["scene", "image"]]]
+    sets = [images.drop_duplicates() for images in sets]
+    images, photos = sum(map(len, sets)), sum(len(set(photos_of(part.scene, part.image))) for part in sets)
     seeds = ", ".join(str(seed) for seed in sorted(rows.seed.dropna().unique())) or "none"
     digests = ", ".join(sorted({str(digest)[:SHORT] for digest in rows.data_digest.unique()}))
     revisions = ", ".join(sources.revisions(rows.key.unique()))
-    n = f"{len(images)} image{'s' * (len(images) != 1)} of {photos} photo{'s' * (photos != 1)}"
-    return f"n: {n}; seeds: {seeds}; protocol: {protocol}; data digest: {digests}; code revision: {revisions}."
+    n = f"{images} image{'s' * (images != 1)} of {photos} photo{'s' * (photos != 1)}"
+    frames = FRAMES if any(frames_are_photos(part.scene, part.image) for part in sets) else ""
+    return f"n: {n}; seeds: {seeds}; protocol: {protocol}; data digest: {digests}; code revision: {revisions}.{frames}"

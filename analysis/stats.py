@@ -1,16 +1,18 @@
-"""Means and paired differences with 95 % intervals, p-values, effect sizes, and the difference that n could detect.
+"""Means and paired differences with intervals, p-values, effect sizes, and the difference that n could detect.
 
-Measurements vary by two crossed factors: *photos* (scenes; images cut from one photo resemble each other, so a photo
+Measurements vary by two crossed factors: *photos* (scenes or videos; images of one photo resemble each other, so it
 counts once, however many images it gave) and training *seeds*. The variance of the mean is split into these two and
 their interaction, each estimated without bias; the half width of an interval combines them, each with Student's t at
 its own degrees of freedom (Howe 1974). A percentile bootstrap alone is too narrow: with 4 photos it covered the truth
 in 81 % of our simulations instead of 95 %, as no resample leaves the range of the observed values.
 
-The hierarchical bootstrap (whole photos and seeds, resampled) contributes the shape: the interval is its percentiles,
-with their distances from the mean scaled to the length that Student's t requires. p-values use the same half width.
-tests/analysis/test_stats.py checks the coverage of both. Every draw comes from an explicit Generator.
+The interval of a difference is that of its test, symmetric. Around a mean, the hierarchical bootstrap (whole photos and
+seeds, resampled) contributes the shape: its percentiles, their distances from the mean scaled to the length that
+Student's t requires, cut off where the metric ends. tests/analysis/test_stats.py checks the coverage. Every draw comes
+from an explicit Generator.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,19 +20,19 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
+from analysis.spread import LEVEL as LEVEL
+from analysis.spread import POWER, Array, effect_size
+from analysis.spread import Spread as Spread
+from analysis.spread import holm as holm
 from blurdm.core.errors import InputError
 from blurdm.core.registry import lookup
 from blurdm.core.seeding import generator
 from blurdm.metrics.protocols import METRICS
 
-LEVEL, POWER = 0.05, 0.8
 UNSEEDED = -1  # seed of an arm without training, which is paired with every seed
-NO_SCENE = "all"  # the scene of a layout without scenes: every image then counts as a photo of its own
-BISECTIONS = 50
-
-Array = NDArray[np.float64]
+NO_SCENE = "all"  # the scene of a layout without scenes
+VIDEO = re.compile(r"GOPR\d+(_\d+_\d+)?|scene[-_]?\d+", re.IGNORECASE)  # in names of HIDE, GoPro and RealBlur files
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """Mean of a - b over equal (seed, image), with its interval.
+    """Mean of a - b over equal (seed, image), with its 95 % interval, not corrected for other comparisons.
 
-    ``won``: share of (seed, image) pairs where a is better, ties count half. ``effect``: mean divided by the standard
-    deviation over photos. ``p``: two-sided, of one comparison. ``detectable``: difference found with 80 % power.
+    ``won``: share of photos (mean over images and seeds) where a is better, ties count half. ``effect``: Hedges' g over
+    photos with its 95 % interval.
     """
 
     a: str
@@ -59,8 +61,23 @@ class Difference(Interval):
     per_seed: tuple[float, ...]
     won: float
     effect: float
-    p: float
-    detectable: float
+    effect_low: float
+    effect_high: float
+    spread: Spread
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of one comparison; 1 with fewer than two photos."""
+        return self.spread.p(self.mean)
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """That of the test at ``level``: it excludes zero if and only if p is smaller."""
+        half = self.spread.half(level)
+        return (self.mean - half, self.mean + half) if np.isfinite(half) else (np.nan, np.nan)
+
+    def detectable(self, level: float) -> float:
+        """The true difference that the test at ``level`` finds with 80 % power."""
+        return self.spread.half(level) + self.spread.half(2 * (1 - POWER))
 
 
 @dataclass
@@ -98,44 +115,21 @@ class Measurements:
     @cached_property
     def clusters(self) -> NDArray[np.intp]:
         """The index of the photo of every image."""
-        number = pd.factorize(self.scenes)[0]
-        return np.arange(len(number)) if set(self.scenes) == {NO_SCENE} else number
+        return pd.factorize(np.array(photos_of(self.scenes, self.images), dtype=object))[0]
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Variance of a mean due to photos, seeds and their interaction (``both``), with the number of each."""
+def photos_of(scenes: Sequence[object], images: Sequence[object]) -> list[str]:
+    """The photo of every image: its scene, or without scenes the video in its name, or else the image itself."""
+    if set(scenes) != {NO_SCENE}:
+        return [str(scene) for scene in scenes]
+    if frames_are_photos(scenes, images):
+        return [str(image) for image in images]
+    return [video[0] for video in (VIDEO.search(str(image)) for image in images) if video]
 
-    photo: float
-    seed: float
-    both: float
-    n_photos: int
-    n_seeds: int
 
-    def half(self, level: float) -> float:
-        """Half the two-sided interval: exact for one random factor, slightly conservative for two (Howe)."""
-        if self.n_photos < 2:
-            return np.inf
-        photo = self._squared_t(level, self.n_photos - 1) * self.photo
-        if self.n_seeds < 2:
-            return float(np.sqrt(photo))
-        seed = self._squared_t(level, self.n_seeds - 1) * self.seed
-        both = self._squared_t(level, (self.n_photos - 1) * (self.n_seeds - 1)) * self.both
-        return float(np.sqrt(max(photo + seed - both, photo, seed)))
-
-    def p(self, mean: float) -> float:
-        """The level at which the interval around ``mean`` just reaches zero; 1 with fewer than two photos."""
-        if self.n_photos < 2 or mean == 0:
-            return 1.0
-        low, high = -700.0, 0.0  # logarithms of the level
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.half(np.exp(middle)) > abs(mean) else (low, middle)
-        return float(np.exp(high))
-
-    @staticmethod
-    def _squared_t(level: float, freedom: int) -> float:
-        return float(stdtrit(freedom, level / 2) ** 2)
+def frames_are_photos(scenes: Sequence[object], images: Sequence[object]) -> bool:
+    """Whether nothing says which images belong together, so that each has to count as a photo."""
+    return set(scenes) == {NO_SCENE} and not all(VIDEO.search(str(image)) for image in images)
 
 
 def measurements(df: pd.DataFrame, metrics: Sequence[str], name: str = "") -> Measurements:
@@ -166,33 +160,40 @@ def measurements(df: pd.DataFrame, metrics: Sequence[str], name: str = "") -> Me
 
 
 def mean_of(arm: Measurements, metric: str, resamples: Resamples) -> Interval | None:
-    """Mean of ``metric`` with its interval; None if it was not measured."""
+    """Mean of ``metric`` with its interval, which ends where the metric does; None if it was not measured."""
     values = arm.values[metric]
-    return None if values is None else _interval(values, arm.clusters, resamples)[0]
+    if values is None:
+        return None
+    sums, sizes = _sums(values, arm.clusters)
+    mean = float(values.mean())
+    low, high = _percentiles(sums, sizes, mean, _spread(sums, sizes), resamples)
+    if metric in METRICS:  # truncation costs no coverage: the true mean is within the bounds
+        low, high = np.clip((low, high), *METRICS[metric].bounds).tolist()
+    return Interval(mean, low, high, values.shape[1], len(sizes), len(values))
 
 
-def difference_of(a: Measurements, b: Measurements, metric: str, resamples: Resamples) -> Difference | None:
+def difference_of(a: Measurements, b: Measurements, metric: str) -> Difference | None:
     """Mean of a - b over equal seeds and images; None if either was not measured.
 
     An arm without seeds is paired with every seed of the other. InputError if the images differ or no seed is common.
     """
     first, second = a.values[metric], b.values[metric]
-    if first is None or second is None:
-        return None
-    values = _pair(a, b, first, second)
-    interval, spread, photos = _interval(values, a.clusters, resamples)
-    better = values < 0 if lookup("metric", metric, METRICS).lower_better else values > 0
-    return Difference(
-        **vars(interval),
-        a=a.name,
-        b=b.name,
-        metric=metric,
-        per_seed=tuple(float(v) for v in values.mean(axis=1)),
-        won=float(np.mean(better + 0.5 * (values == 0))),
-        effect=effect_size(photos),
-        p=spread.p(interval.mean) if interval.n_photos > 1 else 1.0,
-        detectable=spread.half(LEVEL) + spread.half(2 * (1 - POWER)),
-    )
+    return None if first is None or second is None else _difference(_pair(a, b, first, second), a, b.name, metric)
+
+
+def average_difference(pairs: Sequence[tuple[Measurements, Measurements]], metric: str) -> Difference | None:
+    """``difference_of`` the pairs, averaged: they take the place of the seeds, which each has averaged before.
+
+    So the pairs (backbones, say) are a random sample too, of which few are known: Student's t, as many degrees of
+    freedom as pairs less one. None if a pair was not measured or on other images, or there is one pair only.
+    """
+    values = []
+    for a, b in pairs:
+        first, second = a.values[metric], b.values[metric]
+        if first is None or second is None or list(a.images) != list(pairs[0][0].images):
+            return None
+        values.append(_pair(a, b, first, second).mean(axis=0))
+    return _difference(np.stack(values), pairs[0][0], "", metric) if len(values) > 1 else None
 
 
 def paired_spread(a: Measurements, b: Measurements, metric: str) -> tuple[float, Spread] | None:
@@ -210,28 +211,10 @@ def mean_interval(df: pd.DataFrame, metric: str, rng: np.random.Generator, n_boo
     return mean_of(measurements(df, [metric]), metric, Resamples(lambda *_: rng, n_boot))
 
 
-def paired_difference(
-    df: pd.DataFrame, a: str, b: str, metric: str, rng: np.random.Generator, n_boot: int = 2000
-) -> Difference | None:
+def paired_difference(df: pd.DataFrame, a: str, b: str, metric: str) -> Difference | None:
     """``difference_of`` two arms of ``df``."""
     first, second = (measurements(df[df.arm == arm], [metric], arm) for arm in (a, b))
-    return difference_of(first, second, metric, Resamples(lambda *_: rng, n_boot))
-
-
-def effect_size(photos: Array) -> float:
-    """Cohen's d of paired differences, with photos (means over images and seeds) as the unit; NaN for one photo."""
-    deviation = photos.std(ddof=1) if len(photos) > 1 else np.nan
-    return float(photos.mean() / deviation) if deviation > 0 else np.nan
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for the number of comparisons (Holm 1979); NaN stays NaN and does not count."""
-    values = np.asarray(p, dtype=float)
-    valid = np.flatnonzero(~np.isnan(values))
-    order = valid[np.argsort(values[valid], kind="stable")]
-    corrected = values.copy()
-    corrected[order] = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)))
-    return [float(value) for value in corrected]
+    return difference_of(first, second, metric)
 
 
 def _pair(a: Measurements, b: Measurements, first: Array, second: Array) -> Array:
@@ -246,17 +229,36 @@ def _pair(a: Measurements, b: Measurements, first: Array, second: Array) -> Arra
     return first[rows_a] - second[rows_b]
 
 
-def _interval(values: Array, clusters: NDArray[np.intp], resamples: Resamples) -> tuple[Interval, Spread, Array]:
-    """Mean of ``values`` (S, I) with its interval, its spread, and the mean of every photo (P,)."""
-    n_photos = int(clusters.max()) + 1
-    units = clusters if n_photos > 1 else np.arange(values.shape[1])  # with one photo, resample its images
-    sizes = np.asarray(np.bincount(units), dtype=np.float64)
-    sums: Array = np.stack([np.bincount(units, row, len(sizes)) for row in values])  # (S, P)
-    spread = _spread(sums, sizes)
-    mean = float(values.mean())
-    low, high = _percentiles(sums, sizes, mean, spread, resamples)
-    photos = np.asarray(np.bincount(clusters, values.mean(axis=0)) / np.bincount(clusters), dtype=np.float64)
-    return Interval(mean, low, high, values.shape[1], n_photos, len(values)), spread, photos
+def _difference(values: Array, a: Measurements, b: str, metric: str) -> Difference:
+    """What ``values`` (S, I) of a - b say."""
+    sums, sizes = _sums(values, a.clusters)
+    spread, mean, photos = _spread(sums, sizes), float(values.mean()), sums.mean(axis=0) / sizes
+    half = spread.half(LEVEL)
+    better = photos < 0 if lookup("metric", metric, METRICS).lower_better else photos > 0
+    effect, effect_low, effect_high = effect_size(photos, spread)
+    return Difference(
+        mean=mean,
+        low=mean - half if np.isfinite(half) else np.nan,
+        high=mean + half if np.isfinite(half) else np.nan,
+        n_images=values.shape[1],
+        n_photos=len(sizes),
+        n_seeds=len(values),
+        a=a.name,
+        b=b,
+        metric=metric,
+        per_seed=tuple(float(v) for v in values.mean(axis=1)),
+        won=float(np.mean(better + 0.5 * (photos == 0))),
+        effect=effect,
+        effect_low=effect_low,
+        effect_high=effect_high,
+        spread=spread,
+    )
+
+
+def _sums(values: Array, clusters: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Of ``values`` (S, I): their sums by seed and photo (S, P), and the number of images of every photo (P,)."""
+    sizes = np.asarray(np.bincount(clusters), dtype=np.float64)
+    return np.stack([np.bincount(clusters, row, len(sizes)) for row in values]), sizes
 
 
 def _spread(sums: Array, sizes: Array) -> Spread:

@@ -13,7 +13,8 @@ import pandas as pd
 from analysis.load import GridResults
 from analysis.sources import SHORT, Sources
 from analysis.tables.chain import differences_table
-from analysis.tables.grid import grid_numbers, table_of
+from analysis.tables.grid import table_of
+from analysis.tables.numbers import grid_numbers
 from analysis.tables.table import Table
 from blurdm.core.arms import COMPARISONS
 from blurdm.core.errors import InputError

@@ -73,10 +73,11 @@ def decide(
     margin: float | None,
     lower_better: bool = False,
     design: Design = ONE_LOOK,
+    replicates: str = "seeds",
 ) -> Decision:
     """What ``mean`` of a - b with ``spread`` says of a; ``p`` is corrected for the number of rows, ``margin`` > 0.
 
-    Without margin nothing is ever equivalent.
+    Without margin nothing is ever equivalent. ``replicates``: what stands in the place of the seeds.
     """
     if spread.n_photos < 2:
         return Decision(Verdict.NEEDS_PHOTOS, 2, "has 1 photo")
@@ -89,7 +90,7 @@ def decide(
     if spread.n_seeds >= SEEDS_TO_BLAME_PHOTOS and not _decidable(mean, spread, margin, spread.n_photos, design):
         photos = photos_needed(mean, spread, margin, design)
         return Decision(Verdict.NEEDS_PHOTOS, photos, f"about {photos}, has {spread.n_photos}")
-    return Decision(Verdict.UNDECIDED, lacks=f"seeds, has {spread.n_seeds}")
+    return Decision(Verdict.UNDECIDED, lacks=f"needs {replicates}, has {spread.n_seeds}")
 
 
 def photos_needed(mean: float, spread: Spread, margin: float | None, design: Design = ONE_LOOK) -> int:

@@ -20,7 +20,8 @@ from analysis.grid import SUFFIXES
 from analysis.load import measure_runs
 from analysis.names import visible
 from analysis.sources import SHORT, Sources
-from analysis.tables.grid import numbers_of, read_numbers, table_of
+from analysis.tables.grid import numbers_of, table_of
+from analysis.tables.numbers import read_numbers
 from analysis.tables.table import Table, read_table
 from analysis.terminal import add_sources, use_config
 from analysis.verify_runs import run_problems

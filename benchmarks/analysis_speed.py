@@ -147,7 +147,7 @@ def measure(root: Path) -> dict[str, tuple[float, float]]:
         for table in tables:
             write_table(table, reports / "tables")
     with watch.step("figures of the chain"):
-        differences = difference_numbers(rows, sources.resamples)
+        differences = difference_numbers(rows)
         inputs = Inputs(sources.pointer, rows, costs, collect_curves(sources.pointer), differences)
         draw_all(read_artefacts().figures, inputs, reports / "figures")
     with watch.step("figure of the grid"), styled():

@@ -99,7 +99,7 @@ def measured(restorer: Restorer, config: Config) -> dict[str, Any]:
 
 def compared(frame: pd.DataFrame, metric: str) -> dict[str, Any]:
     """Means of both arms and their paired difference with its interval."""
-    difference = paired_difference(frame, "restored", "blurred", metric, np.random.default_rng(0))
+    difference = paired_difference(frame, "restored", "blurred", metric)
     assert difference is not None
     means = frame.groupby("arm")[metric].mean()
     interval = [difference.mean, difference.low, difference.high]

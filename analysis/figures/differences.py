@@ -13,7 +13,8 @@ from blurdm.metrics.protocols import METRICS
 TITLE = "Per-image differences"
 CAPTION = (
     "Differences of PSNR, paired by image: a dot per test image (mean over seeds), its colour and shape are those"
-    " of its photo. The bar below each row of dots is the mean with its 95 % interval."
+    " of its photo. The bar below each row of dots is the mean with the interval of its test, corrected for the number"
+    " of rows."
 )
 MOST_PHOTOS_NAMED = 12
 

@@ -62,8 +62,8 @@ def read_contents(reports: Path) -> Contents:
         name, table = plot.parent.name, plot.with_name("table.json")
         title = str(read_json(table)["title"]) if table.is_file() else name
         caption = (
-            f"{name}: {title} Differences to the baseline row, paired by image, with 95 % intervals; hollow points are"
-            " published, from other data."
+            f"{name}: {title} Differences to the reference, paired by image, with the intervals of their tests; hollow"
+            " points are published, from other data."
         )
         grids.append(DrawnFigure(name, name, caption, f"grids/{name}/plot"))
     return Contents(reports, tables, tuple(figures), tuple(grids), tuple(missing))

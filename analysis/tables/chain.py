@@ -2,24 +2,27 @@
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 
 from analysis.load import metric_names
 from analysis.sources import Sources, origin_note
 from analysis.stats import (
-    LEVEL,
-    Difference,
-    Measurements,
-    Resamples,
     difference_of,
-    holm,
     mean_of,
-    measurements,
+)
+from analysis.tables.comparison import (
+    COLUMNS,
+    VERDICTS,
+    Compared,
+    below_input,
+    compare,
+    compared_cells,
+    margins_note,
+    measurements_by,
+    primary_note,
 )
 from analysis.tables.cost import COSTS, cost_cell
 from analysis.tables.table import (
-    Cell,
     Column,
     Table,
     TableRow,
@@ -29,21 +32,18 @@ from analysis.tables.table import (
     protocols,
     value_cell,
 )
-from blurdm.core.arms import ARMS, COMPARISONS, METHOD, METHODS
+from analysis.verdicts import MARGINS
+from blurdm.core.arms import ARMS, COMPARISONS, INPUT, METHOD, METHODS
 from blurdm.core.registry import lookup
 from blurdm.metrics.protocols import METRICS
 
 Pairs = Sequence[tuple[str, str]]
-SIGNIFICANT, NOT_RESOLVED = "significant", "not resolved"
+PRIMARY = "psnr"
 INTERVALS = (
-    "Intervals: 95 % over photos and training seeds (hierarchical bootstrap, scaled to the length of Student's t"
-    " interval)."
+    "Intervals of means: 95 % over photos and training seeds (hierarchical bootstrap, scaled to the length of Student's"
+    " t interval)."
 )
-DIFFERENCES = (
-    "p: corrected for the number of rows compared (Holm); significant: p < 0.05. d: mean by the standard deviation over"
-    " photos. Detectable: the smallest true difference that would be found in 80 % of such experiments."
-)
-ONE_SEED = "With one seed, intervals leave out the noise of training."
+ONE_SEED = "With one seed, intervals leave out the noise of training: they are those of these weights only."
 
 
 def metric_column(metric: str, column: str = "", title: str = "") -> Column:
@@ -51,12 +51,6 @@ def metric_column(metric: str, column: str = "", title: str = "") -> Column:
     about = lookup("metric", metric, METRICS)
     better = "lower" if about.lower_better else "higher"
     return Column(column or metric, title or about.title, unit=about.unit, better=better)  # type: ignore[arg-type]
-
-
-def measurements_by(rows: pd.DataFrame, column: str, metrics: list[str]) -> dict[str, Measurements]:
-    """The measurements of every arm, or of every value of another column."""
-    groups = rows.groupby(column, sort=False, observed=True)
-    return {str(name): measurements(group, metrics, str(name)) for name, group in groups}
 
 
 def main_table(name: str, title: str, sources: Sources) -> Table:
@@ -107,63 +101,40 @@ def differences_table(name: str, title: str, sources: Sources, pairs: Pairs = CO
     rows, _ = sources.chain
     protocol = one_protocol({m: protocols(rows.dropna(subset=[m])) for m in metric_names(rows)}, name)
     keys = {arm: group.key.unique() for arm, group in rows.groupby("arm")}
-    columns = (
-        Column("mean", "Mean [95 %]"),
-        Column("p", "p"),
-        Column("effect", "d"),
-        Column("detectable", "Detectable"),
-        Column("won", "Won", unit="%"),
-        Column("n", "Images/photos/seeds", "label"),
-        Column("verdict", "Verdict", "label"),
-    )
+    compared = differences(rows, pairs)
     lines = []
-    for difference, p in differences(rows, sources.resamples, pairs):
-        a, b, metric = difference.a, difference.b, difference.metric
-        runs, digits = tuple(sorted({*keys[a], *keys[b]})), METRICS[metric].digits
-        detectable = difference.detectable if np.isfinite(difference.detectable) else np.nan
-        cells = {
-            "mean": interval_cell(difference, digits, runs, "+"),
-            "p": p_cell(p, runs),
-            "effect": value_cell(difference.effect, 2, "+", runs),
-            "detectable": value_cell(detectable, digits, "", runs),
-            "won": value_cell(100 * difference.won, 0, "", runs),
-            "n": Cell(f"{difference.n_images}/{difference.n_photos}/{difference.n_seeds}", runs=runs),
-            "verdict": Cell(verdict(p), runs=runs),
-        }
-        lines.append(
-            TableRow(f"{a}-{b}-{metric}", comparison(a, b), cells, metric_column(metric).heading, ranked=False)
-        )
-    note = f"{origin_note(rows, sources, protocol)} Paired by seed and image. {INTERVALS} {DIFFERENCES}"
-    won = " Won: share of (seed, image) pairs in which the first is better."
-    return finish(Table(name, title, note + won, protocol, columns, tuple(lines), "Paired difference"))
+    for each in compared:
+        a, b, metric = each.difference.a, each.difference.b, each.difference.metric
+        cells = compared_cells(each, sorted({*keys[a], *keys[b]}))
+        heading = metric_column(metric).heading
+        lines.append(TableRow(f"{a}-{b}-{metric}", comparison(a, b), cells, heading, ranked=False))
+    metrics = list(dict.fromkeys(each.difference.metric for each in compared))
+    sentences = [f"{origin_note(rows, sources, protocol)} Paired by seed and image. {VERDICTS}"]
+    sentences += [margins_note(metrics, MARGINS), primary_note(PRIMARY, metrics)]
+    return finish(Table(name, title, joined(sentences), protocol, COLUMNS, tuple(lines), "Paired difference"))
 
 
-def p_cell(p: float, runs: Iterable[str]) -> Cell:
-    cell = value_cell(p, 3, "", runs)
-    return Cell("< 0.001", p, runs=cell.runs) if p < 0.001 else cell
-
-
-def verdict(p: float) -> str:
-    return SIGNIFICANT if p < LEVEL else NOT_RESOLVED
-
-
-def differences(rows: pd.DataFrame, resamples: Resamples, pairs: Pairs = COMPARISONS) -> list[tuple[Difference, float]]:
-    """Every comparison in every metric, with its p corrected for the comparisons in that metric."""
+def differences(rows: pd.DataFrame, pairs: Pairs = COMPARISONS) -> list[Compared]:
+    """Every comparison in every metric, corrected for the comparisons in that metric."""
     metrics = metric_names(rows)
     by_arm = measurements_by(rows, "arm", metrics)
     measured_pairs = [(by_arm[a], by_arm[b]) for a, b in pairs if a in by_arm and b in by_arm]
     compared = []
     for metric in metrics:
-        results = [difference_of(a, b, metric, resamples) for a, b in measured_pairs]
-        measured = [difference for difference in results if difference is not None]
-        compared += list(zip(measured, holm([difference.p for difference in measured]), strict=True))
+        results = [difference_of(a, b, metric) for a, b in measured_pairs]
+        below = below_input(by_arm, by_arm.get(INPUT), metric)
+        compared += compare([d for d in results if d is not None], MARGINS, below)
     return compared
 
 
-def difference_numbers(rows: pd.DataFrame, resamples: Resamples) -> pd.DataFrame:
-    """The same as numbers, for figures: the fields of ``Difference``, with p corrected, and verdict."""
-    records = [vars(difference) | {"p": p, "verdict": verdict(p)} for difference, p in differences(rows, resamples)]
-    return pd.DataFrame(records, columns=[*Difference.__dataclass_fields__, "verdict"])
+def difference_numbers(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same as numbers, for figures: a, b, metric, mean, interval and verdict."""
+    records = [
+        {"a": each.difference.a, "b": each.difference.b, "metric": each.difference.metric}
+        | {"mean": each.difference.mean, "low": each.low, "high": each.high, "verdict": each.verdict}
+        for each in differences(rows)
+    ]
+    return pd.DataFrame(records, columns=["a", "b", "metric", "mean", "low", "high", "verdict"])
 
 
 def comparison(a: str, b: str, space: str = " ") -> str:
@@ -172,6 +143,11 @@ def comparison(a: str, b: str, space: str = " ") -> str:
     if first.stage == second.stage:
         return f"{first.title.removesuffix(' latent')}, own{space}minus mismatched latent"
     return f"{first.title}{space}minus {second.title.lower()}"
+
+
+def joined(sentences: Iterable[str]) -> str:
+    """Those that are not empty, as one text."""
+    return " ".join(filter(None, sentences))
 
 
 def count(number: int, noun: str) -> str:

@@ -147,16 +147,20 @@ def value_cell(value: float, digits: int, sign: str = "", runs: Iterable[str] = 
 
 
 def interval_cell(
-    interval: Interval | None, digits: int, runs: Iterable[str] = (), sign: str = "", remark: str = ""
+    interval: Interval | None,
+    digits: int,
+    runs: Iterable[str] = (),
+    sign: str = "",
+    remark: str = "",
+    bounds: tuple[float, float] | None = None,
 ) -> Cell:
-    """A mean with its interval and counts; the missing cell for None."""
+    """A mean with its interval, or with ``bounds`` instead, and counts; the missing cell for None."""
     if interval is None:
         return Cell()
     counts = {"n_images": interval.n_images, "n_photos": interval.n_photos, "n_seeds": interval.n_seeds}
     cell = value_cell(interval.mean, digits, sign, runs, **counts, remark=remark)
-    if not np.isfinite([interval.low, interval.high]).all():
-        return cell
-    return replace(cell, low=float(interval.low), high=float(interval.high))
+    low, high = bounds or (interval.low, interval.high)
+    return replace(cell, low=float(low), high=float(high)) if np.isfinite([low, high]).all() else cell
 
 
 def published_cell(value: float | None, digits: int, sign: str = "", remark: str = "") -> Cell:

@@ -208,6 +208,7 @@ ARMS = {
     "blurdm_foreign": Arm("joint", "foreign", "BlurDM, mismatched latent", "#CC79A7", "v", "-", DIAGNOSIS),
     "oracle_foreign": Arm("pretrain", "foreign", "Oracle, mismatched latent", "#56B4E9", "P", "-", DIAGNOSIS),
 }
+INPUT = "blurred"  # what every restoration should be better than
 BASELINE, METHOD = "baseline", "blurdm"  # the published comparison: the backbone alone, and with BlurDM
 METHODS = tuple(name for name, arm in ARMS.items() if arm.stage and not arm.group)  # trained, and compared as equals
 COMPARISONS = (
