@@ -5,13 +5,17 @@ comparisons of the grid, those without results included. The design is that of `
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from analysis.load import GridResults
 from analysis.looks import LEVEL, LOOKS, Looks
-from analysis.stats import Measurements, Spread, holm, measurements, paired_spread
-from analysis.verdicts import DECIDED, decide
+from analysis.spread import LEVEL as ONE_LOOK_LEVEL
+from analysis.spread import Spread, holm, holm_levels
+from analysis.stats import Measurements, difference_of, measurements
+from analysis.tables.comparison import Compared
+from analysis.verdicts import DECIDED, Decision, Verdict, decide
 from blurdm.core.ledger import Ledger, Look
 from blurdm.metrics.protocols import METRICS
 
@@ -86,8 +90,33 @@ def _measure(
             return None
         arms.append(measurements(rows, [metric], name))
         keys |= set(map(str, rows.key.unique()))
-    measured = paired_spread(arms[0], arms[1], metric)
-    return None if measured is None else (*measured, tuple(sorted(keys)))
+    difference = difference_of(arms[0], arms[1], metric)
+    return None if difference is None else (difference.mean, difference.spread, tuple(sorted(keys)))
+
+
+def intervals(looks: Sequence[Look]) -> dict[str, tuple[float, float]]:
+    """The interval of each row's difference at the level of its test, which Holm's procedure gives."""
+    scale = LEVEL / ONE_LOOK_LEVEL
+    levels = holm_levels([look.p / scale for look in looks])
+    halves = [DESIGN.half(spread_of(look), scale * level) for look, level in zip(looks, levels, strict=True)]
+    return {look.row: (look.mean - half, look.mean + half) for look, half in zip(looks, halves, strict=True)}
+
+
+def as_decided(ledger: Ledger, metric: str, compared: Mapping[str, Compared]) -> dict[str, Compared]:
+    """``compared`` with what was decided at the looks in place of one look at the end, for the primary metric."""
+    if ledger.until is None or not ledger.until.looks or metric != (ledger.primary or "psnr"):
+        return dict(compared)
+    latest = {look.row: look for look in ledger.until.looks[-1]}
+    bounds, decided = intervals(ledger.until.looks[-1]), {}
+    for row, one in compared.items():
+        if (look := latest.get(row)) is None:
+            decision = Decision(Verdict.UNDECIDED, lacks="not looked at yet")
+            decided[row] = replace(one, p=np.nan, low=np.nan, high=np.nan, detectable=np.nan, decision=decision)
+            continue
+        low, high = bounds[row]
+        decision = Decision(Verdict(look.verdict), lacks=look.lacks)
+        decided[row] = replace(one, p=look.corrected, low=low, high=high, detectable=np.nan, decision=decision)
+    return decided
 
 
 def replay_problems(results: GridResults) -> Iterator[str]:
@@ -131,7 +160,5 @@ def _differences(stored: Sequence[Look], again: Sequence[Look]) -> Iterator[str]
 
 
 def described(look: Look) -> str:
-    """The difference with the interval of the design, and p after correction."""
-    half = DESIGN.half(spread_of(look), LEVEL)
-    digits = f"{look.mean:+.6g} [{look.mean - half:+.6g}, {look.mean + half:+.6g}]"
-    return f"{digits}, {len(look.seeds)} seeds, p {look.corrected:.6g}: {look.verdict}"
+    """The difference, its seeds, and p after correction."""
+    return f"{look.mean:+.6g}, {len(look.seeds)} seeds, p {look.corrected:.6g}: {look.verdict}"

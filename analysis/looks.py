@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from analysis.stats import BISECTIONS, Spread
+from analysis.spread import BISECTIONS, Spread
 from blurdm.core.command import Parser, run_command
 from blurdm.core.seeding import generator
 from blurdm.core.store import write_bytes

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.looks import LEVEL, LOOKS, half_width
-from analysis.stats import LEVEL as LIMIT
+from analysis.spread import LEVEL as LIMIT
 from analysis.verdicts import MARGINS, SEEDS_TO_BLAME_PHOTOS
 from blurdm.core.command import Parser, run_command, whole
 from blurdm.core.seeding import generator

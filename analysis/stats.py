@@ -196,16 +196,6 @@ def average_difference(pairs: Sequence[tuple[Measurements, Measurements]], metri
     return _difference(np.stack(values), pairs[0][0], "", metric) if len(values) > 1 else None
 
 
-def paired_spread(a: Measurements, b: Measurements, metric: str) -> tuple[float, Spread] | None:
-    """Mean of a - b and its spread, paired as for ``difference_of``; None if either was not measured."""
-    first, second = a.values[metric], b.values[metric]
-    if first is None or second is None:
-        return None
-    values = _pair(a, b, first, second)
-    sizes = np.asarray(np.bincount(a.clusters), dtype=np.float64)
-    return float(values.mean()), _spread(np.stack([np.bincount(a.clusters, row, len(sizes)) for row in values]), sizes)
-
-
 def mean_interval(df: pd.DataFrame, metric: str, rng: np.random.Generator, n_boot: int = 2000) -> Interval | None:
     """``mean_of`` the rows of one arm."""
     return mean_of(measurements(df, [metric]), metric, Resamples(lambda *_: rng, n_boot))

@@ -39,7 +39,9 @@ class Budget:
 
 
 def check_until(parsed: argparse.Namespace) -> None:
-    """InputError for a budget without --until, and for options that contradict it."""
+    """InputError for --power without plan, a budget without --until, and options that contradict it."""
+    if parsed.power and parsed.verb != "plan" and not parsed.dry_run:
+        raise InputError("--power: only with plan, which starts nothing")
     if not parsed.until:
         if parsed.budget:
             raise InputError("--budget: only with --until decided")

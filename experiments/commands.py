@@ -47,6 +47,12 @@ def plan(parsed: argparse.Namespace) -> int:
         print_search_plan(parsed, _grid_file(parsed), sweep, max_concurrent(parsed), device(parsed))
         return 0
     _print_plan(parsed, sweep)
+    if parsed.power:
+        from experiments.power import power_lines  # pandas
+
+        names = (sweep.grid.name, sweep.grid.name.removesuffix(SUFFIX))
+        for line in power_lines(sweep, [_ledger_path(parsed.runs, name) for name in names], bool(parsed.until)):
+            print(line)
     return 0
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analysis.decisions import DESIGN, spread_of, take_look
+from analysis.decisions import intervals, take_look
 from analysis.load import collect_grid
 from analysis.looks import LEVEL, LOOKS
 from analysis.verdicts import DECIDED, Verdict
@@ -172,17 +172,17 @@ def report(decider: Decider, parsed: argparse.Namespace) -> list[str]:
     """A line per comparison with its verdict, then what was used, against all seeds for every row."""
     metric = METRICS[decider.full.grid.primary]
     lines, latest = [], decider.latest
+    bounds = intervals(decider.looks[-1]) if decider.looks else {}
     for row, reference in decider.references.items():
         if (look := latest.get(row)) is None:
             lines.append(f"{row}: not looked at yet; {LOOKS[0]} seeds of it and of {reference} have to be there")
             continue
-        half = DESIGN.half(spread_of(look), LEVEL)
-        bounds = ", ".join(f"{look.mean + side * half:+.{metric.digits}f}" for side in (-1, 1))
+        interval = ", ".join(f"{bound:+.{metric.digits}f}" for bound in bounds[row])
         unit = f" {metric.unit}" if metric.unit else ""
         lacks = f" ({look.lacks})" if look.lacks else ""
         lines.append(
             f"{row}: {look.verdict}{lacks}; {metric.title} minus that of {reference}: {look.mean:+.{metric.digits}f}"
-            f"{unit} [{bounds}], p {look.corrected:.3f}, {len(look.seeds)} seeds, {look.photos} photos"
+            f"{unit} [{interval}], p {look.corrected:.3f}, {len(look.seeds)} seeds, {look.photos} photos"
         )
     counts = {verdict: sum(look.verdict == verdict for look in latest.values()) for verdict in Verdict}
     counted = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)

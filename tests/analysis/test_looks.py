@@ -20,7 +20,8 @@ from analysis.simulate import (
     judge,
     simulate,
 )
-from analysis.stats import Spread, _spread
+from analysis.spread import Spread
+from analysis.stats import _spread
 from analysis.verdicts import DECIDED, Verdict, decide
 
 CODES = {Verdict.BETTER: BETTER, Verdict.WORSE: WORSE, Verdict.EQUIVALENT: EQUIVALENT}

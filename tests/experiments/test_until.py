@@ -126,7 +126,7 @@ def test_seeds_go_to_rows_that_seeds_can_decide(sweep: Callable[..., tuple[int, 
     # prepare, pretrain by seed, then diffusion, joint, restore, measure by row and seed
     assert "153 runs" in said and "12 seeds for every row are 253 runs" in said and "40 % of the runs saved" in said
     assert "4 comparisons: 1 better, 1 equivalent, 1 needs photos, 1 undecided" in said
-    assert "steps=4: needs photos (about" in said and "seeds, has 12" in said
+    assert "steps=4: needs photos (about" in said and "needs seeds, has 12" in said
 
 
 def test_a_second_call_computes_nothing_and_decides_the_same(
