@@ -155,6 +155,7 @@ def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
         margins_note(metrics, margins(ledger)),
         primary_note(primary_metric(ledger, metrics), metrics),
         LOOKED_AT if ledger.until else "",
+        _besides(ledger),
         AVERAGES if (numbers.reference == "").any() else "",
         *_verdicts(numbers),
         f"Every trained row: {steps.iloc[0]:.0f} steps on images." if steps.nunique() == 1 else "",
@@ -172,6 +173,12 @@ def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
             " and training length: only their trend is comparable."
         )
     return joined(sentences)
+
+
+def _besides(ledger: Ledger) -> str:
+    """The sentence on rows that differ from their references in more than they name."""
+    said = [f"{row.name} ({', '.join(row.besides)})" for row in ledger.rows if row.besides]
+    return f"Differ from their references in more than they name: {_named(said)}." if said else ""
 
 
 def other_rows(numbers: pd.DataFrame) -> tuple[int, int]:

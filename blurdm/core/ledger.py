@@ -35,13 +35,15 @@ class Measured(Record):
 
 class Row(Record):
     """One line of the result table; ``values`` says what makes it differ from the others. ``reference``: the row it is
-    compared with (``Ledger.references``); ``contrast``: what it has besides that row, where there are several of these.
+    compared with (``Ledger.references``); ``contrast``: what it has besides that row, where there are several of these;
+    ``besides``: what it changes without naming it.
     """
 
     name: str
     series: str
     reference: str = ""
     contrast: str = ""
+    besides: tuple[str, ...] = ()
     values: dict[str, Any]
     arm: str
     published: dict[str, float]
