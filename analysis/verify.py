@@ -15,8 +15,9 @@ import pandas as pd
 
 from analysis.artefacts import builders, read_artefacts
 from analysis.decisions import replay_problems
+from analysis.factors import factor_table
 from analysis.formats import FORMATS
-from analysis.grid import SUFFIXES
+from analysis.grid import FACTORS, SUFFIXES
 from analysis.load import measure_runs
 from analysis.names import visible
 from analysis.sources import SHORT, Sources
@@ -68,6 +69,7 @@ def verify(reports: Path, sources: Sources, config: Path) -> tuple[list[str], li
         folder = reports / "grids" / name
         files = {suffix: folder / f"table.{suffix}" for suffix in SUFFIXES[1:]}
         problems += _problems(f"{folder}", table, partial(sweep_table, name, sources), files)
+        problems += _factor_problems(folder, name, sources)
         problems += _number_problems(folder / "table.csv", name, sources)
     return list(dict.fromkeys(problems)), unchecked
 
@@ -94,6 +96,20 @@ def sweep_table(name: str, sources: Sources) -> Table:
     """The table that sweep ``name`` makes of itself, from its runs."""
     results = sources.grid(name)
     return table_of(name, results.ledger.question, results, numbers_of(sources, name), sources)
+
+
+def _factor_problems(folder: Path, name: str, sources: Sources) -> list[str]:
+    """Differences of the table of effects that sweep ``name`` made, if it has axes enough for one."""
+    files = {suffix: folder / f"{FACTORS}.{suffix}" for suffix in SUFFIXES}
+    if not files["json"].is_file():
+        return []
+    try:
+        computed = factor_table(FACTORS, sources.grid(name), sources)
+        if computed is None:
+            return [f"{files['json']}: its runs do not make a complete table of axes any more"]
+        return [f"{folder}: {line}" for line in compare(read_table(files["json"]), computed, files)]
+    except InputError as error:
+        return [f"{files['json']}: cannot be computed again: {error}"]
 
 
 def _decision_problems(sources: Sources) -> list[str]:

@@ -4,7 +4,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -45,7 +45,8 @@ class GridRow:
 
     ``series``: its name without the swept quantity. ``published``: the paper's values by metric, if any.
     ``reference``: the row it is compared with, itself for none; ``contrast``: what it has besides the values that they
-    share, where each of several rows has its own reference. ``besides``: what it changes without naming it.
+    share, where each of several rows has its own reference. ``besides``: what it changes without naming it. ``levels``:
+    its label in each dimension (``arms``, keys of axes).
     """
 
     name: str
@@ -57,6 +58,7 @@ class GridRow:
     reference: str
     contrast: str
     besides: tuple[str, ...] = ()
+    levels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,8 @@ def _row(file: GridFile, combination: Sequence[Choice], variants: Variants, refe
     published = file.published.get(name, {})
     said = [kind for part in (*(c.label for c in combination), name) for kind in file.besides.get(part, ())]
     besides = () if name == reference else tuple(dict.fromkeys(said))
-    return GridRow(name, series, settings, config, arm, published, reference, contrast, besides)
+    levels = {choice.dimension: choice.label for choice in combination}
+    return GridRow(name, series, settings, config, arm, published, reference, contrast, besides, levels)
 
 
 def _check_names(file: GridFile, names: Sequence[str]) -> None:
@@ -293,6 +296,7 @@ class Sweep:
                 "reference": row.reference,
                 "contrast": row.contrast,
                 "besides": list(row.besides),
+                "levels": dict(row.levels),
                 "values": dict(row.values),
                 "arm": row.arm,
                 "published": dict(row.published),

@@ -36,7 +36,7 @@ class Measured(Record):
 class Row(Record):
     """One line of the result table; ``values`` says what makes it differ from the others. ``reference``: the row it is
     compared with (``Ledger.references``); ``contrast``: what it has besides that row, where there are several of these;
-    ``besides``: what it changes without naming it.
+    ``besides``: what it changes without naming it; ``levels``: its label on each axis of the grid.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Row(Record):
     reference: str = ""
     contrast: str = ""
     besides: tuple[str, ...] = ()
+    levels: dict[str, str] = {}
     values: dict[str, Any]
     arm: str
     published: dict[str, float]
