@@ -12,10 +12,10 @@ import numpy as np
 from analysis.load import GridResults
 from analysis.looks import LEVEL, LOOKS, Looks
 from analysis.spread import LEVEL as ONE_LOOK_LEVEL
-from analysis.spread import Spread, holm, holm_levels
+from analysis.spread import POWER, Spread, holm, holm_levels
 from analysis.stats import Measurements, difference_of, measurements
 from analysis.tables.comparison import Compared
-from analysis.verdicts import DECIDED, Decision, Verdict, decide
+from analysis.verdicts import DECIDED, Decision, Design, Verdict, decide
 from blurdm.core.ledger import Ledger, Look
 from blurdm.metrics.protocols import METRICS
 
@@ -102,6 +102,11 @@ def intervals(looks: Sequence[Look]) -> dict[str, tuple[float, float]]:
     return {look.row: (look.mean - half, look.mean + half) for look, half in zip(looks, halves, strict=True)}
 
 
+def detectable(spread: Spread, number: int, design: Design = DESIGN) -> float:
+    """The difference that is found with 80 % power, with the seeds of ``spread``, as the first of so many."""
+    return design.half(spread, design.level / number) + spread.half(2 * (1 - POWER))
+
+
 def as_decided(ledger: Ledger, metric: str, compared: Mapping[str, Compared]) -> dict[str, Compared]:
     """``compared`` with what was decided at the looks in place of one look at the end, for the primary metric."""
     if ledger.until is None or not ledger.until.looks or metric != (ledger.primary or "psnr"):
@@ -115,7 +120,8 @@ def as_decided(ledger: Ledger, metric: str, compared: Mapping[str, Compared]) ->
             continue
         low, high = bounds[row]
         decision = Decision(Verdict(look.verdict), lacks=look.lacks)
-        decided[row] = replace(one, p=look.corrected, low=low, high=high, detectable=np.nan, decision=decision)
+        found = detectable(spread_of(look), len(comparisons(ledger)))
+        decided[row] = replace(one, p=look.corrected, low=low, high=high, detectable=found, decision=decision)
     return decided
 
 

@@ -19,7 +19,6 @@ from analysis.tables.numbers import (
     primary_metric,
     read_numbers,
     statistics,
-    verdicts,
 )
 from analysis.tables.table import read_table
 from analysis.terminal import command, say, show
@@ -42,8 +41,7 @@ class Built:
     """For trackers: the table and plot of a grid, and by row name every mean with its interval, and every verdict."""
 
     files: list[Path]
-    statistics: dict[str, dict[str, float]]
-    verdicts: dict[str, dict[str, str]]
+    statistics: dict[str, dict[str, float | str]]
 
 
 def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Built:
@@ -68,8 +66,7 @@ def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Bu
         say(factors.title, console, "bold")
         show(factors, console)
         files += [folder / name for name in FACTOR_FILES]
-    numbers = read_numbers(folder / "table.csv")
-    return Built(files, statistics(numbers), verdicts(numbers))
+    return Built(files, statistics(read_numbers(folder / "table.csv")))
 
 
 def _write_grid(path: Path, results: Path, folder: Path) -> None:

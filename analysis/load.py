@@ -120,7 +120,9 @@ def collect_grid(path: Path) -> GridResults:
 def input_runs(root: Path) -> list[Path]:
     """The folders of the finished runs that measured the blurred input."""
     folders = ((folder, finished(folder) or {}) for folder in finished_folders(root, "measure"))
-    return [folder for folder, result in folders if any(name.startswith(f"{INPUT}.") for name in result["metrics"])]
+    return [
+        folder for folder, result in folders if any(name.startswith(f"{INPUT}.") for name in result.get("metrics", {}))
+    ]
 
 
 def _inputs(rows: pd.DataFrame, root: Path) -> pd.DataFrame:

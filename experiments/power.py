@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from analysis.decisions import detectable
 from analysis.load import collect_grid
 from analysis.looks import LOOKS, Looks
-from analysis.spread import POWER, Spread
+from analysis.spread import Spread
 from analysis.stats import Difference, difference_of, photos_of
 from analysis.tables.comparison import measurements_by
 from analysis.verdicts import ONE_LOOK, photos_needed
@@ -65,23 +66,18 @@ def power_lines(sweep: Sweep, ledgers: list[Path], until: bool) -> Iterator[str]
 
 def _by_seeds(components: Components, photos: int, own: int, rows: int, until: bool, digits: int) -> Iterator[str]:
     """A line for each number of seeds, and one for endless ones: the difference found, alone and among ``rows``."""
+    design = Looks() if until else ONE_LOOK
     if photos < 2:
         yield "nothing is found with 1 photo; differences of"
         return
     for seeds in sorted({*LOOKS, *([] if until or own < 2 else [own])}):
         spread = components.spread(photos, seeds)
-        alone, among = (detectable(spread, count, until) for count in (1, rows))
+        alone, among = (detectable(spread, count, design) for count in (1, rows))
         mark = " (as the grid has)" if seeds == own and not until else ""
         yield f"{seeds} seeds{mark}: {alone:.{digits}f}, as the first of {rows} comparisons {among:.{digits}f}"
     limit = Spread(components.photo**2 / photos, 0.0, 0.0, photos, 2)
-    alone, among = (detectable(limit, count, until) for count in (1, rows))
+    alone, among = (detectable(limit, count, design) for count in (1, rows))
     yield f"endless seeds: {alone:.{digits}f}, as the first of {rows} comparisons {among:.{digits}f}"
-
-
-def detectable(spread: Spread, comparisons: int, until: bool) -> float:
-    """The difference that is found with 80 % power as the first of so many ``comparisons``."""
-    design = Looks() if until else ONE_LOOK
-    return design.half(spread, design.level / comparisons) + ONE_LOOK.half(spread, 2 * (1 - POWER))
 
 
 def _equivalence(components: Components, photos: int, margin: float | None, until: bool, digits: int) -> str:

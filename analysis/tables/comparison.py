@@ -23,8 +23,8 @@ COLUMNS = (
     Column("verdict", "Verdict", "label"),
 )
 VERDICTS = (
-    "Verdicts: better and worse at 5 % for all rows compared in a metric together (p: Holm), and the interval beside"
-    " them is that of this test, so it excludes zero; equivalent: within the margin, by two one-sided tests at 5 %;"
+    "Verdicts, each beside the interval of its test: better and worse at 5 % for all rows compared in a metric together"
+    " (p: Holm), so the interval excludes zero; equivalent by two one-sided tests at 5 %, so it lies within the margin;"
     " needs photos: with these photos no number of seeds decides; these weights only: one seed, so nothing follows for"
     " the methods. g: Hedges' g over photos. Detectable: the smallest true difference that this test finds in 80 % of"
     " such experiments."
@@ -40,7 +40,7 @@ def measurements_by(rows: pd.DataFrame, column: str, metrics: list[str]) -> dict
 @dataclass(frozen=True)
 class Compared:
     """A difference among others in one metric. ``p`` is corrected for their number, NaN if it could not be tested;
-    ``low`` and ``high``: the interval of its test; ``detectable``: by that test. ``is_below``: a is worse than the
+    ``low`` and ``high``: the interval of the test that its verdict is from; ``detectable``: by the test of difference. ``is_below``: a is worse than the
     blurred input.
     """
 
@@ -81,7 +81,8 @@ def compare(
             replicates=replicates,
         )
         detectable = difference.detectable(LEVEL / tested) if is_tested else np.nan
-        interval = difference.interval(level)
+        is_equivalent = decision.verdict is Verdict.EQUIVALENT
+        interval = difference.interval(2 * LEVEL if is_equivalent else level)
         compared.append(Compared(difference, own, *interval, detectable, decision, difference.a in below))
     return compared
 

@@ -177,24 +177,19 @@ def measured_metrics(numbers: pd.DataFrame) -> list[str]:
     return [name.removesuffix("_verdict") for name in numbers.columns if name.endswith("_verdict")]
 
 
-def statistics(numbers: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """For MLflow: by row name, every mean and difference with ``.low`` and ``.high``; NaN is left out."""
+def statistics(numbers: pd.DataFrame) -> dict[str, dict[str, float | str]]:
+    """For MLflow: by row name, every mean and difference with ``.low`` and ``.high``, and every ``.verdict``; what
+    there is not is left out.
+    """
     kinds = ("", "_low", "_high", "_difference", "_difference_low", "_difference_high", "_difference_p")
     metrics = measured_metrics(numbers)
     names = {f"{metric}{kind}": f"{metric}{kind.replace('_', '.')}" for metric in metrics for kind in kinds}
-    return {
-        record["row"]: {shown: float(record[name]) for name, shown in names.items() if not pd.isna(record[name])}
-        for record in numbers.to_dict("records")
-    }
-
-
-def verdicts(numbers: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """For MLflow: by row name, the verdict by metric, where there is one."""
-    metrics = measured_metrics(numbers)
-    return {
-        record["row"]: {metric: record[f"{metric}_verdict"] for metric in metrics if record[f"{metric}_verdict"]}
-        for record in numbers.to_dict("records")
-    }
+    found: dict[str, dict[str, float | str]] = {}
+    for record in numbers.to_dict("records"):
+        known = {shown: float(record[name]) for name, shown in names.items() if not pd.isna(record[name])}
+        texts = {f"{metric}.verdict": record[f"{metric}_verdict"] for metric in metrics}
+        found[record["row"]] = known | {name: text for name, text in texts.items() if text}
+    return found
 
 
 def read_numbers(path: Path) -> pd.DataFrame:

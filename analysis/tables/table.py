@@ -62,7 +62,7 @@ class Cell:
     @property
     def lines(self) -> list[str]:
         """The text, the interval and the remark, as far as they exist."""
-        return [part for part in (self.text, self.bounds, self.remark) if part]
+        return [part for part in (self.text, self.bounds, self.remark) if part] or [""]
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,9 @@ class RowView:
         return "KILLED" if "stopped" in self.state.status or not self.state.finished else "FINISHED"
 
 
-def row_item(view: RowView, folders: Folders, statistics: Mapping[str, float] | None) -> Item:
+def row_item(view: RowView, folders: Folders, statistics: Mapping[str, float | str] | None) -> Item:
     """The row as one MLflow run, RUNNING while one of its trainings is; ``statistics`` override the means over seeds.
+    Numbers are its metrics, texts (verdicts) its tags.
 
     Its content ends with a digest of its statistics, which decides only if there are any.
     """
@@ -140,18 +141,22 @@ def row_item(view: RowView, folders: Folders, statistics: Mapping[str, float] | 
     )
 
 
-def _details(view: RowView, folders: Folders, statistics: Mapping[str, float]) -> Details:
+def _details(view: RowView, folders: Folders, statistics: Mapping[str, float | str]) -> Details:
     origins = view.objects("provenance.json")
     begins = [milliseconds(origin["started"]) for origin in origins if origin.get("started")]
     ends = [milliseconds(origin["finished"]) for origin in origins if origin.get("finished")]
     is_running = view.mlflow_status == "RUNNING"
-    metrics = {**view.metrics(), **statistics}  # the first one is what the compare page draws
+    verdicts = {f"blurdm.{name}": text for name, text in statistics.items() if isinstance(text, str)}
+    numbers = {name: value for name, value in statistics.items() if not isinstance(value, str)}
+    metrics = {**view.metrics(), **numbers}  # the first one is what the compare page draws
     begun = view.begun()
     return Details(
         name=view.row.name,
         begin=min(filter(None, begins), default=None),
         end=None if is_running else max(filter(None, ends), default=None),
-        tags=view.tags(origins) | (folders.common(begun[-1], origins[-1] if origins else {}) if begun else {}),
+        tags=view.tags(origins)
+        | verdicts
+        | (folders.common(begun[-1], origins[-1] if origins else {}) if begun else {}),
         params=view.params(),
         metrics={_name(name): value for name, value in metrics.items()},
         curves=view.curves(),

@@ -25,7 +25,7 @@ STAGE_FILES = ("config.json", "provenance.json", "result.json")  # per-image row
 SHARED, SUMMARY = "shared", "summary"  # the parent of stage runs that several rows use; tables and plots
 TABLE = "main.md"  # of the report: the note of the summary
 
-Statistics = Mapping[str, Mapping[str, float]]
+Statistics = Mapping[str, Mapping[str, float | str]]
 
 
 def sync(
@@ -65,9 +65,10 @@ def sync_grid(
 ) -> SyncReport:
     """Make the experiment of the grid whose ledger is at ``path`` show its rows and runs.
 
-    ``statistics``: final metrics by row name, intervals as ``<metric>.low`` and ``.high``; without them the means over
-    seeds are sent and intervals that MLflow has stay. ``extra_artifacts`` go to a run "summary". Runs of rows that the
-    ledger no longer has are deleted (MLflow can restore them).
+    ``statistics``: final metrics by row name, intervals as ``<metric>.low`` and ``.high``, what differences decide as
+    ``<metric>.verdict``; without them the means over seeds are sent, and what MLflow has of the others stays.
+    ``extra_artifacts`` go to a run "summary". Runs of rows that the ledger no longer has are deleted (MLflow can
+    restore them).
     """
     with reported(uri, on_item) as report:
         ledger, root = read_ledger(path), runs_root(path)

@@ -21,7 +21,6 @@ from analysis.figures.trajectory import project
 from analysis.figures.trajectory import read as read_trajectory
 from analysis.load import collect, collect_curves
 from analysis.pictures import COLUMNS, Pictured, first_of_each, pictured, worst_crop
-from analysis.stats import Resamples
 from analysis.tables.chain import difference_numbers
 from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module, module_names
@@ -37,7 +36,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 def inputs_of(pointer: Path) -> Inputs:
     rows, costs = collect(pointer)
-    differences = difference_numbers(rows, Resamples.seeded(0))
+    differences = difference_numbers(rows)
     return Inputs(pointer, rows, costs, collect_curves(pointer), differences)
 
 

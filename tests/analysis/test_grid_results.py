@@ -15,13 +15,14 @@ from analysis.grid_plot import grid_plot
 from analysis.load import GRID_COLUMNS, ORIGIN_COLUMNS, collect_grid, write_csv
 from analysis.sources import Sources
 from analysis.stats import Resamples
-from analysis.tables.grid import OTHER_TEST_SET, grid_numbers, read_numbers, statistics, table_of
+from analysis.tables.grid import table_of
+from analysis.tables.numbers import OTHER_TEST_SET, grid_numbers, read_numbers, statistics
 from analysis.tables.table import Table
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import read_ledger
 from blurdm.core.store import write_json
 from tests.support.fake_grid import BASELINE, PUBLISHED, edit, folder, gain, make_grid
-from tests.support.fake_runs import IMAGES, PHOTOS
+from tests.support.fake_runs import IMAGES, PHOTOS, make_run
 from tests.support.tools import require
 
 IMAGES_OF_RUN = len(PHOTOS) * IMAGES
@@ -66,7 +67,7 @@ def test_two_rows_may_show_two_arms_of_one_run(ledger: Path) -> None:
     edit(ledger, rows=[*rows, rows[4] | {"name": "foreign", "arm": "blurdm_foreign", "published": {}}])
     found = numbers_of(ledger)
     assert found.psnr["foreign"] == pytest.approx(found.psnr["steps=5, official"] - 1)
-    assert found.psnr_verdict["foreign"] == "significant" and found.psnr_difference["foreign"] < 0
+    assert found.psnr_verdict["foreign"] == "worse" and found.psnr_difference["foreign"] < 0
 
 
 def test_difference_is_paired_by_seed_and_image(ledger: Path) -> None:
@@ -77,13 +78,13 @@ def test_difference_is_paired_by_seed_and_image(ledger: Path) -> None:
         paired = values[row] - values[BASELINE]
         assert found.psnr_difference[row] == pytest.approx(paired.mean())
         # The photos differ by 2 dB and more, the effect by a tenth of that: only pairing resolves it.
-        assert found.psnr_high[row] - found.psnr_low[row] > 5 * (
+        assert found.psnr_high[row] - found.psnr_low[row] > 4 * (
             found.psnr_difference_high[row] - found.psnr_difference_low[row]
         )
     assert found.psnr_difference["steps=5, official"] == pytest.approx(
         gain(5, "official") - gain(1, "official"), abs=0.05
     )
-    assert found.psnr_verdict["steps=5, official"] == "significant"
+    assert found.psnr_verdict["steps=5, official"] == "better"
 
 
 def test_verdicts_are_those_of_p_corrected_for_the_rows_compared(tmp_path: Path) -> None:
@@ -94,9 +95,10 @@ def test_verdicts_are_those_of_p_corrected_for_the_rows_compared(tmp_path: Path)
         signs = rows.scene.map(dict(zip(PHOTOS, (1, -1.5, 1.2, -1), strict=True)))
         rows.assign(psnr=rows.psnr + signs).to_csv(path, index=False)
     found = numbers_of(ledger).drop(BASELINE)
-    expected = ["significant" if p < 0.05 else "not resolved" for p in found.psnr_difference_p]
-    assert list(found.psnr_verdict) == expected and len(set(expected)) == 2
-    assert found.psnr_verdict["steps=5, official"] == "not resolved"
+    expected = [p < 0.05 for p in found.psnr_difference_p]
+    excluded = (found.psnr_difference_low > 0) | (found.psnr_difference_high < 0)
+    assert list(found.psnr_verdict == "better") == expected == list(excluded) and len(set(expected)) == 2
+    assert found.psnr_verdict["steps=5, official"] == "undecided (needs seeds, has 4)"
     make_grid(tmp_path, steps=(1, 5), seeds=(0, 1, 2, 3))
     fewer = numbers_of(ledger).psnr_difference_p["steps=5, fixed"]
     assert fewer < found.psnr_difference_p["steps=5, fixed"]  # fewer rows, less to correct for
@@ -155,8 +157,12 @@ def test_a_new_row_changes_no_others_digits(ledger: Path) -> None:
     make_grid(ledger.parents[2], steps=(1, 2, 4, 5))
     after = numbers_of(ledger)
     assert len(after) == len(before) + 2
-    corrected = [c for c in before if c.endswith(("_p", "_verdict"))]  # for the number of rows
+    corrected = [
+        c for c in before if c.endswith(("_p", "_verdict", "_detectable", "difference_low", "difference_high"))
+    ]  # for the number of rows
     pd.testing.assert_frame_equal(after.loc[before.index].drop(columns=corrected), before.drop(columns=corrected))
+    widths = [(found.psnr_difference_high - found.psnr_difference_low).loc[before.index] for found in (before, after)]
+    assert (widths[1] >= widths[0]).sum() == 5  # all but the reference
 
 
 def test_build_writes_everything_twice_the_same(ledger: Path, tmp_path: Path) -> None:
@@ -191,14 +197,15 @@ def test_numbers_survive_their_file(ledger: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read_numbers(tmp_path / "table.csv"), found)
 
 
-def test_statistics_hold_every_mean_with_its_interval(ledger: Path) -> None:
+def test_statistics_hold_every_mean_with_its_interval_and_every_verdict(ledger: Path) -> None:
     found = statistics(grid_numbers(collect_grid(ledger), RESAMPLES))
     parts = ("", ".low", ".high")
-    means = {f"{metric}{part}" for metric in ("psnr", "ssim") for part in parts}
-    assert set(found[BASELINE]) == means
+    means = {f"{metric}{part}" for metric in ("psnr", "ssim") for part in (*parts, ".verdict")}
+    assert set(found[BASELINE]) == means and found[BASELINE]["psnr.verdict"] == "reference row"
     assert set(found["steps=5, fixed"]) == means | {
         f"{m}.difference{p}" for m in ("psnr", "ssim") for p in (*parts, ".p")
     }
+    assert found["steps=5, fixed"]["psnr.verdict"] == "better"
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -250,16 +257,20 @@ def test_grid_without_a_swept_number_is_drawn_row_by_row(ledger: Path) -> None:
     axes, lines = drawn(ledger)
     assert [text.get_text() for text in axes.get_yticklabels()][:2] == ["steps=1, official", "steps=1, fixed"]
     assert (
-        sum(len(lines[kind].get_xdata()) for kind in ("significant", "not resolved", "baseline row") if kind in lines)
+        sum(
+            len(lines[kind].get_xdata())
+            for kind in ("better or worse", "equivalent", "not known", "reference row")
+            if kind in lines
+        )
         == 6
     )
     assert len(lines["published"].get_xdata()) == 3
 
 
-def test_a_row_of_another_test_set_is_kept_but_not_compared(ledger: Path) -> None:
-    other = json.loads(ledger.read_text(encoding="utf-8"))["rows"][3]["name"]
+def on_another_test_set(ledger: Path, row: int) -> None:
+    """Make the runs of ``row`` those of another layout, on other data, measured by another protocol."""
     for seed in (0, 1):
-        run = folder(ledger, 3, seed)
+        run = folder(ledger, row, seed)
         for file, was, now in (
             ("provenance.json", "0123456789abcdef", "f" * 16),
             ("config.json", '"sections": {', '"sections": {"data": {"layout": "hide"}, '),
@@ -268,18 +279,96 @@ def test_a_row_of_another_test_set_is_kept_but_not_compared(ledger: Path) -> Non
             text = (run / file).read_text()
             assert was in text
             (run / file).write_text(text.replace(was, now))
-    results = collect_grid(ledger)
-    assert (
-        results.other_test_set == [other]
-        and other in set(results.rows.row)
-        and other not in set(results.comparable.row)
-    )
-    numbers = grid_numbers(results, RESAMPLES)
-    mine = numbers[numbers.row == other].iloc[0]
-    assert mine.status == OTHER_TEST_SET and pd.isna(mine.psnr) and pd.isna(mine.psnr_difference)
-    assert numbers[numbers.row != other].psnr.notna().all()
+
+
+def test_rows_of_several_test_sets_stand_apart_and_are_not_compared_across(ledger: Path) -> None:
+    on_another_test_set(ledger, 3)
+    found = grid_numbers(collect_grid(ledger), RESAMPLES)
+    alone = found.loc[3]
+    assert alone.psnr_verdict == OTHER_TEST_SET and pd.isna(alone.psnr_difference) and alone.psnr > 0
+    built = table(ledger)
+    assert [row.group for row in built.rows] == ["unknown"] * 5 + ["hide"]
+    assert built.protocol == "realblur, standard" and not any(cell.best for _, _, cell in built.cells())
+    assert "reference was measured on another test set: 1" in built.note
     axes, _ = drawn(ledger)
-    assert "1 row of another test set not shown" in axes.get_title().replace("\n", " ")
+    assert "1 row not compared, as the reference is of another test set" in axes.get_title().replace("\n", " ")
+
+
+def with_references(ledger: Path) -> list[dict[str, Any]]:
+    """The rows of each number of steps compared with that one's own first row, as ``baseline: {per: ...}`` does it."""
+    rows = json.loads(ledger.read_text(encoding="utf-8"))["rows"]
+    for row in rows:
+        row |= {"reference": row["name"].replace("fixed", "official"), "contrast": row["series"]}
+    edit(ledger, rows=rows, baseline="")
+    return list(rows)
+
+
+def test_each_row_is_compared_with_its_own_reference_and_the_average_over_them_has_its_own_row(ledger: Path) -> None:
+    with_references(ledger)
+    results = collect_grid(ledger)
+    found = grid_numbers(results, RESAMPLES).set_index("row", drop=False)
+    values = results.rows.pivot(index=["seed", "scene", "image"], columns="row", values="psnr")
+    gains = {
+        steps: (values[f"steps={steps}, fixed"] - values[f"steps={steps}, official"]).mean() for steps in (1, 2, 5)
+    }
+    for steps, expected in gains.items():
+        assert found.psnr_difference[f"steps={steps}, fixed"] == pytest.approx(expected)
+        assert found.psnr_verdict[f"steps={steps}, official"] == "reference row"
+    name = "fixed minus its own reference, average of 3 rows"
+    average = found.loc[name]
+    assert average.psnr_difference == pytest.approx(sum(gains.values()) / 3)
+    assert average.n_seeds == average.psnr_difference_seeds == 3 and pd.isna(average.psnr)
+    built = table(ledger)
+    cells = next(row for row in built.rows if row.id == name).cells
+    assert cells["psnr_difference"].remark == average.psnr_verdict and len(cells["psnr_difference"].runs) == 12
+    assert "the row's own reference" in built.note and "Averages over rows" in built.note
+    assert [row.cells["reference"].text for row in built.rows][:2] == ["reference row", "steps=1, official"]
+    assert not any("nan" in make(built).lower() for make in FORMATS.values())
+    axes, _ = drawn(ledger)
+    assert "each row's own reference" in axes.get_ylabel().replace("\n", " ")
+
+
+def test_averages_are_over_rows_of_one_test_set(ledger: Path) -> None:
+    with_references(ledger)
+    for row in (4, 5):
+        on_another_test_set(ledger, row)
+    found = grid_numbers(collect_grid(ledger), RESAMPLES)
+    assert [row for row in found.row if "average" in row] == [
+        "fixed minus its own reference, average of 2 rows on unknown"
+    ]
+
+
+def test_margins_of_the_ledger_decide_what_is_equivalent(ledger: Path) -> None:
+    edit(ledger, margin={"psnr": 50.0}, primary="ssim")
+    found = grid_numbers(collect_grid(ledger), RESAMPLES)
+    assert "equivalent" in set(found.psnr_verdict)
+    equivalent = found[found.psnr_verdict == "equivalent"]
+    assert (equivalent.psnr_difference_high < 50).all() and (equivalent.psnr_difference_low > -50).all()
+    assert "SSIM is the primary metric" in table(ledger).note and "PSNR 50 dB" in table(ledger).note
+
+
+def test_one_seed_is_said_in_the_verdict_and_tests_nothing(tmp_path: Path) -> None:
+    ledger = make_grid(tmp_path, seeds=(0,))
+    found = grid_numbers(collect_grid(ledger), RESAMPLES)
+    assert set(found.psnr_verdict[1:]) == {"these weights only"} and found.psnr_difference_p.isna().all()
+    cells = table(ledger).rows[5].cells
+    assert cells["psnr_difference"].lines[2] == "these weights only" and cells["psnr_difference_p"].text == "not tested"
+
+
+def test_what_is_worse_than_the_blurred_input_says_so(ledger: Path) -> None:
+    """The blurred input need not be a row: any run that measured it on the same images counts."""
+    run = folder(ledger, 0, 0)
+    result = {"metrics": {"blurred.psnr": 0.0}, "protocol": "standard", "iterations": 0}
+    blurred = make_run(
+        ledger.parents[2], "measure", "blurred", json.loads((run / "config.json").read_text()), [], result
+    )
+    rows = pd.read_csv(run / "per_image.csv", dtype={"image": str}).query("arm == 'blurdm'")
+    rows.assign(arm="blurred", psnr=rows.psnr + 0.4).to_csv(blurred / "per_image.csv", index=False)
+    found = numbers_of(ledger)
+    below = {row for row, verdict in found.psnr_verdict.items() if verdict.endswith("; below the blurred input")}
+    assert below == {"steps=1, fixed", "steps=2, official", "steps=2, fixed"}
+    assert "below the blurred input 3 (steps=1, fixed; " in table(ledger).note
+    assert not any("below" in verdict for verdict in found.ssim_verdict)
 
 
 def test_runs_on_different_data_and_bad_ledgers_are_one_line(ledger: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from analysis.page.contents import read_contents
 from analysis.report import report
 from analysis.sources import Sources
 from analysis.tables.chain import difference_numbers
-from analysis.tables.grid import read_numbers
+from analysis.tables.numbers import read_numbers
 from analysis.tables.table import Cell, Column, Table, TableRow, read_table
 from analysis.terminal import show
 from analysis.trace import trace
@@ -223,7 +223,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = Sources(pointer, root / "runs")
     build_tables(sources, root / "reports" / "tables")
     rows, costs = sources.chain
-    inputs = Inputs(pointer, rows, costs, collect_curves(pointer), difference_numbers(rows, sources.resamples))
+    inputs = Inputs(pointer, rows, costs, collect_curves(pointer), difference_numbers(rows))
     draw_all(("differences", "failures", "restorations"), inputs, root / "reports" / "figures")
     report(sources, root / "reports", Console(quiet=True))
     return root

@@ -47,7 +47,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = Sources(pointer, root / "runs")
     build_tables(sources, root / "reports" / "tables")
     rows, costs = sources.chain
-    inputs = Inputs(pointer, rows, costs, collect_curves(pointer), difference_numbers(rows, sources.resamples))
+    inputs = Inputs(pointer, rows, costs, collect_curves(pointer), difference_numbers(rows))
     (root / "runs" / "restore" / "restore_joint_0" / "trajectory.csv").unlink()
     draw_all(("training", "trajectory"), inputs, root / "reports" / "figures")
     assert main(options(root)) == 0

@@ -7,15 +7,18 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
+from analysis.spread import holm, holm_levels
 from analysis.stats import (
     Difference,
+    Interval,
     Measurements,
     Resamples,
+    average_difference,
     difference_of,
-    holm,
     mean_interval,
     mean_of,
     paired_difference,
+    photos_of,
 )
 from blurdm.core.errors import InputError
 
@@ -37,8 +40,8 @@ def simulate(
     return pd.concat(arms, ignore_index=True).astype({"seed": "Int64"})
 
 
-def difference(df: pd.DataFrame, a: str = "a", b: str = "b", seed: int = 0, n_boot: int = 2000) -> Difference:
-    found = paired_difference(df, a, b, "psnr", np.random.default_rng(seed), n_boot)
+def difference(df: pd.DataFrame, a: str = "a", b: str = "b") -> Difference:
+    found = paired_difference(df, a, b, "psnr")
     assert found is not None
     return found
 
@@ -78,11 +81,10 @@ def zero(one: Measurements) -> Measurements:
 
 
 def differences(design: str, trials: int, gain: float = 0.0) -> list[Difference]:
-    rng, resamples = np.random.default_rng(1), Resamples.seeded(0, n_boot=400)
-    found = []
+    rng, found = np.random.default_rng(1), []
     for _ in range(trials):
         one = simulated(rng, design)
-        difference = difference_of(shifted(one, gain), zero(one), "psnr", resamples)
+        difference = difference_of(shifted(one, gain), zero(one), "psnr")
         assert difference is not None
         found.append(difference)
     return found
@@ -120,17 +122,17 @@ def test_with_two_seeds_that_matter_it_still_covers() -> None:
     rng, resamples = np.random.default_rng(3), Resamples.seeded(0, n_boot=400)
     held = []
     for _ in range(400):
-        values = rng.normal(0, 0.1, 20) + rng.normal(0, 0.3, (2, 1)) + rng.normal(0, 0.1, (2, 20))
+        values = 25 + rng.normal(0, 0.1, 20) + rng.normal(0, 0.3, (2, 1)) + rng.normal(0, 0.1, (2, 20))
         scenes = np.arange(20).astype(str).astype(object)
         found = mean_of(Measurements("a", np.arange(2), scenes, scenes, {"psnr": values}), "psnr", resamples)
         assert found is not None
-        held.append(found.low <= 0 <= found.high)
+        held.append(found.low <= 25 <= found.high)
     assert np.mean(held) >= 0.92
 
 
 @pytest.mark.parametrize("design", ["demo", "evidence"])
 def test_detectable_difference_is_found_in_about_80_percent(design: str) -> None:
-    detectable = float(np.median([d.detectable for d in differences(design, 100)]))
+    detectable = float(np.median([d.detectable(0.05) for d in differences(design, 100)]))
     power = np.mean([d.p < 0.05 for d in differences(design, 250, gain=detectable)])
     assert 0.7 <= power <= 0.97
 
@@ -145,17 +147,27 @@ def test_holm_is_what_its_definition_says_and_keeps_the_family_wise_rate() -> No
     assert 0.035 <= np.mean(families) <= 0.065
 
 
+def test_p_is_rejected_if_and_only_if_it_is_below_the_level_of_its_step() -> None:
+    assert holm_levels([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.05 / 3, 0.025, 0.025, 0.05 / 4])
+    assert holm_levels([0.001, np.nan, 0.002]) == pytest.approx([0.025, 0.05, 0.05])
+    rng = np.random.default_rng(3)
+    for p in rng.uniform(0, 0.1, (200, 5)) ** 2:
+        rejected = np.array(holm(list(p))) < 0.05
+        assert list(rejected) == list(p < holm_levels(list(p)))
+
+
 def test_p_agrees_with_the_t_test_where_there_is_one_seed_and_one_image_per_photo() -> None:
     values = np.random.default_rng(4).normal(0.3, 1, (1, 15))
     scenes = np.arange(15).astype(str).astype(object)
     one = Measurements("a", np.arange(1), scenes, scenes, {"psnr": values})
-    found = difference_of(one, zero(one), "psnr", Resamples.seeded(0))
+    found = difference_of(one, zero(one), "psnr")
     expected = ttest_1samp(values[0], 0)
     assert found is not None
     assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
     interval = expected.confidence_interval()
-    assert found.high - found.low == pytest.approx(interval.high - interval.low, rel=1e-6)
-    assert found.effect == pytest.approx(values.mean() / values.std(ddof=1))
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-6)
+    hedges = 1 - 3 / (4 * 14 - 1)  # to a thousandth
+    assert found.effect == pytest.approx(hedges * values.mean() / values.std(ddof=1), rel=1e-3)
 
 
 def test_images_of_a_photo_are_not_independent() -> None:
@@ -170,7 +182,76 @@ def test_images_of_a_photo_are_not_independent() -> None:
 def test_without_scenes_every_image_is_a_photo() -> None:
     df = simulate(np.random.default_rng(12), photos=6, images=1)
     found = difference(df.assign(image=df.scene, scene="all"))
-    assert found.n_photos == 6 and found == replace(difference(df), n_photos=6)
+    assert found.n_photos == 6 and found == difference(df)
+
+
+@pytest.mark.parametrize(
+    ("names", "photos"),
+    [
+        (["1fromGOPR0950", "2fromGOPR0950", "1fromGOPR0977"], ["GOPR0950", "GOPR0950", "GOPR0977"]),
+        (["GOPR0384_11_00-000001", "GOPR0384_11_05-000001"], ["GOPR0384_11_00", "GOPR0384_11_05"]),
+        (["scene002-1", "scene002-12", "scene010-1"], ["scene002", "scene002", "scene010"]),
+        (["0001", "0002"], ["0001", "0002"]),
+        (["1fromGOPR0950", "0002"], ["1fromGOPR0950", "0002"]),  # one that says nothing: nothing is known
+    ],
+)
+def test_frames_of_one_video_are_one_photo_where_their_names_tell(names: list[str], photos: list[str]) -> None:
+    assert photos_of(["all"] * len(names), names) == photos
+    assert photos_of(["a"] * len(names), names) == ["a"] * len(names)
+
+
+def test_intervals_end_where_the_metric_does_and_keep_their_coverage() -> None:
+    """Values near 1, skewed: the interval of SSIM with four photos would leave its range."""
+    rng, resamples = np.random.default_rng(5), Resamples.seeded(0, n_boot=400)
+    scenes = np.arange(4).astype(str).astype(object)
+    held, cut = [], 0
+    for _ in range(400):
+        values = 1 - rng.exponential(0.05, 4) * rng.uniform(0.9, 1.1, (3, 4))
+        found = mean_of(Measurements("a", np.arange(3), scenes, scenes, {"ssim": values}), "ssim", resamples)
+        free = mean_of(Measurements("a", np.arange(3), scenes, scenes, {"psnr": 1 + values}), "psnr", resamples)
+        assert found is not None and free is not None and -1 <= found.low <= found.mean <= found.high <= 1
+        held.append((found.low <= 0.95 <= found.high, free.low <= 1.95 <= free.high))
+        cut += free.high > 2
+    assert cut > 20
+    assert all(ours == theirs for ours, theirs in held)
+
+
+def test_effects_have_intervals_that_cover() -> None:
+    rng, held = np.random.default_rng(6), []
+    for _ in range(400):
+        scenes = np.arange(12).astype(str).astype(object)
+        values = 0.4 + rng.normal(0, 0.5, 12) + rng.normal(0, 0.1, (4, 1))
+        one = Measurements("a", np.arange(4), scenes, scenes, {"psnr": values})
+        found = difference_of(one, zero(one), "psnr")
+        assert found is not None
+        held.append(found.effect_low <= 0.8 <= found.effect_high)
+    assert 0.92 <= np.mean(held) <= 0.99
+
+
+def test_wins_are_counted_by_photo() -> None:
+    """Two images of one photo are not two wins."""
+    scenes = np.array(["a", "a", "a", "b"], dtype=object)
+    images = np.array(["0", "1", "2", "0"], dtype=object)
+    one = Measurements("a", np.arange(2), scenes, images, {"psnr": np.array([[1.0, 1, -0.5, -1], [1, 1, -0.5, -1]])})
+    found = difference_of(one, zero(one), "psnr")
+    assert found is not None and found.won == 0.5
+
+
+def test_an_average_over_backbones_has_them_as_the_sample() -> None:
+    """Backbones differ: 5 % of averages of no effect are called different, however well each backbone is known."""
+    rng, false = np.random.default_rng(7), []
+    scenes = np.arange(10).astype(str).astype(object)
+    for _ in range(300):
+        pairs = []
+        for effect in rng.normal(0, 0.3, 4):
+            values = effect + rng.normal(0, 0.1, 10) + rng.normal(0, 0.02, (3, 1))
+            one = Measurements("a", np.arange(3), scenes, scenes, {"psnr": values})
+            pairs.append((one, zero(one)))
+        found = average_difference(pairs, "psnr")
+        assert found is not None and found.n_seeds == 4
+        false.append(found.p < 0.05)
+    assert np.mean(false) <= 0.09
+    assert average_difference(pairs[:1], "psnr") is None
 
 
 def test_mean_is_the_plain_mean_and_lies_inside() -> None:
@@ -187,16 +268,20 @@ def test_antisymmetric() -> None:
     df = simulate(np.random.default_rng(5), gain=0.2)
     ab, ba = difference(df), difference(df, "b", "a")
     assert (ba.mean, ba.low, ba.high, ba.won) == pytest.approx((-ab.mean, -ab.high, -ab.low, 1 - ab.won))
-    assert ab.p == ba.p and ab.effect == -ba.effect and ab.detectable == ba.detectable
+    assert ab.p == ba.p and ab.effect == -ba.effect and ab.detectable(0.05) == ba.detectable(0.05)
 
 
 def test_same_generator_same_digits_whatever_the_global_state() -> None:
-    df = simulate(np.random.default_rng(6))
+    df = simulate(np.random.default_rng(6)).query("arm == 'a'")
+
+    def interval(seed: int) -> Interval | None:
+        return mean_interval(df, "psnr", np.random.default_rng(seed))
+
     np.random.seed(1)
-    first = difference(df)
+    first = interval(0)
     np.random.seed(2)
-    assert difference(df) == first
-    assert difference(df, seed=1).low != first.low
+    assert interval(0) == first
+    assert interval(1) != first
 
 
 def test_row_order_does_not_matter() -> None:
@@ -229,7 +314,7 @@ def test_arm_without_seed_is_paired_with_every_seed() -> None:
 
 def test_lower_is_better_counts_wins_downwards() -> None:
     df = simulate(np.random.default_rng(11), gain=5.0).rename(columns={"psnr": "lpips"})
-    found = paired_difference(df, "a", "b", "lpips", np.random.default_rng(0))
+    found = paired_difference(df, "a", "b", "lpips")
     assert found is not None and found.won == 0 and found.mean > 0
 
 
@@ -242,7 +327,7 @@ def test_absent_metric_is_none_and_a_partly_absent_one_an_error() -> None:
     df = simulate(np.random.default_rng(13))
     rng = np.random.default_rng(0)
     assert mean_interval(df[df.arm == "a"].assign(lpips=np.nan), "lpips", rng) is None
-    assert paired_difference(df.assign(lpips=np.nan), "a", "b", "lpips", rng) is None
+    assert paired_difference(df.assign(lpips=np.nan), "a", "b", "lpips") is None
     df.loc[3, "psnr"] = np.nan
     with pytest.raises(InputError, match=r"1 of 60 .* have no psnr"):
         difference(df)

@@ -35,6 +35,16 @@ def test_lower_is_better_for_some_metrics() -> None:
     assert decide(-0.2, of, of.p(-0.2), 0.002, lower_better=True).verdict is Verdict.BETTER
 
 
+def test_margins_are_kept_by_two_one_sided_tests_at_5_percent() -> None:
+    """A true difference at the margin is called equivalent in one of twenty experiments at most."""
+    rng, called = np.random.default_rng(8), 0
+    for _ in range(1000):
+        values = 0.1 + rng.normal(0, 0.1, 15) + rng.normal(0, 0.02, (4, 1))
+        of = spread(values.mean(axis=0).std(ddof=1) / 15**0.5, values.mean(axis=1).std(ddof=1) / 2, 0.0, 15, 4)
+        called += decide(values.mean(), of, 1.0, 0.1).verdict is Verdict.EQUIVALENT
+    assert called <= 70
+
+
 def test_without_a_margin_nothing_is_equivalent() -> None:
     of = spread(1e-4, 1e-4)
     assert decide(1e-5, of, of.p(1e-5), None).verdict is not Verdict.EQUIVALENT

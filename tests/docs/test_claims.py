@@ -13,7 +13,9 @@ from analysis.drawing import styled
 from analysis.grid_plot import grid_plot
 from analysis.load import metric_names
 from analysis.stored import DEMO, EVIDENCE, STEPS, Stored, evidence_differences, stored_grid
-from analysis.tables.grid import grid_numbers
+from analysis.tables.comparison import kind
+from analysis.tables.numbers import grid_numbers
+from analysis.verdicts import DECIDED
 from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
 from blurdm.diffusion.schedules import make_schedule
@@ -143,7 +145,7 @@ def verdicts(untouched: bool) -> dict[str, str]:
     return {row.id: row.cells["verdict"].text for row in evidence_differences(untouched).rows}
 
 
-def test_what_the_pages_call_open_is_not_resolved() -> None:
+def test_what_the_pages_call_open_is_open() -> None:
     """Also that what docs/evidence.md takes back cannot be said."""
     taken = (
         "blurdm-baseline-psnr",
@@ -151,18 +153,16 @@ def test_what_the_pages_call_open_is_not_resolved() -> None:
         "oracle-oracle_foreign-lpips",
         "oracle-baseline-lpips",
     )
-    assert {verdicts(untouched=True)[row] for row in taken} == {"not resolved"}
-    assert verdicts(untouched=False)["oracle-baseline-lpips"] == "not resolved"
     demo = {row.id: row.cells["verdict"].text for row in claims.demo_differences().rows}
-    assert demo["blurdm-baseline-psnr"] == "not resolved"
+    called = [verdicts(untouched=True)[row] for row in taken]
+    called += [verdicts(untouched=False)["oracle-baseline-lpips"], demo["blurdm-baseline-psnr"]]
+    assert not {kind(verdict) for verdict in called} & DECIDED
 
 
 def test_the_evidence_reads_its_latent() -> None:
     """docs/evidence.md: another photo's latent does harm."""
     for untouched in (True, False):
-        table = evidence_differences(untouched)
-        row = next(row for row in table.rows if row.id == "blurdm-blurdm_foreign-psnr")
-        assert row.cells["verdict"].text == "significant" and (row.cells["mean"].value or 0) > 0
+        assert verdicts(untouched)["blurdm-blurdm_foreign-psnr"] == "better"
 
 
 def test_stored_rows_are_complete() -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.decisions import detectable
+from analysis.looks import Looks
 from analysis.simulate import BETTER, World, simulate
-from experiments.power import EVIDENCE, Components, detectable, power_lines
+from analysis.verdicts import ONE_LOOK
+from experiments.power import EVIDENCE, Components, power_lines
 from experiments.sweep import main
 from tests.support.fake_grid import make_grid
 from tests.support.grids import sweep
@@ -14,17 +17,17 @@ from tests.support.grids import sweep
 
 def test_more_seeds_and_photos_find_smaller_differences_down_to_what_photos_allow() -> None:
     components = Components(*EVIDENCE, "")
-    found = [detectable(components.spread(20, seeds), 1, False) for seeds in (3, 5, 8, 12, 1000)]
+    found = [detectable(components.spread(20, seeds), 1, ONE_LOOK) for seeds in (3, 5, 8, 12, 1000)]
     assert found == sorted(found, reverse=True)
-    assert detectable(components.spread(60, 5), 1, True) < detectable(components.spread(20, 5), 1, True)
-    assert detectable(components.spread(20, 5), 6, False) > detectable(components.spread(20, 5), 1, False)
+    assert detectable(components.spread(60, 5), 1, Looks()) < detectable(components.spread(20, 5), 1, Looks())
+    assert detectable(components.spread(20, 5), 6, ONE_LOOK) > detectable(components.spread(20, 5), 1, ONE_LOOK)
 
 
 @pytest.mark.parametrize("photos", [20, 60])
 def test_a_difference_that_is_called_detectable_is_found_in_80_percent(photos: int) -> None:
     """By the design with looks, whose last look has 12 seeds."""
     components = Components(0.1, 0.3, 0.2, "")
-    effect = detectable(components.spread(photos, 12), 1, True)
+    effect = detectable(components.spread(photos, 12), 1, Looks())
     outcome = simulate(World("", effect, 0.1, 0.3, 0.2), photos, 1500, np.random.default_rng(0))
     assert outcome.share(BETTER) == pytest.approx(0.8, abs=0.08)
 
