@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from analysis.factors import factor_table, factorial
 from analysis.formats import FORMATS
-from analysis.load import collect_grid, input_runs, states, write_csv, write_grid_rows
+from analysis.load import GridResults, collect_grid, input_runs, states, write_csv, write_grid_rows
 from analysis.sources import Sources
 from analysis.tables.grid import table_of
 from analysis.tables.numbers import (
@@ -27,6 +28,11 @@ from blurdm.core.store import write_bytes
 from blurdm.metrics import protocols
 
 SUFFIXES = ("csv", "json", "md", "tex")
+FACTORS = "factors"
+FACTOR_FILES = (
+    *(f"{FACTORS}.{suffix}" for suffix in SUFFIXES),
+    *(f"{name}.{suffix}" for name in ("interactions", "parallel") for suffix in ("pdf", "png")),
+)
 STAMP = ".made_from"  # in the report's folder: digest of everything that table and plot depend on
 
 
@@ -40,7 +46,8 @@ class Built:
 
 def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Built:
     """The grid whose ledger is at ``path``: ``results``/<grid>.csv and .parquet, ``reports``/grids/<grid>/table.* and
-    plot.*; prints the question, the table and its note. Computed only if something changed since the last call.
+    plot.*, and with several axes factors.* and their figures; prints the question, the tables and their notes. Computed
+    only if something changed since the last call.
     """
     ledger = read_ledger(path)
     folder = reports / "grids" / ledger.grid
@@ -54,6 +61,11 @@ def build_grid(path: Path, results: Path, reports: Path, console: Console) -> Bu
     say(table.title, console, "bold")
     show(table, console)
     say(table.note, console)
+    if (folder / f"{FACTORS}.json").is_file():
+        factors = read_table(folder / f"{FACTORS}.json")
+        say(factors.title, console, "bold")
+        show(factors, console)
+        files += [folder / name for name in FACTOR_FILES]
     return Built(files, statistics(read_numbers(folder / "table.csv")))
 
 
@@ -74,6 +86,24 @@ def _write_grid(path: Path, results: Path, folder: Path) -> None:
     primary = primary_metric(grid.ledger, measured_metrics(numbers))
     with styled():
         save(grid_plot(numbers, grid.ledger, primary), folder / "plot")
+    _write_factors(grid, sources, folder)
+
+
+def _write_factors(results: GridResults, sources: Sources, folder: Path) -> None:
+    """``folder``/factors.* and the figures interactions.* and parallel.*, for a complete grid of two axes and more."""
+    from analysis.drawing import save, styled
+    from analysis.factor_plot import interaction_plot, parallel_plot
+
+    table, grid = factor_table(FACTORS, results, sources), factorial(results)
+    if table is None or grid is None:
+        for name in FACTOR_FILES:
+            (folder / name).unlink(missing_ok=True)
+        return
+    for suffix in SUFFIXES:
+        write_bytes(folder / f"{FACTORS}.{suffix}", FORMATS[suffix](table).encode())
+    with styled():
+        save(interaction_plot(grid, results.ledger.question), folder / "interactions")
+        save(parallel_plot(grid, results.ledger.question), folder / "parallel")
 
 
 def _source_digest(path: Path) -> str:

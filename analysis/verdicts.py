@@ -87,23 +87,24 @@ def decide(
         return Decision(Verdict.BETTER if (mean < 0) == lower_better else Verdict.WORSE)
     if margin is not None and abs(mean) + design.half(spread, 2 * LEVEL) < margin:
         return Decision(Verdict.EQUIVALENT)
-    if spread.n_seeds >= SEEDS_TO_BLAME_PHOTOS and not _decidable(mean, spread, margin, spread.n_photos):
-        photos = photos_needed(mean, spread, margin)
+    if spread.n_seeds >= SEEDS_TO_BLAME_PHOTOS and not _decidable(mean, spread, margin, spread.n_photos, design):
+        photos = photos_needed(mean, spread, margin, design)
         return Decision(Verdict.NEEDS_PHOTOS, photos, f"about {photos}, has {spread.n_photos}")
     return Decision(Verdict.UNDECIDED, lacks=f"needs {replicates}, has {spread.n_seeds}")
 
 
-def photos_needed(mean: float, spread: Spread, margin: float | None) -> int:
+def photos_needed(mean: float, spread: Spread, margin: float | None, design: Design = ONE_LOOK) -> int:
     """About how many photos would decide with endless seeds if ``mean`` stayed; at most ``MOST_PHOTOS``."""
     low, high = 1, MOST_PHOTOS  # the smallest number lies in (low, high]
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _decidable(mean, spread, margin, middle) else (middle, high)
+        low, high = (low, middle) if _decidable(mean, spread, margin, middle, design) else (middle, high)
     return high
 
 
-def _decidable(mean: float, spread: Spread, margin: float | None, photos: int) -> bool:
+def _decidable(mean: float, spread: Spread, margin: float | None, photos: int, design: Design) -> bool:
     """Whether ``photos`` photos and endless seeds would decide a difference of ``mean``."""
     variance = max(spread.photo - spread.both, 0.0) * spread.n_photos / photos
-    limit = Spread(variance, 0.0, 0.0, photos, 1)
-    return abs(mean) > limit.half(LEVEL) or (margin is not None and abs(mean) + limit.half(2 * LEVEL) < margin)
+    limit = Spread(variance, 0.0, 0.0, photos, 2)
+    different = abs(mean) > design.half(limit, design.level)
+    return different or (margin is not None and abs(mean) + design.half(limit, 2 * LEVEL) < margin)

@@ -1,7 +1,8 @@
 """``python -m analysis.verify REPORTS``: recompute every number of every table from the per-image rows of its runs.
 
 Prints one line for each cell that does not match, and for each run that is missing, was changed, saw other data, was
-measured by another protocol, or counts twice; then the exit code is 2. Data sets that changed are reported as well.
+measured by another protocol, or counts twice; then the exit code is 2. Data sets that changed are reported as well. The
+decisions of sweeps with --until are made again, look by look.
 """
 
 import sys
@@ -13,8 +14,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.artefacts import builders, read_artefacts
+from analysis.decisions import replay_problems
+from analysis.factors import factor_table
 from analysis.formats import FORMATS
-from analysis.grid import SUFFIXES
+from analysis.grid import FACTORS, SUFFIXES
 from analysis.load import measure_runs
 from analysis.names import visible
 from analysis.sources import SHORT, Sources
@@ -54,7 +57,8 @@ def verify(reports: Path, sources: Sources, config: Path, images: bool = False) 
     problems += [*unreadable, *damaged, *run_problems(every, sources), *image_problems(every, sources)]
     changed, unchecked = data_problems(sources, config)
     different, unmeasured = measured_again(every, sources) if images else ([], [])
-    problems, unchecked = [*problems, *changed, *different], [*unchecked, *unmeasured]
+    problems = [*problems, *changed, *different, *_decision_problems(sources)]
+    unchecked = [*unchecked, *unmeasured]
     expected = builders(read_artefacts(), sources)
     for name in sorted(report.keys() - expected.keys()):
         problems.append(f"{name}: no table of the report is called so; its sweep or its runs are gone")
@@ -70,6 +74,7 @@ def verify(reports: Path, sources: Sources, config: Path, images: bool = False) 
         folder = reports / "grids" / name
         files = {suffix: folder / f"table.{suffix}" for suffix in SUFFIXES[1:]}
         problems += _problems(f"{folder}", table, partial(sweep_table, name, sources), files)
+        problems += _factor_problems(folder, name, sources)
         problems += _number_problems(folder / "table.csv", name, sources)
     problems += _board_problems(boards, reports, sources)
     return list(dict.fromkeys(problems)), unchecked
@@ -113,6 +118,29 @@ def sweep_table(name: str, sources: Sources) -> Table:
     """The table that sweep ``name`` makes of itself, from its runs."""
     results = sources.grid(name)
     return table_of(name, results.ledger.question, results, numbers_of(sources, name), sources)
+
+
+def _factor_problems(folder: Path, name: str, sources: Sources) -> list[str]:
+    """Differences of the table of effects that sweep ``name`` made, if it has axes enough for one."""
+    files = {suffix: folder / f"{FACTORS}.{suffix}" for suffix in SUFFIXES}
+    if not files["json"].is_file():
+        return []
+    try:
+        computed = factor_table(FACTORS, sources.grid(name), sources)
+        if computed is None:
+            return [f"{files['json']}: its runs do not make a complete table of axes any more"]
+        return [f"{folder}: {line}" for line in compare(read_table(files["json"]), computed, files)]
+    except InputError as error:
+        return [f"{files['json']}: cannot be computed again: {error}"]
+
+
+def _decision_problems(sources: Sources) -> list[str]:
+    """A line for each decision of a sweep that stopped when it knew which its runs do not give."""
+    problems = []
+    for name, path in sources.ledgers.items():
+        if read_ledger(path).until is not None:
+            problems += [f"{path}: {line}" for line in replay_problems(sources.grid(name))]
+    return problems
 
 
 def _number_problems(file: Path, name: str, sources: Sources) -> list[str]:

@@ -2,36 +2,27 @@
 
 import argparse
 import hashlib
-import os
-import platform
 import shlex
-import shutil
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from blurdm.core.command import require_folder_to_write, require_name
 from blurdm.core.config_io import read_yaml, section_keys
-from blurdm.core.errors import InputError, StopRequested
+from blurdm.core.errors import InputError
 from blurdm.core.exported import CHAIN, recreate_runs
-from blurdm.core.graph import Failure, missing
 from blurdm.core.key import canonical_json, identity
 from blurdm.core.ledger import read_ledger
 from blurdm.core.pinned import provide_pinned
-from blurdm.core.runs import Resources, Run
-from blurdm.core.signals import StopFlag
-from blurdm.core.store import locked, read_json, write_json
+from blurdm.core.runs import Resources
+from blurdm.core.store import write_json
 from blurdm.data.photos.synthesised import provide_pairs
-from blurdm.tracking.started import Following
-from experiments.display import SweepDisplay, print_plan
-from experiments.estimate import seconds_ahead
+from experiments.budget import SUFFIX, check_until, with_all_seeds
+from experiments.display import print_looks, print_plan
+from experiments.execution import device, driving, execute, record_ends, stop_driver
 from experiments.executors import check_device, check_options, make_executor, max_concurrent, ranks
 from experiments.executors.slurm_pack import jobs_line
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
@@ -50,11 +41,18 @@ def plan(parsed: argparse.Namespace) -> int:
     """Show rows, distinct runs, shared work, finished runs, and the expected time. Nothing is written."""
     check_options(parsed)
     check_search(parsed)
+    check_until(parsed)
     sweep = expand(_grid(parsed), parsed.runs / ".digests.json", provisional=True)
     if parsed.search:
-        print_search_plan(parsed, _grid_file(parsed), sweep, max_concurrent(parsed), _device(parsed))
+        print_search_plan(parsed, _grid_file(parsed), sweep, max_concurrent(parsed), device(parsed))
         return 0
     _print_plan(parsed, sweep)
+    if parsed.power:
+        from experiments.power import power_lines  # pandas
+
+        names = (sweep.grid.name, sweep.grid.name.removesuffix(SUFFIX))
+        for line in power_lines(sweep, [_ledger_path(parsed.runs, name) for name in names], bool(parsed.until)):
+            print(line)
     return 0
 
 
@@ -64,6 +62,7 @@ def run(parsed: argparse.Namespace) -> int:
         return plan(parsed)
     check_options(parsed)
     check_search(parsed)
+    check_until(parsed)
     check_device(parsed)
     for name in ("runs", "results", "reports"):
         require_folder_to_write(f"--{name}", getattr(parsed, name))
@@ -79,20 +78,26 @@ def run(parsed: argparse.Namespace) -> int:
         record["stopped"] = [entry.model_dump() for entry in read_ledger(ledger).stopped]
     executor = make_executor(parsed, sweep, ledger.with_suffix(".slurm"), record["stopped"])
     cache = parsed.cache or parsed.runs / ".frames"
-    resources = Resources(_device(parsed), parsed.threads, cache=cache, ranks=ranks(parsed), rows=parsed.runs / ".rows")
+    resources = Resources(device(parsed), parsed.threads, cache=cache, ranks=ranks(parsed), rows=parsed.runs / ".rows")
     if parsed.search:
-        with _driving(ledger):
+        with driving(ledger):
             best, failures = find_best(parsed, _grid_file(parsed), ledger, record, executor, resources)
         return report_failures(failures) or run(best)
     _print_plan(parsed, sweep)
+    if parsed.until:
+        from experiments.until import run_until  # pandas
+
+        code = run_until(parsed, sweep, ledger, str(record["command"]), executor, resources)
+        publish(ledger, parsed)
+        return code
     write_json(ledger, record)
     targets = [cell.run for cell in sweep.cells]
     if parsed.detach:
         ids = executor.submit(targets, parsed.runs, resources)
         print(f"{len(ids)} jobs submitted; look at them with: {_command(parsed, 'status')}")
         return 0
-    failures = _execute(executor, sweep, parsed, resources, targets)
-    failures = _record_ends(ledger, record, failures, getattr(executor, "stopped", []))
+    failures = execute(executor, sweep, ledger, parsed, resources, targets)
+    failures = record_ends(ledger, record, failures, getattr(executor, "stopped", []))
     code = report_outcome(ledger, failures)
     publish(ledger, parsed)
     return code
@@ -122,7 +127,7 @@ def cancel(parsed: argparse.Namespace) -> int:
     """End the sweep wherever it runs: its jobs, and the commands on this machine that drive it."""
     path = _existing_ledger(parsed)
     drivers = path.with_suffix(".drivers").glob("*/driver.json")
-    count = sum(_stop_driver(mark.parent) for mark in drivers)
+    count = sum(stop_driver(mark.parent) for mark in drivers)
     jobs: list[str] = []
     if path.with_suffix(".slurm").is_dir():
         from experiments.executors.slurm_jobs import cancel as cancel_jobs
@@ -152,7 +157,10 @@ def publish(ledger: Path, parsed: argparse.Namespace) -> None:
 
 
 def _print_plan(parsed: argparse.Namespace, sweep: Sweep) -> None:
-    print_plan(sweep, parsed.runs, max_concurrent(parsed), Console(), _device(parsed))
+    console = Console()
+    print_plan(sweep, parsed.runs, max_concurrent(parsed), console, device(parsed))
+    if parsed.until:
+        print_looks(sweep, parsed.runs, max_concurrent(parsed), console, device(parsed))
     if parsed.executor == "slurm" and (line := jobs_line(parsed, sweep)):
         print(line)
 
@@ -161,22 +169,19 @@ def _warn(line: str) -> None:
     print(f"sweep: {line}", file=sys.stderr)
 
 
-def _device(parsed: argparse.Namespace) -> str:
-    return "cuda" if parsed.gpus_per_run else "cpu"
-
-
 def _grid(parsed: argparse.Namespace) -> Grid:
     """The grid that the command line asks for. A changed grid gets a name of its own, so that results never mix."""
     path = _grid_file(parsed)
     load = partial(search_base if _sampler(parsed) else load_grid, path)
     grid = load(parsed.preset, parsed.set, parsed.seeds)
     require_name(grid.name)
-    if parsed.name:
-        return replace(grid, name=parsed.name)
-    if not (parsed.preset or parsed.set or parsed.seeds):
-        return grid
-    digest = _digest(grid)
-    return grid if digest == _digest(load()) else replace(grid, name=f"{grid.name}-{digest[:6]}")
+    name = grid.name
+    if parsed.preset or parsed.set or parsed.seeds:
+        digest = _digest(grid)
+        name = grid.name if digest == _digest(load()) else f"{grid.name}-{digest[:6]}"
+    if parsed.until:
+        grid, name = with_all_seeds(grid), f"{name}{SUFFIX}"
+    return replace(grid, name=parsed.name or name)
 
 
 def _grid_file(parsed: argparse.Namespace) -> Path:
@@ -203,74 +208,9 @@ def _digest(grid: Grid) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _execute(
-    executor: Any, sweep: Sweep, parsed: argparse.Namespace, resources: Resources, targets: list[Run]
-) -> list[Failure]:
-    ahead = missing(targets, parsed.runs)
-    if not ahead:
-        return []
-    rows: dict[str, set[str]] = {}
-    labels: dict[str, str] = {}
-    for cell in sweep.cells:
-        rows.setdefault(cell.row.name, set()).add(cell.run.key)
-        for needed in cell.run.chain():
-            is_shared = needed.key in labels
-            seed = "" if needed.seed is None else f" seed {needed.seed}"
-            labels[needed.key] = f"{needed.stage}{seed}" if is_shared else f"{needed.stage} {cell.row.name}{seed}"
-    expected = seconds_ahead(sweep, parsed.runs, _device(parsed))
-    display = SweepDisplay(rows, ahead, labels, expected, max_concurrent(parsed))
-    ledger = _ledger_path(parsed.runs, sweep.grid.name).absolute()
-    options = ["--runs", str(parsed.runs.absolute()), "--ledger", str(ledger)]
-    following = nullcontext() if parsed.no_mlflow else Following(options, replaced=True)
-    with following, StopFlag() as stop, _driving(ledger), display:
-        failures: list[Failure] = executor.execute(targets, parsed.runs, resources, stop, display)
-    return failures
-
-
-def _record_ends(
-    path: Path, record: dict[str, Any], failures: list[Failure], stopped: list[dict[str, Any]]
-) -> list[Failure]:
-    """Write failed and early-stopped runs to the ledger; return the failures that no early stop explains.
-
-    Runs that earlier calls stopped are kept unless this call has them too.
-    """
-    keys = {entry["key"] for entry in stopped}
-    failures = [failure for failure in failures if keys.isdisjoint(run.key for run in failure.run.chain())]
-    failed = [{"stage": f.run.stage, "key": f.run.key, "message": f.message} for f in failures]
-    earlier = [entry for entry in record["stopped"] if entry["key"] not in keys]
-    write_json(path, record | {"failed": failed, "stopped": [*earlier, *stopped]})
-    return failures
-
-
-@contextmanager
-def _driving(ledger: Path) -> Iterator[None]:
-    """Mark this process as a driver of the sweep, so that ``cancel`` finds it. It is alive while it holds the lock."""
-    mark = ledger.with_suffix(".drivers") / f"{platform.node()}-{os.getpid()}"
-    with locked(mark):
-        write_json(mark / "driver.json", {"pid": os.getpid(), "host": platform.node()})
-        try:
-            yield
-        finally:
-            shutil.rmtree(mark)
-
-
-def _stop_driver(mark: Path) -> bool:
-    """Send SIGTERM to the process behind ``mark`` if it is on this machine; remove the mark of a dead process."""
-    driver = read_json(mark / "driver.json")
-    if driver["host"] != platform.node():
-        return False
-    try:
-        with locked(mark, stop=lambda: True):
-            shutil.rmtree(mark)
-            return False
-    except StopRequested:  # the lock is held, so the number is still that process's
-        os.kill(driver["pid"], signal.SIGTERM)
-        return True
-
-
 def _command(parsed: argparse.Namespace, verb: str) -> str:
     """The command line of ``verb`` for the same sweep in the same places, as a shell takes it."""
-    names = ("grid", "preset", "name", "search", "samples", "against", "top", "runs", "results", "reports")
+    names = ("grid", "preset", "name", "until", "search", "samples", "against", "top", "runs", "results", "reports")
     options = {name: getattr(parsed, name) for name in names} | {"search": _sampler(parsed)}
     options["seeds"] = ",".join(map(str, parsed.seeds or ()))
     named = [(f"--{name}", str(value)) for name, value in options.items() if value and value != DEFAULTS.get(name)]

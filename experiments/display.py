@@ -18,6 +18,8 @@ from blurdm.core.progress import Progress
 from blurdm.core.runs import Run
 from blurdm.metrics.protocols import METRICS
 from blurdm.stages.plan import unmeasurable
+from experiments.budget import fewest
+from experiments.confounds import confounds
 from experiments.estimate import CPU, PROJECTION_FILE, Estimate, estimate, projection
 from experiments.grid import Grid, Sweep
 
@@ -37,10 +39,14 @@ def print_plan(sweep: Sweep, root: Path, max_concurrent: int, console: Console, 
         arm = "" if row.arm == METHOD else f"  [dim](measures {row.arm})[/dim]"
         against = "baseline of the comparison" if row.name == row.reference else f"against {escape(row.reference)}"
         mark = "" if grid.baseline and row.name != grid.baseline else f"  [dim]({against})[/dim]"
-        console.print(f"  {escape(row.name)}{arm}{mark}", highlight=False)
+        more = f"  [dim]besides: {', '.join(row.besides)}[/dim]" if row.besides else ""
+        console.print(f"  {escape(row.name)}{arm}{mark}{more}", highlight=False)
     if len(grid.rows) > MAX_ROWS:
         console.print(f"  and {len(grid.rows) - MAX_ROWS} more", highlight=False)
     console.print(escape(decision_line(grid)), highlight=False)
+    for name, kinds in confounds(grid).items():
+        line = f"{name}: also changes {', '.join(kinds)}; hold it fixed, or say so under besides: in the grid"
+        console.print(f"[yellow]{escape(line)}[/yellow]", highlight=False)
     for folder in sweep.missing:
         console.print(
             f"[yellow]{escape(folder)}: no such data folder yet; the keys of runs on it are provisional[/yellow]",
@@ -53,6 +59,23 @@ def print_plan(sweep: Sweep, root: Path, max_concurrent: int, console: Console, 
     console.print(f"{len(sweep.runs)} distinct runs ({stages}); sharing saves {shared} more", highlight=False)
     for line in time_lines(estimate(sweep, root, max_concurrent, device), len(sweep.runs), max_concurrent, device):
         console.print(line, highlight=False)
+
+
+def print_looks(sweep: Sweep, root: Path, max_concurrent: int, console: Console, device: str = CPU) -> None:
+    """Print the fewest and the most that a sweep with all seeds takes if only open rows get more."""
+    from analysis.looks import LOOKS
+
+    first = fewest(sweep)
+    work = estimate(first, root, max_concurrent, device)
+    lines = time_lines(work, len(first.runs), max_concurrent, device)
+    counts = ", ".join(map(str, LOOKS[:-1]))
+    console.print(
+        f"looks after {counts} and {LOOKS[-1]} seeds; the above is the most, for rows that stay open to the end",
+        highlight=False,
+    )
+    console.print(f"the fewest, all decided at the first look: {len(first.runs)} distinct runs", highlight=False)
+    for line in lines:
+        console.print(f"  {line}", highlight=False)
 
 
 def decision_line(grid: Grid) -> str:

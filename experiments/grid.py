@@ -4,7 +4,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -21,6 +21,7 @@ from blurdm.core.runs import Run
 from blurdm.metrics.protocols import MARGINS, METRICS
 from blurdm.stages.plan import Planner, sections_read, stages_of
 from experiments.bases import Bases
+from experiments.confounds import KINDS
 from experiments.grid_file import (
     MEASURE,
     PRESET,
@@ -44,7 +45,8 @@ class GridRow:
 
     ``series``: its name without the swept quantity. ``published``: the paper's values by metric, if any.
     ``reference``: the row it is compared with, itself for none; ``contrast``: what it has besides the values that they
-    share, where each of several rows has its own reference.
+    share, where each of several rows has its own reference. ``besides``: what it changes without naming it. ``levels``:
+    its label in each dimension (``arms``, keys of axes).
     """
 
     name: str
@@ -55,6 +57,8 @@ class GridRow:
     published: Mapping[str, float]
     reference: str
     contrast: str
+    besides: tuple[str, ...] = ()
+    levels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ def make_grid(
         bases = Bases(file, preset, overrides, seeds)
         rows = _rows(file, bases)
         _check_names(file, [row.name for row in rows])
+        _check_besides(file)
         primary = _primary(file, rows)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -200,7 +205,11 @@ def _row(file: GridFile, combination: Sequence[Choice], variants: Variants, refe
         value = getattr(getattr(config, section), key)
         settings.setdefault(file.swept, list(value) if isinstance(value, tuple) else value)
     series = ", ".join(choice.label for choice in combination if not choice.along_x)
-    return GridRow(name, series, settings, config, arm, file.published.get(name, {}), reference, contrast)
+    published = file.published.get(name, {})
+    said = [kind for part in (*(c.label for c in combination), name) for kind in file.besides.get(part, ())]
+    besides = () if name == reference else tuple(dict.fromkeys(said))
+    levels = {choice.dimension: choice.label for choice in combination}
+    return GridRow(name, series, settings, config, arm, published, reference, contrast, besides, levels)
 
 
 def _check_names(file: GridFile, names: Sequence[str]) -> None:
@@ -217,6 +226,16 @@ def _check_names(file: GridFile, names: Sequence[str]) -> None:
         lookup("margin: metric", metric, METRICS)
     if file.published and file.published_source is None:
         raise InputError("published_source: missing; should say where the published values are from")
+
+
+def _check_besides(file: GridFile) -> None:
+    """Raise InputError if ``besides`` names what no row is called, or what cannot change besides."""
+    labels = {choice.label for dimension in choices(file) for choice in dimension}
+    names = labels | {_name(combination) for combination in product(*choices(file))}
+    for name, kinds in file.besides.items():
+        require("besides:", name, names)
+        for kind in kinds:
+            require(f"besides: {name}:", kind, KINDS)
 
 
 def _primary(file: GridFile, rows: Sequence[GridRow]) -> str:
@@ -276,6 +295,8 @@ class Sweep:
                 "series": row.series,
                 "reference": row.reference,
                 "contrast": row.contrast,
+                "besides": list(row.besides),
+                "levels": dict(row.levels),
                 "values": dict(row.values),
                 "arm": row.arm,
                 "published": dict(row.published),

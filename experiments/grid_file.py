@@ -56,7 +56,8 @@ class GridFile(Question):
     several keys at once. A value ``{from: key}`` is the base config's, ``{from: [key, key]}`` the sum of several.
     Beside keys of the config, arms and axes may set ``measure``, and ``preset``: what the row starts from instead.
     ``baseline``: the row that the others are compared with, or one for each value of a dimension; ``reference`` in an
-    arm names the arm that its rows are compared with instead, at equal values of the axes.
+    arm names the arm that its rows are compared with instead, at equal values of the axes. ``besides``: by a row's name
+    or a part of it, what it changes besides what it names (``confounds.KINDS``).
     """
 
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -65,6 +66,7 @@ class GridFile(Question):
     x: str | None = None
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     published_source: str | None = Field(default=None, min_length=1)
+    besides: dict[str, list[str]] = Field(default_factory=dict)
 
     @field_validator("baseline", mode="before")
     @classmethod

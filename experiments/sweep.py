@@ -42,6 +42,10 @@ def parser() -> argparse.ArgumentParser:
     add("--seeds", type=seeds, help="0,1,2 instead of the preset's")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override for every row")
     add("--name", type=name, help="of this sweep; default: the grid's, and a suffix if it is changed by the above")
+    add = parser.add_argument_group("seeds where they are needed").add_argument
+    add("--until", choices=["decided"], help="add seeds, 3 to 12, only to rows that seeds can decide")
+    add("--budget", metavar="30m|12h|60runs", help="what this call may take; the same again continues")
+    add("--power", action="store_true", help="plan: what the grid can decide with its photos and seeds")
     add = parser.add_argument_group("search, for a grid of ranges").add_argument
     add("--search", choices=["optuna", "random"], help="how samples are chosen: Optuna's TPE, or at random")
     add("--samples", type=whole(1, 100_000), metavar="N", help=f"how many (default: {SAMPLES})")

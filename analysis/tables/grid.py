@@ -41,6 +41,10 @@ AVERAGES = (
     "Averages over rows: the rows are a random sample like photos, each with the mean over its seeds (Student's t, as"
     " many degrees of freedom as rows less one); corrected for the number of averages."
 )
+LOOKED_AT = (
+    "Seeds were added, up to 12, only to rows that they could decide: in the primary metric, verdict, p and interval"
+    " are those of this design, right for all its looks together; of other metrics they are of the last look alone."
+)
 STATISTICS = {"p": "p", "effect": "g", "detectable": "Detectable"}  # columns beside a difference
 
 
@@ -150,6 +154,8 @@ def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
         f"Δ: difference to {against}, paired by seed and image. {VERDICTS}",
         margins_note(metrics, margins(ledger)),
         primary_note(primary_metric(ledger, metrics), metrics),
+        LOOKED_AT if ledger.until else "",
+        _besides(ledger),
         AVERAGES if (numbers.reference == "").any() else "",
         *_verdicts(numbers),
         f"Every trained row: {steps.iloc[0]:.0f} steps on images." if steps.nunique() == 1 else "",
@@ -167,6 +173,12 @@ def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
             " and training length: only their trend is comparable."
         )
     return joined(sentences)
+
+
+def _besides(ledger: Ledger) -> str:
+    """The sentence on rows that differ from their references in more than they name."""
+    said = [f"{row.name} ({', '.join(row.besides)})" for row in ledger.rows if row.besides]
+    return f"Differ from their references in more than they name: {_named(said)}." if said else ""
 
 
 def other_rows(numbers: pd.DataFrame) -> tuple[int, int]:

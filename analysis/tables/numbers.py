@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.decisions import as_decided
 from analysis.load import GridResults
 from analysis.names import written
 from analysis.stats import UNSEEDED, Measurements, Resamples, average_difference, difference_of, mean_of
@@ -104,7 +105,8 @@ def _compared(
     for digest, blurred in _inputs(results, metric).items():
         own = {name: by_row[name] for name in names if records[name]["data_digest"] == digest}
         below |= below_input(own, blurred, metric)
-    return {each.difference.a: each for each in compare(measured, margins(results.ledger), below)}
+    compared = {each.difference.a: each for each in compare(measured, margins(results.ledger), below)}
+    return as_decided(results.ledger, metric, compared)
 
 
 def _inputs(results: GridResults, metric: str) -> dict[str, Measurements]:

@@ -35,13 +35,16 @@ class Measured(Record):
 
 class Row(Record):
     """One line of the result table; ``values`` says what makes it differ from the others. ``reference``: the row it is
-    compared with (``Ledger.references``); ``contrast``: what it has besides that row, where there are several of these.
+    compared with (``Ledger.references``); ``contrast``: what it has besides that row, where there are several of these;
+    ``besides``: what it changes without naming it; ``levels``: its label on each axis of the grid.
     """
 
     name: str
     series: str
     reference: str = ""
     contrast: str = ""
+    besides: tuple[str, ...] = ()
+    levels: dict[str, str] = {}
     values: dict[str, Any]
     arm: str
     published: dict[str, float]
@@ -70,10 +73,45 @@ class Failed(Record):
     message: str
 
 
+class Look(Record):
+    """What a row's comparison with its reference was at a look of a sweep that stops when it knows.
+
+    ``mean`` of the primary metric's difference over ``seeds`` and ``photos``, its variances by ``photo``, ``seed`` and
+    ``both``; ``p``: the smallest of its looks so far, ``corrected`` for the number of comparisons; ``keys``: the runs.
+    """
+
+    row: str
+    reference: str
+    seeds: tuple[int, ...]
+    keys: tuple[str, ...]
+    photos: int
+    mean: float
+    photo: float
+    seed: float
+    both: float
+    p: float
+    corrected: float
+    verdict: str
+    lacks: str
+
+
+class Until(Record):
+    """A design fixed before the first look: how many of ``seeds`` are looked at (``counts``) at which ``level``.
+
+    ``looks``: all comparisons that had results, at each look so far.
+    """
+
+    counts: tuple[int, ...]
+    level: float
+    seeds: tuple[int, ...]
+    looks: tuple[tuple[Look, ...], ...] = ()
+
+
 class Ledger(Record):
     """``baseline`` names the row that all others are compared with, if there is one; ``x`` the swept value of the plot;
     ``primary`` the metric that decides, ``margin`` differences that nobody would act on, by metric; ``data`` says where
-    the data of each prepare run lies, by key; ``command`` computes it again (both empty in older ledgers).
+    the data of each prepare run lies, by key; ``command`` computes it again (both empty in older ledgers). ``until``:
+    the looks, where seeds were added to open rows only.
     """
 
     grid: str
@@ -91,6 +129,7 @@ class Ledger(Record):
     stopped: tuple[Stopped, ...]
     failed: tuple[Failed, ...] = ()
     command: str = ""
+    until: Until | None = None
 
     @cached_property
     def references(self) -> dict[str, str]:
