@@ -265,3 +265,13 @@ def test_names_that_only_registries_know_are_checked(key: str, value: Any, told:
     with pytest.raises(InputError) as error:
         check(tiny_config(HERE, **{key: value}), "some.yaml")
     assert str(error.value).startswith(f"some.yaml: {told}") and "\n" not in str(error.value)
+
+
+def test_what_is_read_is_the_callers_own_and_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    """It is parsed once."""
+    path = tmp_path / "a.yaml"
+    path.write_text("a: {b: [1]}")
+    read_yaml(path)["a"]["b"].append(2)
+    assert read_yaml(path) == {"a": {"b": [1]}}
+    path.write_text("a: {b: [3]}")
+    assert read_yaml(path) == {"a": {"b": [3]}}

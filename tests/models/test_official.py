@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module
 from blurdm.core.runs import stored_run
 from blurdm.models import load_official
+from blurdm.models.cost import measure_cost
 from tests.models.test_parity import official_state
 from tests.support.tiny import Told, write_tiny_config
 
@@ -154,8 +156,13 @@ def test_other_wrong_input_is_one_line(mimo: dict[str, Tensor], tmp_path: Path, 
 
 
 def test_an_imported_network_restores_and_is_evaluated(
-    mimo: dict[str, Tensor], tiny_data: Path, tmp_path: Path, blurdm: Callable[..., Told]
+    mimo: dict[str, Tensor],
+    tiny_data: Path,
+    tmp_path: Path,
+    blurdm: Callable[..., Told],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("blurdm.stages.restore.measure_cost", partial(measure_cost, size=(64, 64)))  # not 256 x 256
     torch.save({"model_state": mimo}, tmp_path / "network.pth")
     torch.save({"model_dm_state": official_state("prior")}, tmp_path / "prior.pth")
     arguments = (

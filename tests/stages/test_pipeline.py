@@ -4,8 +4,9 @@ import csv
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from blurdm.core.runs import Resources, Run
 from blurdm.core.store import file_digest, finished, read_json
 from blurdm.metrics.measure import make_measure
 from blurdm.metrics.psnr import psnr
-from blurdm.models.cost import count_macs, count_parameters
+from blurdm.models.cost import count_macs, count_parameters, measure_cost
 from blurdm.models.network import Network
 from blurdm.restore.models import load_network
 from blurdm.restore.restorer import load
@@ -39,6 +40,14 @@ from tests.support.sections import paper_backbone, paper_diffusion, paper_latent
 from tests.support.tiny import TEST, Told, state_of, tiny_config, write_tiny_config
 
 Rows = list[dict[str, str]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_costs() -> Iterator[None]:
+    """Costs are those of a small image: at 256 x 256 they take longer than all that is restored here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restore_stage, "measure_cost", partial(measure_cost, size=(32, 32)))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,6 @@ from typing import Any
 
 import pytest
 
-# A node that refuses connections is lost after a second, not fifteen; one that is busy has as long to answer as ever.
-LOSS = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
-
 
 @dataclass
 class Nodes:
@@ -87,8 +84,7 @@ def ray_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": LOSS}
-        nodes = Nodes(Cluster(True, connect=False, head_node_args=head))
+        nodes = Nodes(Cluster(True, connect=False, head_node_args={"num_cpus": 0, "include_dashboard": False}))
         for _ in range(2):
             nodes.add()
         yield nodes
