@@ -1,7 +1,6 @@
 """The leaderboard as one page that opens from disk: sortable tables, the runs of each cell, restorations by slider."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,17 @@ from markupsafe import Markup
 
 from analysis.names import visible
 from analysis.page.gallery import KeptPair, gallery_of
-from analysis.page.page import TEMPLATES, attributes, counts
+from analysis.page.page import TEMPLATES, FilterNames, attributes, shown_table
 from analysis.pictures import BLURRED, find
 from analysis.tables.leaderboard import MEASURED_ON, MethodRows
-from analysis.tables.table import Cell, Column, Table, TableRow
+from analysis.tables.table import Table
 from blurdm.core.runs import restore_folder
 from blurdm.core.store import read_json, write_bytes
 from blurdm.pages import page
 
 Groups = Mapping[tuple[str, str, str], Sequence[MethodRows]]
 TITLE = "BlurDM suite: leaderboard"
+UNTAGGED = FilterNames((), (), ())
 
 
 def write_leaderboard(tables: Sequence[Table], groups: Groups, folder: Path) -> Path:
@@ -32,7 +32,9 @@ def write_leaderboard(tables: Sequence[Table], groups: Groups, folder: Path) -> 
     body = environment.get_template("leaderboard.html").render(
         title=TITLE,
         titles=titles,
-        tables=[_table(table) for table in tables],
+        tables=[
+            {**shown_table(table, UNTAGGED), "dataset": title} for table, title in zip(tables, titles, strict=True)
+        ],
         gallery_note=shown.note,
         cards=[
             {"title": c.title, "text": c.text, "slider": Markup(c.slider), "tags": attributes(c.tags)}
@@ -48,39 +50,6 @@ def write_leaderboard(tables: Sequence[Table], groups: Groups, folder: Path) -> 
 def _shown(value: Any) -> Any:
     """Names are visible, whatever they are."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _table(table: Table) -> dict[str, Any]:
-    head = {name: getattr(table, name) for name in ("name", "title", "note", "protocol", "heading")}
-    head["dataset"] = table.title.removeprefix(MEASURED_ON)
-    groups = [
-        {
-            "name": name,
-            "rows": [
-                {
-                    "id": row.id,
-                    "label": row.label,
-                    "cells": [_cell(row, column, table.cell(row, column)) for column in table.columns],
-                }
-                for row in rows
-            ],
-        }
-        for name, rows in groupby(table.rows, key=lambda row: row.group)
-    ]
-    return {**head, "columns": [{"heading": c.heading, "kind": c.kind} for c in table.columns], "groups": groups}
-
-
-def _cell(row: TableRow, column: Column, cell: Cell) -> dict[str, Any]:
-    return {
-        "kind": "published" if cell.published else column.kind,
-        "column": column.id,
-        "value": "" if cell.value is None else repr(cell.value),
-        "lines": cell.lines,
-        "mark": "best" if cell.best else "second" if cell.second else "",
-        "runs": " ".join(cell.runs),
-        "n": counts(cell),
-        "spoken": f"{row.label}, {column.heading}: {' '.join(cell.lines)}",
-    }
 
 
 def _pairs(title: str, entries: Sequence[MethodRows]) -> Iterator[KeptPair]:

@@ -101,7 +101,7 @@ def _part(contents: Contents, part: Part, names: FilterNames, references: Refere
         case Commands(commands):
             return {"commands": commands}
         case TablePart(name):
-            return {"table": _table(contents.tables[name], names), "number": references["table", name]}
+            return {"table": shown_table(contents.tables[name], names), "number": references["table", name]}
         case FigurePart(name):
             return {"figure": _figure(contents.reports, contents.figure(name)), "number": references["figure", name]}
 
@@ -138,7 +138,8 @@ def offered(tables: Iterable[Table], names: FilterNames, cards: Iterable[Mapping
     return choices
 
 
-def _table(table: Table, names: FilterNames) -> dict[str, Any]:
+def shown_table(table: Table, names: FilterNames) -> dict[str, Any]:
+    """What the template shows of a table; columns and rows are tagged by ``names``."""
     columns = [{"heading": c.heading, "kind": c.kind, "tags": attributes(names.tags(c.title))} for c in table.columns]
     groups = [
         {
@@ -161,7 +162,7 @@ def _table(table: Table, names: FilterNames) -> dict[str, Any]:
 
 def _cell(row: TableRow, column: Column, cell: Cell, names: FilterNames) -> dict[str, Any]:
     return {
-        "kind": column.kind,
+        "kind": "published" if cell.published else column.kind,
         "column": column.id,
         "tags": attributes(names.tags(column.title)),
         "value": "" if cell.value is None else repr(cell.value),

@@ -29,7 +29,8 @@ def grid_numbers(results: GridResults, resamples: Resamples) -> pd.DataFrame:
 
     Per metric: mean with interval over photos and seeds, mean of the blurred ``input``, paired difference to the row's
     reference with the interval of its test, p (Holm, over all rows compared), effect size, photos won, detectable
-    difference and verdict; published value. A row that is added changes of the others only what is corrected for the number of rows.
+    difference and verdict; published value. A row that is added changes of the others only what is corrected for the
+    number of rows.
     """
     ledger, rows = results.ledger, results.rows
     by_row = measurements_by(rows, "row", results.metrics)
