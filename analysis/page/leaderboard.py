@@ -25,6 +25,7 @@ UNTAGGED = FilterNames((), (), ())
 def write_leaderboard(tables: Sequence[Table], groups: Groups, folder: Path) -> Path:
     """``folder``/index.html; ``groups`` are the methods of each table, in order. The same runs give the same bytes."""
     titles = [table.title.removeprefix(MEASURED_ON) for table in tables]
+    shown_tables = [shown_table(t, UNTAGGED) | {"dataset": title} for t, title in zip(tables, titles, strict=True)]
     pairs = [pair for title, entries in zip(titles, groups.values(), strict=True) for pair in _pairs(title, entries)]
     shown = gallery_of(pairs)
     loader = FileSystemLoader(TEMPLATES)
@@ -32,9 +33,7 @@ def write_leaderboard(tables: Sequence[Table], groups: Groups, folder: Path) -> 
     body = environment.get_template("leaderboard.html").render(
         title=TITLE,
         titles=titles,
-        tables=[
-            {**shown_table(table, UNTAGGED), "dataset": title} for table, title in zip(tables, titles, strict=True)
-        ],
+        tables=shown_tables,
         gallery_note=shown.note,
         cards=[
             {"title": c.title, "text": c.text, "slider": Markup(c.slider), "tags": attributes(c.tags)}
