@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -35,12 +36,7 @@ def score(parsed: argparse.Namespace) -> int:
     """
     parsed.device = choose_device(parsed.device)
     config = _config(parsed)
-    for name in parsed.protocol:
-        require("--protocol", name, (*PROTOCOLS, ALL))
-    names = PROTOCOLS if ALL in parsed.protocol else dict.fromkeys(parsed.protocol or [config.measure.protocol])
-    configs = [
-        config.model_copy(update={"measure": config.measure.model_copy(update={"protocol": name})}) for name in names
-    ]
+    configs = _by_protocol(config, parsed.protocol)
     for each in configs:
         check(each, str(parsed.config))
     if parsed.method is None:
@@ -54,7 +50,7 @@ def score(parsed: argparse.Namespace) -> int:
         planner = Planner(root / ".digests.json")
         restored = _of_given(parsed, config, planner)
         runs = [planner.measure_restored(each, restored) for each in configs]
-    labels = {run.key: f"measure {label}, protocol {name}" for run, name in zip(runs, names, strict=True)}
+    labels = {run.key: f"measure {label}, protocol {run.sections['measure'].protocol}" for run in runs}
     with StopFlag() as stop, Display(labels) as display:
         resources = Resources(parsed.device, parsed.threads, stop=stop, rows=root / ".rows")
         if restored is not None:
@@ -71,6 +67,15 @@ def score(parsed: argparse.Namespace) -> int:
     for line in unmeasurable(runs):
         print(f"blurdm: {line}", file=sys.stderr)
     return 0
+
+
+def _by_protocol(config: Config, protocols: Sequence[str]) -> list[Config]:
+    """``config`` under each of the ``protocols``, or under its own."""
+    for name in protocols:
+        require("--protocol", name, (*PROTOCOLS, ALL))
+    names = PROTOCOLS if ALL in protocols else dict.fromkeys(protocols or [config.measure.protocol])
+    measures = [config.measure.model_copy(update={"protocol": name}) for name in names]
+    return [config.model_copy(update={"measure": measure}) for measure in measures]
 
 
 def _show(run: Run, root: Path) -> None:

@@ -66,3 +66,11 @@ def test_what_is_finished_takes_no_time(tiny_data: Path, tmp_path: Path) -> None
     (made.runs[-2].folder(tmp_path) / "config.json").write_text("{")  # of another version: it tells nothing
     assert finished_keys(made.runs, tmp_path) == {run.key for run in made.runs[:-1]}
     assert estimate(made, tmp_path, 2).compute == pytest.approx(5.0)
+
+
+def test_blocks_by_level_are_a_size_as_well(tiny_data: Path, tmp_path: Path) -> None:
+    nafnet = ["backbone.name=nafnet", "backbone.blocks=[1,1,1,1,1,1,1,1,1]"]
+    made = expand(load_grid(grid_path("smoke"), None, ["synthesis=null", f"data.root={tiny_data}", *nafnet]))
+    first, second = (run for run in made.runs if run.stage == "joint")
+    finish(first, tmp_path, 8.0)
+    assert expected_seconds([second], tmp_path, measured(tmp_path)) == {second.key: 8.0}
