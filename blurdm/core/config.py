@@ -3,7 +3,7 @@
 Validated by pydantic in strict mode; config_io.py reads it from YAML. Nothing here imports torch.
 """
 
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -21,7 +21,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Level = Literal["coarse", "middle", "fine"]
 Part = Literal["encoder", "estimators", "fusion", "backbone"]
-Value = TypeVar("Value")
 
 
 def later(legacy_default: Any, description: str) -> Any:
@@ -249,7 +248,7 @@ class OnImages(Optimisation):
 
     @model_validator(mode="after")
     def _one_value_per_phase(self) -> "OnImages":
-        steps, rates, course = each(self.iterations), each(self.lr), self.shape
+        steps, rates, course = self.phase_steps, self.phase_rates, self.shape
         if len(steps) != len(rates) or not steps:
             raise ValueError(f"iterations and lr need one value per phase each, not {len(steps)} and {len(rates)}")
         if rates[0] is None:
@@ -264,6 +263,14 @@ class OnImages(Optimisation):
         return self
 
     @property
+    def phase_steps(self) -> tuple[int, ...]:
+        return self.iterations if isinstance(self.iterations, tuple) else (self.iterations,)
+
+    @property
+    def phase_rates(self) -> tuple[float | None, ...]:
+        return self.lr if isinstance(self.lr, tuple) else (self.lr,)
+
+    @property
     def shape(self) -> Course:
         """That of the learning rate."""
         return self.course or STEADY
@@ -272,21 +279,16 @@ class OnImages(Optimisation):
     def phases(self) -> list[tuple[int, float]]:
         """Steps, and learning rate at the start, of what has an optimiser and a cosine of its own."""
         found: list[tuple[int, float]] = []
-        for steps, lr in zip(each(self.iterations), each(self.lr), strict=True):
+        for steps, lr in zip(self.phase_steps, self.phase_rates, strict=True):
             found = [*found, (steps, lr)] if lr is not None else [*found[:-1], (found[-1][0] + steps, found[-1][1])]
         return found
 
     def spans(self, data: Data) -> list[Span]:
         """The phases' steps, crops and batches, in order."""
-        steps, course = each(self.iterations), self.shape
+        steps, course = self.phase_steps, self.shape
         crops = course.crops or (data.crop,) * len(steps)
         sizes = course.batch_sizes or (data.batch_size,) * len(steps)
         return [Span(*values) for values in zip(steps, crops, sizes, strict=True)]
-
-
-def each(value: Value | tuple[Value, ...]) -> tuple[Value, ...]:
-    """The values of all phases: ``value`` itself if it is that of the only one."""
-    return value if isinstance(value, tuple) else (value,)
 
 
 class TwoPhases(OnImages):

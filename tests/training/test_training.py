@@ -158,9 +158,9 @@ def test_arms_see_the_same_batches(chain: Chain, tmp_path: Path, monkeypatch: py
     batch = TrainingData.batch
 
     def watched(
-        self: TrainingData, purpose: str, step: int, size: int | None = None, part: BatchPart | None = None
+        self: TrainingData, purpose: str, step: int, *size_part_and_crop: Any, **named: Any
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        result = batch(self, purpose, step, size, part)
+        result = batch(self, purpose, step, *size_part_and_crop, **named)
         seen.append((purpose, step))
         assert torch.equal(drawn.setdefault((purpose, step), result[0]), result[0])
         return result
