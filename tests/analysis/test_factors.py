@@ -60,14 +60,14 @@ def test_shares_add_up_to_all_variance_between_rows(third: int, interaction: flo
 
 def test_what_photos_and_seeds_alone_give_is_said_to_be_chance() -> None:
     """Without any effect the shares are on average what is called chance."""
-    ratios = []
-    for seed in range(30):
+    squares = []
+    for seed in range(60):
         grid = made(0.0, 0.0)
         values = 25 + np.random.default_rng([seed, 1]).normal(0, 0.3, grid.values.shape)
         (share, *_) = shares(replace(grid, values=values))
-        ratios.append((share.share, share.chance))
-    share, chance = np.mean(ratios, axis=0)
-    assert chance == pytest.approx(share, rel=0.4)
+        squares.append(np.array([share.share, share.chance]) * values.mean(axis=(-2, -1)).var())
+    share, chance = np.mean(squares, axis=0)
+    assert chance == pytest.approx(share, rel=0.35)
 
 
 @pytest.fixture
