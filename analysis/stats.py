@@ -182,17 +182,17 @@ def difference_of(a: Measurements, b: Measurements, metric: str) -> Difference |
 
 
 def average_difference(pairs: Sequence[tuple[Measurements, Measurements]], metric: str) -> Difference | None:
-    """``difference_of`` the pairs, averaged: they take the place of the seeds, which each has averaged before.
+    """Mean of a - b over ``pairs``, which take the place of the seeds; each arm is averaged over its own seeds before.
 
     So the pairs (backbones, say) are a random sample too, of which few are known: Student's t, as many degrees of
-    freedom as pairs less one. None if a pair was not measured or on other images, or there is one pair only.
+    freedom as pairs less one. None if an arm was not measured or on other images, or there is one pair only.
     """
     values = []
     for a, b in pairs:
         first, second = a.values[metric], b.values[metric]
-        if first is None or second is None or list(a.images) != list(pairs[0][0].images):
+        if first is None or second is None or any(list(x.images) != list(pairs[0][0].images) for x in (a, b)):
             return None
-        values.append(_pair(a, b, first, second).mean(axis=0))
+        values.append(first.mean(axis=0) - second.mean(axis=0))
     return _difference(np.stack(values), pairs[0][0], "", metric) if len(values) > 1 else None
 
 

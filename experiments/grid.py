@@ -33,6 +33,7 @@ from experiments.grid_file import (
     ranges,
     require_read,
 )
+from experiments.references import compared_with, row_name
 from experiments.variants import Variants
 
 GRIDS = Path(__file__).parent / "grids"
@@ -151,7 +152,7 @@ def _rows(file: GridFile, bases: Bases) -> list[GridRow]:
     same: dict[tuple[Any, ...], list[str]] = {}
     read: set[str] = set()
     for combination in product(*dimensions):
-        row = _row(file, combination, bases.of_row(combination), *_compared(file, dimensions, combination))
+        row = _row(file, combination, bases.of_row(combination), *compared_with(file, dimensions, combination))
         name = unicodedata.normalize("NFC", row.name)
         if name in rows:
             raise InputError(f"row '{name}': two rows have this name; give the values of an axis labels")
@@ -172,26 +173,8 @@ def _rows(file: GridFile, bases: Bases) -> list[GridRow]:
     return list(rows.values())
 
 
-def _name(combination: Sequence[Choice]) -> str:
-    return ", ".join(choice.label for choice in combination)
-
-
-def _compared(file: GridFile, dimensions: Sequence[Sequence[Choice]], combination: Sequence[Choice]) -> tuple[str, str]:
-    """The reference of the row of these choices, and its contrast."""
-    arm = combination[0]
-    if REFERENCE in arm.settings:
-        require(f"{arm.where}: {REFERENCE}:", arm.settings[REFERENCE], file.arms)
-        other = next(choice for choice in dimensions[0] if choice.label == arm.settings[REFERENCE])
-        return _name([other, *combination[1:]]), ""
-    if isinstance(file.baseline, str):
-        return file.baseline, ""
-    shared = file.baseline.dimensions
-    first = [c if c.dimension in shared else values[0] for c, values in zip(combination, dimensions, strict=True)]
-    return _name(first), _name([choice for choice in combination if choice.dimension not in shared])
-
-
 def _row(file: GridFile, combination: Sequence[Choice], variants: Variants, reference: str, contrast: str) -> GridRow:
-    name = _name(combination)
+    name = row_name(combination)
     settings = {key: value for choice in combination for key, value in choice.resolved(variants.base).items()}
     for special in (PRESET, REFERENCE):
         settings.pop(special, None)

@@ -40,8 +40,8 @@ def measurements_by(rows: pd.DataFrame, column: str, metrics: list[str]) -> dict
 @dataclass(frozen=True)
 class Compared:
     """A difference among others in one metric. ``p`` is corrected for their number, NaN if it could not be tested;
-    ``low`` and ``high``: the interval of the test that its verdict is from; ``detectable``: by the test of difference. ``is_below``: a is worse than the
-    blurred input.
+    ``low`` and ``high``: the interval of the test that its verdict is from; ``detectable``: by the test of difference.
+    ``is_below``: a is worse than the blurred input.
     """
 
     difference: Difference

@@ -39,7 +39,7 @@ from blurdm.metrics.protocols import METRICS
 MOST_NAMED = 6  # rows listed by name in the note
 AVERAGES = (
     "Averages over rows: the rows are a random sample like photos, each with the mean over its seeds (Student's t, as"
-    " many degrees of freedom as rows less one); corrected for the number of averages."
+    " many degrees of freedom as rows less one); corrected for the number of averages; n counts rows for seeds."
 )
 LOOKED_AT = (
     "Seeds were added, up to 12, only to rows that they could decide: in the primary metric, verdict, p and interval"

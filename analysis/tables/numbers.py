@@ -56,8 +56,8 @@ def margins(ledger: Ledger) -> Mapping[str, float]:
 
 
 def primary_metric(ledger: Ledger, metrics: Sequence[str]) -> str:
-    """The metric that decides."""
-    return ledger.primary or ("psnr" if "psnr" in metrics or not metrics else metrics[0])
+    """The metric that decides: that of the ledger, or if it was not measured PSNR, or else the first."""
+    return next((name for name in (ledger.primary, "psnr", *metrics) if name in metrics), "psnr")
 
 
 def averaged(results: GridResults, by_row: Mapping[str, Measurements]) -> Pairs:
@@ -65,7 +65,7 @@ def averaged(results: GridResults, by_row: Mapping[str, Measurements]) -> Pairs:
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for row in results.ledger.rows:
         reference = results.ledger.references[row.name]
-        if row.contrast and not _why_not(results, by_row, row.name):
+        if row.contrast and _why_not(results, by_row, row.name) is None:
             groups.setdefault((row.contrast, results.layouts[row.name]), []).append((row.name, reference))
     several = len(set(results.layouts.values())) > 1
     return {

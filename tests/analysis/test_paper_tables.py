@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from analysis.sources import Sources
 from analysis.tables.budget import budget_table
 from analysis.tables.cost import cost_table
-from analysis.tables.paper import other_table, paper_table
+from analysis.tables.measured import NetworkResults
+from analysis.tables.paper import average_gain, other_table, paper_table
 from analysis.tables.table import Table, TableRow
 from blurdm.core.errors import InputError
 from tests.support.fake_runs import edit_json, make_chain
@@ -129,3 +132,24 @@ def test_two_measurements_of_one_cell_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="GoPro MIMO-UNet\\+ blurdm: measured by both 'chain, blurdm' and 'backbones"):
         paper_table("paper", "The paper", sources(tmp_path), ["backbones*"])
     assert paper_table("paper", "The paper", sources(tmp_path), ["other*"]).rows
+
+
+def test_the_mean_gain_over_backbones_has_them_as_its_sample() -> None:
+    """Four photos and three backbones whose gains differ: the interval is that of three gains, not of their seeds."""
+    rng = np.random.default_rng(0)
+
+    def network(method: str, gain: float) -> NetworkResults:
+        values = [[seed, f"photo{p}", "0", 25 + p + gain + rng.normal(0, 0.01)] for seed in (0, 1) for p in range(4)]
+        rows = pd.DataFrame(values, columns=["seed", "scene", "image", "psnr"]).astype({"seed": "Int64"})
+        rows = rows.assign(arm=method, key=f"{method} {gain}", protocol="blurdm")
+        return NetworkResults(method, method, rows, pd.DataFrame(), "gopro", {})
+
+    gains = (0.2, 0.5, 0.8)
+    pairs = [(network("blurdm", gain), network("baseline", 0.0)) for gain in gains]
+    cell = average_gain(pairs, "psnr")
+    half = t.ppf(0.975, 2) * 0.3 / 3**0.5
+    assert (cell.value, cell.high) == pytest.approx((0.5, 0.5 + half), abs=0.05)
+    assert cell.remark == "undecided (needs backbones, has 3)" and cell.n_seeds == 3
+    alone = average_gain(pairs[:1], "psnr")
+    assert alone.value == pytest.approx(0.2, abs=0.05) and alone.low is None
+    assert average_gain([], "psnr").text == "–"
