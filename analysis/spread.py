@@ -1,11 +1,11 @@
 """The spread of a mean over photos and seeds, its test, effect sizes, and tests beside others (Holm)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, stdtrit
+from scipy.special import gammaln, nctdtrinc, stdtrit
 
 LEVEL, POWER = 0.05, 0.8
 BISECTIONS = 50
@@ -25,13 +25,21 @@ class Spread:
 
     def half(self, level: float) -> float:
         """Half the two-sided interval: exact for one random factor, slightly conservative for two (Howe)."""
+        return self._combined(lambda freedom: stdtrit(freedom, level / 2))
+
+    def detectable(self, level: float) -> float:
+        """The true mean that the test at ``level`` finds with the probability POWER (noncentral t)."""
+        return self._combined(lambda freedom: nctdtrinc(freedom, 1 - POWER, -stdtrit(freedom, level / 2)))
+
+    def _combined(self, factor: Callable[[int], float]) -> float:
+        """Howe's sum of the three parts, each times the ``factor`` for its degrees of freedom."""
         if self.n_photos < 2:
             return np.inf
-        photo = self._squared_t(level, self.n_photos - 1) * self.photo
+        photo = factor(self.n_photos - 1) ** 2 * self.photo
         if self.n_seeds < 2:
             return float(np.sqrt(photo))
-        seed = self._squared_t(level, self.n_seeds - 1) * self.seed
-        both = self._squared_t(level, (self.n_photos - 1) * (self.n_seeds - 1)) * self.both
+        seed = factor(self.n_seeds - 1) ** 2 * self.seed
+        both = factor((self.n_photos - 1) * (self.n_seeds - 1)) ** 2 * self.both
         return float(np.sqrt(max(photo + seed - both, photo, seed)))
 
     def p(self, mean: float) -> float:
@@ -43,10 +51,6 @@ class Spread:
             middle = (low + high) / 2
             low, high = (middle, high) if self.half(np.exp(middle)) > abs(mean) else (low, middle)
         return float(np.exp(high))
-
-    @staticmethod
-    def _squared_t(level: float, freedom: int) -> float:
-        return float(stdtrit(freedom, level / 2) ** 2)
 
 
 def effect_size(photos: Array, spread: Spread) -> tuple[float, float, float]:

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.spread import LEVEL as LEVEL
-from analysis.spread import POWER, Array, effect_size
+from analysis.spread import Array, effect_size
 from analysis.spread import Spread as Spread
 from analysis.spread import holm as holm
 from blurdm.core.errors import InputError
@@ -77,7 +77,7 @@ class Difference(Interval):
 
     def detectable(self, level: float) -> float:
         """The true difference that the test at ``level`` finds with 80 % power."""
-        return self.spread.half(level) + self.spread.half(2 * (1 - POWER))
+        return self.spread.detectable(level)
 
 
 @dataclass
