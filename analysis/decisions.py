@@ -95,10 +95,11 @@ def _measure(
 
 
 def intervals(looks: Sequence[Look]) -> dict[str, tuple[float, float]]:
-    """The interval of each row's difference at the level of its test, which Holm's procedure gives."""
-    scale = LEVEL / ONE_LOOK_LEVEL
-    levels = holm_levels([look.p / scale for look in looks])
-    halves = [DESIGN.half(spread_of(look), scale * level) for look, level in zip(looks, levels, strict=True)]
+    """The interval of each row's difference at the level of its test: Holm's, or that of equivalence."""
+    scale, halves = LEVEL / ONE_LOOK_LEVEL, []
+    for look, holms in zip(looks, holm_levels([look.p / scale for look in looks]), strict=True):
+        level = 2 * ONE_LOOK_LEVEL if look.verdict == Verdict.EQUIVALENT else scale * holms
+        halves.append(DESIGN.half(spread_of(look), level))
     return {look.row: (look.mean - half, look.mean + half) for look, half in zip(looks, halves, strict=True)}
 
 

@@ -16,6 +16,7 @@ from blurdm.metrics.protocols import METRICS
 
 MOST_PAIRS = 6
 LEVEL_WIDTH = 14  # characters
+APART = 0.06  # of the height of an axis, between the first and the last row at one level
 LINES = ("-", "--", ":", "-.")
 
 
@@ -66,10 +67,11 @@ def parallel_plot(grid: Factorial, question: str) -> Figure:
     low, high = float(means.min()), float(means.max())
     colors = matplotlib.colormaps["viridis"]
     sizes = [len(levels) for levels in grid.levels.values()]
-    for place, mean in np.ndenumerate(means):
+    for number, (place, mean) in enumerate(np.ndenumerate(means)):
+        aside = APART * (number / max(means.size - 1, 1) - 0.5)  # so that no line hides another
         share = (mean - low) / (high - low) if high > low else 0.5
-        heights = [index / (size - 1) for index, size in zip(place, sizes, strict=True)]
-        axes.plot(range(len(place) + 1), [*heights, share], color=colors(share), linewidth=1.4)
+        heights = [index / (size - 1) + aside for index, size in zip(place, sizes, strict=True)]
+        axes.plot(range(len(place) + 1), [*heights, share], color=colors(share), linestyle="-", linewidth=1.4)
     for axis, levels in enumerate(grid.levels.values()):
         axes.axvline(axis, color="black", linewidth=0.8)
         for number, level in enumerate(levels):

@@ -176,8 +176,8 @@ def _noise(grid: Factorial, part: Array) -> float:
         difference = difference_of(grid.measured(values), zero, grid.metric)
         assert difference is not None
         spread = difference.spread
-        variances.append(max(spread.photo + spread.seed - spread.both, spread.photo, spread.seed))
-    return float(np.mean(variances))
+        variances.append(spread.photo + spread.seed - spread.both)
+    return max(float(np.mean(variances)), 0.0)
 
 
 def factor_table(name: str, results: GridResults, sources: Sources) -> Table | None:

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,11 +20,13 @@ from analysis.spread import LEVEL as LIMIT
 from analysis.verdicts import MARGINS, SEEDS_TO_BLAME_PHOTOS
 from blurdm.core.command import Parser, run_command, whole
 from blurdm.core.seeding import generator
+from blurdm.core.store import write_bytes
 
 MARGIN = MARGINS["psnr"]
 MOST = LOOKS[-1]
 BATCH = 4_000_000  # numbers drawn at once
 REPLICATES = 12_000
+STORED = Path(__file__).parent.parent / "results" / "looks" / "decisions.csv"
 PHOTOS, SHOWN = (3, 4, 6, 10, 20, 60, 100), (4, 20, 60)
 SHARES = ("different", "equivalent", "needs photos", "undecided")
 OPEN, BETTER, WORSE, EQUIVALENT, NEEDS_PHOTOS = range(5)
@@ -181,32 +184,38 @@ def table(replicates: int = REPLICATES, photos: Iterable[int] = PHOTOS) -> pd.Da
 
 
 def as_markdown(results: pd.DataFrame) -> str:
-    """A line per world: the largest share of wrong verdicts over all numbers of photos; details for SHOWN photos."""
-    heads = ["truth", f"wrong, worst of {' '.join(map(str, sorted(results.photos.unique())))} photos"]
-    heads += [f"with {number} photos: different / equivalent / needs photos / undecided, seeds" for number in SHOWN]
-    lines = [f"| {' | '.join(heads)} | seeds saved |", "| --- " * (len(heads) + 1) + "|"]
+    """A line per world: the largest share of wrong verdicts over all numbers of photos; what is decided with SHOWN[1]
+    photos; seeds used and saved with each of SHOWN.
+    """
+    few, some, many = SHOWN
+    counts = " / ".join(map(str, SHOWN))
+    heads = ["truth", "wrong", *SHARES, f"seeds with {counts} photos", "saved"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for truth, rows in results.groupby("truth", sort=False):
-        cells = [str(truth), f"{100 * rows.wrong.max():.1f} %"]
-        for number in SHOWN:
-            row = rows[rows.photos == number].iloc[0]
-            shares = " / ".join(f"{100 * row[name]:.0f}" for name in SHARES)
-            cells.append(f"{shares} %, {row.seeds:.1f}")
-        shown = rows[rows.photos.isin(SHOWN)]
-        saved = [100 * (1 - seeds / MOST) for seeds in shown.seeds]
-        lines.append(f"| {' | '.join(cells)} | {min(saved):.0f} to {max(saved):.0f} % |")
+        by_photos = rows.set_index("photos")
+        shares = [f"{100 * by_photos.loc[some, name]:.0f} %" for name in SHARES]
+        seeds = [float(by_photos.loc[number, "seeds"]) for number in (few, some, many)]
+        used = " / ".join(f"{number:.1f}" for number in seeds)
+        saved = " / ".join(f"{100 * (1 - number / MOST):.0f}" for number in seeds)
+        lines.append(f"| {truth} | {100 * rows.wrong.max():.1f} % | {' | '.join(shares)} | {used} | {saved} % |")
     return "\n".join(lines) + "\n"
+
+
+def stored() -> pd.DataFrame:
+    """The results that this command wrote."""
+    return pd.read_csv(STORED)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m analysis.simulate", description=__doc__.split("\n\n")[1])
-    add = parser.add_argument
-    add("--replicates", type=whole(100, 1_000_000), default=REPLICATES, help="comparisons drawn for each number")
-    add("--csv", action="store_true", help="every number of photos, as CSV")
+    parser.add_argument("file", type=Path, nargs="?", default=STORED, help=f"CSV to write ({STORED.name})")
+    parser.add_argument("--replicates", type=whole(100, 1_000_000), default=REPLICATES, help="comparisons of each kind")
 
     def make() -> None:
         parsed: argparse.Namespace = parser.parse_args(arguments)
         results = table(parsed.replicates)
-        print(results.round(4).to_csv(index=False) if parsed.csv else as_markdown(results), end="")
+        write_bytes(parsed.file, results.round(4).to_csv(index=False, lineterminator="\n").encode())
+        print(as_markdown(results), end="")
 
     return run_command("analysis.simulate", make, arguments)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from analysis import simulate
 from analysis.formats import FORMATS, as_markdown
 from analysis.stored import DEMO, EVIDENCE, Stored, evidence_differences, evidence_table
 from analysis.tables.chain import differences_table, main_table
@@ -172,6 +173,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "model-latents": model_latents,
     "model-table": model_table,
     "sharing": sharing,
+    "looks": lambda: simulate.as_markdown(simulate.stored()),
     "coverage": lambda: coverage.table(1000),
     "faults": faults,
 }

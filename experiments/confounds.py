@@ -4,13 +4,15 @@ Such a change has its own effect on the result. A grid holds it fixed, or says s
 warns of the others. Everything here follows from the configs; no network is built.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from blurdm.core.arms import ARMS
 from blurdm.core.config import Config, Diffusion
+from blurdm.core.registry import require
 from blurdm.diffusion.schedules import TYPES, make_schedule
 from blurdm.stages.plan import stages_of
+from experiments.grid_file import GridFile
 
 if TYPE_CHECKING:
     from experiments.grid import Grid, GridRow
@@ -29,6 +31,15 @@ NAMED_BY: Mapping[str, tuple[str, ...]] = {
     LABELS: (),
 }
 COUNTS = ("iterations", "warmup_iterations")  # of a stage: they name the compute, and the latter the labels
+
+
+def check_besides(file: GridFile, rows: Iterable["GridRow"]) -> None:
+    """Raise InputError if ``besides`` names what no row or part of one is called, or what cannot change besides."""
+    names = {name for row in rows for name in (row.name, *row.levels.values())}
+    for name, kinds in file.besides.items():
+        require("besides:", name, names)
+        for kind in kinds:
+            require(f"besides: {name}:", kind, KINDS)
 
 
 def confounds(grid: "Grid") -> dict[str, list[str]]:

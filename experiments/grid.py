@@ -21,7 +21,7 @@ from blurdm.core.runs import Run
 from blurdm.metrics.protocols import MARGINS, METRICS
 from blurdm.stages.plan import Planner, sections_read, stages_of
 from experiments.bases import Bases
-from experiments.confounds import KINDS
+from experiments.confounds import check_besides
 from experiments.grid_file import (
     MEASURE,
     PRESET,
@@ -124,7 +124,7 @@ def make_grid(
         bases = Bases(file, preset, overrides, seeds)
         rows = _rows(file, bases)
         _check_names(file, [row.name for row in rows])
-        _check_besides(file)
+        check_besides(file, rows)
         primary = _primary(file, rows)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -209,16 +209,6 @@ def _check_names(file: GridFile, names: Sequence[str]) -> None:
         lookup("margin: metric", metric, METRICS)
     if file.published and file.published_source is None:
         raise InputError("published_source: missing; should say where the published values are from")
-
-
-def _check_besides(file: GridFile) -> None:
-    """Raise InputError if ``besides`` names what no row is called, or what cannot change besides."""
-    labels = {choice.label for dimension in choices(file) for choice in dimension}
-    names = labels | {_name(combination) for combination in product(*choices(file))}
-    for name, kinds in file.besides.items():
-        require("besides:", name, names)
-        for kind in kinds:
-            require(f"besides: {name}:", kind, KINDS)
 
 
 def _primary(file: GridFile, rows: Sequence[GridRow]) -> str:

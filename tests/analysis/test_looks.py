@@ -1,5 +1,7 @@
 """Looking at seeds more than once: the table of levels, the rule, and what it errs and saves in simulation."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,13 +14,16 @@ from analysis.simulate import (
     MARGIN,
     NEEDS_PHOTOS,
     OPEN,
+    SHARES,
     WORLDS,
     WORSE,
     World,
     components,
     draw,
     judge,
+    main,
     simulate,
+    stored,
 )
 from analysis.spread import Spread
 from analysis.stats import _spread
@@ -104,3 +109,17 @@ def test_looking_at_every_p_without_correction_would_err_more_often() -> None:
             [Spread(*v, 50, number).half(0.05) for v in zip(photo, seed, both, strict=True)]
         )
     assert naive.mean() > 0.10 > 2 * LEVEL > 0.08
+
+
+def test_the_command_gives_what_is_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With fewer comparisons, so only nearly."""
+    assert main([str(tmp_path / "some.csv"), "--replicates", "300"]) == 0
+    assert capsys.readouterr().out.count("\n") == 2 + len(WORLDS)
+    made, whole = pd.read_csv(tmp_path / "some.csv"), stored()
+    assert list(made.truth) == list(whole.truth) and list(made.photos) == list(whole.photos)
+    np.testing.assert_allclose(made[list(SHARES)], whole[list(SHARES)], atol=0.12)
+    np.testing.assert_allclose(made.seeds, whole.seeds, atol=0.8)
+
+
+def test_what_is_stored_keeps_5_percent() -> None:
+    assert stored().wrong.max() <= 0.05

@@ -86,7 +86,7 @@ SHARED = [
     ("ablation_tiling", {"pretrain": 1, "diffusion": 1, "joint": 1, "restore": 5, "measure": 5}),
     (
         "ablation_type",
-        {"baseline": 1, "direct": 1, "pretrain": 1, "diffusion": 5, "joint": 5, "restore": 7, "measure": 7},
+        {"baseline": 1, "direct": 1, "pretrain": 1, "diffusion": 10, "joint": 10, "restore": 12, "measure": 12},
     ),
     ("evidence", {"baseline": 1, "direct": 1, "pretrain": 1, "diffusion": 1, "joint": 1, "restore": 5, "measure": 5}),
 ]

@@ -63,6 +63,12 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     f"{SWEEP} --grid more_photos": (f"{SWEEP} plan {SMALL}", "needs these photos, and the models of the demo"),
     f"{SWEEP} --grid evidence": (f"{SWEEP} plan {SMALL}", "needs these photos, and hours"),
     f"{SWEEP} --grid ablation_steps": (f"{SWEEP} {SMALL}", "ten minutes"),
+    f"{SWEEP} --grid ablation_steps --until decided --budget 30m": (
+        f"{SWEEP} {SMALL} --until decided --budget 1runs",
+        "half an hour",
+    ),
+    "python -m analysis.simulate": (PARSED, "half a minute: tests/analysis/test_looks.py"),
+    "python -m analysis.looks": (PARSED, "seconds, but it writes into the package: tests/analysis/test_looks.py"),
     f"{SWEEP} status --grid ablation_type": (f"{SWEEP} status {SMALL}", "the sweep that ran above"),
     f"{SWEEP} status --grid ablation_steps": (f"{SWEEP} status {SMALL}", "the sweep that ran above"),
     f"{SWEEP} collect --grid ablation_steps": (f"{SWEEP} collect {SMALL}", "the sweep that ran above"),
