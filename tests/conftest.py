@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from blurdm.cli.main import main
+from blurdm.core.arms import STAGES
 from blurdm.core.config import Synthesis
 from blurdm.core.config_io import load_config
 from blurdm.core.signals import SIGNALS
@@ -46,8 +47,9 @@ def own_data(tiny_data: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def warm_workers() -> None:
-    """Start the server that worker processes are forked from with PyTorch loaded, whichever stage a test runs first."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    """Start the server that worker processes are forked from with every stage loaded, whichever a test runs first."""
+    stages = {stage.function.partition(":")[0] for stage in STAGES.values()}
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, "blurdm.stages.run", *sorted(stages)])
     ensure_running()
 
 

@@ -21,9 +21,9 @@ from blurdm.core.store import finished
 from blurdm.metrics.protocols import METRICS, PROTOCOLS
 
 # Imported once in the server process that workers are forked from, and not seconds long in each of them: beside the
-# stage itself, what its optimiser imports at the first step, or what measures.
+# stage itself, what its optimiser imports at the first step.
 PRELOAD = ["torch._dynamo"]
-PRELOAD_FOR = {"prepare": [], "restore": [], "measure": []}
+PRELOAD_FOR: dict[str, list[str]] = {"prepare": [], "restore": [], "measure": []}
 STOP_SECONDS = 120.0  # for runs to save after a stop request; a run that is killed continues from its checkpoint
 
 

@@ -78,7 +78,7 @@ def test_a_lock_is_no_link(kind: Callable[..., None], precious: Path) -> None:
 
 def test_links_under_every_name_that_can_be_guessed_do_no_harm(precious: Path) -> None:
     target = precious.with_name("a.png")
-    for number in (*range(1, 2000), os.getpid()):
+    for number in {*range(1, 2000), os.getpid()}:
         target.with_name(f".a.png.{number}.tmp").symlink_to(precious)
     write_bytes(target, b"ours")
     assert (

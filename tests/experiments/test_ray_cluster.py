@@ -22,7 +22,7 @@ from tests.support.tiny import REPOSITORY, tiny_config, write_tiny_config
 if TYPE_CHECKING:
     from tests.support.ray_nodes import Nodes
 
-LONG = {"baseline.iterations": [75, 75], "baseline.validate_every": 150}
+LONG = {"baseline.iterations": [150, 150], "baseline.validate_every": 150}
 SEEDS = (0, 1)
 OFTEN = Resources(checkpoint_seconds=0.5)
 DRIVER = """
