@@ -15,7 +15,7 @@ from analysis.tables.chain import INTERVALS, ONE_SEED, measurements_by, metric_c
 from analysis.tables.cost import COSTS, PUBLISHED_COSTS, cost_cell
 from analysis.tables.measured import network_label
 from analysis.tables.table import Cell, Column, Table, TableRow, finish, identifier, interval_cell, published_cell
-from blurdm.core.arms import ARMS
+from blurdm.core.arms import ARMS, arm_of
 from blurdm.core.errors import InputError
 from blurdm.core.runs import finished_folders, read_pointer, restore_folder, restoring_model
 from blurdm.core.store import read_json
@@ -64,14 +64,15 @@ def as_stored(options: Options) -> dict[str, Any]:
 def measured(runs: Path, chain: Path) -> list[MethodRows]:
     """Every method that was measured: of the chain, of other configs, imported networks, restorations of others.
 
-    Rows of sweeps, which are variants of a method, and diagnoses are passed over; of a network or of restorations that
-    were measured twice, the last counts.
+    Rows of sweeps, which are variants of a method, and diagnoses are passed over; of imported networks, restorations
+    of others and the blurred input, which may be measured more than once, the last measurement counts.
     """
     latest: dict[tuple[object, ...], MethodRows] = {}
     configs = _config_names(runs, chain)
     for entry in _measured(runs, configs):
         key = entry.folder.name
-        place = (entry.dataset, entry.method, entry.origin["seed"], key if key in configs else "")
+        own = key if key in configs and entry.arm != arm_of(None) else ""
+        place = (entry.dataset, entry.method, entry.origin["seed"], own)
         if place not in latest or _finished(entry) >= _finished(latest[place]):
             latest[place] = entry
     return list(latest.values())
@@ -176,7 +177,7 @@ def _compared(
     by_method: Mapping[str, Any], metrics: Sequence[str], options: Options, resamples: Resamples
 ) -> dict[str, tuple[Any, float]]:
     """The paired difference of every other method to the reference, if it is in this table, and its corrected p."""
-    if options.reference not in by_method or options.by not in metrics:
+    if options.reference is None or options.reference not in by_method or options.by not in metrics:
         return {}
     reference = by_method[options.reference]
     others = {name: arm for name, arm in by_method.items() if arm is not reference}
