@@ -41,9 +41,9 @@ class Board:
         return leaderboard([*places, "--pointer", str(self.root / "chain" / "measure.json"), *words])
 
     @property
-    def table(self) -> dict:  # type: ignore[type-arg]
+    def table(self) -> dict:
         (file,) = (self.root / "reports" / "leaderboard").glob("leaderboard_*.json")
-        return json.loads(file.read_text())  # type: ignore[no-any-return]
+        return json.loads(file.read_text())
 
 
 @pytest.fixture(scope="module")
