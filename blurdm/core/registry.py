@@ -19,7 +19,7 @@ def lookup(kind: str, name: str, entries: Mapping[str, T]) -> T:
 
 def require(kind: str, name: str, known: Collection[str]) -> None:
     """InputError unless ``name`` is one of the ``known`` names."""
-    if name not in known:
+    if not isinstance(name, str) or name not in known:  # a grid may hold anything
         raise InputError(f"{kind} '{name}' is not known; known: {', '.join(sorted(known))}")
 
 

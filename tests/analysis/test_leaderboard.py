@@ -41,9 +41,9 @@ class Board:
         return leaderboard([*places, "--pointer", str(self.root / "chain" / "measure.json"), *words])
 
     @property
-    def table(self) -> dict:  # type: ignore[type-arg]
+    def table(self) -> dict:
         (file,) = (self.root / "reports" / "leaderboard").glob("leaderboard_*.json")
-        return json.loads(file.read_text())  # type: ignore[no-any-return]
+        return json.loads(file.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,17 @@ def test_the_last_measurement_of_a_method_counts(board: Board, tmp_path: Path) -
     assert copy.run() == 0
     rows = {row["label"]: row["cells"] for row in copy.table["rows"]}
     assert rows["=Net+"]["psnr"]["value"] == rows["DeepNet v2"]["psnr"]["value"]
+
+
+def test_the_blurred_input_of_two_configs_is_one_row(board: Board, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(board.root, tmp_path / "copy")
+    copy = Board(tmp_path / "copy")
+    run = plan(tiny_config(tiny_data, **{"measure.metrics": ["psnr"], "restore.samples_per_scene": 2}), "measure")
+    for each in run.chain():
+        run_stage(each, copy.root / "runs", Resources(rows=copy.root / "runs" / ".rows"))
+    write_json(copy.root / "runs" / "configs" / "other" / "measure.json", {"runs": [{"key": run.key}]})
+    assert copy.run() == 0
+    assert [row["label"] for row in copy.table["rows"]].count("Blurred input") == 1
 
 
 def test_a_cell_is_traced_and_verified(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
