@@ -139,18 +139,18 @@ def test_what_a_later_phase_would_fail_on_is_told_before_the_first_step(
     prepared = baseline(tiny_data).chain()[0]
     shutil.copytree(prepared.folder(whole), prepared.folder(tmp_path))
 
-    def told(ranks: int = 1, **changes: Any) -> str:
+    def told(changes: dict[str, Any], ranks: int = 1) -> str:
         run = baseline(tiny_data, **changes)
         with pytest.raises(InputError) as error:
             run_stage(run, tmp_path, Resources(ranks=ranks))
         assert not (run.folder(tmp_path) / "history.jsonl").exists() and "\n" not in str(error.value)
         return str(error.value)
 
-    assert "41x47 px is smaller than baseline.course.crops = 48" in told(**{"baseline.course": {"crops": [16, 48, 20]}})
+    assert "41x47 px is smaller than baseline.course.crops = 48" in told({"baseline.course": {"crops": [16, 48, 20]}})
     sizes = {"baseline.course": {"batch_sizes": [4, 2, 3]}}
-    assert told(2, **sizes) == "baseline.course.batch_sizes: 3 does not divide by 2 ranks; should be a multiple of that"
+    assert told(sizes, 2) == "baseline.course.batch_sizes: 3 does not divide by 2 ranks; should be a multiple of that"
     with pytest.raises(InputError, match="micro_batches: 2: baseline.course.batch_sizes 3 should be a multiple of it"):
         check(tiny_config(tiny_data, **SEVERAL | sizes | {"compute.micro_batches": 2}), "a.yaml")
     monkeypatch.setenv("BLURDM_CACHE", str(tmp_path / "nothing"))
-    missing = told(**{"loss.terms": [{"name": "perceptual", "weight": 0.1}]})
+    missing = told({"loss.terms": [{"name": "perceptual", "weight": 0.1}]})
     assert "no weights of 'lpips' on this machine; run 'blurdm weights fetch lpips'" in missing
