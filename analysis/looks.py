@@ -1,10 +1,10 @@
 """Looking at the seeds more than once: after 3, 5, 8 and 12 of them, and still at most 5 % wrong decisions.
 
 The photos are the same at every look, so only the seed parts of an interval pay for looking: their level is n(a), the
-a-quantile of the smallest p over the looks of one-sample t tests on growing samples of normal seeds. What photos have by
-themselves pays for skewed effects, which few photos cannot show: its level is g(a, P), the a-quantile of p of a t test on
-P exponential values. Both depend on nothing unknown and stand in ``looks.csv``, which ``python -m analysis.looks``
-makes. With P photos, S seeds and the variances of ``stats.Spread``, the half width at look k is
+a-quantile of the smallest p over the looks of one-sample t tests on growing samples of normal seeds. What photos have
+by themselves pays for skewed effects, which few photos cannot show: its level is g(a, P), the a-quantile of p of a t
+test on P exponential values. Both depend on nothing unknown and stand in ``looks.csv``, which ``python -m
+analysis.looks`` makes. With P photos, S seeds and the variances of ``stats.Spread``, the half width at look k is
 
     h_k(a) = sqrt(max(A + B - C, A, B)),
     A = t2(g(a, P), P-1) max(photo - both, 0) + t2(a, P-1) min(photo, both),
