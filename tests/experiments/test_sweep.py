@@ -77,6 +77,7 @@ def test_plan_says_what_is_shared_and_writes_nothing(
     assert code == 0 and QUESTION in out and "2 rows with seeds 0, 1" in out
     # prepare 1, pretrain 2 (shared), diffusion, joint, restore, measure 4 each; without sharing 6 stages x 4 cells
     assert "19 distinct runs" in out and "sharing saves 5 more" in out
+    assert "decided by PSNR: differences below 0.1 dB are equivalent" in out
     assert not results(tmp_path) and not (tmp_path / "runs" / "sweeps").exists()
 
 
