@@ -115,7 +115,7 @@ def _smallest_p(rng: np.random.Generator) -> Array:
     return np.asarray(np.min([_p(seeds[:, :count]) for count in LOOKS], axis=0))
 
 
-def _p(samples: Array) -> Array:
+def _p(samples: NDArray[np.floating[Any]]) -> Array:
     """Two-sided p of the one-sample t test of every row."""
     count = samples.shape[1]
     t = np.abs(samples.mean(axis=1)) / (samples.std(axis=1, ddof=1) / np.sqrt(count))
