@@ -15,7 +15,7 @@ from analysis.spread import LEVEL as ONE_LOOK_LEVEL
 from analysis.spread import POWER, Spread, holm, holm_levels
 from analysis.stats import Measurements, difference_of, measurements
 from analysis.tables.comparison import Compared
-from analysis.verdicts import DECIDED, Decision, Design, Verdict, decide
+from analysis.verdicts import DECIDED, MARGINS, Decision, Design, Verdict, decide
 from blurdm.core.ledger import Ledger, Look
 from blurdm.metrics.protocols import METRICS
 
@@ -58,7 +58,7 @@ def _judge(found: Mapping[str, Look], ledger: Ledger, metric: str) -> tuple[Look
     """The looks with p corrected and verdicts; final ones stay as they are."""
     unseen = len(comparisons(ledger)) - len(found)
     corrected = holm([*(look.p for look in found.values()), *[1.0] * unseen])
-    margin, lower_better = ledger.margin.get(metric), METRICS[metric].lower_better
+    margin, lower_better = (ledger.margin or MARGINS).get(metric), METRICS[metric].lower_better
     judged = []
     for look, p in zip(found.values(), corrected, strict=False):
         if look.verdict not in DECIDED:

@@ -17,7 +17,7 @@ VERBS = ("plan", "run", "status", "logs", "collect", "cancel")
 EPILOG = """verbs: plan shows rows, shared work and the time to expect; run (the default) does it and prints the table;
 status looks at a sweep from another shell; logs ROW prints what the jobs of a row wrote; collect makes tables, plot and
 MLflow runs of what is finished so far; cancel ends a sweep, whose state is kept. Running the same sweep again computes
-what is missing, and nothing twice."""
+what is missing, and nothing twice. A sweep with --until is found by the other verbs with --until too."""
 
 
 def main(arguments: list[str] | None = None) -> int:

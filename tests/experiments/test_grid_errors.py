@@ -12,7 +12,11 @@ from tests.support.grids import write_grid
 STEPS = {"diffusion.steps": [1, 2]}
 ONE = {"axes": STEPS, "rows": 2, "baseline": "steps=2"}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
-    ("an unknown top key", {"axis": {}}, "axis: unknown key; known here: arms, axes, base, baseline, margin, preset"),
+    (
+        "an unknown top key",
+        {"axis": {}},
+        "axis: unknown key; known here: arms, axes, base, baseline, besides, margin, preset",
+    ),
     ("no question", {"question": None}, "question: missing"),
     ("a wrong count", {"rows": 5}, "rows: 5 is stated but axes and arms give 4"),
     ("a count that is none", {"rows": "4"}, 'rows: "4": input should be a valid integer'),
