@@ -14,6 +14,7 @@ from analysis.tables.budget import budget_table
 from analysis.tables.chain import differences_table, main_table
 from analysis.tables.cost import cost_table
 from analysis.tables.grid import grid_table
+from analysis.tables.leaderboard import beside_chain, methods_table
 from analysis.tables.measured import all_measured, comparable
 from analysis.tables.paper import other_table, paper_table
 from analysis.tables.reference import reference_table
@@ -29,6 +30,7 @@ ARTEFACTS = Path(__file__).with_name("artefacts.yaml")
 CHAIN = {
     "chain": main_table,
     "differences": differences_table,
+    "methods": methods_table,
     "settings": settings_table,
     "training_budget": budget_table,
     "reference": reference_table,
@@ -42,7 +44,16 @@ class Artefact(Section):
 
     name: str
     kind: Literal[
-        "chain", "differences", "settings", "training_budget", "reference", "paper", "cost", "other_diffusion", "grids"
+        "chain",
+        "differences",
+        "methods",
+        "settings",
+        "training_budget",
+        "reference",
+        "paper",
+        "cost",
+        "other_diffusion",
+        "grids",
     ]
     title: str
     grids: tuple[str, ...] = ()
@@ -105,6 +116,8 @@ def _builders(artefact: Artefact, sources: Sources) -> Iterator[tuple[str, Build
 
 def _has_own_numbers(artefact: Artefact, sources: Sources) -> bool:
     """Whether the table would have a number of ours; published ones alone are in the table of the kind reference."""
+    if artefact.kind == "methods":
+        return bool(beside_chain(sources))
     if artefact.kind == "settings":
         return published_recipe(sources) is not None
     if artefact.kind not in ("paper", "other_diffusion"):

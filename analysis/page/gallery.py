@@ -1,7 +1,7 @@
 """The page's gallery: sliders between blurred and restored test images, by model, within a size limit."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,11 @@ from PIL import Image
 from analysis.names import visible
 from analysis.pictures import BLURRED, find
 from analysis.sources import Sources
+from analysis.tables.leaderboard import MethodRows, beside_chain
 from analysis.tables.measured import all_measured
 from blurdm.core.arms import ARMS
 from blurdm.core.runs import restore_folder
+from blurdm.core.store import read_json
 from blurdm.pages import data_uri, slider
 
 MOST_CARDS = 60
@@ -53,8 +55,9 @@ class Gallery:
 
 
 def gallery(sources: Sources) -> Gallery:
-    """The restorations of the chain and of sweeps over networks."""
-    return gallery_of(_pairs(sources))
+    """The restorations of the chain, of sweeps over networks, and of others that were measured on the same images."""
+    others = [entry for entry in beside_chain(sources) if entry.given or entry.arm == BLURRED]
+    return gallery_of([*_pairs(sources), *method_pairs("given", others)])
 
 
 def gallery_of(kept: Iterable["KeptPair"]) -> Gallery:
@@ -115,6 +118,43 @@ def _pairs(sources: Sources) -> Iterator[KeptPair]:
             text = f"{dataset}, {backbone}" + ("" if psnr is None else f", {psnr:.2f} dB")
             model = ARMS[network.method].title
             yield KeptPair(scene, image, model, dataset, backbone, text, before, after, order)
+
+
+def method_pairs(title: str, entries: Sequence[MethodRows]) -> Iterator[KeptPair]:
+    """Every image that a method's first run kept, beside its blurred input, or else the sharp image."""
+    inputs = [restore_folder(entry.folder) for entry in entries if entry.arm == BLURRED]
+    firsts: dict[str, MethodRows] = {}
+    for entry in entries:
+        firsts.setdefault(entry.method, entry)
+    for order, (method, entry) in enumerate(firsts.items()):
+        own = restore_folder(entry.folder)
+        sources = _sources(own) if entry.given else {}
+        for row in entry.rows.itertuples():
+            scene, image = str(row.scene), str(row.image)
+            left, before = "blurred", find(inputs, BLURRED, scene, image)
+            if before is None:
+                left, before = sources.get((scene, image), ("", None))
+            after = find([own], entry.arm, scene, image)
+            if entry.arm == BLURRED or before is None or after is None:
+                continue
+            psnr = getattr(row, "psnr", None)
+            text = title + ("" if psnr is None else f", {psnr:.2f} dB")
+            yield KeptPair(scene, image, method, title, "", text, before, after, order, left)
+
+
+def _sources(restored: Path) -> dict[tuple[str, str], tuple[str, Path]]:
+    """The blurred images that somebody's restorations are of, or the sharp ones where there are no others, if there."""
+    prepared = restored.parent.parent / "prepare" / str(read_json(restored / "config.json")["inputs"]["prepare"])
+    root = Path(str(read_json(restored / "provenance.json").get("against", "")))
+    if not root.is_dir() or not (prepared / "index.json").is_file():
+        return {}
+    found = {}
+    for pair in read_json(prepared / "index.json")["pairs"]:
+        blurred, sharp = root / pair["blur"], root / pair["sharp"]
+        if pair["split"] == "test" and blurred.is_file():
+            same = sharp.is_file() and blurred.resolve() == sharp.resolve()
+            found[pair["scene"], pair["name"]] = ("sharp" if same else "blurred", blurred)
+    return found
 
 
 def _encode(file: Path) -> str:

@@ -1,7 +1,7 @@
 """The leaderboard: every method that was measured, ours and others', a table for each data set and protocol."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from analysis.tables.cost import COSTS, PUBLISHED_COSTS, cost_cell
 from analysis.tables.measured import network_label
 from analysis.tables.table import Column, Table, TableRow, finish, identifier, interval_cell, published_cell
 from analysis.verdicts import MARGINS
-from blurdm.core.arms import ARMS, INPUT
+from blurdm.core.arms import ARMS, INPUT, METHOD
 from blurdm.core.errors import InputError
 from blurdm.core.runs import finished_folders, read_pointer, restore_folder, restoring_model
 from blurdm.core.store import read_json
@@ -140,6 +140,23 @@ def leaderboards(sources: Sources, options: Options) -> list[Table]:
     if options.by not in METRICS:
         raise InputError(f"--by '{options.by}': no such metric; should be one of {', '.join(METRICS)}, or pyiqa:NAME")
     return [leaderboard(dataset, entries, options, sources.published) for dataset, entries in groups.items()]
+
+
+def beside_chain(sources: Sources) -> list[MethodRows]:
+    """The methods measured on the chain's test images by its protocol; none unless one is of somebody else."""
+    rows, _ = sources.chain
+    own = set(rows.key.astype(str))
+    groups = by_dataset(measured(sources.runs, sources.pointer)).values()
+    entries = next((group for group in groups if own & {entry.folder.name for entry in group}), [])
+    return entries if {entry.folder.name for entry in entries} - own else []
+
+
+def methods_table(name: str, title: str, sources: Sources) -> Table:
+    """The leaderboard of ``beside_chain``, compared with the chain's BlurDM."""
+    entries = beside_chain(sources)
+    own = [entry.method for entry in entries if entry.arm == METHOD and not entry.given]
+    table = leaderboard(entries[0].dataset, entries, Options(next(iter(own), None)), sources.published)
+    return replace(table, name=name, title=title)
 
 
 def leaderboard(

@@ -42,9 +42,9 @@ def grid_numbers(results: GridResults, resamples: Resamples) -> pd.DataFrame:
         for name, compared in _compared(results, by_row, records, metric).items():
             records[name] |= _numbers(compared)
         for digest, blurred in _inputs(results, metric).items():
-            values = blurred.values[metric]
-            for record in (r for r in records.values() if r["data_digest"] == digest and values is not None):
-                record[f"{metric}_input"] = float(np.mean(values))
+            if (values := blurred.values[metric]) is not None:
+                for record in (record for record in records.values() if record["data_digest"] == digest):
+                    record[f"{metric}_input"] = float(values.mean())
         averages = {
             name: average_difference([(by_row[a], by_row[b]) for a, b in of], metric) for name, of in pairs.items()
         }

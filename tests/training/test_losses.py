@@ -10,8 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blurdm.core.config import Loss
+from blurdm.metrics.measure import make_measure
 from blurdm.training.image_loss import DISTANCE, SPECTRUM, image_loss
+from blurdm.training.losses import perceptual
 from blurdm.training.losses.charbonnier import EPS
+from tests.support.tools import require_weights
 
 PARITY = Path(__file__).parents[1] / "models" / "parity" / "mimo_loss.npz"
 
@@ -120,3 +123,13 @@ def test_loss_falls_towards_the_sharp_image() -> None:
         ]
         totals = [total.item() for total, _ in values]
         assert totals == sorted(totals, reverse=True) and totals[-1] < 0.1 * totals[0], fft
+
+
+@pytest.mark.parametrize("size", [(37, 45), (64, 64)])
+def test_the_perceptual_loss_is_the_metric_lpips(size: tuple[int, int]) -> None:
+    require_weights("lpips")
+    rng = torch.Generator().manual_seed(5)
+    sharp = torch.randint(0, 256, (2, 3, *size), generator=rng) / 255
+    restored = torch.randint(0, 256, (2, 3, *size), generator=rng) / 255
+    expected = make_measure(["lpips"], "standard")(restored, sharp)["lpips"].mean()
+    assert perceptual.loss(restored, sharp).item() == pytest.approx(expected.item(), abs=1e-5)
