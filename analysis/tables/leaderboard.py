@@ -96,7 +96,7 @@ def _measured(runs: Path, configs: Mapping[str, str]) -> Iterator[MethodRows]:
         model = restoring_model(folder)
         described = read_json(model / "config.json") if model else {"sections": {}, "inputs": {}}
         given = read_json(restore_folder(folder) / "config.json")["inputs"].get("name")
-        imported = any(name.startswith("official") for name in described["inputs"])
+        imported = any(name.startswith("official") for name in described.get("inputs", {}))
         if given is None and not imported and folder.name not in configs:
             continue
         results = read_run({"seed": described["sections"].get("seed"), "key": folder.name}, folder)
