@@ -53,7 +53,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"base": {"direct.lr_min": 1e-4}}, "base: direct.lr_min: no stage reads it"),
     ({"measure": "blurred"}, "measure: 'blurred' is not known; known: baseline, blurdm, blurdm_foreign, direct, "),
     ({"measure": "baseline"}, "axes: diffusion.steps: no stage reads it"),
-    ({"rows": 4}, "rows: unknown key; known here: axes, base, measure, preset, question"),
+    ({"rows": 4}, "rows: unknown key; known here: axes, base, margin, measure, preset, primary, question"),
 ]
 
 
@@ -216,3 +216,9 @@ def test_the_best_of_two_objectives_are_spread_over_the_pareto_front(tmp_path: P
     assert [trial.number for trial in study.best(3, "none")] == [0, 2, 4]
     assert [trial.number for trial in study.best(9, "run 1")] == [0, 2, 3, 4]
     assert [trial.number for trial in study.best(1, "none")] == [0]
+
+
+def test_the_grid_of_the_best_decides_as_the_search_file_says(tmp_path: Path) -> None:
+    search = load_search(write_search(tmp_path, margin={"psnr": 0.3}, primary="psnr"))
+    best = search.best_file({"sample 1": {"diffusion.steps": 2}})
+    assert (best.margin, best.primary, best.baseline) == ({"psnr": 0.3}, "psnr", "base")
