@@ -53,7 +53,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"base": {"direct.lr_min": 1e-4}}, "base: direct.lr_min: no stage reads it"),
     ({"measure": "blurred"}, "measure: 'blurred' is not known; known: baseline, blurdm, blurdm_foreign, direct, "),
     ({"measure": "baseline"}, "axes: diffusion.steps: no stage reads it"),
-    ({"rows": 4}, "rows: unknown key; known here: axes, base, measure, preset, question"),
+    ({"rows": 4}, "rows: unknown key; known here: axes, base, margin, measure, preset, primary, question"),
 ]
 
 
