@@ -13,7 +13,7 @@ from an explicit Generator.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -115,10 +115,10 @@ class Measurements:
     @cached_property
     def clusters(self) -> NDArray[np.intp]:
         """The index of the photo of every image."""
-        return pd.factorize(np.array(photos_of(self.scenes, self.images), dtype=object))[0]
+        return pd.factorize(pd.Series(photos_of(self.scenes, self.images), dtype=object))[0]
 
 
-def photos_of(scenes: Sequence[object], images: Sequence[object]) -> list[str]:
+def photos_of(scenes: Iterable[object], images: Iterable[object]) -> list[str]:
     """The photo of every image: its scene, or without scenes the video in its name, or else the image itself."""
     if set(scenes) != {NO_SCENE}:
         return [str(scene) for scene in scenes]
@@ -127,7 +127,7 @@ def photos_of(scenes: Sequence[object], images: Sequence[object]) -> list[str]:
     return [video[0] for video in (VIDEO.search(str(image)) for image in images) if video]
 
 
-def frames_are_photos(scenes: Sequence[object], images: Sequence[object]) -> bool:
+def frames_are_photos(scenes: Iterable[object], images: Iterable[object]) -> bool:
     """Whether nothing says which images belong together, so that each has to count as a photo."""
     return set(scenes) == {NO_SCENE} and not all(VIDEO.search(str(image)) for image in images)
 
