@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis import verify as verify_module
 from analysis.decisions import replay_problems
 from analysis.load import collect_grid
+from analysis.sources import Sources
 from blurdm.core.errors import StopRequested
 from blurdm.core.graph import Failure, missing
 from blurdm.core.key import canonical_json
@@ -202,6 +204,8 @@ def test_decisions_are_made_again_from_the_runs(sweep: Callable[..., tuple[int, 
     def mean(tree: dict[str, Any]) -> None:
         tree["looks"][1][2]["mean"] += 1e-4
 
+    sources = Sources(tmp_path / "none.json", tmp_path / "runs")
+    assert verify_module._decision_problems(sources) == []
     told = [problems(change) for change in (verdict, seeds, level, mean)]
     for lines, part in zip(told, ("says better, its", "not the next ones", "another design", "look 2"), strict=True):
         assert len(lines) == 1 and part in lines[0], lines
