@@ -45,10 +45,21 @@ def take_look(results: GridResults, earlier: Sequence[Look], seeds: Mapping[str,
         if measured is not None:
             mean, spread, keys = measured
             p = min(previous.p if previous else 1.0, DESIGN.p(spread, mean))
-            variances = {"photo": spread.photo, "seed": spread.seed, "both": spread.both}
-            about = {"row": row, "reference": reference, "seeds": seeds[row], "keys": keys, "photos": spread.n_photos}
-            open_values = {"corrected": 1.0, "verdict": "", "lacks": ""}
-            found[row] = Look(mean=mean, p=p, **about, **variances, **open_values)
+            found[row] = Look(
+                row=row,
+                reference=reference,
+                seeds=seeds[row],
+                keys=keys,
+                photos=spread.n_photos,
+                mean=mean,
+                photo=spread.photo,
+                seed=spread.seed,
+                both=spread.both,
+                p=p,
+                corrected=1.0,
+                verdict="",
+                lacks="",
+            )
         elif previous is not None:
             found[row] = previous
     return _judge(found, ledger, metric)

@@ -154,7 +154,7 @@ def shares(grid: Factorial) -> list[Share]:
     """Of each factor, each pair, and what is left, if anything: squares of the effects on the means of all rows."""
     grand = _averaged(grid, ())
     mains = {axis: _averaged(grid, (axis,)) - grand for axis in range(len(grid.levels))}
-    parts = {(axis,): main for axis, main in mains.items()}
+    parts: dict[tuple[int, ...], Array] = {(axis,): main for axis, main in mains.items()}
     for first, second in combinations(mains, 2):
         additive = mains[first][:, None] + mains[second][None, :]
         parts[first, second] = _averaged(grid, (first, second)) - grand - additive

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -127,9 +128,7 @@ def judge(values: Array, level: float = LEVEL, margin: float = MARGIN) -> tuple[
         mean = np.where(is_open, now, mean)
         seeds[is_open] = number
 
-        def half(of: float, n: int = number, v: tuple[Array, ...] = (photo, seed, both)) -> Array:
-            return np.asarray(half_width(*v, values.shape[3], n, of))
-
+        half = partial(half_width, photo, seed, both, values.shape[3], number)
         below = sum((np.abs(now) > half(level / j)).astype(np.int64) for j in range(1, rows + 1))
         passed = np.where(is_open, np.maximum(passed, below), passed)
         different = _holm(passed) & np.isin(codes, (OPEN, NEEDS_PHOTOS))

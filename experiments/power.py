@@ -73,11 +73,13 @@ def _by_seeds(components: Components, photos: int, own: int, rows: int, until: b
     for seeds in sorted({*LOOKS, *([] if until or own < 2 else [own])}):
         spread = components.spread(photos, seeds)
         alone, among = (detectable(spread, count, design) for count in (1, rows))
+        more = f", as the first of {rows} comparisons {among:.{digits}f}" if rows > 1 else ""
         mark = " (as the grid has)" if seeds == own and not until else ""
-        yield f"{seeds} seeds{mark}: {alone:.{digits}f}, as the first of {rows} comparisons {among:.{digits}f}"
+        yield f"{seeds} seeds{mark}: {alone:.{digits}f}{more}"
     limit = Spread(components.photo**2 / photos, 0.0, 0.0, photos, 2)
     alone, among = (detectable(limit, count, design) for count in (1, rows))
-    yield f"endless seeds: {alone:.{digits}f}, as the first of {rows} comparisons {among:.{digits}f}"
+    more = f", as the first of {rows} comparisons {among:.{digits}f}" if rows > 1 else ""
+    yield f"endless seeds: {alone:.{digits}f}{more}"
 
 
 def _equivalence(components: Components, photos: int, margin: float | None, until: bool, digits: int) -> str:

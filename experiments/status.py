@@ -1,6 +1,6 @@
 """How far a sweep is, and what its jobs have written: the verbs ``status`` and ``logs``."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,10 @@ def print_status(path: Path) -> None:
     console.print(f"{ledger.grid}: {done} of {len(ledger.rows)} rows done", highlight=False)
     if line := search_state(path):
         console.print(f"  {line}", highlight=False)
+    if ledger.until is not None and ledger.until.looks:
+        verdicts = Counter(look.verdict for look in ledger.until.looks[-1])
+        counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
+        console.print(f"  after {len(ledger.until.looks)} looks: {counts}", highlight=False)
     jobs = _jobs(path)
     printed: set[str] = set()
     for row, row_state in states:

@@ -75,7 +75,7 @@ def parsed(command: str) -> None:
         cli.parser().parse_args(rest)
     elif program == "python" and rest[0] == "experiments/sweep.py":
         experiments.sweep.parser().parse_args(rest[1:])
-    elif rest[0] == "-m" and rest[1].startswith("benchmarks."):
+    elif rest[0] == "-m" and rest[1].startswith(("benchmarks.", "analysis.")):
         code = (REPOSITORY / f"{rest[1].replace('.', '/')}.py").read_text()
         assert all(f'"{word}"' in code for word in rest[2:] if word.startswith("-")), rest
     elif program in ("git", "cp"):
