@@ -216,3 +216,9 @@ def test_the_best_of_two_objectives_are_spread_over_the_pareto_front(tmp_path: P
     assert [trial.number for trial in study.best(3, "none")] == [0, 2, 4]
     assert [trial.number for trial in study.best(9, "run 1")] == [0, 2, 3, 4]
     assert [trial.number for trial in study.best(1, "none")] == [0]
+
+
+def test_the_grid_of_the_best_decides_as_the_search_file_says(tmp_path: Path) -> None:
+    search = load_search(write_search(tmp_path, margin={"psnr": 0.3}, primary="psnr"))
+    best = search.best_file({"sample 1": {"diffusion.steps": 2}})
+    assert (best.margin, best.primary, best.baseline) == ({"psnr": 0.3}, "psnr", "base")
