@@ -73,7 +73,7 @@ WORLDS = (  # the first has the variances of the evidence grid
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Simulated:
     """Verdict codes and seeds used, by replicate and row: (R, K)."""
 
     world: World
@@ -91,14 +91,14 @@ class Outcome:
         return float(np.isin(self.codes, codes).mean())
 
 
-def simulate(world: World, photos: int, replicates: int, rng: np.random.Generator, level: float = LEVEL) -> Outcome:
+def simulate(world: World, photos: int, replicates: int, rng: np.random.Generator, level: float = LEVEL) -> Simulated:
     """What the design decides in ``world`` with so many ``photos``."""
     size = max(1, BATCH // (world.rows * MOST * photos))
     parts = [
         judge(draw(world, photos, min(size, replicates - start), rng), level) for start in range(0, replicates, size)
     ]
     codes, seeds = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Outcome(world, codes, seeds)
+    return Simulated(world, codes, seeds)
 
 
 def draw(world: World, photos: int, replicates: int, rng: np.random.Generator) -> Array:

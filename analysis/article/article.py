@@ -3,23 +3,23 @@
 from collections.abc import Iterable, Iterator
 
 from analysis.article.facts import Facts
-from analysis.article.parts import Equation, FigurePart, Part, Section, TablePart
+from analysis.article.parts import ArticleSection, Equation, FigurePart, Part, TablePart
 from analysis.article.sections import SECTIONS
 from analysis.page.contents import Contents
 from analysis.sources import Sources
 
 
-def article(sources: Sources, contents: Contents) -> tuple[Section, ...]:
+def article(sources: Sources, contents: Contents) -> tuple[ArticleSection, ...]:
     """Every section that has something to say; tables and figures that no section names follow in one of their own."""
     facts = Facts(sources, contents)
     tables, figures = set(contents.tables), {figure.name for figure in (*contents.figures, *contents.grids)}
     sections = []
     for title, make in SECTIONS.items():
         parts = tuple(_existing(make(facts), tables, figures))
-        sections += [Section(title, parts)] if parts else []
+        sections += [ArticleSection(title, parts)] if parts else []
     rest: list[Part] = [TablePart(name) for name in contents.tables if name in tables]
     rest += [FigurePart(figure.name) for figure in (*contents.figures, *contents.grids) if figure.name in figures]
-    return (*sections, *([Section("Further tables and figures", tuple(rest))] if rest else []))
+    return (*sections, *([ArticleSection("Further tables and figures", tuple(rest))] if rest else []))
 
 
 def _existing(parts: Iterable[Part], tables: set[str], figures: set[str]) -> Iterator[Part]:
@@ -33,7 +33,7 @@ def _existing(parts: Iterable[Part], tables: set[str], figures: set[str]) -> Ite
             yield part
 
 
-def numbers(sections: Iterable[Section]) -> dict[tuple[str, str], str]:
+def numbers(sections: Iterable[ArticleSection]) -> dict[tuple[str, str], str]:
     """What ``reference`` stands for, by kind and name: "Table 1", counted in the order of the article."""
     counted: dict[tuple[str, str], str] = {}
     for kind, title, of in (

@@ -48,7 +48,7 @@ Part = Paragraph | Equation | Commands | TablePart | FigurePart
 
 
 @dataclass(frozen=True)
-class Section:
+class ArticleSection:
     """A heading and what stands below it."""
 
     title: str

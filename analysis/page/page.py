@@ -13,7 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from analysis.article.article import numbers
-from analysis.article.parts import Commands, Equation, FigurePart, Paragraph, Part, Section, TablePart, rendered
+from analysis.article.parts import ArticleSection, Commands, Equation, FigurePart, Paragraph, Part, TablePart, rendered
 from analysis.latex import plain_name
 from analysis.names import visible
 from analysis.page.contents import Contents, DrawnFigure
@@ -59,7 +59,7 @@ class FilterNames:
         return self.tags(row.group) | self.tags(row.label)
 
 
-def write_page(contents: Contents, sections: Sequence[Section], gallery: Gallery, published: Published) -> Path:
+def write_page(contents: Contents, sections: Sequence[ArticleSection], gallery: Gallery, published: Published) -> Path:
     """``reports``/index.html; the same sources give the same bytes."""
     names = FilterNames.of(published)
     references = numbers(sections)

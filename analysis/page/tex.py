@@ -13,12 +13,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.article.parts import (
+    ArticleSection,
     Commands,
     Equation,
     FigurePart,
     Paragraph,
     Part,
-    Section,
     TablePart,
     rendered,
 )
@@ -43,7 +43,7 @@ LETTER_FONTS = r"\usepackage{fontspec}"  # in a report that has such letters
 TOO_WIDE = 5.0  # points by which a line may exceed the margin unnoticed
 
 
-def write_tex(contents: Contents, sections: Sequence[Section]) -> Path:
+def write_tex(contents: Contents, sections: Sequence[ArticleSection]) -> Path:
     """Write ``reports``/report.tex, which includes the tables and figures beside it."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),

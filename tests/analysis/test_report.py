@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from analysis.artefacts import read_artefacts
-from analysis.article.parts import Section, TablePart
+from analysis.article.parts import ArticleSection, TablePart
 from analysis.article.sections import SECTIONS
 from analysis.build import build_tables
 from analysis.drawing import Inputs, draw_all
@@ -268,7 +268,7 @@ def test_tables_too_tall_for_a_page_are_shrunk_or_left_out(root: Path, tmp_path:
     contents = read_contents(reports)
     assert [name for name, _ in left_out(contents)] == ["Table 'too_many'"]
     tables = tuple(TablePart(name) for name in contents.tables)
-    text = (tex := write_tex(contents, [Section("5 % & more", tables)])).read_text()
+    text = (tex := write_tex(contents, [ArticleSection("5 % & more", tables)])).read_text()
     assert r"\fitted{tables/many.tex}" in text and "tables/too_many.tex" not in text and "240 rows" in text
     assert r"\section{5 \% \& more}" in text and r"\input{tables/ablation_steps.tex}" in text
     assert compile_tex(tex) == []
