@@ -205,7 +205,7 @@ def test_statistics_hold_every_mean_with_its_interval_and_every_verdict(ledger: 
     assert set(found["steps=5, fixed"]) == means | {
         f"{m}.difference{p}" for m in ("psnr", "ssim") for p in (*parts, ".p")
     }
-    assert found["steps=5, fixed"]["psnr.verdict"] == "better"
+    assert found["steps=5, official"]["psnr.verdict"] == "better"
 
 
 @pytest.mark.parametrize("width", [80, 200])
