@@ -111,7 +111,7 @@ def method(facts: Facts) -> list[Part]:
         "forward",
         r"I_t = \frac{\alpha_{t-1}}{\alpha_t} I_{t-1} + \frac{1}{\alpha_t} e_t + \beta_t \epsilon_t, \qquad"
         r" I_T = B + \bar\beta_T \epsilon",
-        "Iₜ = (αₜ₋₁/αₜ) Iₜ₋₁ + (1/αₜ) eₜ + βₜ εₜ,   I_T = B + β̄_T ε",
+        "Iₜ = (αₜ₋₁/αₜ) Iₜ₋₁ + (1/αₜ) eₜ + βₜ εₜ, I_T = B + β̄_T ε",
     )
     reverse = Equation(
         "reverse",

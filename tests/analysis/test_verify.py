@@ -23,7 +23,7 @@ from blurdm.core.errors import InputError
 from blurdm.core.ledger import read_ledger
 from blurdm.data.splits import folder_digest
 from tests.support.fake_grid import make_grid
-from tests.support.fake_runs import edit_json, make_chain, make_run, seal
+from tests.support.fake_runs import DIGEST, edit_json, make_chain, make_run, seal
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -219,7 +219,7 @@ def test_data_that_changed_is_named(root: Path, capsys: pytest.CaptureFixture[st
     assert load_config(root / "params.yaml").data.root == str(data)
     config = {"sections": {}, "inputs": {"raw": folder_digest(data)}}
     prepared = make_run(root, "prepare", "p0", config, [], {"metrics": {}})
-    (prepared / "index.json").write_text('{"digest": "0123456789abcdef0123456789abcdef.dir", "pairs": []}')
+    (prepared / "index.json").write_text(json.dumps({"digest": DIGEST, "pairs": []}))
     assert len(said(root, capsys, 0)) == 1
     (data / "image.png").write_bytes(b"changed")
     assert has(said(root, capsys), "the data of the chain changed", str(data))
@@ -234,7 +234,7 @@ def test_a_sweep_says_where_its_data_lies(root: Path, capsys: pytest.CaptureFixt
     (data / "image.png").write_bytes(b"as it was")
     config = {"sections": {}, "inputs": {"raw": folder_digest(data)}}
     prepared = make_run(root, "prepare", "p1", config, [], {"metrics": {}})
-    (prepared / "index.json").write_text('{"digest": "0123456789abcdef0123456789abcdef.dir", "pairs": []}')
+    (prepared / "index.json").write_text(json.dumps({"digest": DIGEST, "pairs": []}))
     for run in (root / "runs" / "measure").glob("e_*/config.json"):
         edit_json(run, inputs={**json.loads(run.read_text()).get("inputs", {}), "prepare": "p1"})
     for ledger in (root / "runs" / "sweeps").glob("*.json"):
