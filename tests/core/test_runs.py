@@ -14,7 +14,7 @@ from typing import Any, get_args
 import pytest
 
 from blurdm.core.arms import MODELS, STAGES, TRAINED
-from blurdm.core.config import CameraMotion, Config, Inference, Section
+from blurdm.core.config import CameraMotion, Config, Course, Inference, Section, Term
 from blurdm.core.errors import InputError
 from blurdm.core.runs import Resources, stored_section
 from blurdm.core.store import finished, read_json, write_bytes, write_json
@@ -64,12 +64,16 @@ def another(annotation: Any, value: Any) -> Any:
     options = [o for o in get_args(annotation) if isinstance(o, (str, int)) and not isinstance(o, bool)]
     if options:
         return next(o for o in options if o != value)
+    if value == () and Term in get_args(annotation):
+        return (Term(name="edge", weight=0.05),)
     if value == ():
         return get_args(get_args(annotation)[0])[:1]
     if value is None and CameraMotion in get_args(annotation):
         return CameraMotion(motion="pan", length=(1.0, 2.0), angle=1.0, speed_variation=0.1, tremor=0.0)
     if value is None and Inference in get_args(annotation):
         return Inference(padding=64, padding_mode="reflect", pooling_window=None)
+    if value is None and Course in get_args(annotation):
+        return Course(lr_hold=1)
     if value is None:
         return 64 if int in get_args(get_args(annotation)[0]) else 0.5
     if isinstance(value, bool):
