@@ -102,7 +102,15 @@ def group(item: pytest.Item) -> str:
     return GROUP.get(item.path.stem, item.path.stem)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: SLOWEST.index(group(item)) if group(item) in SLOWEST else len(SLOWEST))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Where tests are distributed by group, pytest-xdist has noted each one's group in its id, or it would ignore it."""
+    if session.config.getoption("loadgroup", False):
+        lost = [item.nodeid for item in session.items if not item.nodeid.endswith(f"@{group(item)}")]
+        assert not lost, f"pytest-xdist ignores the group of {lost[0]}"
