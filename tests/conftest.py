@@ -110,7 +110,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Where tests are distributed by group, pytest-xdist has noted each one's group in its id, or it would ignore it."""
+    """Assert that pytest-xdist, where it distributes by group, has noted each test's group in its id."""
     if session.config.getoption("loadgroup", False):
         lost = [item.nodeid for item in session.items if not item.nodeid.endswith(f"@{group(item)}")]
         assert not lost, f"pytest-xdist ignores the group of {lost[0]}"
