@@ -100,8 +100,11 @@ def _titled(artefact: Artefact, config: str) -> Artefact:
 def _builders(artefact: Artefact, sources: Sources) -> Iterator[tuple[str, Builder]]:
     """(name, function) of the table, or of one table per matching sweep that has results."""
     name, title, grids = artefact.name, artefact.title, artefact.grids
-    if not _has_own_numbers(artefact, sources):
-        return
+    try:
+        if not _has_own_numbers(artefact, sources):
+            return
+    except InputError:
+        return  # without its runs, which other tables name
     if artefact.kind in CHAIN:
         yield name, partial(CHAIN[artefact.kind], name, title, sources)
     elif artefact.kind in PAPER:

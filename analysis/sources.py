@@ -1,7 +1,7 @@
 """The inputs of tables: a chain, the grids, the published numbers. Each is read once, on first use."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,12 @@ class Sources:
         if name not in self._grids:
             self._grids[name] = collect_grid(self.ledgers[name])
         return self._grids[name]
+
+    def before_inputs(self, grid: str) -> "Sources":
+        """The same as it was before anything measured the blurred input of this grid's test sets."""
+        results = self.grid(grid)
+        earlier = replace(results, inputs=results.inputs.iloc[:0])
+        return Sources(self.pointer, self.runs, _grids={grid: earlier})
 
     @cached_property
     def _chain_folders(self) -> dict[str, Path]:

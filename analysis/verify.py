@@ -73,9 +73,8 @@ def verify(reports: Path, sources: Sources, config: Path, images: bool = False) 
     for name, table in sweeps.items():
         folder = reports / "grids" / name
         files = {suffix: folder / f"table.{suffix}" for suffix in SUFFIXES[1:]}
-        problems += _problems(f"{folder}", table, partial(sweep_table, name, sources), files)
+        problems += _sweep_problems(folder, table, name, sources, files)
         problems += _factor_problems(folder, name, sources)
-        problems += _number_problems(folder / "table.csv", name, sources)
     problems += _board_problems(boards, reports, sources)
     return list(dict.fromkeys(problems)), unchecked
 
@@ -118,6 +117,20 @@ def sweep_table(name: str, sources: Sources) -> Table:
     """The table that sweep ``name`` makes of itself, from its runs."""
     results = sources.grid(name)
     return table_of(name, results.ledger.question, results, numbers_of(sources, name), sources)
+
+
+def _sweep_problems(folder: Path, table: Table, name: str, sources: Sources, files: Mapping[str, Path]) -> list[str]:
+    """Differences of the table and the numbers that sweep ``name`` made of itself."""
+
+    def problems(of: Sources) -> list[str]:
+        lines = _problems(f"{folder}", table, partial(sweep_table, name, of), files)
+        return lines + _number_problems(folder / "table.csv", name, of)
+
+    found = problems(sources)
+    try:
+        return found and problems(sources.before_inputs(name)) and found
+    except InputError:
+        return found  # it cannot be read at all
 
 
 def _factor_problems(folder: Path, name: str, sources: Sources) -> list[str]:

@@ -74,14 +74,15 @@ def as_stored(options: Options) -> dict[str, Any]:
 def measured(runs: Path, chain: Path) -> list[MethodRows]:
     """Every method that was measured: of the chain, of other configs, imported networks, restorations of others.
 
-    Rows of sweeps, which are variants of a method, and diagnoses are passed over; of a network or of restorations that
-    were measured twice, the last counts.
+    Rows of sweeps, which are variants of a method, and diagnoses are passed over; of imported networks, restorations
+    of others and the blurred input, which may be measured more than once, the last measurement counts.
     """
     latest: dict[tuple[object, ...], MethodRows] = {}
     configs = _config_names(runs, chain)
     for entry in _measured(runs, configs):
         key = entry.folder.name
-        place = (entry.dataset, entry.method, entry.origin["seed"], key if key in configs else "")
+        own = key if key in configs and entry.arm != INPUT else ""
+        place = (entry.dataset, entry.method, entry.origin["seed"], own)
         if place not in latest or _finished(entry) >= _finished(latest[place]):
             latest[place] = entry
     return list(latest.values())

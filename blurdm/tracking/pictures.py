@@ -11,7 +11,7 @@ from blurdm.data.photos.pins import md5
 from blurdm.data.photos.sources import PACKAGED
 from blurdm.data.splits import folder_digest
 
-FIGURES = {"failures", "restorations"}  # of analysis/figures: those in which photos can be seen
+FIGURES = {"examples", "failures", "restorations"}  # of analysis/figures: those in which photos can be seen
 
 
 def shows_photos(file: Path) -> bool:

@@ -360,8 +360,8 @@ def test_a_changed_sweep_is_asked_for_as_it_was(root: Path) -> None:
         (("mian", "blurdm", "psnr"), "did you mean 'main'"),
         (("main", "blurmd", "psnr"), "did you mean 'blurdm'"),
         (("main", "blurdm", "snr"), "did you mean 'psnr'"),
-        (("paper", "stripformer-blurdm", "gopro_psnr_published"), "is a published number"),
-        (("paper", "stripformer-blurdm", "gopro_psnr"), "has no run behind it"),
+        (("reference", "stripformer-blurdm", "gopro_psnr"), "is a published number"),
+        (("cost", "stripformer-blurdm", "parameters_m"), "has no run behind it"),
     ],
 )
 def test_what_cannot_be_traced_is_one_line(

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from blurdm.core.arms import MODELS, arm_of, arms_of
 from blurdm.core.store import file_digest
 
-DIGEST = "0123456789abcdef" * 4
+DIGEST = "0123456789abcdef0123456789abcdef.dir"
 PHOTOS, IMAGES = ("china", "coffee", "I19", "motorcycle_left"), 5
 METRICS = ("psnr", "ssim", "lpips")
 GAINS = {

@@ -55,11 +55,17 @@ def test_the_printed_address_opens_on_named_runs_with_their_figures(
     address = runs_page(mlflow_server.uri, number_of(mlflow_server, "opened"))
     window.open(address, WIDTH, HEIGHT)
     text = shows(
-        window, "BlurDM, GoPro, seed 0", "Baseline, GoPro, seed 0", "Blurred input, GoPro", "psnr", "lpips", "aaaaaa"
+        window,
+        "BlurDM, GoPro layout, seed 0",
+        "Baseline, GoPro layout, seed 0",
+        "Blurred input, GoPro layout",
+        "psnr",
+        "lpips",
+        "aaaaaa",
     )
     assert "Traces\n0" not in text and "blurdm run" in text
     window.open(f"{address}&orderByKey=metrics.%60psnr%60&orderByAsc=false", WIDTH, HEIGHT)
-    shows(window, "BlurDM, GoPro, seed 0")
+    shows(window, "BlurDM, GoPro layout, seed 0")
     means = {run.info.run_name: run.data.metrics.get("psnr", 0.0) for run in _runs(mlflow_server, "opened")}
     shown = [name for name in names(window) if means.get(name)]
     assert shown == sorted(shown, key=lambda name: -means[name]) and len(shown) == 5

@@ -109,7 +109,10 @@ def test_what_was_measured_is_named_and_described_whole_below_the_summary(tracke
     assert [a.path for a in tracked.client.list_artifacts(summary.info.run_id, "report")] == ["report/main.md"]
     assert summary.data.tags["mlflow.note.content"] == tracked.reports[0].read_text()
     assert summary.data.metrics["blurdm.psnr"] == 25.0
-    for key, name in {"eval_joint_0": "BlurDM, GoPro, seed 0", "eval_none_None": "Blurred input, GoPro"}.items():
+    for key, name in {
+        "eval_joint_0": "BlurDM, GoPro layout, seed 0",
+        "eval_none_None": "Blurred input, GoPro layout",
+    }.items():
         run = tracked.run(key)
         assert run.info.run_name == name and run.data.tags[PARENT_TAG] == summary.info.run_id
         assert run.data.metrics["psnr"] == 25.0
@@ -124,7 +127,7 @@ def test_what_was_measured_is_named_and_described_whole_below_the_summary(tracke
         "pretrain0": "eval_pretrain_0",
     }.items():
         assert tracked.run(key).data.tags[PARENT_TAG] == tracked.run(parent).info.run_id
-    assert tracked.run("pretrain0").info.run_name == "Training: BlurDM stage 1 (oracle latent), GoPro, seed 0"
+    assert tracked.run("pretrain0").info.run_name == "Training: BlurDM stage 1 (oracle latent), GoPro layout, seed 0"
 
 
 def test_second_sync_sends_nothing(tracked: Tracked) -> None:
