@@ -118,7 +118,7 @@ def test_what_was_measured_is_named_and_described_whole_below_the_summary(tracke
         assert run.data.metrics["psnr"] == 25.0
         for tag in ("mlflow.source.name", "mlflow.source.git.commit", "mlflow.user", "blurdm.preset"):
             assert run.data.tags[tag] and summary.data.tags[tag], tag
-        assert [data.dataset.name for data in run.inputs.dataset_inputs] == ["GoPro"]
+        assert [data.dataset.name for data in run.inputs.dataset_inputs] == ["GoPro layout"]
     params = tracked.run("eval_joint_0").data.params
     assert (params["diffusion.steps"], params["loss.fft_weight"], params["seed"]) == ("5", "0.1", "0")
     for key, parent in {
