@@ -1,13 +1,10 @@
 """The tables and figures of the report (artefacts.yaml), and how each table is built from its sources."""
 
-import json
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Literal
-
-from pydantic import ValidationError
 
 from analysis.sources import Sources
 from analysis.tables.budget import budget_table
@@ -22,7 +19,7 @@ from analysis.tables.settings import published_recipe, settings_table
 from analysis.tables.table import Table
 from blurdm.core.arms import METHOD
 from blurdm.core.config import Section
-from blurdm.core.config_io import read_yaml
+from blurdm.core.config_io import read_yaml, validate_as
 from blurdm.core.errors import InputError
 from blurdm.core.ledger import Ledger, read_ledger
 
@@ -68,13 +65,7 @@ class Artefacts(Section):
 
 def read_artefacts(path: Path = ARTEFACTS) -> Artefacts:
     """InputError is one line: the file, the key, and what is wrong with it."""
-    try:
-        return Artefacts.model_validate_json(json.dumps(read_yaml(path)))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-        raise InputError(f"{path}: {key}: {message}") from None
+    return validate_as(Artefacts, read_yaml(path), str(path))
 
 
 def builders(artefacts: Artefacts, sources: Sources) -> dict[str, Builder]:
@@ -118,7 +109,7 @@ def _builders(artefact: Artefact, sources: Sources) -> Iterator[tuple[str, Build
 
 
 def _has_own_numbers(artefact: Artefact, sources: Sources) -> bool:
-    """Whether the table would have a number of ours; published ones alone are in the table of the kind reference."""
+    """Whether the table has measured numbers. Published numbers alone are in the table of kind ``reference``."""
     if artefact.kind == "methods":
         return bool(beside_chain(sources))
     if artefact.kind == "settings":

@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from analysis.spread import BISECTIONS, Spread
+from analysis.spread import Spread, smallest_level
 from blurdm.core.command import Parser, run_command
 from blurdm.core.seeding import generator
 from blurdm.core.store import write_bytes
@@ -56,13 +56,7 @@ class Looks:
 
     def p(self, spread: Spread, mean: float) -> float:
         """The smallest level whose interval around ``mean`` excludes zero at this look."""
-        if mean == 0:
-            return 1.0
-        low, high = -700.0, 0.0  # logarithms of the level
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.half(spread, float(np.exp(middle))) > abs(mean) else (low, middle)
-        return float(np.exp(high))
+        return smallest_level(lambda level: self.half(spread, level), mean)
 
 
 def half_width(photo: Number, seed: Number, both: Number, n_photos: int, n_seeds: int, level: float) -> Number:

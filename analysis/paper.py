@@ -1,6 +1,5 @@
 """The tables and figures that a paper takes from the report, chosen in a YAML file: ``analysis.build --paper NAME``."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -8,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from analysis.latex import SPELLED, escape, escape_lines, plain_name
 from analysis.page.contents import Contents
@@ -16,7 +15,7 @@ from analysis.page.tex import compile_tex
 from analysis.tables.table import MISSING, Cell, Column, Table, TableRow
 from blurdm.core.arms import BASELINE
 from blurdm.core.config import Section
-from blurdm.core.config_io import read_yaml
+from blurdm.core.config_io import read_yaml, validate_as
 from blurdm.core.errors import InputError
 from blurdm.core.registry import require
 from blurdm.core.store import write_bytes
@@ -26,7 +25,7 @@ Picked = TypeVar("Picked")
 PACKAGES = "texlive-latex-base texlive-latex-recommended texlive-science"
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 MARKS = {"better": "+", "worse": "-", "equivalent": "="}  # by how a verdict begins
-EXPLAINED = "Best bold, second underlined; {} {}: better, worse, equivalent to the reference."
+EXPLAINED = "Best bold, second underlined; {}: better, worse, equivalent to the reference."
 
 
 class PaperTable(Section):
@@ -63,11 +62,7 @@ def read_paper(name: str) -> tuple[str, Paper]:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in PAPERS.glob("*.yaml")))
         raise InputError(f"--paper {name}: no such paper; should be a YAML file, or one of {known}")
-    try:
-        return path.stem, Paper.model_validate_json(json.dumps(read_yaml(path)))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return path.stem, validate_as(Paper, read_yaml(path), str(path))
 
 
 def write_paper(name: str, paper: Paper, contents: Contents, columns: int | None = None) -> list[Path]:
@@ -132,7 +127,7 @@ def paper_tex(contents: Contents, chosen: PaperTable, columns: int) -> str:
     lines += [r"\bottomrule", r"\end{tabular}}"]
     if any(marks.values()):
         signs = ", ".join(f"$^{{{sign}}}$" for sign in MARKS.values())
-        lines += ["", r"\vspace{2pt}{\scriptsize " + EXPLAINED.format("marks", signs) + "}"]
+        lines += ["", r"\vspace{2pt}{\scriptsize " + EXPLAINED.format(signs) + "}"]
     text = "\n".join([*lines, rf"\end{{table{star}}}", ""])
     return f"{SPELLED}\n{text}" if r"\unicodechar" in text else text
 

@@ -32,6 +32,7 @@ class Sources:
     runs: Path
     resamples: Resamples = field(default_factory=lambda: Resamples.seeded(BOOTSTRAP_SEED))
     numbers: dict[str, pd.DataFrame] = field(default_factory=dict)  # by grid; tables.grid.numbers_of fills it
+    others: list[Any] | None = None  # tables.leaderboard.beside_chain fills it
     _grids: dict[str, GridResults] = field(default_factory=dict)
 
     @property
@@ -101,6 +102,21 @@ class Sources:
         """The folders of all training runs behind the one in ``folder``, inputs first, itself last."""
         inputs = [path for name, path in self.inputs(folder).items() if name != "prepare"]
         return list(dict.fromkeys([*(behind for path in inputs for behind in self.chain_of(path)), folder]))
+
+    @cached_property
+    def trained(self) -> list[Path]:
+        """Every training run behind the chain, inputs first."""
+        models = [self.model(str(key)) for key in self.chain[0].key.unique()]
+        return list(dict.fromkeys(folder for model in models if model for folder in self.chain_of(model)))
+
+    @cached_property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """The settings of the chain's training runs, by section."""
+        settings: dict[str, dict[str, Any]] = {}
+        for folder in self.trained:
+            sections = read_json(folder / "config.json")["sections"].items()
+            settings = {name: values for name, values in sections if isinstance(values, dict)} | settings
+        return settings
 
     def revisions(self, keys: Iterable[str]) -> list[str]:
         """Abbreviated code revisions of these runs; "+" marks uncommitted changes."""

@@ -44,13 +44,18 @@ class Spread:
 
     def p(self, mean: float) -> float:
         """The level at which the interval around ``mean`` just reaches zero; 1 with fewer than two photos."""
-        if self.n_photos < 2 or mean == 0:
-            return 1.0
-        low, high = -700.0, 0.0  # logarithms of the level
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.half(np.exp(middle)) > abs(mean) else (low, middle)
-        return float(np.exp(high))
+        return smallest_level(self.half, mean) if self.n_photos > 1 else 1.0
+
+
+def smallest_level(half: Callable[[float], float], mean: float) -> float:
+    """The smallest level whose interval, ``half`` to each side of ``mean``, excludes zero; 1 for a mean of zero."""
+    if mean == 0:
+        return 1.0
+    low, high = -700.0, 0.0  # logarithms of the level
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if half(float(np.exp(middle))) > abs(mean) else (low, middle)
+    return float(np.exp(high))
 
 
 def effect_size(photos: Array, spread: Spread) -> tuple[float, float, float]:

@@ -87,7 +87,7 @@ def facts(row: "GridRow") -> dict[str, Any]:
 def _steps(config: Config, stage: str, warmup: bool = True) -> int:
     """Optimisation steps of a stage, with those of its warm-up."""
     section = getattr(config, stage)
-    steps = section.iterations if isinstance(section.iterations, int) else sum(section.iterations)
+    steps = sum(iterations for iterations, _ in section.phases)
     return int(steps + (getattr(section, "warmup_iterations", 0) if warmup else 0))
 
 

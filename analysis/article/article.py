@@ -10,7 +10,7 @@ from analysis.sources import Sources
 
 
 def article(sources: Sources, contents: Contents) -> tuple[ArticleSection, ...]:
-    """Every section that has something to say; tables and figures that no section names follow in one of their own."""
+    """All sections with content. Tables and figures that no section shows follow in a last one."""
     facts = Facts(sources, contents)
     tables, figures = set(contents.tables), {figure.name for figure in (*contents.figures, *contents.grids)}
     sections = []
@@ -34,7 +34,7 @@ def _existing(parts: Iterable[Part], tables: set[str], figures: set[str]) -> Ite
 
 
 def numbers(sections: Iterable[ArticleSection]) -> dict[tuple[str, str], str]:
-    """What ``reference`` stands for, by kind and name: "Table 1", counted in the order of the article."""
+    """The text of each ``reference`` by kind and name, such as "Table 1", numbered in the order of the article."""
     counted: dict[tuple[str, str], str] = {}
     for kind, title, of in (
         ("table", "Table", TablePart),

@@ -1,9 +1,8 @@
-"""What an article says of a chain, read from its runs: settings, data, machines, measurements."""
+"""Settings, data, machines and measurements of a chain, for the sentences of an article."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,15 +11,12 @@ from analysis.page.contents import Contents
 from analysis.sources import Sources
 from analysis.tables.table import Cell, TableRow
 from blurdm.core.arms import ARMS, METHOD
-from blurdm.core.runs import restoring_model
 from blurdm.core.store import finished, read_json
-
-LAYOUTS_NAMED = {"gopro": "GoPro", "hide": "HIDE", "realblur_j": "RealBlur-J", "realblur_r": "RealBlur-R"}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """``models``: the training runs of the first seed, by stage."""
+    """The chain of ``sources``, and the report that was built of it."""
 
     sources: Sources
     contents: Contents
@@ -35,53 +31,35 @@ class Facts:
         return sorted(int(seed) for seed in self.rows.seed.dropna().unique())
 
     @cached_property
-    def models(self) -> dict[str, Path]:
-        models: dict[str, Path] = {}
-        first = self.rows[self.rows.seed.isna() | (self.rows.seed == (self.seeds[0] if self.seeds else None))]
-        for key in first.key.unique():
-            model = restoring_model(self.sources.folder(str(key)))
-            for folder in self.sources.chain_of(model) if model else []:
-                models.setdefault(folder.parent.name, folder)
-        return models
-
-    @cached_property
     def sections(self) -> dict[str, dict[str, Any]]:
-        """The settings of every stage that was trained, by section."""
-        sections: dict[str, dict[str, Any]] = {}
-        for folder in self.models.values():
-            for name, section in read_json(folder / "config.json")["sections"].items():
-                if isinstance(section, dict):
-                    sections.setdefault(name, section)
-        return sections
+        """The settings of the training runs, by section."""
+        return self.sources.settings
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
         """The index of the training data: split, scene, size, and length of the blur (px) where it is known."""
-        folders = [self.sources.inputs(folder).get("prepare") for folder in self.models.values()]
-        folder = next((folder for folder in folders if folder), None)
+        prepared = (self.sources.inputs(folder).get("prepare") for folder in self.sources.trained)
+        folder = next(filter(None, prepared), None)
         return pd.DataFrame(read_json(folder / "index.json")["pairs"] if folder else [])
 
     @cached_property
     def provenances(self) -> list[Mapping[str, Any]]:
-        """Where the models of all seeds were trained, and with what."""
-        models = [restoring_model(self.sources.folder(str(key))) for key in self.rows.key.unique()]
-        folders = {folder for model in models if model for folder in self.sources.chain_of(model)}
-        return [read_json(folder / "provenance.json") for folder in sorted(folders)]
+        """Machine, packages and revision of every training run."""
+        return [read_json(folder / "provenance.json") for folder in self.sources.trained]
 
     @cached_property
     def training_seconds(self) -> float:
-        """Of all stages and seeds together."""
-        models = [restoring_model(self.sources.folder(str(key))) for key in self.rows.key.unique()]
-        folders = {folder for model in models if model for folder in self.sources.chain_of(model)}
-        return sum(float((finished(folder) or {}).get("seconds") or 0.0) for folder in folders)
+        """The time of all training runs together."""
+        return sum(float((finished(folder) or {}).get("seconds") or 0.0) for folder in self.sources.trained)
 
     @property
     def dataset(self) -> str:
         """The name of the test set, if all of its images were measured, or else the layout of its folders."""
-        networks = self.sources.published.datasets.items()
         layout = str(self.sections.get("data", {}).get("layout", "unknown"))
-        whole = [name for name, about in networks if (about.layout, about.test_images) == (layout, self.n_images)]
-        return whole[0] if whole else f"pairs in the folder form of {LAYOUTS_NAMED.get(layout, layout)}"
+        for name, published in self.sources.published.datasets.items():
+            if published.layout == layout:
+                return name if published.test_images == self.n_images else f"pairs in the folder form of {name}"
+        return f"pairs in the folder form '{layout}'"
 
     @property
     def n_images(self) -> int:

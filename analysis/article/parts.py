@@ -1,4 +1,4 @@
-"""What an article is made of: sections of paragraphs, equations, commands, and the tables and figures they speak of."""
+"""Parts of an article: sections of paragraphs, equations, commands, tables and figures."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ REFERENCE = re.compile(r"\[\[(table|figure|equation):([^\]]+)\]\]")
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain text; ``reference`` gives what stands in it for the number of a table, figure or equation."""
+    """Plain text, with a ``reference`` for each number of a table, figure or equation."""
 
     text: str
 

@@ -15,7 +15,7 @@ PRIMARY = "psnr"
 
 
 def abstract(facts: Facts) -> list[Part]:
-    """What was trained on what, what came out, and how sure it is."""
+    """State the data, the methods, their scores, and the verdicts."""
     split = facts.pairs[facts.pairs.split == "train"] if len(facts.pairs) else facts.pairs
     trained = [ARMS[arm].title for arm in facts.methods if ARMS[arm].stage and not ARMS[arm].group]
     text = f"{listed(trained)} ({facts.backbone}) {'was' if len(trained) == 1 else 'were'} trained"
@@ -144,7 +144,7 @@ def method(facts: Facts) -> list[Part]:
 
 
 def settings(facts: Facts) -> list[Part]:
-    """What differs from the published recipe."""
+    """Refer to the table of settings that differ from the published recipe."""
     table = facts.contents.tables.get("settings")
     if table is None:
         return []

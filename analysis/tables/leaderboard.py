@@ -145,11 +145,12 @@ def leaderboards(sources: Sources, options: Options) -> list[Table]:
 
 def beside_chain(sources: Sources) -> list[MethodRows]:
     """The methods measured on the chain's test images by its protocol; none unless one is of somebody else."""
-    rows, _ = sources.chain
-    own = set(rows.key.astype(str))
-    groups = by_dataset(measured(sources.runs, sources.pointer)).values()
-    entries = next((group for group in groups if own & {entry.folder.name for entry in group}), [])
-    return entries if {entry.folder.name for entry in entries} - own else []
+    if sources.others is None:
+        own = set(sources.chain[0].key.astype(str))
+        groups = by_dataset(measured(sources.runs, sources.pointer)).values()
+        entries = next((group for group in groups if own & {entry.folder.name for entry in group}), [])
+        sources.others = entries if {entry.folder.name for entry in entries} - own else []
+    return sources.others
 
 
 def methods_table(name: str, title: str, sources: Sources) -> Table:

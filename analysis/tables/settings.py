@@ -11,8 +11,6 @@ from blurdm.core.command import PRESETS
 from blurdm.core.config import Config
 from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
-from blurdm.core.runs import restoring_model
-from blurdm.core.store import read_json
 
 PUBLISHED = "gopro_{}.yaml"  # the recipe of BlurDM with this backbone
 NOT_SETTINGS = ("root", "layout", "val_scenes", "val_images", "validate_every", "init")  # of the data, or of no result
@@ -23,9 +21,9 @@ def settings_table(name: str, title: str, sources: Sources) -> Table:
     path = published_recipe(sources)
     if path is None:
         raise InputError(f"{PRESETS}: no published recipe of BlurDM with this backbone")
-    sections, keys = _sections(sources)
+    keys = tuple(sorted(key for key in map(str, sources.chain[0].key.unique()) if sources.model(key)))
     differing: dict[tuple[str, str, str], list[str]] = {}
-    for section, (own, published) in _both(sections, load_config(path)).items():
+    for section, (own, published) in _both(sources.settings, load_config(path)).items():
         for key in (key for key in own if key not in NOT_SETTINGS and own[key] != published.get(key)):
             values = json.dumps(own[key]), json.dumps(published.get(key))
             differing.setdefault((key, *values), []).append(section)
@@ -40,25 +38,9 @@ def settings_table(name: str, title: str, sources: Sources) -> Table:
 
 def published_recipe(sources: Sources) -> Path | None:
     """The config of BlurDM's published recipe with the chain's backbone, if there is one."""
-    name = _sections(sources)[0].get("backbone", {}).get("name")
+    name = sources.settings.get("backbone", {}).get("name")
     path = PRESETS / PUBLISHED.format(name)
     return path if path.is_file() else None
-
-
-def _sections(sources: Sources) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
-    """The settings of the chain's trained stages by section, and the keys of the measure runs of their models."""
-    rows, _ = sources.chain
-    sections: dict[str, dict[str, Any]] = {}
-    keys = []
-    for key in map(str, rows.key.unique()):
-        model = restoring_model(sources.folder(key))
-        folders: list[Path] = sources.chain_of(model) if model else []
-        keys += [key] if folders else []
-        for folder in folders:
-            for name, section in read_json(folder / "config.json")["sections"].items():
-                if isinstance(section, dict):
-                    sections.setdefault(name, section)
-    return sections, tuple(sorted(keys))
 
 
 def _both(sections: dict[str, dict[str, Any]], published: Config) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:

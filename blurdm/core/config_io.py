@@ -221,7 +221,7 @@ def _explain(error: ValidationError, model: type[BaseModel], *within: str) -> st
 
 
 def _known_keys(model: Any, location: tuple[int | str, ...]) -> list[str]:
-    for part in location:
+    for part in (part for part in location if isinstance(part, str)):  # not places in a list
         annotation = model.model_fields[part].annotation
         options = getattr(annotation, "__args__", (annotation,))
         model = next(o for o in options if isinstance(o, type) and issubclass(o, Section))

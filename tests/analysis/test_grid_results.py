@@ -387,6 +387,18 @@ def test_runs_on_different_data_and_bad_ledgers_are_one_line(ledger: Path, tmp_p
     assert main([str(tmp_path / "none.json")]) == 2
 
 
+@pytest.mark.parametrize(("below", "drawn_there"), [(0.1, True), (50.0, False)])
+def test_plot_has_a_line_for_the_blurred_input_unless_it_is_far_away(
+    ledger: Path, below: float, drawn_there: bool
+) -> None:
+    found = numbers_of(ledger)
+    found["psnr_input"] = found.psnr[found.row == BASELINE].item() - below
+    figure = grid_plot(found, read_ledger(ledger))
+    line = next(line for line in figure.axes[0].get_lines() if str(line.get_label()).startswith("blurred input"))
+    assert f"({-below:+.2f})" in str(line.get_label())
+    assert list(line.get_ydata()) == pytest.approx([-below] * 2 if drawn_there else [])
+
+
 def test_many_rows_are_all_in_the_table_and_the_plot_says_which_it_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -315,6 +315,7 @@ def test_paper_takes_what_it_names_into_two_columns(root: Path, tmp_path: Path) 
         ("figures: [{figure: none, caption: x}]", "none"),
         ("tables: [{table: main}]", "tables.0.caption"),
         ("column: 2", "column"),
+        ("tables: [{table: main, caption: x, width: 2}]", "tables.0.width: unknown key"),
     ],
 )
 def test_paper_that_asks_for_what_is_not_there_is_one_line(root: Path, tmp_path: Path, text: str, said: str) -> None:

@@ -169,6 +169,7 @@ def test_the_last_override_of_a_key_wins() -> None:
 BAD_OVERRIDES = [
     ("difusion.steps=8", ["override 'difusion.steps=8'", "no section 'difusion'", "diffusion", "joint"]),
     ("diffusion.stpes=8", ["diffusion.stpes: unknown key", "steps"]),
+    ("loss.terms=[{name: edge, weight: 1, wide: 1}]", ["loss.terms.0.wide: unknown key", "name, weight"]),
     ("diffusion.steps.more=8", ["no section 'steps'"]),
     ("diffusion.steps", ["override 'diffusion.steps'", "section.key=value"]),
     ("=8", ["override '=8'", "section.key=value"]),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from blurdm.core.errors import InputError
-from blurdm.data.pairs import check_pair, read_image, to_float, to_uint8, write_image
+from blurdm.data.pairs import brightness, check_pair, noise_level, read_image, to_float, to_uint8, write_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
 
@@ -99,3 +99,11 @@ def test_to_uint8_clips_and_rounds() -> None:
 def test_pair_of_two_sizes() -> None:
     with pytest.raises(InputError, match="b.png: 40x30 px, but its sharp image s.png has 40x29; should be equal"):
         check_pair(PIXELS, PIXELS[:, 1:], "b.png", "s.png")
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.02, 0.05])
+def test_noise_level_is_the_standard_deviation_of_noise_on_a_smooth_image(sigma: float) -> None:
+    ramp = np.linspace(0.3, 0.6, 171)[None, :, None] * np.ones((133, 1, 3))
+    noisy = ramp + sigma * np.random.default_rng(3).standard_normal(ramp.shape)
+    assert noise_level(to_uint8(noisy)) == pytest.approx(sigma, rel=0.06, abs=0.004)
+    assert brightness(to_uint8(noisy)) == pytest.approx(0.45, abs=0.002)
