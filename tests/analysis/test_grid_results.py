@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -396,7 +397,7 @@ def test_plot_has_a_line_for_the_blurred_input_unless_it_is_far_away(
     figure = grid_plot(found, read_ledger(ledger))
     line = next(line for line in figure.axes[0].get_lines() if str(line.get_label()).startswith("blurred input"))
     assert f"({-below:+.2f})" in str(line.get_label())
-    assert list(line.get_ydata()) == pytest.approx([-below] * 2 if drawn_there else [])
+    assert np.ravel(line.get_ydata()).tolist() == pytest.approx([-below] * 2 if drawn_there else [])
 
 
 def test_many_rows_are_all_in_the_table_and_the_plot_says_which_it_leaves_out(
