@@ -7,7 +7,20 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from blurdm.core.fields import BatchSize, CropSide, Depth, Fraction, NonNegative, Pixels, Seed, Steps, Width, later
+from blurdm.core.fields import (
+    BatchSize,
+    CropSide,
+    Depth,
+    Fraction,
+    JpegQuality,
+    NonNegative,
+    Pixels,
+    Scale,
+    Seed,
+    Steps,
+    Width,
+    later,
+)
 from blurdm.core.fields import Count as Count
 from blurdm.core.fields import Level as Level
 from blurdm.core.fields import Part as Part
@@ -30,10 +43,14 @@ from blurdm.core.recipe import Warmup as Warmup
 class CameraMotion(Section):
     """How the camera moves during an exposure (blurdm/data/camera_path.py)."""
 
-    motion: Literal["pan", "shake"] = Field(description="pan: nearly horizontal; shake: 6 degrees of freedom")
+    motion: Literal["pan", "shake", "hand"] = Field(
+        description="pan: nearly horizontal; shake: 6 degrees of freedom; hand: and with more bends, at uneven speed"
+    )
     length: tuple[Pixels, Pixels] = Field(description="range of the longest path of a scene point, px")
     angle: NonNegative = Field(description="pan: largest angle to the horizontal, degrees")
-    speed_variation: Fraction = Field(description="pan: relative change of speed along the exposure")
+    speed_variation: Fraction = Field(
+        description="pan: relative change of speed along the exposure; hand: spread of the logarithm of the speed"
+    )
     tremor: NonNegative = Field(description="pan: tremor across the path, relative to the length")
 
     @field_validator("length")
@@ -42,6 +59,47 @@ class CameraMotion(Section):
         if length[0] > length[1]:
             raise ValueError("should be [shortest, longest] in px")
         return length
+
+
+Range = tuple[NonNegative, NonNegative]
+
+
+class Degradation(Section):
+    """What a camera and its files do to a blurred image after the exposure (blurdm/data/blur/degradation.py)."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="probability of noise, of sharpening and of compression, each drawn for itself"
+    )
+    noise: Range = Field(
+        description="range of the standard deviation in linear light at white, in [0, 1]; it falls with the square root"
+        " of the light, as photons have it"
+    )
+    sharpen: Range = Field(description="range of the weight of an unsharp mask of 1 px")
+    jpeg: tuple[JpegQuality, JpegQuality] = Field(description="range of the quality of JPEG")
+
+    @field_validator("noise", "sharpen", "jpeg")
+    @classmethod
+    def _in_order(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        if ends[0] > ends[1]:
+            raise ValueError("should be [lowest, highest]")
+        return ends
+
+
+class Variation(Section):
+    """What makes pairs more like the world's than one photo and one blur are."""
+
+    sharp: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="share of the pairs whose blurred image is the sharp one"
+    )
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = Field(
+        description="whole factors that training photos are reduced by, one drawn for each pair"
+    )
+    highlights: Annotated[float, Field(ge=1, le=100)] = Field(
+        description="clipped parts shine up to so many times as bright as white, and clip again after the exposure"
+    )
+    leaves: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        description="procedural images (dead leaves) to train on beside the photos, with as many pairs each"
+    )
 
 
 class Synthesis(CameraMotion):
@@ -62,6 +120,8 @@ class Synthesis(CameraMotion):
     test_pairs: Annotated[int, Field(ge=1, le=10**6)] = Field(description="pairs per test photo")
     window: tuple[Count, Count] = Field(description="height and width of a pair, px (smaller where the photo is)")
     seed: Seed = Field(description="of windows and camera paths")
+    variation: Variation | None = later(None, "what training pairs have beside the blur of whole photos; null: nothing")
+    degradation: Degradation | None = later(None, "of the blurred images; null: none")
 
 
 class Data(Section):
@@ -85,6 +145,9 @@ class Data(Section):
         None,
         "how training crops of the sharp images are blurred, re-sampled at every step; null: as the data set has them."
         " Validation and test images always are as the data set has them",
+    )
+    degradation: Degradation | None = later(
+        None, "of the blurred training crops, drawn anew at every step; null: as the data set has them"
     )
 
 

@@ -16,6 +16,8 @@ Depth = Annotated[int, Field(ge=1, le=1000)]
 Steps = Annotated[int, Field(ge=1, le=10_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+JpegQuality = Annotated[int, Field(ge=1, le=100)]
+Scale = Annotated[int, Field(ge=1, le=64)]
 Level = Literal["coarse", "middle", "fine"]
 Part = Literal["encoder", "estimators", "fusion", "backbone"]
 

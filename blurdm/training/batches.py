@@ -17,6 +17,7 @@ from blurdm.core.store import read_json
 from blurdm.data.cache import Frames
 from blurdm.metrics.psnr import psnr
 from blurdm.training.crops import Crops, Cut, Prefetcher, Request, StoredBlur, as_images
+from blurdm.training.degraded import Degraded
 from blurdm.training.distributed import BatchPart
 from blurdm.training.fresh_blur import FreshBlur
 
@@ -36,7 +37,9 @@ class TrainingData:
     def __post_init__(self) -> None:
         on_gpu = self.device.type == "cuda"
         kind = StoredBlur if self.data.fresh_blur is None else FreshBlur
-        crops = kind(self.train, self.data, self.seed, pinned=on_gpu)
+        crops: Crops = kind(self.train, self.data, self.seed, pinned=on_gpu)
+        if self.data.degradation is not None:
+            crops = Degraded(crops, self.data.degradation, self.seed, pinned=on_gpu)
         object.__setattr__(self, "crops", crops)
         # The next batch is cut while a GPU works; on a CPU, both would compete for the same cores.
         object.__setattr__(self, "prefetcher", Prefetcher(crops.cut) if on_gpu else None)

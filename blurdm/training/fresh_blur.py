@@ -24,6 +24,7 @@ from blurdm.data.blur.camera_path import (
     subframe_count,
     window_view,
 )
+from blurdm.data.blur.degradation import srgb_curve
 from blurdm.data.blur.srgb import LINEAR
 from blurdm.data.cache import Frames
 from blurdm.training.crops import Cut, Request, empty_pixels, requested_crops
@@ -108,6 +109,4 @@ def exposed(around: Tensor, views: Tensor, shares: Tensor, side: int) -> Tensor:
 
 def to_srgb(light: Tensor) -> Tensor:
     """``data.blur.srgb.linear_to_srgb`` for tensors."""
-    light = light.clamp(0, 1)
-    srgb = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return (255 * srgb).round().to(torch.uint8)
+    return (255 * srgb_curve(light)).round().to(torch.uint8)

@@ -16,14 +16,17 @@ WAVES = np.arange(1, 4)  # periods per exposure of the low-frequency part
 # Spread of velocity per degree of freedom, as the shift in px that it makes at the border relative to the others:
 # rotation about x, y (tilt, pan), about the axis (roll); translation along x, y, and along the axis (zoom).
 SHAKE = np.array([1.0, 1.0, 0.6, 0.5, 0.5, 0.4])
-WAVINESS = 0.12  # amplitude of the sinusoids of a shake relative to its velocity
+WAVINESS = {"shake": 0.12, "hand": 0.3}  # amplitude of the sinusoids relative to the velocity
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Kind of camera motion; ``angle`` (degrees), ``speed_variation`` and ``tremor`` (relative) apply to pan alone."""
+    """Kind of camera motion; ``angle`` (degrees), ``tremor`` (relative) apply to pan alone.
 
-    kind: Literal["pan", "shake"] = "pan"
+    ``speed_variation``: relative for pan, the spread of the logarithm of the speed for hand.
+    """
+
+    kind: Literal["pan", "shake", "hand"] = "pan"
     angle: float = 8.0
     speed_variation: float = 0.3
     tremor: float = 0.04
@@ -37,7 +40,8 @@ class Motion:
 class CameraPath:
     """Pose p(s) = scale * (velocity s + acceleration s^2 + waves), 6 degrees of freedom, s in [-1/2, 1/2], p(0) = 0.
 
-    The scene is a plane at depth 1; ``centre`` is the principal point (x, y) in px.
+    The scene is a plane at depth 1; ``centre`` is the principal point (x, y) in px. ``clock`` replaces s at the times
+    DENSE: increasing, 0 at time 0, and 1 further at the end than at the start; None: even speed.
     """
 
     focal: float
@@ -47,9 +51,12 @@ class CameraPath:
     amplitude: np.ndarray  # (6, waves)
     phase: np.ndarray  # (6, waves)
     scale: float = 1.0
+    clock: np.ndarray | None = None
 
     def pose(self, s: np.ndarray) -> np.ndarray:
         """Rotation vector and translation at times ``s``: (N, 6)."""
+        if self.clock is not None:
+            s = np.interp(s, DENSE, self.clock)
         turn = 2 * math.pi * s[:, None, None] * WAVES
         waves = (self.amplitude * (np.sin(turn + self.phase) - np.sin(self.phase))).sum(-1)
         return self.scale * (s[:, None] * self.velocity + s[:, None] ** 2 * self.acceleration + waves)
@@ -86,8 +93,10 @@ def draw_path(
         reach = max(height, width) / 2
         pixels = np.array([focal, focal, reach, focal, focal, reach])  # shift at the border by one unit of each
         velocity = rng.normal(size=6) * SHAKE / pixels
-        waves = WAVINESS * amplitude * (SHAKE / pixels)[:, None]
+        waves = WAVINESS[motion.kind] * amplitude * (SHAKE / pixels)[:, None]
         path = CameraPath(focal, centre, velocity, np.zeros(6), waves, phase)
+        if motion.kind == "hand":
+            path = replace(path, clock=_uneven_clock(motion.speed_variation, rng))
     for _ in range(20):  # the length is nearly proportional to the scale
         measured = longest_path(path, probes)
         if abs(measured - length) < 1e-9 * length:
@@ -143,6 +152,16 @@ def subframe_count(path: CameraPath, probes: np.ndarray, spacing: float) -> int:
     steps = np.linalg.norm(np.diff(point_paths(path, probes, DENSE), axis=0), axis=2)
     fastest = float(steps.max()) * (len(DENSE) - 1)  # px per exposure
     return 2 * math.ceil(max(fastest / spacing - 1, 2) / 2) + 1
+
+
+def _uneven_clock(spread: float, rng: np.random.Generator) -> np.ndarray:
+    """Places at the times DENSE: the speed is exp(g), g a few random waves of the given spread; 0 at time 0."""
+    phase, amplitude = rng.uniform(0, 2 * math.pi, len(WAVES)), rng.normal(size=len(WAVES)) / WAVES
+    amplitude *= spread / math.sqrt(float((1 / WAVES**2).sum() / 2))
+    speed = np.exp((amplitude * np.sin(2 * math.pi * DENSE[:, None] * WAVES + phase)).sum(1))
+    place = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2)])
+    clock: np.ndarray = (place - place[len(DENSE) // 2]) / place[-1]
+    return clock
 
 
 def _pan(path: CameraPath, motion: Motion, rng: np.random.Generator) -> CameraPath:

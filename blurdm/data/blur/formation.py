@@ -13,13 +13,15 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from blurdm.core.config import Synthesis
+from blurdm.core.config import Synthesis, Variation
 from blurdm.core.errors import InputError
+from blurdm.core.key import identity
 from blurdm.core.store import write_bytes
 from blurdm.data.blur.camera_path import (
     SPACING,
@@ -32,13 +34,19 @@ from blurdm.data.blur.camera_path import (
     subframe_count,
 )
 from blurdm.data.blur.camera_view import Layer, blob, subframes
+from blurdm.data.blur.degradation import degrade, draw_faults
 from blurdm.data.blur.srgb import linear_to_srgb, srgb_to_linear
 from blurdm.data.pairs import MIN_SIZE, SUFFIXES, decode_image, read_bytes, write_image
+from blurdm.data.photos.dead_leaves import dead_leaves
+from blurdm.data.photos.evidence import reduce
 from blurdm.data.photos.sources import licence_of
 from blurdm.data.splits import MANIFEST, Progress
 
+CLIPPED = 245  # level from which on a pixel may be brighter than it looks
 VERSION = 1  # raised when the same settings make other pixels
 SETTINGS = "synthesis.json"
+NONE = Variation(sharp=0.0, scales=(1,), highlights=1.0, leaves=0)
+PLACES = ("photos", "pairs")  # of a synthesis
 OWN_FILES = re.compile(rf"{SETTINGS}|{MANIFEST}|(train|test)/[^/]+/(blur|sharp)/\d+\.png")
 COLUMNS = ("split", "scene", "name", "photo", "photo_sha256", "licence", "length_px", "angle_deg", "psnr_db")
 
@@ -97,11 +105,13 @@ def expose(
     window: tuple[int, int] | None = None,
     steps: int = 1,
     foreground: np.ndarray | None = None,
+    highlights: float = 1.0,
 ) -> Exposure:
     """Expose a random ``window`` (height, width; at most what fits) of a sharp uint8 photo along a random path.
 
     The longest trajectory of the window's corners and centre is ``length`` px. A ``foreground`` photo moves in front,
-    as a soft blob on its own path. InputError for a photo that is too small for the length.
+    as a soft blob on its own path. What is clipped shines ``highlights`` times as bright as white. InputError for a
+    photo that is too small for the length.
     """
     motion, margin = motion or Motion(), margin_of(length)
     size, corner = _place(photo, window, margin, length, rng)
@@ -114,7 +124,7 @@ def expose(
         count = max(count, subframe_count(layer_path, probes, SPACING))
         layer = Layer(*blob(foreground, (size[0] + 2 * margin, size[1] + 2 * margin), rng), layer_path)
     top, left = corner[0] - margin, corner[1] - margin
-    around = srgb_to_linear(photo[top : top + size[0] + 2 * margin, left : left + size[1] + 2 * margin])
+    around = _light(photo[top : top + size[0] + 2 * margin, left : left + size[1] + 2 * margin], highlights)
     alpha = np.linspace(1 / count, 1, steps + 1)  # I_0 is the middle sub-frame alone
     sequence = _integrate(subframes(around, (top, left), margin, path, layer, count), exposure_weights(count, alpha))
     start, end = point_paths(path, probes[-1:], np.array([-0.5, 0.5]))[:, 0]
@@ -129,6 +139,15 @@ def expose(
         path=path,
         corner=corner,
     )
+
+
+def _light(pixels: np.ndarray, highlights: float) -> np.ndarray:
+    """Linear light of uint8 (H, W, 3), that of clipped pixels times up to ``highlights``."""
+    light = srgb_to_linear(pixels)
+    if highlights > 1:
+        clipped = np.clip((pixels.max(axis=2, keepdims=True) - np.float32(CLIPPED)) / (255 - CLIPPED), 0, 1)
+        light = light * (1 + (np.float32(highlights) - 1) * clipped)
+    return light
 
 
 def _place(
@@ -161,7 +180,7 @@ def _integrate(subframes: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarr
 
 @dataclass(frozen=True)
 class SharpPhoto:
-    """A sharp photo and its split."""
+    """A sharp photo, or a procedural image, and its split."""
 
     file: str
     split: str
@@ -182,9 +201,8 @@ def make_pairs(synthesis: Synthesis, target: Path, on_progress: Progress | None 
     """
     photos = _read_photos(synthesis)
     # all that the pixels depend on: the content of the photos, not their folder
-    values = synthesis.model_dump(mode="json", exclude={"photos"})
-    sha256 = {photo.file: photo.sha256 for photo in photos}
-    settings = json.dumps({"version": VERSION, **values, "photos": sha256}, indent=1, sort_keys=True)
+    sha256 = {photo.file: photo.sha256 for photo in photos if photo.sha256}
+    settings = json.dumps({**settings_of(synthesis), "photos": sha256}, indent=1, sort_keys=True)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         if not (target / SETTINGS).is_file():
             raise InputError(
@@ -206,6 +224,11 @@ def make_pairs(synthesis: Synthesis, target: Path, on_progress: Progress | None 
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     return True
+
+
+def settings_of(synthesis: Synthesis) -> dict[str, object]:
+    """All that the pixels depend on besides those of the photos."""
+    return {"version": VERSION} | {key: value for key, value in identity(synthesis).items() if key not in PLACES}
 
 
 def _require_own(folder: Path) -> None:
@@ -235,7 +258,14 @@ def _read_photos(synthesis: Synthesis) -> list[SharpPhoto]:
     if set(stems) <= {*synthesis.test_photos, *synthesis.exclude}:
         raise InputError(f"{folder}: no photos left to train on; should hold some outside test_photos and exclude")
     used = [file for file, stem in zip(files, stems, strict=True) if stem not in synthesis.exclude]
-    return [_read_photo(folder / file, synthesis) for file in used]
+    return [_read_photo(folder / file, synthesis) for file in used] + _leaves(synthesis)
+
+
+def _leaves(synthesis: Synthesis) -> list[SharpPhoto]:
+    """The procedural images that are trained on beside the photos."""
+    count = synthesis.variation.leaves if synthesis.variation else 0
+    images = [dead_leaves(_generator(synthesis, "leaves", i)) for i in range(count)]
+    return [SharpPhoto(f"leaves_{i:04d}", "train", image, "", "") for i, image in enumerate(images)]
 
 
 def _read_photo(path: Path, synthesis: Synthesis) -> SharpPhoto:
@@ -277,12 +307,36 @@ def _write_pairs(
 
 def _expose_photo(synthesis: Synthesis, photo: SharpPhoto, index: int, layers: Sequence[SharpPhoto]) -> Exposure:
     """Pair ``index`` of a photo; the layer in front comes from one of ``layers``."""
-    seed = hashlib.sha256(f"{synthesis.seed}/{photo.stem}/{index}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(seed[:16], "big"))
+    rng = _generator(synthesis, photo.stem, index)
     length = float(rng.uniform(*synthesis.length))
     layered, chosen = rng.random() < synthesis.foreground, rng.random()
     foreground = layers[int(chosen * len(layers))].pixels if layered and layers else None
-    # the same for all pairs of a photo
-    room = [side - 2 * margin_of(synthesis.length[1]) for side in photo.pixels.shape[:2]]
+    varied, variation = _generator(synthesis, photo.stem, index, "variation"), synthesis.variation or NONE
+    pixels = _at_scale(photo, variation.scales, synthesis, varied)
+    highlights = variation.highlights ** varied.random()
+    # the same for all pairs of a photo at one scale
+    room = [side - 2 * margin_of(synthesis.length[1]) for side in pixels.shape[:2]]
     window = (min(synthesis.window[0], room[0]), min(synthesis.window[1], room[1]))
-    return expose(photo.pixels, rng, length, Motion.of(synthesis), window, foreground=foreground)
+    motion = Motion.of(synthesis)
+    exposure = expose(pixels, rng, length, motion, window, foreground=foreground, highlights=highlights)
+    if varied.random() < variation.sharp:
+        exposure = replace(exposure, blur=exposure.sharp, length_px=0.0)
+    if synthesis.degradation is not None:
+        faults = draw_faults(synthesis.degradation, exposure.blur.shape[:2], [varied])
+        exposure = replace(exposure, blur=degrade(torch.from_numpy(exposure.blur[None]), faults)[0].numpy())
+    return exposure
+
+
+def _at_scale(photo: SharpPhoto, scales: tuple[int, ...], synthesis: Synthesis, rng: np.random.Generator) -> np.ndarray:
+    """A training photo reduced by one of the factors that leave room for a window; a test photo as it is."""
+    least = max(synthesis.window) + 2 * margin_of(synthesis.length[1])
+    fitting = [scale for scale in scales if scale == 1 or min(photo.pixels.shape[:2]) // scale >= least]
+    if photo.split == "test" or not fitting:
+        return photo.pixels
+    scale = fitting[int(rng.integers(len(fitting)))]
+    return photo.pixels if scale == 1 else reduce(photo.pixels, scale)
+
+
+def _generator(synthesis: Synthesis, *purpose: object) -> np.random.Generator:
+    text = "/".join(str(part) for part in (synthesis.seed, *purpose))
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))

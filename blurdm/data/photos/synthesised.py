@@ -23,10 +23,9 @@ def provide_pairs(config: Config, chain: Path, notify: Notify) -> None:
     synthesis, root = config.synthesis, Path(config.data.root)
     if synthesis is None or root.exists():
         return
-    from blurdm.data.blur.formation import VERSION, make_pairs  # OpenCV: not for a data set that has its pairs
+    from blurdm.data.blur.formation import make_pairs, settings_of  # OpenCV: not for a data set that has its pairs
 
-    settings = {"version": VERSION} | synthesis.model_dump(mode="json", exclude={"photos"})
-    if _settings(chain / SHARED).items() >= settings.items():
+    if _settings(chain / SHARED).items() >= settings_of(synthesis).items():
         _copy(chain / SHARED, root)
         notify(f"{root}: pairs as DVC shares them")
         return

@@ -1,0 +1,33 @@
+"""Training crops whose blurred images are degraded as a camera does it, drawn anew at every step."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from blurdm.core.config import Degradation
+from blurdm.core.seeding import generator
+from blurdm.data.blur.degradation import Faults, degrade, draw_faults
+from blurdm.training.crops import Crops, Cut, Request
+
+
+class Degraded:
+    """The crops of another source, with faults in the blurred ones."""
+
+    def __init__(self, crops: Crops, section: Degradation, seed: int, pinned: bool) -> None:
+        self.crops, self.section, self.seed, self.pinned = crops, section, seed, pinned
+
+    def cut(self, request: Request) -> Cut:
+        cut = self.crops.cut(request)
+        rows = range(request.first, request.last)
+        generators = [generator(self.seed, request.purpose, request.step, "degradation", row) for row in rows]
+        faults = draw_faults(self.section, (request.side, request.side), generators)
+        drawn = [tensor.pin_memory() for tensor in faults] if self.pinned else faults
+        return cut._replace(pixels=(*cut.pixels, *drawn))
+
+    def images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        count = len(Faults._fields)
+        blur, sharp = self.crops.images(pixels[:-count])
+        return degrade(blur, Faults(*pixels[-count:])), sharp
+
+    def lengths(self) -> tuple[float, float] | None:
+        return self.crops.lengths()
