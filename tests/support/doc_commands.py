@@ -30,6 +30,7 @@ INIT = " ".join(f"--set {section}.init=nafnet.pth" for section in ("baseline", "
 SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     "blurdm app": (PARSED, "serves until Ctrl-C: tests/app/test_app.py"),
     "blurdm data photos --set evidence": (PARSED, "downloads 81 MB: tests/data/test_photo_sources.py"),
+    "blurdm data photos --set general": (PARSED, "downloads 367 MB: tests/data/test_photo_sources.py"),
     "blurdm data pairs --config experiments/presets/evidence.yaml": (PARSED, "needs these photos"),
     "blurdm weights fetch": (PARSED, "downloads 69 MB: tests/metrics/test_weights.py"),
     "blurdm weights fetch lpips --source packages": (PARSED, "downloads 64 MB: tests/metrics/test_weights.py"),

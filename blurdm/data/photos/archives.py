@@ -94,5 +94,7 @@ def _read_deb(archive: Path, members: Collection[str]) -> dict[str, bytes]:
         reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         raise InputError(f"{archive.name}: truncated or not a Debian package ({reason}); delete it")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as file:
-        contents = {name.removeprefix("./"): file.extractfile(name) for name in file.getnames()}
-        return {name: content.read() for name, content in contents.items() if content and name in members}
+        inside = {name.removeprefix("./"): name for name in file.getnames()}
+        # Nothing but the members: a package may have links to files of other packages.
+        contents = {member: file.extractfile(inside[member]) for member in members if member in inside}
+        return {member: content.read() for member, content in contents.items() if content}

@@ -1,12 +1,14 @@
 """The table of photos, ``photos.csv``: the package of each, its digests and licence, and how it is stored.
 
-Rows of kind "installed" are the demo's, copied from installed Python packages. Those of kind "deb" and "wheel" are the
-further ones of the evidence set, fetched from packages of Debian and of the Python index (``archives``).
+Rows of kind "installed" are the demo's, copied from installed Python packages. Those of kind "deb" and "wheel" are
+fetched from packages of Debian and of the Python index (``archives``). The set general has the photos of evidence too,
+and evidence those of demo. ``content`` is what a photo shows, ``split`` what the set general has it for.
 
 All photos of the fetched packages were looked at. Left out are those mostly out of focus or flat (Aqua, Blinds,
-FreshFlower, Garden, LadyBird, TwoWings, Wood, YellowFlower; Bridge, free, greentock, seeding, sunset), one that was
-blurred by motion (Storm), paintings and patterns (Elephants, analogpattern, umang), and a cut-out before a drawn
-background (cheetah2).
+FreshFlower, Garden, LadyBird, TwoWings, Wood, YellowFlower; Bridge, free, greentock, seeding, sunset; BytheWater, Kite,
+Volna, summer_1am; beam, cloud, Valendas; sample1, bowls), blurred by motion (Storm; the frames of labelme), soft at
+every useful size (apple, left, building, apc2016_obj3), marked (messi5), taken from films (groot, t1), drawings and
+renderings, and a cut-out before a drawn background (cheetah2).
 """
 
 import csv
@@ -19,12 +21,16 @@ from blurdm.core.errors import InputError
 from blurdm.data.photos.archives import Package
 
 TABLE = Path(__file__).with_name("photos.csv")
+SETS = ("demo", "evidence", "general")  # each has the photos of those before it
 FORMS = {  # columns, and what their values look like
     "file": r"\w+\.(jpg|png|bmp|webp)",
+    "set": "|".join(SETS),
+    "content": "people|animals|plants|streets|landscapes|objects|text",
+    "split": "train|test",
     "kind": "installed|deb|wheel",
     "package": r"[\w.=-]+",
     "package_mb": r"(\d+\.\d+)?",
-    "member": r"[\w./-]+",
+    "member": r"[\w./%-]+",
     "sha256": "([0-9a-f]{64})?",
     "factor": "([1-9])?",
     "md5": "[0-9a-f]{32}",
@@ -44,6 +50,7 @@ class PackagedPhoto:
     md5: str
     licence: str
     credit: str
+    content: str
 
     @property
     def file(self) -> str:
@@ -55,7 +62,7 @@ class FetchedPhoto:
     """A photo in a package, stored as ``file``, reduced by the whole ``factor`` (1: byte for byte).
 
     ``sha256`` is of the file in the package, ``md5`` of the stored one. ``sharpness`` of the stored one is the variance
-    of the 4-neighbour Laplacian of its luma, in squared 8-bit levels.
+    of the 4-neighbour Laplacian of its luma, in squared 8-bit levels. ``split`` is that of the general set.
     """
 
     package: Package
@@ -67,6 +74,9 @@ class FetchedPhoto:
     sharpness: int
     licence: str
     credit: str
+    content: str
+    set: str
+    split: str
 
 
 def read_table(table: Path = TABLE) -> tuple[tuple[PackagedPhoto, ...], tuple[FetchedPhoto, ...]]:
@@ -77,20 +87,31 @@ def read_table(table: Path = TABLE) -> tuple[tuple[PackagedPhoto, ...], tuple[Fe
         if reader.fieldnames != list(FORMS):
             raise InputError(f"{table}: columns {reader.fieldnames}; should be {', '.join(FORMS)}")
         for row in reader:
-            for column, form in FORMS.items():
-                empty_is_right = column not in OF_FETCHED or (row["kind"] == "installed") == (row[column] == "")
-                if not re.fullmatch(form, row[column] or "") or not empty_is_right:
-                    raise InputError(f"{table}: line {reader.line_num}: {column} '{row[column]}'; should match {form}")
+            _check(row, f"{table}: line {reader.line_num}")
+            credit = row["licence"], row["credit"], row["content"]
             if row["kind"] == "installed":
-                if row["file"] != Path(row["member"]).name:
-                    raise InputError(f"{table}: line {reader.line_num}: file '{row['file']}'; should be that of member")
-                packaged.append(PackagedPhoto(row["package"], row["member"], row["md5"], row["licence"], row["credit"]))
+                packaged.append(PackagedPhoto(row["package"], row["member"], row["md5"], *credit))
                 continue
             package = _package(row["kind"], row["package"], float(row["package_mb"]))
             numbers = int(row["factor"]), row["md5"], int(row["sharpness"])
-            texts = row["licence"], row["credit"]
-            fetched.append(FetchedPhoto(package, row["member"], row["sha256"], row["file"], *numbers, *texts))
+            source = package, row["member"], row["sha256"], row["file"]
+            fetched.append(FetchedPhoto(*source, *numbers, *credit, row["set"], row["split"]))
     return tuple(packaged), tuple(fetched)
+
+
+def _check(row: dict[str, str], place: str) -> None:
+    """InputError, which begins with ``place``, for a cell of the wrong form or that contradicts another one."""
+    installed = row["kind"] == "installed"
+    for column, form in FORMS.items():
+        empty_is_right = column not in OF_FETCHED or installed == (row[column] == "")
+        if not re.fullmatch(form, row[column] or "") or not empty_is_right:
+            raise InputError(f"{place}: {column} '{row[column]}'; should match {form}")
+    if installed and row["file"] != Path(row["member"]).name:
+        raise InputError(f"{place}: file '{row['file']}'; should be that of member")
+    if installed != (row["set"] == "demo"):
+        raise InputError(f"{place}: set '{row['set']}'; should be demo for kind installed, and for it alone")
+    if row["split"] == "test" and row["set"] != "general":  # the earlier sets were looked at in other experiments
+        raise InputError(f"{place}: split 'test'; should be train, as set is {row['set']}")
 
 
 def _package(kind: str, name: str, megabytes: float) -> Package:
@@ -102,6 +123,16 @@ def _package(kind: str, name: str, megabytes: float) -> Package:
 
 
 PACKAGED, FETCHED = read_table()
+
+
+def fetched_photos(name: str) -> tuple[FetchedPhoto, ...]:
+    """The photos that the set ``name`` has beyond the demo's."""
+    return tuple(photo for photo in FETCHED if SETS.index(photo.set) <= SETS.index(name))
+
+
+def test_photos() -> tuple[str, ...]:
+    """The photos that the general set keeps for test, as ``synthesis.test_photos`` names them (stems)."""
+    return tuple(sorted(Path(photo.file).stem for photo in FETCHED if photo.split == "test"))
 
 
 def licence_of(file: str, content: bytes) -> str:

