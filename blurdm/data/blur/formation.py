@@ -38,7 +38,7 @@ from blurdm.data.blur.degradation import degrade, draw_faults
 from blurdm.data.blur.srgb import linear_to_srgb, srgb_to_linear
 from blurdm.data.pairs import MIN_SIZE, SUFFIXES, decode_image, read_bytes, write_image
 from blurdm.data.photos.dead_leaves import dead_leaves
-from blurdm.data.photos.evidence import reduce
+from blurdm.data.photos.fetched import reduce
 from blurdm.data.photos.sources import licence_of
 from blurdm.data.splits import MANIFEST, Progress
 
