@@ -63,7 +63,7 @@ def stored_grid(folder: Path) -> GridResults:
     return GridResults(ledger, rows, states, dict.fromkeys(states, "gopro"))
 
 
-def evidence_table() -> Table:
-    """The table of the sweep ``evidence``, every row beside its difference to the baseline."""
-    results, stored = stored_grid(EVIDENCE), Stored(EVIDENCE)
+def grid_table(folder: Path) -> Table:
+    """The table of a finished sweep, every row beside its difference to its reference."""
+    results, stored = stored_grid(folder), Stored(folder)
     return table_of("table", results.ledger.question, results, grid_numbers(results, stored.resamples), stored)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from analysis import simulate
 from analysis.formats import FORMATS, as_markdown
-from analysis.stored import DEMO, EVIDENCE, Stored, evidence_differences, evidence_table
+from analysis.stored import DEMO, EVIDENCE, STEPS, Stored, evidence_differences, grid_table, stored_grid
 from analysis.tables.chain import differences_table, main_table
 from analysis.tables.table import Table
 from benchmarks import coverage
@@ -158,6 +158,19 @@ def faults() -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in text)
 
 
+def steps_decided() -> str:
+    """What the sweep ablation_steps found until its budget was used up."""
+    ledger, table = stored_grid(STEPS).ledger, grid_table(STEPS)
+    assert ledger.until is not None
+    made = {address for row in ledger.rows for address in row.addresses}
+    most = expand(load_grid(GRIDS / "ablation_steps.yaml", seeds=ledger.until.seeds), provisional=True)
+    chosen = tuple(column for column in table.columns if column.id in ("psnr", "psnr_difference", "n"))
+    return (
+        f"{len(made) + len(ledger.data)} runs, where {max(ledger.until.counts)} seeds for every row are {len(most.runs)}. Differences in PSNR;"
+        f" n: images, photos and seeds.\n\n{lines(replace(table, columns=chosen))}"
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "demo-methods": partial(demo_table, ("psnr", "ssim", "lpips"), groups=False),
     "demo-table": partial(demo_table, ("iterations", "psnr", "ssim", "lpips", "parameters", "macs"), groups=True),
@@ -173,6 +186,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "model-latents": model_latents,
     "model-table": model_table,
     "sharing": sharing,
+    "steps-decided": steps_decided,
     "looks": lambda: simulate.as_markdown(simulate.stored()),
     "coverage": lambda: coverage.table(1000),
     "faults": faults,
@@ -186,7 +200,7 @@ def remade(page: str) -> str:
 
 def evidence_files() -> dict[Path, bytes]:
     """The table of the evidence sweep in three formats."""
-    table = evidence_table()
+    table = grid_table(EVIDENCE)
     return {EVIDENCE / f"table.{suffix}": FORMATS[suffix](table).encode() for suffix in ("csv", "md", "tex")}
 
 
