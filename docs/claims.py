@@ -166,8 +166,9 @@ def steps_decided() -> str:
     most = expand(load_grid(GRIDS / "ablation_steps.yaml", seeds=ledger.until.seeds), provisional=True)
     chosen = tuple(column for column in table.columns if column.id in ("psnr", "psnr_difference", "n"))
     return (
-        f"{len(made) + len(ledger.data)} runs, where {max(ledger.until.counts)} seeds for every row are {len(most.runs)}. Differences in PSNR;"
-        f" n: images, photos and seeds.\n\n{lines(replace(table, columns=chosen))}"
+        f"{len(made) + len(ledger.data)} runs, where {max(ledger.until.counts)} seeds for every row are"
+        f" {len(most.runs)}. Differences in PSNR; n: images, photos and seeds.\n\n"
+        + lines(replace(table, columns=chosen))
     )
 
 

@@ -157,7 +157,8 @@ def _rows(file: GridFile, bases: Bases) -> list[GridRow]:
         if name in rows:
             raise InputError(f"row '{name}': two rows have this name; give the values of an axis labels")
         rows[name] = row
-        reads = sections_read(row.config, "measure", ARMS[row.arm].stage)
+        made = {"synthesis"} if row.config.synthesis else set()  # no stage reads it, but it makes the pairs
+        reads = {*sections_read(row.config, "measure", ARMS[row.arm].stage), *made}
         for choice in combination:
             choice.read.update(reads)
         read.update(reads)

@@ -120,7 +120,7 @@ class Synthesis(CameraMotion):
     test_pairs: Annotated[int, Field(ge=1, le=10**6)] = Field(description="pairs per test photo")
     window: tuple[Count, Count] = Field(description="height and width of a pair, px (smaller where the photo is)")
     seed: Seed = Field(description="of windows and camera paths")
-    variation: Variation | None = later(None, "what training pairs have beside the blur of whole photos; null: nothing")
+    variation: Variation | None = later(None, "what the pairs have beside the blur of whole photos; null: nothing")
     degradation: Degradation | None = later(None, "of the blurred images; null: none")
 
 

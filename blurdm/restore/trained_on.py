@@ -12,7 +12,7 @@ from blurdm.core.store import read_json
 KEY = "trained_on"  # in the result.json of an exported run, and in the metadata of a model file
 LONGEST = 120
 UNKNOWN = "what is not recorded"
-MOTIONS = {"pan": "a panning camera", "shake": "camera shake"}
+MOTIONS = {"pan": "a panning camera", "shake": "camera shake", "hand": "an unsteady hand"}
 
 
 def blur_of(config: Config) -> str:

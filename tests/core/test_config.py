@@ -18,6 +18,7 @@ from tests.support.tiny import REPOSITORY, SMOKE, tiny_config, tiny_tree
 CONFIGS = [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "experiments" / "presets").glob("*.yaml"))]
 HERE = Path("/data/pairs")
 LATER = {  # than the first runs
+    *("synthesis.variation", "synthesis.degradation", "data.degradation"),
     *("test", "data.fresh_blur", "backbone.centre", "backbone.inference", "loss.terms"),
     *(f"{stage}.{key}" for stage in ("baseline", "direct", "pretrain", "joint") for key in ("init", "course")),
     *(f"compute.{name}" for name in Compute.model_fields),
@@ -29,8 +30,11 @@ def written_for_0_1(tree: dict[str, Any]) -> dict[str, Any]:
     old = {name: value for name, value in tree.items() if name not in ("restore", "measure", "compute", "test")}
     restore = {name: value for name, value in tree["restore"].items() if name not in ("keep", "samples_per_scene")}
     evaluate = restore | tree["measure"] | {"images_per_scene": tree["restore"]["samples_per_scene"]}
-    data = {name: value for name, value in tree["data"].items() if name != "fresh_blur"}
-    return old | {"data": data, "evaluate": evaluate}
+    data = {name: value for name, value in tree["data"].items() if name not in ("fresh_blur", "degradation")}
+    made = {
+        name: value for name, value in (tree["synthesis"] or {}).items() if name not in ("variation", "degradation")
+    }
+    return old | {"synthesis": made or None, "data": data, "evaluate": evaluate}
 
 
 OLD = [path for path in CONFIGS if read_yaml(path)["compute"] == PLAIN.model_dump()]
@@ -232,7 +236,8 @@ def test_a_config_survives_writing_and_reading(tmp_path: Path) -> None:
 def test_identity_is_all_but_the_place_of_the_data_and_what_is_plain() -> None:
     config = tiny_config(HERE)
     whole = config.data.model_dump(mode="json")
-    assert identity(config.data) == {name: value for name, value in whole.items() if name not in ("root", "fresh_blur")}
+    plain = ("root", "fresh_blur", "degradation")
+    assert identity(config.data) == {name: value for name, value in whole.items() if name not in plain}
     assert identity(config.joint) == config.joint.model_dump(mode="json", exclude={"init", "course"})
     assert identity(3) == 3
     assert json.loads(canonical_json(identity(config.data))) == identity(config.data)

@@ -52,6 +52,16 @@ def test_synthesis_without_a_place_is_refused(tmp_path: Path) -> None:
         config(tmp_path, pairs="")
 
 
+def test_pairs_of_other_settings_are_not_taken_for_those_of_the_config(folder: Path) -> None:
+    provide_pairs(config(folder), folder / "chain", print)
+    before = contents(folder / "pairs")
+    with pytest.raises(
+        InputError, match=r"pairs: its pairs have seed 0, not 7; make them anew with `blurdm data pairs`"
+    ):
+        provide_pairs(config(folder, seed=7), folder / "chain", print)
+    assert contents(folder / "pairs") == before
+
+
 def test_pairs_are_made_once_and_shared(folder: Path) -> None:
     said: list[str] = []
     provide_pairs(config(folder), folder / "chain", said.append)

@@ -76,7 +76,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         ONE | {"arms": {"a": {"measure": "baseline"}, "b": {}}, "rows": 4, "baseline": "a, steps=2"},
         "rows 'a, steps=1' and 'a, steps=2' are the same: no stage reads what differs",
     ),
-    ("base that nothing reads", {"base": {"synthesis.angle": 2.0}}, "base: synthesis.angle: no stage reads it"),
+    ("base that nothing reads", {"base": {"direct.lr_min": 0.0}}, "base: direct.lr_min: no stage reads it"),
     (
         "an arm's key that nothing reads",
         {"arms": {"a": {"measure": "baseline", "direct.lr_min": 0.0}}, "axes": {}, "rows": 1, "baseline": "a"},

@@ -9,11 +9,14 @@ from experiments.grid import Grid, GridRow, Sweep, expand, grid_path, load_grid
 
 OWN_PRESETS = {"paper_main"}  # grids whose rows name their presets, so that the command line cannot
 
+MAKE_PAIRS = {"ablation_degradation"}  # grids whose rows make pairs of their own from photos
+
 
 @cache
 def sweep(name: str, data: Path, preset: str | None = None, seeds: tuple[int, ...] | None = None) -> Sweep:
     preset = None if name in OWN_PRESETS else preset
-    return expand(load_grid(grid_path(name), preset, ["synthesis=null", f"data.root={data}"], seeds), provisional=True)
+    on_tiny_data = [] if name in MAKE_PAIRS else ["synthesis=null", f"data.root={data}"]
+    return expand(load_grid(grid_path(name), preset, on_tiny_data, seeds), provisional=True)
 
 
 def stages(made: Sweep) -> dict[str, int]:

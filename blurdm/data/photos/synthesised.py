@@ -6,8 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from blurdm.core.config import Config
+from blurdm.core.config import Config, Synthesis
 from blurdm.core.errors import InputError
+from blurdm.core.key import identity
 from blurdm.core.progress import Notify
 from blurdm.core.store import write_bytes
 
@@ -21,9 +22,12 @@ def provide_pairs(config: Config, chain: Path, notify: Notify) -> None:
     Pairs of these settings that DVC has in ``chain`` are copied, since another processor may round a pixel otherwise.
     """
     synthesis, root = config.synthesis, Path(config.data.root)
-    if synthesis is None or root.exists():
+    if synthesis is None:
         return
-    from blurdm.data.blur.formation import make_pairs, settings_of  # OpenCV: not for a data set that has its pairs
+    if root.exists():
+        _require_same(synthesis, root)
+        return
+    from blurdm.data.blur.formation import make_pairs, settings_of  # OpenCV
 
     if _settings(chain / SHARED).items() >= settings_of(synthesis).items():
         _copy(chain / SHARED, root)
@@ -36,6 +40,17 @@ def provide_pairs(config: Config, chain: Path, notify: Notify) -> None:
         )
     notify(f"making pairs in {root} from {synthesis.photos}")
     make_pairs(synthesis, root, lambda done, total: None)
+
+
+def _require_same(synthesis: Synthesis, root: Path) -> None:
+    """InputError if the pairs in ``root`` were made with other settings."""
+    stated, wanted = _settings(root), identity(synthesis)
+    other = [key for key in wanted.keys() & stated.keys() - {"photos"} if stated[key] != wanted[key]]
+    if other:
+        raise InputError(
+            f"{root}: its pairs have {other[0]} {stated[other[0]]}, not {wanted[other[0]]}; make them anew with"
+            " `blurdm data pairs`, or name another folder (synthesis.pairs)"
+        )
 
 
 def share_pairs(config: Config, target: Path) -> None:
