@@ -8,10 +8,7 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ import numpy as np
 
 from blurdm.core.config import Synthesis
 from blurdm.core.errors import InputError
+from blurdm.core.made_folder import MadeFolder
 from blurdm.core.store import write_bytes
 from blurdm.data.blur.camera_path import (
     SPACING,
@@ -39,7 +37,7 @@ from blurdm.data.splits import MANIFEST, Progress
 
 VERSION = 1  # raised when the same settings make other pixels
 SETTINGS = "synthesis.json"
-OWN_FILES = re.compile(rf"{SETTINGS}|{MANIFEST}|(train|test)/[^/]+/(blur|sharp)/\d+\.png")
+PAIR_FILES = rf"{re.escape(MANIFEST)}|(train|test)/[^/]+/(blur|sharp)/\d+\.png"
 COLUMNS = ("split", "scene", "name", "photo", "photo_sha256", "licence", "length_px", "angle_deg", "psnr_db")
 
 
@@ -86,7 +84,7 @@ def exposure_sequence(subframes: Sequence[np.ndarray], alpha: Sequence[float] | 
 
     I_t = (alpha_{t-1} / alpha_t) I_{t-1} + (1 / alpha_t) e_t.
     """
-    return _integrate(subframes, exposure_weights(len(subframes), alpha))
+    return integrate(subframes, exposure_weights(len(subframes), alpha))
 
 
 def expose(
@@ -116,7 +114,7 @@ def expose(
     top, left = corner[0] - margin, corner[1] - margin
     around = srgb_to_linear(photo[top : top + size[0] + 2 * margin, left : left + size[1] + 2 * margin])
     alpha = np.linspace(1 / count, 1, steps + 1)  # I_0 is the middle sub-frame alone
-    sequence = _integrate(subframes(around, (top, left), margin, path, layer, count), exposure_weights(count, alpha))
+    sequence = integrate(subframes(around, (top, left), margin, path, layer, count), exposure_weights(count, alpha))
     start, end = point_paths(path, probes[-1:], np.array([-0.5, 0.5]))[:, 0]
     angle = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0]))
     return Exposure(
@@ -146,8 +144,11 @@ def _place(
     return size, (top, left)
 
 
-def _integrate(subframes: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Weighted sums of the sub-frames, one at a time, so that a long exposure needs no more memory than a short one."""
+def integrate(subframes: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Weighted sums (T, H, W, C) of sub-frames (H, W, C) in linear light; ``weights`` is (T, count).
+
+    One sub-frame at a time, so that a long exposure needs no more memory than a short one.
+    """
     sequence: np.ndarray | None = None
     for frame, shares in zip(subframes, weights.T, strict=True):
         if sequence is None:
@@ -185,34 +186,8 @@ def make_pairs(synthesis: Synthesis, target: Path, on_progress: Progress | None 
     values = synthesis.model_dump(mode="json", exclude={"photos"})
     sha256 = {photo.file: photo.sha256 for photo in photos}
     settings = json.dumps({"version": VERSION, **values, "photos": sha256}, indent=1, sort_keys=True)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        if not (target / SETTINGS).is_file():
-            raise InputError(
-                f"{target}: exists and was not made from photos (no {SETTINGS}); should be a new or empty folder"
-            )
-        if (target / SETTINGS).read_text() == settings:
-            return False
-        _require_own(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        fresh.chmod(0o755)  # mkdtemp makes folders that only the owner can read
-        _write_pairs(synthesis, photos, fresh, on_progress)
-        write_bytes(fresh / SETTINGS, settings.encode())
-        if target.is_dir():  # made with other settings, or empty
-            shutil.rmtree(target)
-        os.replace(fresh, target)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    return True
-
-
-def _require_own(folder: Path) -> None:
-    """InputError if ``folder`` holds anything that is not made from photos."""
-    for path in folder.rglob("*"):
-        if not path.is_dir() and not OWN_FILES.fullmatch(path.relative_to(folder).as_posix()):
-            raise InputError(f"{path}: was not made from photos; move it away, since {folder} is to be made anew")
+    pairs = MadeFolder("photos", SETTINGS, PAIR_FILES)
+    return pairs.make(target, settings, lambda folder: _write_pairs(synthesis, photos, folder, on_progress))
 
 
 def _read_photos(synthesis: Synthesis) -> list[SharpPhoto]:
