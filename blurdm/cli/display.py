@@ -100,6 +100,7 @@ def _bars(console: Console) -> Bars:
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # what goes to a file does not belong above the bars
     )
 
 

@@ -5,7 +5,7 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,9 +211,10 @@ def test_the_split_is_by_clip_and_lengths_reach_the_index(tmp_path: Path, photo:
 
 def test_pairs_are_reproducible_and_left_alone_when_there(tmp_path: Path, photo: np.ndarray) -> None:
     clip = write_clip(tmp_path / "clips" / "a.mp4", pan(photo, 0.6, 30))
-    make: Callable[..., bool] = lambda folder, **more: make_video_pairs(  # noqa: E731
-        [clip], [], Cutting(**more), tmp_path / folder
-    )
+
+    def make(folder: str, seed: int = 0) -> bool:
+        return make_video_pairs([clip], [], Cutting(seed=seed), tmp_path / folder)
+
     assert make("one") and make("two") and folder_digest(tmp_path / "one") == folder_digest(tmp_path / "two")
     assert not make("one")
     kept = json.loads((tmp_path / "one" / "video.json").read_text())
@@ -288,15 +289,29 @@ def test_a_truncated_clip_gives_what_can_be_read(tmp_path: Path, photo: np.ndarr
     assert 0 < len(made(tmp_path / "pairs", [tmp_path / "half.avi"])) < 4
 
 
-def test_a_real_clip(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def city_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return city(tmp_path_factory.mktemp("city") / "city.mpg")
+
+
+def test_a_real_clip(tmp_path: Path, city_clip: Path) -> None:
     """Two scenes of a city, the first with detail everywhere and the second with a flat sky."""
-    clip = city(tmp_path / "city.mpg")
-    table = made(tmp_path / "pairs", [clip], Cutting(frames=(9, 9), scale=2))
+    table = made(tmp_path / "pairs", [city_clip], Cutting(frames=(9, 9), scale=2, stride=27))
     spans = [(int(row["first_frame"]), int(row["first_frame"]) + 9) for row in table]
-    assert spans == [(first, first + 9) for first in range(0, 189, 9) if not first < CUT < first + 9]
-    for row in table[::7]:
+    assert spans == [(first, first + 9) for first in (0, 27, 54, 81, 135, 162)]
+    assert 108 < CUT < 108 + 9  # the window that is left out
+    for row in table[::2]:
         sharp, blur = (blurred(tmp_path / "pairs", row, kind).astype(float) for kind in ("sharp", "blur"))
         assert np.abs(np.diff(blur, axis=1)).mean() < 0.95 * np.abs(np.diff(sharp, axis=1)).mean()
         assert 1 < float(row["length_px"]) < 9
     with pytest.raises(InputError, match=r"city.mpg: moves 1\.\d px from frame to frame; .*--scale 2"):
-        made(tmp_path / "fast", [clip], replace(NINE, too_fast="refuse"))
+        made(tmp_path / "fast", [city_clip], replace(NINE, too_fast="refuse"))
+
+
+def test_what_lies_between_frames_of_a_real_clip(city_clip: Path) -> None:
+    """Every fourth frame, and what is put in between, against the mean of all."""
+    all_frames = list(itertools.islice(frames(city_clip, 2), 25))
+    (window,) = windows(iter(all_frames[::4]), "city", Cutting(frames=(7, 7)))
+    assert 1.5 < window.motion < 2.5 and window.fault(Cutting(too_fast="interpolate")) == ""
+    true = mean_light(all_frames)
+    assert psnr(window.expose(4, "srgb"), true) > psnr(window.expose(1, "srgb"), true) + 6

@@ -29,8 +29,9 @@ TooFast = Literal["skip", "interpolate", "refuse"]
 class Cutting:
     """How clips become pairs.
 
-    ``frames`` are averaged, an odd number drawn from this range. Windows begin ``stride`` frames apart (None: where the
-    one before ends). No step is longer than ``max_motion`` px; ``too_fast`` says what becomes of others.
+    ``frames`` are averaged, an odd number drawn from this range by ``seed``. Windows begin ``stride`` frames apart
+    (None: where the one before ends). No step is longer than ``max_motion`` px; ``too_fast`` says what becomes of
+    others. ``gamma`` is the curve from levels to light. ``scale``, a whole factor, makes frames smaller first.
     """
 
     frames: tuple[int, int] = (7, 13)
