@@ -142,6 +142,22 @@ def test_one_fast_window_does_not_spoil_a_clip_unless_asked_to(tmp_path: Path, p
         made(tmp_path / "refused", [clip], replace(NINE, too_fast="refuse"))
 
 
+def test_a_clip_without_pairs_is_named_and_its_split_needs_another(tmp_path: Path, photo: np.ndarray) -> None:
+    for name, step in (("a", 3.0), ("b", 0.5), ("c", 4.0)):
+        write_clip(tmp_path / f"{name}.mp4", pan(photo, step, 9))
+    lines: list[str] = []
+    clips = [tmp_path / f"{name}.mp4" for name in "abc"]
+    make_video_pairs(clips, [], NINE, tmp_path / "pairs", None, lines.append)
+    assert [line.split(" px")[0][:-2] for line in lines] == [
+        "a.mp4: no pairs; moves 3",
+        "b.mp4: 1 train pai",
+        "c.mp4: no pairs; moves 4",
+    ]
+    with pytest.raises(InputError, match="a.mp4: moves 3"):
+        make_video_pairs(clips, ["a"], NINE, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
 def test_no_window_spans_a_cut(tmp_path: Path, photo: np.ndarray, other: np.ndarray) -> None:
     clip = write_clip(tmp_path / "two.mp4", [*pan(photo, 0.5, 20), *pan(other, 0.5, 25)])
     firsts = [int(row["first_frame"]) for row in made(tmp_path / "pairs", [clip], replace(NINE, stride=1))]

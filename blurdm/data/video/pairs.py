@@ -38,7 +38,7 @@ def make_video_pairs(
     """Make {train,test}/<clip>/{blur,sharp}/<middle frame>.png and manifest.csv in ``target``; False if already there.
 
     ``test`` names clips without suffix. ``on_progress`` counts frames; ``notify`` gets a line per clip. The data set
-    appears at once, by rename. InputError for what is no clip, a clip without pairs, or a folder of something else.
+    appears at once, by rename. InputError for what is no clip, a split without pairs, or a folder of something else.
     """
     clips = read_clips(paths, test)
     # all that the pixels depend on: the content of the clips, not their folders
@@ -51,27 +51,34 @@ def make_video_pairs(
 def _write_clips(
     clips: Sequence[Clip], cutting: Cutting, folder: Path, on_progress: Progress | None, notify: Notify
 ) -> None:
-    stated = [clip.stated for clip in clips]
+    """Write pairs and manifest. A clip without pairs is left out, unless there is no other one of its split."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
+    given: set[str] = set()  # splits with pairs
     for index, clip in enumerate(clips):
-        rows, left_out = [], []
+        before, total = sum(clip.stated for clip in clips[:index]), sum(clip.stated for clip in clips)
+        rows: list[tuple[object, ...]] = []
+        left_out: list[tuple[str, float]] = []  # fault, motion
         for window in windows(frames(clip.path, cutting.scale), clip.scene, cutting):
             if fault := window.fault(cutting):
                 left_out.append((fault, window.motion))
-                if fault == "too fast" and cutting.too_fast == "refuse":
-                    break
             else:
                 rows.append(_write_pair(clip, window, cutting, folder))
             if on_progress:
-                on_progress(sum(stated[:index]) + window.first + len(window.frames), sum(stated))
-        counts = Counter(fault for fault, _ in left_out)
-        if not rows or (counts["too fast"] and cutting.too_fast == "refuse"):
+                on_progress(before + window.first + len(window.frames), total)
+            if fault == "too fast" and cutting.too_fast == "refuse":
+                raise InputError(f"{clip.path}: {_remedy(clip, left_out, cutting)}")
+        if rows:
+            writer.writerows(rows)
+            given.add(clip.split)
+            counts = Counter(fault for fault, _ in left_out)
+            without = ", ".join(f"{count} {fault}" for fault, count in counts.items())
+            notify(f"{clip.path.name}: {len(rows)} {clip.split} pairs" + (f"; left out: {without}" if without else ""))
+        elif clip.split in given | {other.split for other in clips[index + 1 :]}:
+            notify(f"{clip.path.name}: no pairs; {_remedy(clip, left_out, cutting)}")
+        else:
             raise InputError(f"{clip.path}: {_remedy(clip, left_out, cutting)}")
-        writer.writerows(rows)
-        without = ", ".join(f"{count} {fault}" for fault, count in counts.items())
-        notify(f"{clip.path.name}: {len(rows)} {clip.split} pairs" + (f"; left out: {without}" if without else ""))
     write_bytes(folder / MANIFEST, table.getvalue().encode())
 
 
@@ -88,7 +95,7 @@ def _write_pair(clip: Clip, window: Window, cutting: Cutting, folder: Path) -> t
 
 
 def _remedy(clip: Clip, left_out: Sequence[tuple[str, float]], cutting: Cutting) -> str:
-    """Why a clip is refused, by the fault and the motion of windows that were left out, and what would help."""
+    """Why a clip gives no pairs, by the fault and the motion of windows that were left out, and what would help."""
     if not left_out:
         return f"has not the {cutting.number(clip.scene, 0)} frames of a window; should have more, or --frames fewer"
     motion = sorted(motion for fault, motion in left_out if fault == "too fast")
