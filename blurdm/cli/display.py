@@ -1,7 +1,9 @@
-"""Progress of several runs: bars on a terminal, plain lines in a log."""
+"""Progress of several runs, or of a long command: bars on a terminal, plain lines in a log."""
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -21,17 +23,7 @@ class Display:
     def __init__(self, labels: dict[str, str]) -> None:
         self.labels = labels
         self.console = Console(stderr=True)
-        self.bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.bars = _bars(self.console)
         self.tasks: dict[str, TaskID] = {}
         self.first: dict[str, tuple[float, int]] = {}
         self.printed: dict[str, float] = {}
@@ -77,6 +69,39 @@ class Display:
         left = f"{(now - start) / done * ahead:.0f} s left" if done and ahead else ""
         text = f"{label}: {progress.unit} {progress.step}/{progress.total} {_numbers(progress)} {left}"
         print(" ".join(text.split()), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def counter(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function of (done, total) that shows how far a command is; beside its bar, other lines can be printed."""
+    console = Console(stderr=True)
+    with _bars(console) as bars:
+        task = bars.add_task(unit, total=None, numbers="")
+        printed = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            nonlocal printed
+            bars.update(task, completed=done, total=max(done, total))
+            if not console.is_terminal and time.monotonic() - printed > LINE_EVERY_SECONDS:
+                printed = time.monotonic()
+                print(f"{unit} {done}/{max(done, total)}", file=sys.stderr, flush=True)
+
+        yield show
+
+
+def _bars(console: Console) -> Bars:
+    return Bars(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[numbers]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # what goes to a file does not belong above the bars
+    )
 
 
 def _numbers(progress: Progress) -> str:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from blurdm.cli import commands
+from blurdm.cli.video import add_video
 from blurdm.core.arms import STAGES
 from blurdm.core.command import (
     PARAMS,
@@ -177,6 +178,7 @@ def _add_data(group: "argparse._SubParsersAction[Parser]") -> None:
     _add_config(pairs)
     pairs.add_argument("--export", type=Path, help="copy them here, for DVC; no error if the data set has its own")
     pairs.set_defaults(command=commands.pairs)
+    add_video(data)
     check = data.add_parser("check", help="check a data folder: pairs, counts, images")
     _add_config(check)
     check.set_defaults(command=commands.check)

@@ -119,6 +119,28 @@ def seconds(text: str) -> float:
     return number
 
 
+def pixels(text: str) -> float:
+    """A distance above 0, at most 100 px, on a command line."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}' should be a number of px above 0, at most 100")
+    return number
+
+
+def odd_range(text: str) -> tuple[int, int]:
+    """``7-13``, or ``9`` for ``9-9``, on a command line: from 3 to 255, with an odd number among them."""
+    match = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?", text)
+    low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 3 <= low <= high <= 255 or (low == high and low % 2 == 0):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' should be LOW-HIGH from 3 to 255 with an odd number among them, such as 7-13"
+        )
+    return low, high
+
+
 def device(text: str) -> str:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1`` on a command line; ``stages.devices`` chooses and checks it."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", text):

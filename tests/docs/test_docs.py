@@ -76,7 +76,8 @@ def parsed(command: str) -> None:
     elif program == "python" and rest[0] == "experiments/sweep.py":
         experiments.sweep.parser().parse_args(rest[1:])
     elif rest[0] == "-m" and rest[1].startswith(("benchmarks.", "analysis.")):
-        code = (REPOSITORY / f"{rest[1].replace('.', '/')}.py").read_text()
+        files = (f"{rest[1].replace('.', '/')}.py", "analysis/terminal.py")  # the latter: options of several commands
+        code = "".join((REPOSITORY / file).read_text() for file in files)
         assert all(f'"{word}"' in code for word in rest[2:] if word.startswith("-")), rest
     elif program in ("git", "cp"):
         pass

@@ -24,6 +24,7 @@ PARSED = None
 IN_A_CLONE = "in a repository of its own: tests/cli/test_dvc.py"
 OWN_DATA = "in a repository of its own: tests/cli/test_own_data.py"
 WALK = "with weights and images of their own: tests/cli/test_bring_your_own.py"
+CAMERA = "with clips of their own: tests/cli/test_own_camera.py"
 INIT = " ".join(f"--set {section}.init=nafnet.pth" for section in ("baseline", "direct", "pretrain"))
 
 # command -> (substitute, reason)
@@ -143,6 +144,12 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     "python -m analysis.leaderboard --reference DeepNet --published": ("true", WALK),
     "python -m analysis.verify --images": ("true", WALK),
     f"{SWEEP} --grid plug_in --preset mine.yaml {INIT}": (PARSED, WALK),
+    "blurdm data video clips/street.mp4 clips/garden.mp4 clips/harbour.mp4 --test harbour": (PARSED, CAMERA),
+    "cp experiments/presets/folders.yaml camera.yaml": (PARSED, CAMERA),
+    "blurdm data check --config camera.yaml": (PARSED, CAMERA),
+    "blurdm run measure --config camera.yaml": (PARSED, CAMERA),
+    "python -m analysis.build --config camera.yaml": (PARSED, CAMERA),
+    "blurdm deblur photo.jpg --model runs/joint/KEY": (PARSED, CAMERA),
     "source .venv/bin/activate": ("true", "tests run inside it"),
 }
 

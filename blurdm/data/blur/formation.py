@@ -8,10 +8,7 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +19,7 @@ import torch
 from blurdm.core.config import Synthesis, Variation
 from blurdm.core.errors import InputError
 from blurdm.core.key import identity
+from blurdm.core.made_folder import MadeFolder
 from blurdm.core.store import write_bytes
 from blurdm.data.blur.camera_path import (
     SPACING,
@@ -47,7 +45,7 @@ VERSION = 1  # raised when the same settings make other pixels
 SETTINGS = "synthesis.json"
 NONE = Variation(sharp=0.0, scales=(1,), highlights=1.0, leaves=0)
 PLACES = ("photos", "pairs")  # of a synthesis
-OWN_FILES = re.compile(rf"{SETTINGS}|{MANIFEST}|(train|test)/[^/]+/(blur|sharp)/\d+\.png")
+PAIR_FILES = rf"{re.escape(MANIFEST)}|(train|test)/[^/]+/(blur|sharp)/\d+\.png"
 COLUMNS = ("split", "scene", "name", "photo", "photo_sha256", "licence", "length_px", "angle_deg", "psnr_db")
 
 
@@ -94,7 +92,7 @@ def exposure_sequence(subframes: Sequence[np.ndarray], alpha: Sequence[float] | 
 
     I_t = (alpha_{t-1} / alpha_t) I_{t-1} + (1 / alpha_t) e_t.
     """
-    return _integrate(subframes, exposure_weights(len(subframes), alpha))
+    return integrate(subframes, exposure_weights(len(subframes), alpha))
 
 
 def expose(
@@ -126,7 +124,7 @@ def expose(
     top, left = corner[0] - margin, corner[1] - margin
     around = _light(photo[top : top + size[0] + 2 * margin, left : left + size[1] + 2 * margin], highlights)
     alpha = np.linspace(1 / count, 1, steps + 1)  # I_0 is the middle sub-frame alone
-    sequence = _integrate(subframes(around, (top, left), margin, path, layer, count), exposure_weights(count, alpha))
+    sequence = integrate(subframes(around, (top, left), margin, path, layer, count), exposure_weights(count, alpha))
     start, end = point_paths(path, probes[-1:], np.array([-0.5, 0.5]))[:, 0]
     angle = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0]))
     return Exposure(
@@ -165,8 +163,11 @@ def _place(
     return size, (top, left)
 
 
-def _integrate(subframes: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Weighted sums of the sub-frames, one at a time, so that a long exposure needs no more memory than a short one."""
+def integrate(subframes: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Weighted sums (T, H, W, C) of sub-frames (H, W, C) in linear light; ``weights`` is (T, count).
+
+    One sub-frame at a time, so that a long exposure needs no more memory than a short one.
+    """
     sequence: np.ndarray | None = None
     for frame, shares in zip(subframes, weights.T, strict=True):
         if sequence is None:
@@ -203,39 +204,13 @@ def make_pairs(synthesis: Synthesis, target: Path, on_progress: Progress | None 
     # all that the pixels depend on: the content of the photos, not their folder
     sha256 = {photo.file: photo.sha256 for photo in photos if photo.sha256}
     settings = json.dumps({**settings_of(synthesis), "photos": sha256}, indent=1, sort_keys=True)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        if not (target / SETTINGS).is_file():
-            raise InputError(
-                f"{target}: exists and was not made from photos (no {SETTINGS}); should be a new or empty folder"
-            )
-        if (target / SETTINGS).read_text() == settings:
-            return False
-        _require_own(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        fresh.chmod(0o755)  # mkdtemp makes folders that only the owner can read
-        _write_pairs(synthesis, photos, fresh, on_progress)
-        write_bytes(fresh / SETTINGS, settings.encode())
-        if target.is_dir():  # made with other settings, or empty
-            shutil.rmtree(target)
-        os.replace(fresh, target)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    return True
+    pairs = MadeFolder("photos", SETTINGS, PAIR_FILES)
+    return pairs.make(target, settings, lambda folder: _write_pairs(synthesis, photos, folder, on_progress))
 
 
 def settings_of(synthesis: Synthesis) -> dict[str, object]:
     """All that the pixels depend on besides those of the photos."""
     return {"version": VERSION} | {key: value for key, value in identity(synthesis).items() if key not in PLACES}
-
-
-def _require_own(folder: Path) -> None:
-    """InputError if ``folder`` holds anything that is not made from photos."""
-    for path in folder.rglob("*"):
-        if not path.is_dir() and not OWN_FILES.fullmatch(path.relative_to(folder).as_posix()):
-            raise InputError(f"{path}: was not made from photos; move it away, since {folder} is to be made anew")
 
 
 def _read_photos(synthesis: Synthesis) -> list[SharpPhoto]:
