@@ -155,17 +155,17 @@ def test_joint_starts_where_stages_1_and_2_ended(chain: Chain) -> None:
 def test_arms_see_the_same_batches(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, int]] = []
     drawn: dict[tuple[str, int], Tensor] = {}
-    batch = TrainingData.batch
+    exposures = TrainingData.exposures
 
     def watched(
-        self: TrainingData, purpose: str, step: int, *size_part_and_crop: Any, **named: Any
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        result = batch(self, purpose, step, *size_part_and_crop, **named)
+        self: TrainingData, purpose: str, step: int, *more: Any, **named: Any
+    ) -> tuple[list[Tensor], Tensor | None]:
+        images, lengths = exposures(self, purpose, step, *more, **named)
         seen.append((purpose, step))
-        assert torch.equal(drawn.setdefault((purpose, step), result[0]), result[0])
-        return result
+        assert torch.equal(drawn.setdefault((purpose, step), images[-1]), images[-1])
+        return images, lengths
 
-    monkeypatch.setattr(TrainingData, "batch", watched)
+    monkeypatch.setattr(TrainingData, "exposures", watched)
     steps = {}
     for stage in ("baseline", "direct", "pretrain", "diffusion", "joint"):
         seen.clear()
