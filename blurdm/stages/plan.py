@@ -110,6 +110,11 @@ def _check_diffusion(diffusion: Diffusion, data: Data) -> None:
         value = getattr(diffusion, key)
         if value != legacy and not (made_of.residual or made_of.noise):
             raise InputError(f"diffusion.{key}: '{value}' needs a type with estimators, not '{diffusion.type}'")
+    if diffusion.supervision == "residual_sum" and diffusion.predicts == "clean":
+        # its total holds z^B itself, so that the blur encoder would run after its own target
+        raise InputError(
+            "diffusion.supervision: 'residual_sum' needs predicts: noise; of a clean latent, the total follows"
+        )
     if diffusion.supervision == "exposures" and data.fresh_blur is None:
         raise InputError(
             "diffusion.supervision: 'exposures' needs data.fresh_blur, which knows the partial exposures of its blur;"

@@ -57,8 +57,8 @@ def make_sharp_encoder(tokens: int = 1) -> Encoder:
     return encoder.requires_grad_(False).eval()
 
 
-def supervisions(kind: str) -> list[str]:
-    return [s for s in SUPERVISIONS if s != "residual_sum" or TYPES[kind].residual]
+def supervisions(kind: str, predicts: str = "noise") -> list[str]:
+    return [s for s in SUPERVISIONS if s != "residual_sum" or (TYPES[kind].residual and predicts == "noise")]
 
 
 @pytest.mark.parametrize("tokens", [1, 4])
@@ -80,7 +80,7 @@ def test_every_type_restores_and_trains(kind: str, tokens: int) -> None:
 @pytest.mark.parametrize("kind", ESTIMATING)
 @pytest.mark.parametrize("tokens", [1, 4])
 def test_every_option_restores_and_trains(kind: str, tokens: int, options: dict[str, Any]) -> None:
-    for supervision in supervisions(kind):
+    for supervision in supervisions(kind, options.get("predicts", "noise")):
         prior = make_prior(tokens, **({"type": kind, "supervision": supervision, "beta_start": 0.01} | options))
         noise = prior.draw_noise([0, 1])
         assert prior(images(), noise).shape == (2, *noise.shape[2:])
@@ -89,13 +89,17 @@ def test_every_option_restores_and_trains(kind: str, tokens: int, options: dict[
         assert loss.isfinite() and [name for name, p in prior.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("kind", ESTIMATING)
-@pytest.mark.parametrize("options", [{}, {"eta": 0.7}, {"start": "gaussian"}, {"alpha_end": 9.0}], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *((kind, options) for kind in ESTIMATING for options in ({}, {"eta": 0.7}, {"alpha_end": 9.0})),
+        *((kind, {"start": "gaussian"}) for kind in ESTIMATING if TYPES[kind].noise),
+    ],
+    ids=str,
+)
 @torch.no_grad()
 def test_a_prediction_of_the_clean_latent_starts_as_the_blur_encoder_alone(kind: str, options: dict[str, Any]) -> None:
     """While its output is 0, z_0 is z^B: no gain, and no noise left; the paper's process starts with both."""
-    if options.get("start") == "gaussian" and not TYPES[kind].noise:
-        pytest.skip("nothing to start from")
     made = {"type": kind, "predicts": "clean", "standardize": True, "beta_start": 0.01} | options
     prior = make_prior(**made)
     assert prior.clean is not None and prior.residual is None and prior.noise is None
@@ -289,6 +293,10 @@ def test_eta_means_nothing_without_noise(kind: str) -> None:
         ({"start": "gaussian", "type": "none"}, "diffusion.start: .*not 'none'"),
         ({"supervision": "residual_sum", "type": "noise"}, r"diffusion.supervision: .*mlp\), not 'noise'"),
         ({"supervision": "residual_sum", "type": "none"}, "diffusion.supervision: .*not 'none'"),
+        (
+            {"supervision": "residual_sum", "predicts": "clean"},
+            "diffusion.supervision: 'residual_sum' needs predicts: .*",
+        ),
         ({"predicts": "clean", "type": "none"}, "diffusion.predicts: 'clean' needs a type with estimators, not 'none'"),
         ({"condition": "features", "type": "none"}, "diffusion.condition: 'features' needs .* estimators, not 'none'"),
     ],
@@ -324,9 +332,14 @@ def chain(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 
 @pytest.mark.parametrize(
-    "over", [{"type": "residual"}, {"type": "mlp"}, {"start": "gaussian"}, {"loss": "l2"}, *OPTIONS], ids=str
+    ("over", "supervision"),
+    [
+        (over, supervision)
+        for over in ({"type": "residual"}, {"type": "mlp"}, {"start": "gaussian"}, {"loss": "l2"}, *OPTIONS)
+        for supervision in supervisions(over.get("type", "dual"), over.get("predicts", "noise"))
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("supervision", SUPERVISIONS)
 def test_stage_2_learns(chain: Chain, over: dict[str, str], supervision: str) -> None:
     config = chain.changed(
         **{f"diffusion.{key}": value for key, value in (over | {"supervision": supervision}).items()}

@@ -212,6 +212,19 @@ def test_learning_rate_scales_act_on_the_prior_alone(chain: Chain, stage: str, k
     assert changes[1e-9][1] < 1e-7
 
 
+def test_an_encoder_may_have_another_rate_in_each_phase(chain: Chain, tmp_path: Path) -> None:
+    before, encoder = chain.network("direct").state_dict(), []
+    for number, scales in enumerate([(1e-9, 1e-9), (1.0, 1e-9), (1e-9, 1.0)]):
+        over = {"direct.encoder_lr_scale": scales, "direct.warmup_iterations": 0, "direct.ema": 0.0}
+        run = plan(tiny_config(Path(chain.config.data.root), **over), "direct", 0)
+        run_stage(run, tmp_path / str(number), Resources())
+        after = load_weights(run.folder(tmp_path / str(number)))
+        encoder.append(largest_change(before, after, "prior"))
+    assert encoder[0] < 1e-7 and min(encoder[1:]) > 1e-4 and encoder[1] != encoder[2]
+    with pytest.raises(InputError, match=r"direct: encoder_lr_scale needs one value per cosine, not 1 for 2$"):
+        tiny_config(Path(chain.config.data.root), **{"direct.encoder_lr_scale": (1.0,)})
+
+
 @pytest.mark.parametrize("stage", ["pretrain", "direct"])
 def test_a_warm_up_without_known_lengths_is_refused(own_data: Path, tmp_path: Path, stage: str) -> None:
     (own_data / "manifest.csv").unlink()
