@@ -67,13 +67,13 @@ def image_phases(
         trained = [([p for p in m.parameters() if p.requires_grad], scale) for m, scale in scales if m is not None]
         return [(parameters, scale) for parameters, scale in trained if parameters]
 
-    def phase(before: int, scale: float, iterations: int, lr: float) -> Phase:
+    def phase(before: int, scale: float, cosine: tuple[int, float]) -> Phase:
         size, step, trained = partial(spans.batch_size, before), partial(step_loss, before), partial(groups, scale)
-        return Phase(network.kind, iterations, lr, size, trained, step, partial(_validate, images), section.shape)
+        return Phase(network.kind, *cosine, size, trained, step, partial(_validate, images), section.shape)
 
     starts = accumulate((iterations for iterations, _ in section.phases), initial=0)
     scales = prior_scale if isinstance(prior_scale, tuple) else (prior_scale,) * len(section.phases)
-    return [phase(*about, *values) for *about, values in zip(starts, scales, section.phases, strict=False)]
+    return [phase(*values) for values in zip(starts, scales, section.phases, strict=False)]
 
 
 class Spans:

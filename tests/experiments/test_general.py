@@ -36,11 +36,11 @@ def test_networks_are_of_the_stated_size_and_the_wider_baseline_of_the_methods(g
 
 @by_backbone
 def test_the_primary_contrasts_are_the_references(grid: Grid, backbone: str) -> None:
-    for arm, other in (("dual", "encoder alone"), ("encoder alone", "direct"), ("wider baseline", "dual")):
-        one = row(grid, f"{arm}, {backbone}")
-        assert (one.reference, one.contrast) == (f"{other}, {backbone}", arm)
-    same, other = (facts(row(grid, f"{arm}, {backbone}")) for arm in ("encoder alone", "direct"))
-    assert all(same[kind] == other[kind] for kind in (PARAMETERS, COMPUTE, LABELS))
+    for arm, reference in (("dual", "encoder alone"), ("encoder alone", "direct"), ("wider baseline", "dual")):
+        compared = row(grid, f"{arm}, {backbone}")
+        assert (compared.reference, compared.contrast) == (f"{reference}, {backbone}", arm)
+    one, control = (facts(row(grid, f"{arm}, {backbone}")) for arm in ("encoder alone", "direct"))
+    assert all(one[kind] == control[kind] for kind in (PARAMETERS, COMPUTE, LABELS))
 
 
 def test_all_arms_have_equal_steps_on_equal_batches(grid: Grid) -> None:

@@ -100,7 +100,7 @@ def test_every_option_restores_and_trains(kind: str, tokens: int, options: dict[
 @torch.no_grad()
 def test_a_prediction_of_the_clean_latent_starts_as_the_blur_encoder_alone(kind: str, options: dict[str, Any]) -> None:
     """While its output is 0, z_0 is z^B: no gain, and no noise left; the paper's process starts with both."""
-    made = {"type": kind, "predicts": "clean", "standardize": True, "beta_start": 0.01} | options
+    made: dict[str, Any] = {"type": kind, "predicts": "clean", "standardize": True, "beta_start": 0.01} | options
     prior = make_prior(**made)
     assert prior.clean is not None and prior.residual is None and prior.noise is None
     for parameter in prior.clean.parameters():
