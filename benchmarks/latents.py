@@ -51,7 +51,7 @@ def latents_of(network: Network, tests: list[TestImage]) -> Iterator[dict[str, T
     for test in tests:
         latents = {OWN: own[test], MISMATCHED: own[foreign(test, tests, 0)], CONSTANT: mean}
         if isinstance(network.prior, PriorGenerator):
-            latents[UNDIFFUSED] = network.prior.from_standard(network.prior.condition(read_tensor(test.blur)))
+            latents[UNDIFFUSED] = network.prior.from_standard(network.prior.encode(read_tensor(test.blur)).latent)
         yield latents
 
 

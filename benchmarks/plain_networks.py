@@ -5,14 +5,14 @@ optimisations. ``tests/models/test_plain_networks.py`` shows that the two agree.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blurdm.diffusion.process import Estimates, separately
+from blurdm.diffusion.estimators import Estimator
 from blurdm.models.backbones import fftformer, mimo_unet, stripformer
 from blurdm.models.backbones.loformer import Dct, dct_matrix
 from blurdm.models.encoder import Encoder
@@ -42,12 +42,8 @@ class PlainEncoder(Encoder):
 class PlainPriorGenerator(PriorGenerator):
     """Calls each estimator once per step, with the condition each time."""
 
-    def _estimates(self, condition: Tensor) -> Estimates:
-        residual, noise, T = self.residual, self.noise, self.schedule.T
-        return separately(
-            None if residual is None else lambda z, t: self.light * residual(condition, t / T, z),
-            None if noise is None else lambda z, t: noise(condition, t / T, z),
-        )
+    def _together(self, estimators: list[Estimator], condition: Tensor) -> Callable[[float, Tensor], Sequence[Tensor]]:
+        return lambda time, z: [estimator(condition, time, z) for estimator in estimators]
 
 
 class PlainMixedScales(mimo_unet.MixedScales):

@@ -92,11 +92,15 @@ def _steps(config: Config, stage: str, warmup: bool = True) -> int:
 
 
 def _estimator_weights(config: Config) -> int:
-    """Weights and biases of all estimators (diffusion/estimators.py)."""
+    """Weights and biases of all estimators (diffusion/estimators.py), and of what makes a condition of their own."""
     diffusion: Diffusion = config.diffusion
     size, kind = config.latent.size, TYPES[diffusion.type]
-    one = (2 * size + 1) * size + size + (diffusion.estimator_layers - 1) * (size * size + size)
-    return one * (kind.residual + kind.noise)
+    layer = size * size + size
+    one = (2 * size + 1) * size + size + (diffusion.estimator_layers - 1) * layer
+    number = kind.residual + kind.noise
+    return one * (min(number, 1) if diffusion.predicts == "clean" else number) + 2 * layer * (
+        diffusion.condition == "features"
+    )
 
 
 def _value(row: "GridRow", key: str) -> Any:

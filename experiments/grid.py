@@ -176,7 +176,8 @@ def _rows(file: GridFile, bases: Bases) -> list[GridRow]:
 
 def _row(file: GridFile, combination: Sequence[Choice], variants: Variants, reference: str, contrast: str) -> GridRow:
     name = row_name(combination)
-    settings = {key: value for choice in combination for key, value in choice.resolved(variants.base).items()}
+    labels = [choice.label for choice in combination]
+    settings = {key: value for choice in combination for key, value in choice.resolved(variants.base, labels).items()}
     for special in (PRESET, REFERENCE):
         settings.pop(special, None)
     arm = settings.pop(MEASURE, METHOD)

@@ -1,7 +1,7 @@
 """Schema of a grid's YAML file, and the choices it offers: arms and the values of axes, each with its name."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ MEASURE = "measure"
 PRESET = "preset"
 REFERENCE = "reference"
 SPECIAL = (MEASURE, PRESET, REFERENCE)  # arms may set these besides keys of a config, and axes all but the last
-FROM = "from"
+FROM, BY = "from", "by"
 KINDS = ("int", "log", "uniform", "choice")  # of ranges
 
 
@@ -53,7 +53,8 @@ class Question(Section):
 
 class GridFile(Question):
     """The keys of a grid's file. An axis is a list of values, or a mapping that gives each value a label; an arm sets
-    several keys at once. A value ``{from: key}`` is the base config's, ``{from: [key, key]}`` the sum of several.
+    several keys at once. A value ``{from: key}`` is the base config's, ``{from: [key, key]}`` the sum of several;
+    ``{by: {label: value}}`` in an arm is that of the label that the row has on an axis.
     Beside keys of the config, arms and axes may set ``measure``, and ``preset``: what the row starts from instead.
     ``baseline``: the row that the others are compared with, or one for each value of a dimension; ``reference`` in an
     arm names the arm that its rows are compared with instead, at equal values of the axes. ``besides``: by a row's name
@@ -109,10 +110,12 @@ class Choice:
     along_x: bool
     read: set[str] = field(default_factory=set)
 
-    def resolved(self, base: Config) -> dict[str, Any]:
-        """The settings, with values of ``base`` in place of {from: ...}."""
+    def resolved(self, base: Config, labels: Iterable[str]) -> dict[str, Any]:
+        """The settings, with values of ``base`` in place of {from: ...}, and of the row's ``labels`` for {by: ...}."""
         resolved = dict(self.settings)
         for name, value in self.settings.items():
+            if isinstance(value, dict) and set(value) == {BY}:
+                resolved[name] = self._of_label(name, value[BY], labels)
             if not isinstance(value, dict) or set(value) != {FROM}:
                 continue
             where = f"{self.where}: {name}: {FROM}"
@@ -126,6 +129,13 @@ class Choice:
                 raise InputError(f"{where}: {', '.join(map(str, keys))}; should be keys of numbers to add up")
             resolved[name] = sum(values) if len(values) > 1 else values[0]
         return resolved
+
+    def _of_label(self, name: str, table: Any, labels: Iterable[str]) -> Any:
+        own = [label for label in labels if isinstance(table, dict) and label in table]
+        if len(own) != 1:
+            row = ", ".join(labels)
+            raise InputError(f"{self.where}: {name}: {BY}: {json.dumps(table)}; should have one label of row '{row}'")
+        return table[own[0]]
 
 
 def require_read(where: str, settings: Mapping[str, Any], read: set[str]) -> None:

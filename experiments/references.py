@@ -17,7 +17,7 @@ def compared_with(file: GridFile, dimensions: Sequence[Sequence[Choice]], row: S
     if REFERENCE in arm.settings:
         require(f"{arm.where}: {REFERENCE}:", arm.settings[REFERENCE], file.arms)
         other = next(choice for choice in dimensions[0] if choice.label == arm.settings[REFERENCE])
-        return row_name([other, *row[1:]]), ""
+        return row_name([other, *row[1:]]), arm.label if len(row) > 1 else ""
     if isinstance(file.baseline, str):
         return file.baseline, ""
     shared = file.baseline.dimensions

@@ -30,7 +30,10 @@ class Warmup(Section):
     )
     warmup_lr: Positive = Field(description="learning rate of the warm-up, the start of its cosine")
     warmup_batch_size: BatchSize = Field(description="crops per step of the warm-up")
-    encoder_lr_scale: Positive = Field(description="encoder's learning rate relative to the backbone's; 1 in the paper")
+    encoder_lr_scale: Positive | tuple[Positive, ...] = Field(
+        description="encoder's learning rate relative to the backbone's, one for each"
+        " cosine if there are several; 1 in the paper"
+    )
 
 
 class Span(NamedTuple):
@@ -84,6 +87,9 @@ class OnImages(Optimisation):
             values = getattr(course, name)
             if values is not None and len(values) != len(steps):
                 raise ValueError(f"course.{name} needs one value per phase, not {len(values)} for {len(steps)}")
+        scales = getattr(self, "encoder_lr_scale", None)
+        if isinstance(scales, tuple) and len(scales) != len(self.phases):
+            raise ValueError(f"encoder_lr_scale needs one value per cosine, not {len(scales)} for {len(self.phases)}")
         shortest = min(count for count, _ in self.phases)
         if course.lr_hold and course.lr_hold >= shortest:
             raise ValueError(f"course.lr_hold leaves no step for a cosine of {shortest}; should be smaller")
@@ -194,6 +200,21 @@ class Diffusion(OnePhase):
     eta: Annotated[float, Field(ge=0, le=1)] = Field(description="0: deterministic, as in the paper; 1: ancestral")
     estimator_layers: Annotated[int, Field(ge=2, le=1000)] = Field(description="linear layers of each estimator")
     estimator_init_std: Positive | None = Field(description="normal init of each estimator's last layer; null: default")
+    estimator: Literal["plain", "residual"] = later(
+        "plain",
+        "plain: a stack, as in the paper; residual: each hidden layer adds to what it gets, at first to"
+        " z_t less the condition",
+    )
+    predicts: Literal["noise", "clean"] = later(
+        "noise",
+        "noise: e_t and the noise, an estimator each, as in the paper; clean: one estimator of z_0, from which both"
+        " follow",
+    )
+    condition: Literal["latent", "features"] = later(
+        "latent",
+        "what estimators see of the blurred image: the latent that z_T starts from, as in the paper; features: an MLP"
+        " of their own on the encoder's pooled features",
+    )
     condition_init: Literal["scratch", "sharp"] = Field(
         description="sharp: blur encoder starts from the stage-1 encoder"
     )
@@ -202,8 +223,9 @@ class Diffusion(OnePhase):
         description="training crops over which mean and spread are taken"
     )
     loss: Literal["charbonnier", "l1", "l2"] = Field(description="between latents; l1 in the paper")
-    supervision: Literal["final", "residual_sum", "path"] = Field(
-        description="final: z_0, as in the paper; residual_sum: and the total of e_t; path: every z_t"
+    supervision: Literal["final", "residual_sum", "path", "exposures"] = Field(
+        description="final: z_0, as in the paper; residual_sum: and the total of e_t; path: every z_t, on a straight"
+        " line; exposures: every z_t, by the latents of the partial exposures that data.fresh_blur knows"
     )
 
     @model_validator(mode="after")

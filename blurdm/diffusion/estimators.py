@@ -1,6 +1,7 @@
 """The blur-residual and noise estimators: one class, separate weights. (``models.fast`` batches the two.)"""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.1
@@ -26,10 +27,16 @@ class NormalLinear(nn.Linear):
 
 
 class Estimator(nn.Module):
-    """e_theta or eps_theta: a plain stack of linear layers, each followed by LeakyReLU 0.1, also the last."""
+    """e_theta or eps_theta: a plain stack of linear layers, each followed by LeakyReLU 0.1, also the last.
 
-    def __init__(self, size: int, layers: int, last_init_std: float | None) -> None:
+    With ``skips`` and as many weights, a residual one: x_1 = z - condition + LeakyReLU(W_1 [condition, time, z]),
+    x_k = x_{k-1} + LeakyReLU(W_k x_{k-1}), and a last layer without LeakyReLU. So z - condition, which at T is the
+    noise of z_T and nothing else, reaches the last layer as it is; a stack no wider than z cannot carry it so.
+    """
+
+    def __init__(self, size: int, layers: int, last_init_std: float | None, skips: bool = False) -> None:
         super().__init__()
+        self.skips = skips
         stack: list[nn.Module] = []
         for index in range(layers):
             std = last_init_std if index == layers - 1 else None
@@ -42,4 +49,11 @@ class Estimator(nn.Module):
 
     def forward(self, condition: Tensor, time: float, z: Tensor) -> Tensor:
         """The estimate for state ``z`` at ``time`` t/T, given the blur latent; all (B, size) or (B, tokens, size)."""
-        return self.stack(torch.cat([condition, z.new_full((*z.shape[:-1], 1), time), z], dim=-1))
+        given = torch.cat([condition, z.new_full((*z.shape[:-1], 1), time), z], dim=-1)
+        if not self.skips:
+            return self.stack(given)
+        first, *hidden, last = self.layers
+        x = z - condition + F.leaky_relu(first(given), SLOPE)
+        for layer in hidden:
+            x = x + F.leaky_relu(layer(x), SLOPE)
+        return last(x)

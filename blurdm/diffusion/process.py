@@ -67,6 +67,18 @@ def even_residuals(total: Tensor, schedule: Schedule) -> list[Tensor]:
     return [total * ((now - before) / growth if growth else 1 / schedule.T) for before, now in pairwise(schedule.alpha)]
 
 
+def exposure_times(schedule: Schedule) -> tuple[float, ...]:
+    """Parts of the exposure time, for t = 1..T-1, that light which arrives evenly has come in by step t.
+
+    0 at t = 0: I_0 is the sharp image, although the released alpha_0 is half of alpha_T.
+    """
+    first, last = schedule.alpha[0], schedule.alpha[-1]
+    return tuple(
+        (alpha - first) / (last - first) if last > first else t / schedule.T
+        for t, alpha in enumerate(schedule.alpha[1:-1], start=1)
+    )
+
+
 def reverse_step(
     z: Tensor, t: int, schedule: Schedule, residual: Tensor | None, noise: Tensor | None, fresh: Tensor | None = None
 ) -> Tensor:
@@ -85,6 +97,27 @@ def reverse_step(
     if fresh is None:
         raise ValueError(f"reverse step t={t} has sigma {schedule.sigma[t]:.4g} (eta > 0), so it needs fresh noise")
     return z + schedule.sigma[t] * fresh
+
+
+def implied(
+    z: Tensor, t: int, schedule: Schedule, z_0: Tensor, blurred: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """e_t and eps_t that follow from an estimate of z_0, for light that arrives evenly (``diffusion.predicts: clean``).
+
+    ``blurred`` is z_T without its noise, None for a process without blur (then e_t is None). Eq. 6 at T gives the light
+    of all steps, e_1 + .. + e_T = alpha_T blurred - alpha_0 z_0, and with its even parts m_t, the noise-free z_t. Then
+    Eq. 7 gives eps_t = (z_t - m_t) / beta_bar_t (None where there is no noise), and Eq. 3 without noise what is left to
+    subtract: e_t = alpha_t (z_t - beta_bar_t eps_t) - alpha_{t-1} m_{t-1}. Put into Eq. 10 for eta = 0, they are
+
+    z_{t-1} = m_{t-1} + beta_bar_{t-1} eps_t, and z_0 is the last estimate, where the first step is exact.
+    """
+    alpha, beta_bar = schedule.alpha, schedule.beta_bar
+    residuals = [] if blurred is None else even_residuals(alpha[-1] * blurred - alpha[0] * z_0, schedule)
+    noise = None if beta_bar[t] == 0 else (z - forward(z_0, t, schedule, residuals, None)) / beta_bar[t]
+    if blurred is None:
+        return None, noise
+    clean = z if noise is None else z - beta_bar[t] * noise
+    return alpha[t] * clean - alpha[t - 1] * forward(z_0, t - 1, schedule, residuals, None), noise
 
 
 def separately(residual: Estimate | None, noise: Estimate | None) -> Estimates:

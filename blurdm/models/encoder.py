@@ -41,21 +41,21 @@ class Encoder(nn.Module):
         self.pooling = latent.pooling
         if latent.pooling == "attention":
             self.score = CONV[init](latent.size, 1, 1, bias=False)  # the softmax would cancel a bias
-        linear = LINEAR[init]
-        self.mlp = nn.Sequential(
-            linear(latent.size, latent.size),
-            nn.LeakyReLU(SLOPE),
-            linear(latent.size, latent.size),
-            nn.LeakyReLU(SLOPE),
-        )
+        self.mlp = latent_mlp(latent)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        pooled = self.pooled(first, second)
+        with full_precision(pooled):
+            return self.mlp(pooled)
+
+    def pooled(self, first: Tensor, second: Tensor) -> Tensor:
+        """Features of the two images as vectors, in the shape of the latent, which ``mlp`` makes of them."""
         by_second = self._ranged(second, second)
         x = to_fp32(self.features(by_second if first is second else self._ranged(first, second), by_second))
         with full_precision(x):
             if self.tokens == 1:
-                return self.mlp(self._pooled(x))
-            return self.mlp(torch.stack([self._pooled(cell) for cell in cells(x, isqrt(self.tokens))], dim=1))
+                return self._vector(x)
+            return torch.stack([self._vector(cell) for cell in cells(x, isqrt(self.tokens))], dim=1)
 
     def features(self, first: Tensor, second: Tensor) -> Tensor:
         """Features before pooling, (B, size, h, w) at a quarter of the resolution, of two images from ``_ranged``."""
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         """Receptive field of a feature to either side, in px of the image; a multiple of MULTIPLE."""
         return MULTIPLE * (1 + 2 * len(self.blocks) + len(self.expand))  # before the blocks at most a quarter-size px
 
-    def _pooled(self, x: Tensor) -> Tensor:
+    def _vector(self, x: Tensor) -> Tensor:
         """Features (B, size, h, w) as one vector (B, size): mean, largest, or mean weighted by a learned score."""
         if self.pooling == "avg":
             return x.mean(dim=(2, 3))
@@ -91,6 +91,13 @@ class Encoder(nn.Module):
 
     def _unshuffled(self, image: Tensor) -> Tensor:
         return F.pixel_unshuffle(pad_to_multiple(image, MULTIPLE), self.unshuffle)
+
+
+def latent_mlp(latent: Latent) -> nn.Sequential:
+    """Two layers on a vector of pooled features."""
+    linear = LINEAR[latent.encoder_init]
+    layers = [(linear(latent.size, latent.size), nn.LeakyReLU(SLOPE)) for _ in range(2)]
+    return nn.Sequential(*(layer for pair in layers for layer in pair))
 
 
 def cells(x: Tensor, grid: int) -> Iterator[Tensor]:

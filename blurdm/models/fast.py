@@ -20,20 +20,22 @@ def batch_estimators(
 
     The first layer's product with the condition is computed once per image, not in every step.
     """
-    layers = list(zip(*(estimator.layers for estimator in estimators), strict=True))
+    layers, skips = list(zip(*(estimator.layers for estimator in estimators), strict=True)), estimators[0].skips
     weights = [torch.stack([layer.weight.mT for layer in same]) for same in layers]  # (estimators, inputs, outputs)
     biases = [torch.stack([layer.bias for layer in same])[:, None] for same in layers]
     size = condition.shape[-1]
     for_condition, for_time, for_z = weights[0].split([size, 1, size], dim=1)
-    rows = condition.reshape(1, -1, size).expand(len(estimators), -1, -1)
-    constant = torch.baddbmm(biases[0], rows, for_condition)
+    conditions = condition.reshape(1, -1, size).expand(len(estimators), -1, -1)
+    constant = torch.baddbmm(biases[0], conditions, for_condition)
 
     def estimate(time: float, z: Tensor) -> tuple[Tensor, ...]:
         rows = z.reshape(1, -1, size).expand(len(estimators), -1, -1)
-        x = torch.baddbmm(constant + time * for_time, rows, for_z)
+        x, carried = torch.baddbmm(constant + time * for_time, rows, for_z), rows - conditions
         for weight, bias in zip(weights[1:], biases[1:], strict=True):
-            x = torch.baddbmm(bias, F.leaky_relu(x, SLOPE), weight)
-        return F.leaky_relu(x, SLOPE).view(-1, *z.shape).unbind()
+            active = F.leaky_relu(x, SLOPE)
+            carried = carried + active if skips else active
+            x = torch.baddbmm(bias, carried, weight)
+        return (x if skips else F.leaky_relu(x, SLOPE)).view(-1, *z.shape).unbind()
 
     return estimate
 

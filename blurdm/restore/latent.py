@@ -29,9 +29,9 @@ def photo_latent(network: Network, source: ImageSource, noise: Tensor | None, si
         source = PaddedSource(source, inference.padding, inference.padding_mode == "zeros")
     if isinstance(network.prior, PriorGenerator):
         assert noise is not None
-        return network.prior.of_encoded(encode(network.prior.encoder, source, side), noise)
+        return network.prior.of_pooled(pool(network.prior.encoder, source, side), noise)
     assert isinstance(network.prior, Encoder)
-    return encode(network.prior, source, side)
+    return network.prior.mlp(pool(network.prior, source, side))
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def _mirrored(start: int, count: int, length: int) -> Tensor:
     return torch.minimum(places, 2 * length - 2 - places)
 
 
-def encode(encoder: Encoder, source: ImageSource, side: int) -> Tensor:
-    """``encoder(image, image)`` of the whole of ``source``."""
+def pool(encoder: Encoder, source: ImageSource, side: int) -> Tensor:
+    """``encoder.pooled(image, image)`` of the whole of ``source``."""
     mean, spread = _contrast(source, side) if encoder.normalize_input else (0.5, 1.0)
     rows, columns = (-(-length // MULTIPLE) for length in (source.height, source.width))
     cells = [CellPool(encoder, *place) for place in cell_slices(rows, columns, isqrt(encoder.tokens))]
@@ -84,7 +84,7 @@ def encode(encoder: Encoder, source: ImageSource, side: int) -> Tensor:
         for cell in cells:
             cell.add(features, top, left)
     pooled = torch.stack([cell.pooled() for cell in cells], dim=1)
-    return encoder.mlp(pooled[:, 0] if encoder.tokens == 1 else pooled)
+    return pooled[:, 0] if encoder.tokens == 1 else pooled
 
 
 def _windows(source: ImageSource, side: int, margin: int) -> Iterator[tuple[Window, Window]]:

@@ -50,7 +50,7 @@ def check(config: Config, source: str) -> None:
             raise InputError(
                 "diffusion.condition_init: 'sharp' needs latent.sharp_batch_norm: false (a blur encoder has none)"
             )
-        _check_diffusion(config.diffusion)
+        _check_diffusion(config.diffusion, config.data)
         _check_freeze(config)
         _check_micro_batches(config)
         for key, name in [("content", config.loss.content), *(("terms", term.name) for term in config.loss.terms)]:
@@ -104,14 +104,29 @@ def trained_in(sections: Mapping[str, Any]) -> list[str]:
     return [stage for stage in TRAINED if sections.get(stage) is not None]
 
 
-def _check_diffusion(diffusion: Diffusion) -> None:
-    if diffusion.start == "gaussian" and not TYPES[diffusion.type].noise:
-        noisy = ", ".join(name for name, made_of in TYPES.items() if made_of.noise)
-        raise InputError(f"diffusion.start: 'gaussian' needs a type with noise ({noisy}), not '{diffusion.type}'")
-    if diffusion.supervision == "residual_sum" and not TYPES[diffusion.type].residual:
-        estimating = ", ".join(name for name, made_of in TYPES.items() if made_of.residual)
+def _check_diffusion(diffusion: Diffusion, data: Data) -> None:
+    made_of = TYPES[diffusion.type]
+    for key, legacy in (("predicts", "noise"), ("condition", "latent")):
+        value = getattr(diffusion, key)
+        if value != legacy and not (made_of.residual or made_of.noise):
+            raise InputError(f"diffusion.{key}: '{value}' needs a type with estimators, not '{diffusion.type}'")
+    if diffusion.supervision == "residual_sum" and diffusion.predicts == "clean":
+        # its total holds z^B itself, so that the blur encoder would run after its own target
         raise InputError(
-            f"diffusion.supervision: 'residual_sum' needs a type with a residual estimator ({estimating}),"
+            "diffusion.supervision: 'residual_sum' needs predicts: noise; of a clean latent, the total follows"
+        )
+    if diffusion.supervision == "exposures" and data.fresh_blur is None:
+        raise InputError(
+            "diffusion.supervision: 'exposures' needs data.fresh_blur, which knows the partial exposures of its blur;"
+            " null leaves out how the blur of the data set came about"
+        )
+    if diffusion.start == "gaussian" and not made_of.noise:
+        noisy = ", ".join(name for name, other in TYPES.items() if other.noise)
+        raise InputError(f"diffusion.start: 'gaussian' needs a type with noise ({noisy}), not '{diffusion.type}'")
+    if diffusion.supervision in ("residual_sum", "exposures") and not made_of.residual:
+        estimating = ", ".join(name for name, other in TYPES.items() if other.residual)
+        raise InputError(
+            f"diffusion.supervision: '{diffusion.supervision}' needs a type with a residual estimator ({estimating}),"
             f" not '{diffusion.type}'"
         )
 

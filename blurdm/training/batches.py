@@ -66,11 +66,27 @@ class TrainingData:
 
         All rows of the batch of ``size`` crops, or those of one ``part``. Defaults: ``data.batch_size``, ``data.crop``.
         """
+        (sharp, blur), lengths = self.exposures(purpose, step, (), size, part, crop)
+        return blur, sharp, lengths
+
+    def exposures(
+        self,
+        purpose: str,
+        step: int,
+        times: tuple[float, ...],
+        size: int | None = None,
+        part: BatchPart | None = None,
+        crop: int | None = None,
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The images of ``batch``, from sharp to blurred, with those of the exposure's middle parts in between.
+
+        ``times``: these parts of the exposure time, increasing in (0, 1); only blur that is made anew has them.
+        """
         size, side = size or self.data.batch_size, crop or self.data.crop
 
         def request(step: int, part: BatchPart | None) -> Request:
             rows = range(size) if part is None else part.rows(size)
-            return Request(purpose, step, size, side, rows.start, rows.stop)
+            return Request(purpose, step, size, side, rows.start, rows.stop, times)
 
         if self.prefetcher is None:
             cut = self.crops.cut(request(step, part))
@@ -78,8 +94,8 @@ class TrainingData:
             next_part, steps = (None, 1) if part is None else part.following()
             cut = self.prefetcher(request(step, part), expected=request(step + steps, next_part))
         pixels = self.crops.images([self._moved(tensor) for tensor in cut.pixels])
-        blur, sharp = (as_images(bytes_, cut.crops) for bytes_ in pixels)
-        return blur, sharp, None if cut.lengths is None else self._moved(cut.lengths)
+        images = [as_images(bytes_, cut.crops) for bytes_ in pixels]
+        return images, None if cut.lengths is None else self._moved(cut.lengths)
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)

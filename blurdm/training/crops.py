@@ -17,7 +17,10 @@ Item = TypeVar("Item")
 
 
 class Request(NamedTuple):
-    """Rows ``first`` to ``last`` (exclusive) of the ``size`` crops of ``side`` px that (purpose, step) draws."""
+    """Rows ``first`` to ``last`` (exclusive) of the ``size`` crops of ``side`` px that (purpose, step) draws.
+
+    ``times``: partial exposures that are asked for besides the whole one, as parts of its time, increasing in (0, 1).
+    """
 
     purpose: str
     step: int
@@ -25,6 +28,7 @@ class Request(NamedTuple):
     side: int
     first: int
     last: int
+    times: tuple[float, ...] = ()
 
 
 class Cut(NamedTuple):
@@ -40,8 +44,10 @@ class Crops(Protocol):
 
     def cut(self, request: Request) -> Cut: ...
 
-    def images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Blurred and sharp uint8 (B, side, side, 3) from the ``pixels`` of a ``Cut``, on the device."""
+    def images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
+        """uint8 (B, side, side, 3) each, from the ``pixels`` of a ``Cut`` and on their device: the sharp image, those
+        of the partial exposures that were requested, and the blurred image.
+        """
 
     def lengths(self) -> tuple[float, float] | None:
         """Mean and spread in px of the exposure lengths, if the data set states them."""
@@ -54,14 +60,16 @@ class StoredBlur:
         self.frames, self.data, self.seed, self.pinned = frames, data, seed, pinned
 
     def cut(self, request: Request) -> Cut:
+        if request.times:
+            raise ValueError("a stored pair says nothing of partial exposures; the config refuses this")
         crops = requested_crops(self.frames, self.data, self.seed, request)
         lengths = exposures(self.frames, crops)
         pixels = cut_crops(self.frames, crops, request.side, self.pinned)
         return Cut(pixels, crops, None if lengths is None else torch.from_numpy(lengths))
 
-    def images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         blur, sharp = pixels
-        return blur, sharp
+        return sharp, blur
 
     def lengths(self) -> tuple[float, float] | None:
         stated = [length for i in range(len(self.frames)) if (length := self.frames.exposure(i)) is not None]

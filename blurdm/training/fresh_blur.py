@@ -18,6 +18,7 @@ from blurdm.data.blur.camera_path import (
     CameraPath,
     Motion,
     draw_path,
+    exposure_weights,
     margin_of,
     moments,
     probe_points,
@@ -54,14 +55,14 @@ class FreshBlur:
             path = draw_path(Motion.of(self.camera), length, sharp.shape[:2], probes, rng)
             views.append(sampling_views(path, subframe_count(path, probes, SPACING), (top, left), margin, side))
             lengths.append(length)
-        stacked = (tensor.pin_memory() if self.pinned else tensor for tensor in stack_views(views))
+        stacked = (tensor.pin_memory() if self.pinned else tensor for tensor in stack_views(views, request.times))
         return Cut((around, *stacked), crops, torch.tensor(lengths))
 
-    def images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         around, views, shares = pixels
         inner = slice(self.margin, -self.margin)
         sharp = around[:, inner, inner]
-        return exposed(around, views, shares, sharp.shape[1]), sharp
+        return sharp, *exposed(around, views, shares, sharp.shape[1])
 
     def lengths(self) -> tuple[float, float]:
         """Mean and spread of the uniform distribution of exposure lengths."""
@@ -80,31 +81,39 @@ def sampling_views(path: CameraPath, count: int, corner: tuple[int, int], margin
     return views
 
 
-def stack_views(views: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Views (N_b, 3, 3) of each image as float32 (N, B, 3, 3), N the largest N_b, and the share of the light (N, B) of
-    each sub-frame, 0 beyond an image's own N_b."""
+def stack_views(views: Sequence[np.ndarray], times: Sequence[float] = ()) -> tuple[Tensor, Tensor]:
+    """Views (N_b, 3, 3) of each image as float32 (N, B, 3, 3), N the largest N_b, and the shares (E, N, B) of its
+    sub-frames in the light of each exposure, 0 beyond an image's own N_b: the middle parts ``times`` of the whole, then
+    the whole itself.
+    """
     most = max(len(own) for own in views)
     all_views = np.stack([np.concatenate([own, np.repeat(own[:1], most - len(own), axis=0)]) for own in views], axis=1)
-    shares = np.array([[1 / len(own) if n < len(own) else 0.0 for own in views] for n in range(most)])
+    shares = np.zeros((len(times) + 1, most, len(views)))
+    for row, own in enumerate(views):
+        shares[:, : len(own), row] = 1 / len(own)
+        if times:
+            shares[:-1, : len(own), row] = exposure_weights(len(own), [*times, 1.0])[:-1]
     return torch.from_numpy(all_views.astype(np.float32)), torch.from_numpy(shares.astype(np.float32))
 
 
-def exposed(around: Tensor, views: Tensor, shares: Tensor, side: int) -> Tensor:
-    """uint8 (B, side, side, 3): the light of all sub-frames of ``around`` uint8 (B, S, S, 3), weighted by ``shares``.
+def exposed(around: Tensor, views: Tensor, shares: Tensor, side: int) -> list[Tensor]:
+    """uint8 (B, side, side, 3), one for each of E exposures: the light of all sub-frames of ``around`` uint8
+    (B, S, S, 3), weighted by ``shares`` (E, N, B).
 
-    ``views`` (N, B, 3, 3) as from ``sampling_views``. An image has the same bits in every batch.
+    ``views`` (N, B, 3, 3) as from ``sampling_views``. An image has the same bits in every batch, and among any others.
     """
     light = torch.from_numpy(LINEAR).to(around.device)[around.long()].permute(0, 3, 1, 2).contiguous()
     axis = torch.arange(side, device=around.device, dtype=torch.float32)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)
-    total = light.new_zeros((len(around), 3, side, side))
-    for view, share in zip(views, shares, strict=True):
+    totals = [light.new_zeros((len(around), 3, side, side)) for _ in shares]
+    for view, weights in zip(views, shares.unbind(1), strict=True):
         points = (pixels[None, :, :, None] * view[:, None, None]).sum(-1)
         grid = points[..., :2] / points[..., 2:]
         frame = F.grid_sample(light, grid, mode="bicubic", padding_mode="reflection", align_corners=True)
-        total += share[:, None, None, None] * frame
-    return to_srgb(total).permute(0, 2, 3, 1)
+        for total, share in zip(totals, weights, strict=True):
+            total += share[:, None, None, None] * frame
+    return [to_srgb(total).permute(0, 2, 3, 1) for total in totals]
 
 
 def to_srgb(light: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Training on images, stages 1 and 3 and their controls: phases of image loss, and the warm-up of the encoder."""
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -20,8 +21,14 @@ from blurdm.training.loop import Phase
 from blurdm.training.optim import ParameterGroups
 from blurdm.training.step import LossParts
 
-PriorLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(blur, sharp, noise of the latent) -> a scalar, added to the image loss."""
+
+class PriorLoss(NamedTuple):
+    """``of(images, noise of the latent)``: a scalar, added to the image loss. ``images``: the sharp one, the partial
+    exposures at ``times``, the blurred one.
+    """
+
+    of: Callable[[Sequence[Tensor], Tensor | None], Tensor]
+    times: tuple[float, ...]
 
 
 def image_phases(
@@ -30,39 +37,43 @@ def image_phases(
     loss: Loss,
     compute: Compute,
     section: OnImages | OnePhase,
-    prior_scale: float,
+    prior_scale: float | tuple[float, ...],
     first_step: int = 0,
     prior_loss: PriorLoss | None = None,
 ) -> list[Phase]:
     """The phases of ``section``. ``first_step`` counts on from an earlier stage, so all arms see the same batches.
 
-    The prior learns at ``prior_scale`` times the learning rate; frozen parameters are not trained.
+    The prior learns at ``prior_scale`` (one, or one for each phase) times the learning rate; frozen parameters are not
+    trained.
     """
     images, spans = data.validation_images(), Spans(section.spans(data.data))
     restore = maybe_compile(partial(forward_pass, network), compute)
+    times = () if prior_loss is None else prior_loss.times
 
     def step_loss(before: int, step: int, part: BatchPart) -> LossParts:
         """The loss of a step; its batch and noise derive from its number, of which ``before`` are of earlier phases."""
         number, (_, crop, size) = first_step + before + step, spans.at(before, step)
-        blur, sharp, _ = data.batch("batch", number, size, part, crop)
+        exposures, _ = data.exposures("batch", number, times, size, part, crop)
+        sharp, blur = exposures[0], exposures[-1]
         noise = part.of(network.draw_noise([data.noise_source("noise", number)] * size))
         total, terms = image_loss(restore(blur, sharp, noise), sharp, loss)
         if prior_loss is None:
             return total, terms
-        added = prior_loss(blur, sharp, noise)
+        added = prior_loss.of(exposures, noise)
         return total + added, {**terms, "prior": added.detach()}
 
-    def groups() -> ParameterGroups:
+    def groups(prior_scale: float) -> ParameterGroups:
         scales = [(network.backbone, 1.0), (network.prior, prior_scale)]
         trained = [([p for p in m.parameters() if p.requires_grad], scale) for m, scale in scales if m is not None]
         return [(parameters, scale) for parameters, scale in trained if parameters]
 
-    def phase(before: int, iterations: int, lr: float) -> Phase:
-        size, step = partial(spans.batch_size, before), partial(step_loss, before)
-        return Phase(network.kind, iterations, lr, size, groups, step, partial(_validate, images), section.shape)
+    def phase(before: int, scale: float, cosine: tuple[int, float]) -> Phase:
+        size, step, trained = partial(spans.batch_size, before), partial(step_loss, before), partial(groups, scale)
+        return Phase(network.kind, *cosine, size, trained, step, partial(_validate, images), section.shape)
 
     starts = accumulate((iterations for iterations, _ in section.phases), initial=0)
-    return [phase(before, *values) for before, values in zip(starts, section.phases, strict=False)]
+    scales = prior_scale if isinstance(prior_scale, tuple) else (prior_scale,) * len(section.phases)
+    return [phase(*values) for values in zip(starts, scales, section.phases, strict=False)]
 
 
 class Spans:

@@ -1,6 +1,6 @@
 """Training of all parts together (stage 3): initial weights, frozen parts, and phases."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
 from blurdm.training.batches import TrainingData
 from blurdm.training.checkpoint import load_part
-from blurdm.training.image import image_module, image_phases
+from blurdm.training.image import PriorLoss, image_module, image_phases
 from blurdm.training.loop import Phase
-from blurdm.training.prior import latent_loss, load_sharp_encoder, new_generator
+from blurdm.training.prior import latent_loss, load_sharp_encoder, new_generator, supervised_times
 
 Inputs = Mapping[str, Path]
 
@@ -41,18 +41,17 @@ def joint_network(sections: Any, inputs: Inputs, data: TrainingData) -> Network:
 
 def joint_phases(network: Network, sections: Any, inputs: Inputs, data: TrainingData) -> list[Phase]:
     """Phases with the image loss, plus ``joint.prior_loss_weight`` times the loss of stage 2 unless that is 0."""
-    section, scale, teacher = sections.joint, sections.joint.prior_lr_scale, None
+    section, scale, extra = sections.joint, sections.joint.prior_lr_scale, None
     if section.prior_loss_weight:
-        teacher = _sharp_encoder(inputs, data)
+        teacher, generator = _sharp_encoder(inputs, data), generator_of(network)
         assert teacher is not None, "the config refuses a prior loss without stage 1"
 
-    def prior_loss(blur: Tensor, sharp: Tensor, noise: Tensor | None) -> Tensor:
-        assert noise is not None and teacher is not None
-        loss = latent_loss(generator_of(network), teacher, blur, sharp, noise, sections.diffusion)
-        return section.prior_loss_weight * loss
+        def prior_loss(images: Sequence[Tensor], noise: Tensor | None) -> Tensor:
+            assert noise is not None
+            return section.prior_loss_weight * latent_loss(generator, teacher, images, noise, sections.diffusion)
 
-    first_step, extra = steps_before(inputs), prior_loss if teacher is not None else None
-    return image_phases(network, data, sections.loss, sections.compute, section, scale, first_step, extra)
+        extra = PriorLoss(prior_loss, supervised_times(generator))
+    return image_phases(network, data, sections.loss, sections.compute, section, scale, steps_before(inputs), extra)
 
 
 def steps_before(inputs: Inputs) -> int:

@@ -1,5 +1,6 @@
 """Training of the prior generator (stage 2): its latents against those of stage 1's frozen sharp encoder."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from blurdm.core.config import Diffusion, Latent
 from blurdm.core.runs import stored_section
-from blurdm.diffusion.process import even_residuals, forward, held_noise
+from blurdm.diffusion.process import add_noise, even_residuals, exposure_times, forward, held_noise
 from blurdm.diffusion.schedules import TYPES
 from blurdm.models.build import build_backbone, initialise
 from blurdm.models.encoder import Encoder
@@ -30,11 +31,12 @@ def prior_phases(sections: Any, pretrained: Path, data: TrainingData) -> tuple[P
     sharp_encoder = load_sharp_encoder(pretrained).to(data.device)
     generator = new_generator(sections, sharp_encoder, data)
     run_pass = maybe_compile(partial(latent_loss, generator, sharp_encoder, section=section), sections.compute)
+    times = supervised_times(generator)
 
     def loss(step: int, part: BatchPart) -> LossParts:
-        blur, sharp, _ = data.batch("latent batch", step, part=part)
+        images, _ = data.exposures("latent batch", step, times, part=part)
         noise = generator.draw_noise([data.noise_source("latent noise", step)] * data.data.batch_size)
-        return run_pass(blur, sharp, part.of(noise)), {}
+        return run_pass(images, part.of(noise)), {}
 
     def groups() -> ParameterGroups:
         return [(generator.parameters(), 1.0)]
@@ -59,40 +61,51 @@ def prior_phases(sections: Any, pretrained: Path, data: TrainingData) -> tuple[P
     return generator, [phase]
 
 
-def latent_loss(
-    generator: PriorGenerator, sharp_encoder: nn.Module, blur: Tensor, sharp: Tensor, noise: Tensor, section: Diffusion
-) -> Tensor:
-    """A scalar for images (B, 3, H, W) in [0, 1] and ``noise`` from ``generator.draw_noise``, by ``supervision``.
+def supervised_times(generator: PriorGenerator) -> tuple[float, ...]:
+    """The partial exposures that ``latent_loss`` needs besides sharp and blurred image, as parts of the whole."""
+    return exposure_times(generator.schedule) if generator.diffusion.supervision == "exposures" else ()
 
+
+def latent_loss(
+    generator: PriorGenerator, sharp_encoder: nn.Module, images: Sequence[Tensor], noise: Tensor, section: Diffusion
+) -> Tensor:
+    """A scalar for ``images`` and ``noise`` from ``generator.draw_noise``, by ``supervision``.
+
+    ``images`` (B, 3, H, W) in [0, 1]: the sharp one, the partial exposures at ``supervised_times``, the blurred one.
     final: distance of z_0 from z^S, the sharp encoder's latent; residual_sum: plus that of e_1 + .. + e_T from
-    ``total_residual``; path: mean over t = T..1 of the distance of z_{t-1} from ``true_path``.
+    ``total_residual``; path, exposures: mean over t = T..1 of the distance of z_{t-1} from ``true_path`` or
+    ``exposure_path``.
     """
-    distance = DISTANCE[section.loss]
+    distance, blur = DISTANCE[section.loss], images[-1]
     with torch.no_grad():
-        z_S = generator.to_standard(sharp_encoder(blur, sharp))
-    condition = generator.condition(blur)
-    steps = generator.reverse(condition, noise)
-    if section.supervision == "path":
-        truth = true_path(generator, z_S, condition, noise)
+        latents = [generator.to_standard(sharp_encoder(blur, image)) for image in images[:-1]]
+    z_S, encoded = latents[0], generator.encode(blur)
+    steps = generator.reverse(encoded, noise)
+    if section.supervision in ("path", "exposures"):
+        truth = (
+            true_path(generator, z_S, encoded.latent, noise)
+            if section.supervision == "path"
+            else exposure_path(generator, latents, noise)
+        )
         return torch.stack([distance(step.z, z) for step, z in zip(steps, truth, strict=True)]).mean()
     loss = distance(steps[-1].z, z_S)
     if section.supervision == "residual_sum":
         residuals = [step.residual for step in steps if step.residual is not None]
-        loss = loss + distance(torch.stack(residuals).sum(0), total_residual(generator, z_S, condition))
+        loss = loss + distance(torch.stack(residuals).sum(0), total_residual(generator, z_S, encoded.latent))
     return loss
 
 
-def total_residual(generator: PriorGenerator, z_S: Tensor, condition: Tensor) -> Tensor:
+def total_residual(generator: PriorGenerator, z_S: Tensor, z_B: Tensor) -> Tensor:
     """e_1 + .. + e_T = alpha_T z^B - alpha_0 z^S (Eq. 6), all that a pair determines about the residuals.
 
     z^B is what z_T is without noise, so 0 for ``start: gaussian``. It is detached: the target must not draw the blur
     encoder to latents that are easy to predict a residual for.
     """
     alpha = generator.schedule.alpha
-    return alpha[-1] * generator.clean_start(condition.detach()) - alpha[0] * z_S
+    return alpha[-1] * generator.clean_start(z_B.detach()) - alpha[0] * z_S
 
 
-def true_path(generator: PriorGenerator, z_S: Tensor, condition: Tensor, noise: Tensor) -> list[Tensor]:
+def true_path(generator: PriorGenerator, z_S: Tensor, z_B: Tensor, noise: Tensor) -> list[Tensor]:
     """z_{T-1}, .., z_0 of the forward process (Eq. 6) from z^S, with z_T's own noise and light that arrives evenly.
 
     Without a residual in the type (noise, none) it is z^S with noise.
@@ -100,10 +113,24 @@ def true_path(generator: PriorGenerator, z_S: Tensor, condition: Tensor, noise: 
     schedule = generator.schedule
     residuals: list[Tensor] = []
     if TYPES[generator.diffusion.type].residual:
-        residuals = even_residuals(total_residual(generator, z_S, condition), schedule)
-    held = held_noise(noise.unbind(1), schedule) if generator.draws else [None] * schedule.T
+        residuals = even_residuals(total_residual(generator, z_S, z_B), schedule)
     times = range(schedule.T - 1, -1, -1)
-    return [forward(z_S, t, schedule, residuals, eps) for t, eps in zip(times, held, strict=True)]
+    return [forward(z_S, t, schedule, residuals, eps) for t, eps in zip(times, _held(generator, noise), strict=True)]
+
+
+def exposure_path(generator: PriorGenerator, latents: Sequence[Tensor], noise: Tensor) -> list[Tensor]:
+    """z_{T-1}, .., z_0 from the ``latents`` SE(B, I_0), .., SE(B, I_{T-1}) of partial exposures, with z_T's own noise.
+
+    What the per-step terms of the paper's bound (Eq. 34-35) need and no photo has: where z_{t-1} is true, so are the
+    e_t and eps_t that led there. The path begins at SE(B, I_T) = SE(B, B) and ends at SE(B, I_0) = z^S.
+    """
+    schedule, times = generator.schedule, range(generator.schedule.T - 1, -1, -1)
+    return [add_noise(latents[t], t, schedule, eps) for t, eps in zip(times, _held(generator, noise), strict=True)]
+
+
+def _held(generator: PriorGenerator, noise: Tensor) -> Sequence[Tensor | None]:
+    """The noise in z_{T-1}, .., z_0."""
+    return held_noise(noise.unbind(1), generator.schedule) if generator.draws else [None] * generator.schedule.T
 
 
 def new_generator(sections: Any, sharp_encoder: nn.Module | None, data: TrainingData) -> PriorGenerator:

@@ -20,7 +20,7 @@ from blurdm.training.distributed import BatchPart
 from blurdm.training.image import forward_pass
 from blurdm.training.image_loss import image_loss
 from blurdm.training.optim import make_average, make_optimizer, set_learning_rate
-from blurdm.training.prior import latent_loss
+from blurdm.training.prior import latent_loss, supervised_times
 from blurdm.training.step import take_step
 
 BatchLoss = Callable[[BatchPart], Tensor]
@@ -99,4 +99,5 @@ def _latent_training(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Mo
         module.to(blur.device)
     noise = generator.draw_noise(range(len(blur)))
     run_pass = maybe_compile(partial(latent_loss, generator, teacher, section=config.diffusion), config.compute)
-    return generator, lambda part: run_pass(part.of(blur), part.of(sharp), part.of(noise))
+    images = [sharp, *(blur for _ in supervised_times(generator)), blur]
+    return generator, lambda part: run_pass([part.of(image) for image in images], part.of(noise))

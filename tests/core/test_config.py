@@ -22,6 +22,7 @@ LATER = {  # than the first runs
     *("test", "data.fresh_blur", "backbone.centre", "backbone.inference", "loss.terms"),
     *(f"{stage}.{key}" for stage in ("baseline", "direct", "pretrain", "joint") for key in ("init", "course")),
     *(f"compute.{name}" for name in Compute.model_fields),
+    *(f"diffusion.{name}" for name in ("estimator", "predicts", "condition")),
 }
 
 

@@ -10,8 +10,15 @@ import pytest
 
 from blurdm.core.config import Synthesis
 from blurdm.core.errors import InputError
-from blurdm.data.blur.camera_path import Motion, longest_path, point_paths, rotation_matrices, subframe_count
-from blurdm.data.blur.formation import Exposure, expose, exposure_sequence, exposure_weights, make_pairs
+from blurdm.data.blur.camera_path import (
+    Motion,
+    exposure_weights,
+    longest_path,
+    point_paths,
+    rotation_matrices,
+    subframe_count,
+)
+from blurdm.data.blur.formation import Exposure, expose, exposure_sequence, make_pairs
 from blurdm.data.blur.srgb import linear_to_srgb, srgb_to_linear
 from blurdm.data.layouts import scan
 from blurdm.data.pairs import read_image, write_image

@@ -165,6 +165,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         {"arms": {"a": {"joint.lr": {"from": "pretrain.rl"}}}, "axes": {}, "rows": 1, "baseline": "a"},
         "arms: a: joint.lr: from: pretrain.rl: unknown key; known in pretrain: ",
     ),
+    (
+        "a value by a label that the row has not",
+        ONE | {"arms": {"a": {"joint.lr": {"by": {"steps=3": 0.1}}}}, "rows": 2, "baseline": "a, steps=2"},
+        "arms: a: joint.lr: by: {\"steps=3\": 0.1}; should have one label of row 'a, steps=1'",
+    ),
 ]
 
 

@@ -28,6 +28,13 @@ from tests.support.sections import paper_diffusion, small_latent
 from tests.support.tiny import tiny_config
 
 SUPERVISIONS = ("final", "residual_sum", "path")
+OPTIONS: list[dict[str, Any]] = [  # beyond the paper, each alone and all together
+    {"estimator": "residual"},
+    {"predicts": "clean"},
+    {"condition": "features"},
+    {"estimator": "residual", "predicts": "clean", "condition": "features"},
+]
+ESTIMATING = [name for name, kind in TYPES.items() if kind.residual or kind.noise]
 
 
 def images(batch: int = 2, height: int = 37, width: int = 31, seed: int = 0) -> Tensor:
@@ -50,8 +57,8 @@ def make_sharp_encoder(tokens: int = 1) -> Encoder:
     return encoder.requires_grad_(False).eval()
 
 
-def supervisions(kind: str) -> list[str]:
-    return [s for s in SUPERVISIONS if s != "residual_sum" or TYPES[kind].residual]
+def supervisions(kind: str, predicts: str = "noise") -> list[str]:
+    return [s for s in SUPERVISIONS if s != "residual_sum" or (TYPES[kind].residual and predicts == "noise")]
 
 
 @pytest.mark.parametrize("tokens", [1, 4])
@@ -63,10 +70,62 @@ def test_every_type_restores_and_trains(kind: str, tokens: int) -> None:
         assert noise.shape == (2, int(TYPES[kind].noise), *([4] if tokens > 1 else []), 8)
         assert (prior.residual is not None, prior.noise is not None) == TYPES[kind][1:]
         assert prior(images(), noise).shape == (2, *noise.shape[2:])
-        loss = latent_loss(prior, make_sharp_encoder(tokens), images(), images(seed=1), noise, prior.diffusion)
+        loss = latent_loss(prior, make_sharp_encoder(tokens), [images(seed=1), images()], noise, prior.diffusion)
         loss.backward()
         assert loss.isfinite() and loss.shape == ()
         assert [name for name, p in prior.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("kind", ESTIMATING)
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_every_option_restores_and_trains(kind: str, tokens: int, options: dict[str, Any]) -> None:
+    for supervision in supervisions(kind, options.get("predicts", "noise")):
+        prior = make_prior(tokens, **({"type": kind, "supervision": supervision, "beta_start": 0.01} | options))
+        noise = prior.draw_noise([0, 1])
+        assert prior(images(), noise).shape == (2, *noise.shape[2:])
+        loss = latent_loss(prior, make_sharp_encoder(tokens), [images(seed=1), images()], noise, prior.diffusion)
+        loss.backward()
+        assert loss.isfinite() and [name for name, p in prior.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *((kind, options) for kind in ESTIMATING for options in ({}, {"eta": 0.7}, {"alpha_end": 9.0})),
+        *((kind, {"start": "gaussian"}) for kind in ESTIMATING if TYPES[kind].noise),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_a_prediction_of_the_clean_latent_starts_as_the_blur_encoder_alone(kind: str, options: dict[str, Any]) -> None:
+    """While its output is 0, z_0 is z^B: no gain, and no noise left; the paper's process starts with both."""
+    made: dict[str, Any] = {"type": kind, "predicts": "clean", "standardize": True, "beta_start": 0.01} | options
+    prior = make_prior(**made)
+    assert prior.clean is not None and prior.residual is None and prior.noise is None
+    for parameter in prior.clean.parameters():
+        parameter.zero_()
+    z_B = prior.encode(images()).latent
+    for noise in (prior.draw_noise([0, 1]), prior.draw_noise([2, 3])):
+        torch.testing.assert_close(prior.standardized(images(), noise), z_B, rtol=1e-4, atol=1e-4)
+        prior.resample(9, None)
+        torch.testing.assert_close(prior.standardized(images(), prior.draw_noise([4, 5])), z_B, rtol=1e-4, atol=1e-4)
+        prior.resample(None, None)
+
+
+@torch.no_grad()
+def test_a_condition_of_its_own_is_all_that_it_changes() -> None:
+    usual, own = make_prior(), make_prior(condition="features")
+    shared = usual.encode(images())
+    assert shared.condition is shared.latent
+    encoded, noise = own.encode(images()), own.draw_noise([0, 1])
+    assert torch.equal(encoded.latent, shared.latent) and not torch.allclose(encoded.condition, encoded.latent)
+    assert torch.equal(own.start(encoded.latent, noise), usual.start(shared.latent, noise))
+    assert not torch.allclose(own(images(), noise), usual(images(), noise))
+    added = {name.partition(".")[0] for name in own.state_dict().keys() - usual.state_dict().keys()}
+    assert added == {"own_condition"} and own.own_condition is not None
+    own.own_condition.load_state_dict(own.encoder.mlp.state_dict())
+    torch.testing.assert_close(own(images(), noise), usual(images(), noise))
 
 
 @torch.no_grad()
@@ -142,18 +201,18 @@ def test_every_supervision_is_zero_for_an_oracle(
     blur, sharp, encoder = images(), images(seed=1), make_sharp_encoder()
     noise = prior.draw_noise([3, 4])
     z_S, z_B = prior.to_standard(encoder(blur, sharp)), prior.to_standard(prior.encoder(blur, blur))
-    assert latent_loss(prior, encoder, blur, sharp, noise, prior.diffusion) > 0.01
+    assert latent_loss(prior, encoder, [sharp, blur], noise, prior.diffusion) > 0.01
     true = oracles(prior, z_S, torch.zeros_like(z_B) if over.get("start") == "gaussian" else z_B)
     use(true, prior.schedule.T, monkeypatch)
-    assert latent_loss(prior, encoder, blur, sharp, noise, prior.diffusion) < 1e-5
+    assert latent_loss(prior, encoder, [sharp, blur], noise, prior.diffusion) < 1e-5
 
 
 def test_the_blur_encoder_is_not_trained_through_a_target() -> None:
     prior = make_prior(supervision="residual_sum")
-    condition = prior.condition(images())
+    z_B = prior.encode(images()).latent
     z_S = torch.zeros(2, 8)
-    assert condition.requires_grad and not total_residual(prior, z_S, condition).requires_grad
-    torch.testing.assert_close(total_residual(prior, z_S, condition), 2 * condition.detach())
+    assert z_B.requires_grad and not total_residual(prior, z_S, z_B).requires_grad
+    torch.testing.assert_close(total_residual(prior, z_S, z_B), 2 * z_B.detach())
 
 
 def test_distances() -> None:
@@ -234,6 +293,12 @@ def test_eta_means_nothing_without_noise(kind: str) -> None:
         ({"start": "gaussian", "type": "none"}, "diffusion.start: .*not 'none'"),
         ({"supervision": "residual_sum", "type": "noise"}, r"diffusion.supervision: .*mlp\), not 'noise'"),
         ({"supervision": "residual_sum", "type": "none"}, "diffusion.supervision: .*not 'none'"),
+        (
+            {"supervision": "residual_sum", "predicts": "clean"},
+            "diffusion.supervision: 'residual_sum' needs predicts: .*",
+        ),
+        ({"predicts": "clean", "type": "none"}, "diffusion.predicts: 'clean' needs a type with estimators, not 'none'"),
+        ({"condition": "features", "type": "none"}, "diffusion.condition: 'features' needs .* estimators, not 'none'"),
     ],
 )
 def test_options_that_clash_are_told(changes: dict[str, str], told: str) -> None:
@@ -266,8 +331,15 @@ def chain(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     return Chain(config, root)
 
 
-@pytest.mark.parametrize("over", [{"type": "residual"}, {"type": "mlp"}, {"start": "gaussian"}, {"loss": "l2"}])
-@pytest.mark.parametrize("supervision", SUPERVISIONS)
+@pytest.mark.parametrize(
+    ("over", "supervision"),
+    [
+        (over, supervision)
+        for over in ({"type": "residual"}, {"type": "mlp"}, {"start": "gaussian"}, {"loss": "l2"}, *OPTIONS)
+        for supervision in supervisions(over.get("type", "dual"), over.get("predicts", "noise"))
+    ],
+    ids=str,
+)
 def test_stage_2_learns(chain: Chain, over: dict[str, str], supervision: str) -> None:
     config = chain.changed(
         **{f"diffusion.{key}": value for key, value in (over | {"supervision": supervision}).items()}

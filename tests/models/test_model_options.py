@@ -103,14 +103,14 @@ def test_one_average_token_is_the_plain_mean_to_the_bit() -> None:
 @torch.no_grad()
 def test_pooling_is_what_its_name_says() -> None:
     x = example(2, 8, 5, 7) - 0.5
-    torch.testing.assert_close(encoder(pooling="avg")._pooled(x), x.flatten(2).mean(2))
-    torch.testing.assert_close(encoder(pooling="max")._pooled(x), x.flatten(2).max(2).values)
+    torch.testing.assert_close(encoder(pooling="avg")._vector(x), x.flatten(2).mean(2))
+    torch.testing.assert_close(encoder(pooling="max")._vector(x), x.flatten(2).max(2).values)
     attention = encoder(pooling="attention")
-    assert torch.equal(attention._pooled(x[:, :, :1, :1]), x[:, :, 0, 0])
+    assert torch.equal(attention._vector(x[:, :, :1, :1]), x[:, :, 0, 0])
     attention.score.weight.zero_()
-    torch.testing.assert_close(attention._pooled(x), x.flatten(2).mean(2))
+    torch.testing.assert_close(attention._vector(x), x.flatten(2).mean(2))
     attention.score.weight[0, 3] = 1e4  # all the weight where channel 3 is largest
-    for pooled, image in zip(attention._pooled(x), x.flatten(2), strict=True):
+    for pooled, image in zip(attention._vector(x), x.flatten(2), strict=True):
         assert torch.equal(pooled, image[:, image[3].argmax()])
 
 

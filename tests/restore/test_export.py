@@ -26,15 +26,18 @@ from tests.support.tiny import REPOSITORY, Told
 
 Command = Callable[..., Told]
 KINDS = ("baseline", "direct", "joint")
+BEYOND = "joint with the options beyond the paper"
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
-    return {kind: run_folder(folder / kind, kind, paper_diffusion(beta_end=0.9)) for kind in KINDS}
+    made = {kind: run_folder(folder / kind, kind, paper_diffusion(beta_end=0.9)) for kind in KINDS}
+    options = {"estimator": "residual", "predicts": "clean", "condition": "features", "beta_end": 0.9}
+    return made | {BEYOND: run_folder(folder / "beyond", "joint", paper_diffusion(**options))}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, BEYOND])
 def test_a_file_is_the_model(kind: str, runs: dict[str, Path], tmp_path: Path, blurdm: Command) -> None:
     file = tmp_path / "model.safetensors"
     assert blurdm("export", "model", runs[kind], file).code == 0
@@ -59,7 +62,7 @@ def test_importing_the_package_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
 
 
-@pytest.mark.parametrize(("kind", "options"), [("joint", ()), ("baseline", ("--size", "37x50"))])
+@pytest.mark.parametrize(("kind", "options"), [("joint", ()), (BEYOND, ()), ("baseline", ("--size", "37x50"))])
 def test_onnx_gives_the_same_picture(
     kind: str, options: tuple[str, ...], runs: dict[str, Path], tmp_path: Path, blurdm: Command
 ) -> None:

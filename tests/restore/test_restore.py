@@ -118,10 +118,14 @@ def test_each_tile_can_have_a_latent_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "attention"])
-@pytest.mark.parametrize(("unshuffle", "tokens"), [(4, 1), (2, 4), (1, 16)])
-def test_the_latent_of_a_photo_in_windows_is_that_of_the_whole(pooling: str, unshuffle: int, tokens: int) -> None:
+@pytest.mark.parametrize(
+    ("unshuffle", "tokens", "condition"), [(4, 1, "latent"), (4, 1, "features"), (2, 4, "features"), (1, 16, "latent")]
+)
+def test_the_latent_of_a_photo_in_windows_is_that_of_the_whole(
+    pooling: str, unshuffle: int, tokens: int, condition: str
+) -> None:
     options = {"pooling": pooling, "unshuffle": unshuffle, "tokens": tokens, "normalize_input": tokens > 1}
-    network = small_network("joint", paper_diffusion(standardize=True), **options)
+    network = small_network("joint", paper_diffusion(standardize=True, condition=condition), **options)
     image = torch.rand(1, 3, 147, 202, generator=torch.Generator().manual_seed(0))
     noise = network.draw_noise([1])
     expected = network.latent(image, noise=noise)

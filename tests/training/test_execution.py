@@ -24,7 +24,7 @@ from blurdm.models.precision import autocast, maybe_compile
 from blurdm.models.prior import PriorGenerator
 from blurdm.stages.plan import plan
 from blurdm.training.image import forward_pass
-from blurdm.training.prior import latent_loss
+from blurdm.training.prior import latent_loss, supervised_times
 from tests.support.sections import paper_diffusion, small_latent
 from tests.support.tiny import Told, tiny_config, write_tiny_config
 from tests.support.tools import require
@@ -95,7 +95,7 @@ def test_every_network_compiles_in_one_piece(name: str, precision: Any) -> None:
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("supervision", ["final", "residual_sum", "path"])
+@pytest.mark.parametrize("supervision", ["final", "residual_sum", "path", "exposures"])
 def test_the_loss_of_stage_2_compiles_in_one_piece(supervision: Any) -> None:
     section = paper_diffusion(steps=3, eta=0.5, supervision=supervision)
     generator, teacher = PriorGenerator(small_latent(), section), Encoder(small_latent(), batch_norm=True)
@@ -104,7 +104,8 @@ def test_the_loss_of_stage_2_compiles_in_one_piece(supervision: Any) -> None:
     blur, noise = example(2, 3, 37, 31), generator.draw_noise([0, 1])
     loss = partial(latent_loss, generator, teacher, section=section)
     compiled = maybe_compile(loss, PLAIN.model_copy(update={"execution": "compiled"}))
-    assert compiled(blur, blur.flip(3), noise).item() == pytest.approx(loss(blur, blur.flip(3), noise).item(), rel=1e-6)
+    images = [blur.flip(3), *(blur.flip(2) for _ in supervised_times(generator)), blur]
+    assert compiled(images, noise).item() == pytest.approx(loss(images, noise).item(), rel=1e-6)
 
 
 @pytest.mark.usefixtures("traced")

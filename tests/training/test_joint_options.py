@@ -195,7 +195,7 @@ def test_the_kept_prior_loss_is_stage_2s_with_the_noise_of_the_restoration(bench
     noise = network.draw_noise([bench.data.noise_source("noise", 6 + 3)] * len(blur))
     assert noise is not None
     teacher = load_sharp_encoder(bench.folder("pretrain"))
-    prior = latent_loss(generator_of(network), teacher, blur, sharp, noise, kept.sections["diffusion"])
+    prior = latent_loss(generator_of(network), teacher, [sharp, blur], noise, kept.sections["diffusion"])
     assert prior > 0.01
     torch.testing.assert_close(total - image, weight * prior, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(shown["prior"], weight * prior.detach())
@@ -211,7 +211,7 @@ def test_the_kept_prior_loss_pulls_the_latents(bench: Bench) -> None:
         noise = network.draw_noise(list(range(8)))
         assert noise is not None
         with torch.no_grad():
-            loss = latent_loss(generator_of(network), teacher, blur, sharp, noise, run.sections["diffusion"])
+            loss = latent_loss(generator_of(network), teacher, [sharp, blur], noise, run.sections["diffusion"])
         distances.append(loss.item())
     assert distances[1] < 0.9 * distances[0]
 

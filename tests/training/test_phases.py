@@ -64,14 +64,14 @@ def test_the_rate_is_held_and_then_falls_over_all_phases_of_its_cosine(tiny_data
 
 
 def test_every_phase_has_its_own_crops(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, batch = [], TrainingData.batch
+    seen, exposures = [], TrainingData.exposures
 
     def noted(data: TrainingData, *arguments: Any) -> Any:
-        found = batch(data, *arguments)
-        seen.append((arguments[1], tuple(found[0].shape)))
-        return found
+        images, lengths = exposures(data, *arguments)
+        seen.append((arguments[1], tuple(images[-1].shape)))
+        return images, lengths
 
-    monkeypatch.setattr(TrainingData, "batch", noted)
+    monkeypatch.setattr(TrainingData, "exposures", noted)
     run_stage(baseline(tiny_data), tmp_path, Resources())
     sides = [(6, 16)] * 2 + [(4, 24)] * 3 + [(2, 32)] * 2
     assert seen == [(step, (size, 3, side, side)) for step, (size, side) in enumerate(sides)]

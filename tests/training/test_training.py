@@ -155,17 +155,17 @@ def test_joint_starts_where_stages_1_and_2_ended(chain: Chain) -> None:
 def test_arms_see_the_same_batches(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, int]] = []
     drawn: dict[tuple[str, int], Tensor] = {}
-    batch = TrainingData.batch
+    exposures = TrainingData.exposures
 
     def watched(
-        self: TrainingData, purpose: str, step: int, *size_part_and_crop: Any, **named: Any
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        result = batch(self, purpose, step, *size_part_and_crop, **named)
+        self: TrainingData, purpose: str, step: int, *more: Any, **named: Any
+    ) -> tuple[list[Tensor], Tensor | None]:
+        images, lengths = exposures(self, purpose, step, *more, **named)
         seen.append((purpose, step))
-        assert torch.equal(drawn.setdefault((purpose, step), result[0]), result[0])
-        return result
+        assert torch.equal(drawn.setdefault((purpose, step), images[-1]), images[-1])
+        return images, lengths
 
-    monkeypatch.setattr(TrainingData, "batch", watched)
+    monkeypatch.setattr(TrainingData, "exposures", watched)
     steps = {}
     for stage in ("baseline", "direct", "pretrain", "diffusion", "joint"):
         seen.clear()
@@ -210,6 +210,19 @@ def test_learning_rate_scales_act_on_the_prior_alone(chain: Chain, stage: str, k
         changes[scale] = [largest_change(before, after, part) for part in ("backbone", "prior")]
     assert changes[1e-9][0] > 1e-4 and changes[1.0][0] > 1e-4 and changes[1.0][1] > 1e-4
     assert changes[1e-9][1] < 1e-7
+
+
+def test_an_encoder_may_have_another_rate_in_each_phase(chain: Chain, tmp_path: Path) -> None:
+    before, encoder = chain.network("direct").state_dict(), []
+    for number, scales in enumerate([(1e-9, 1e-9), (1.0, 1e-9), (1e-9, 1.0)]):
+        over = {"direct.encoder_lr_scale": scales, "direct.warmup_iterations": 0, "direct.ema": 0.0}
+        run = plan(tiny_config(Path(chain.config.data.root), **over), "direct", 0)
+        run_stage(run, tmp_path / str(number), Resources())
+        after = load_weights(run.folder(tmp_path / str(number)))
+        encoder.append(largest_change(before, after, "prior"))
+    assert encoder[0] < 1e-7 and min(encoder[1:]) > 1e-4 and encoder[1] != encoder[2]
+    with pytest.raises(InputError, match=r"direct: encoder_lr_scale needs one value per cosine, not 1 for 2$"):
+        tiny_config(Path(chain.config.data.root), **{"direct.encoder_lr_scale": (1.0,)})
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "direct"])

@@ -1,12 +1,14 @@
 """Smooth camera paths during one exposure, as the homographies they induce on the image plane."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from blurdm.core.config import CameraMotion
+from blurdm.core.errors import InputError
 
 SPACING = 0.6  # px between sub-frames: no ghost stripes
 TAPS = 2  # reach of cubic interpolation, px
@@ -122,6 +124,21 @@ def moments(count: int) -> np.ndarray:
     s: np.ndarray = (np.arange(count) + 0.5) / count - 0.5
     s[count // 2] = 0
     return s
+
+
+def exposure_weights(count: int, alpha: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Share of each of ``count`` sub-frames in the light of I_0..I_T (Eq. 1-2): (T+1, count), rows sum to 1.
+
+    Each sub-frame stands for 1/count of the exposure; that of I_t is the middle alpha_t / alpha_T of it.
+    """
+    times = np.asarray(alpha, np.float64)
+    if times.ndim != 1 or len(times) < 2 or times[0] <= 0 or (np.diff(times) <= 0).any():
+        raise InputError(f"exposure times alpha {list(alpha)}: should be positive and increasing, two or more")
+    edges = np.linspace(-0.5, 0.5, count + 1)
+    half = times[:, None] / times[-1] / 2
+    shared = np.minimum(edges[1:], half) - np.maximum(edges[:-1], -half)
+    weights: np.ndarray = np.clip(shared, 0, None) / (2 * half)
+    return weights
 
 
 def window_view(view: np.ndarray, corner: tuple[int, int], margin: int) -> np.ndarray:

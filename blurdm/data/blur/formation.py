@@ -26,6 +26,7 @@ from blurdm.data.blur.camera_path import (
     CameraPath,
     Motion,
     draw_path,
+    exposure_weights,
     margin_of,
     point_paths,
     probe_points,
@@ -70,21 +71,6 @@ class Exposure:
     def sequence_u8(self) -> np.ndarray:
         """The sequence as 8-bit sRGB: (T+1, H, W, 3)."""
         return linear_to_srgb(self.sequence)
-
-
-def exposure_weights(count: int, alpha: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Share of each of ``count`` sub-frames in the light of I_0..I_T (Eq. 1-2): (T+1, count), rows sum to 1.
-
-    Each sub-frame stands for 1/count of the exposure; that of I_t is the middle alpha_t / alpha_T of it.
-    """
-    times = np.asarray(alpha, np.float64)
-    if times.ndim != 1 or len(times) < 2 or times[0] <= 0 or (np.diff(times) <= 0).any():
-        raise InputError(f"exposure times alpha {list(alpha)}: should be positive and increasing, two or more")
-    edges = np.linspace(-0.5, 0.5, count + 1)
-    half = times[:, None] / times[-1] / 2
-    shared = np.minimum(edges[1:], half) - np.maximum(edges[:-1], -half)
-    weights: np.ndarray = np.clip(shared, 0, None) / (2 * half)
-    return weights
 
 
 def exposure_sequence(subframes: Sequence[np.ndarray], alpha: Sequence[float] | np.ndarray) -> np.ndarray:
