@@ -11,7 +11,9 @@ from blurdm.core.config import Direct, Pretrain
 from blurdm.core.progress import OnProgress
 from blurdm.core.runs import Resources
 from blurdm.models.network import Kind, Network
+from blurdm.stages.prior_report import prior_report
 from blurdm.stages.training import store, train, training_data
+from blurdm.training.distributed import rank
 from blurdm.training.image import image_module, image_phases, warmup_phases
 from blurdm.training.init import start_from
 
@@ -70,4 +72,7 @@ def _with_encoder(
         scale = section.encoder_lr_scale
         phases += image_phases(network, data, sections.loss, sections.compute, section, scale)
         trained = train(module, phases, section, sections.compute, sections.seed, out, resources, on_progress)
-    return store(trained["network"], out, sum(iterations for iterations, _ in section.phases))
+        result = store(trained["network"], out, sum(iterations for iterations, _ in section.phases))
+        if kind == "direct" and not rank():
+            result["metrics"] |= prior_report(trained["network"], data, None, out)
+    return result
