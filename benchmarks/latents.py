@@ -1,5 +1,5 @@
-"""Effect of a model's latent: PSNR on whole test images with the image's own latent, another photo's, one constant latent,
-and (BlurDM) the blur encoder's latent without any diffusion, z_0 with the noise off, and z_0 with eps_theta = 0.
+"""Effect of a model's latent: PSNR on whole test images with the image's own latent, another photo's, one constant
+latent, and (BlurDM) the blur encoder's without any diffusion, z_0 with the noise off, and z_0 with eps_theta = 0.
 
 A training run reports the same of crops of validation images (docs/method.md).
 

@@ -1,4 +1,4 @@
-"""What the prior of each trained network does, from the figures that its training run reports; and where it is nothing."""
+"""What the prior of each trained network does, by the figures of its training run; and where it does nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress

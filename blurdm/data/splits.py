@@ -39,7 +39,7 @@ def split_index(pairs: Sequence[PairFiles], val_scenes: int | tuple[str, ...]) -
 def build_index(
     root: Path, layout: str, val_scenes: int | tuple[str, ...], on_progress: Progress | None = None
 ) -> dict[str, Any]:
-    """{"pairs": [{split, scene, name, blur, sharp, height, width, exposure_px, angle_deg, brightness, noise}], "digest"}.
+    """{"pairs": [{split, scene, name, blur, sharp, height, width, *STATED, brightness, noise}], "digest"}.
 
     All files are read and checked. ``exposure_px`` and ``angle_deg`` come from a manifest.csv beside the data (else
     None), which then is part of the digest; brightness and noise, in [0, 1], are those of the blurred image.

@@ -34,7 +34,9 @@ def linear_probe(
     errors = np.zeros(len(PENALTIES))
     for fold in np.unique(folds):
         left = folds == fold
-        errors += [np.square(p - values[left]).sum() for p in _predictions(latents[~left], values[~left], latents[left])]
+        errors += [
+            np.square(p - values[left]).sum() for p in _predictions(latents[~left], values[~left], latents[left])
+        ]
     best = _predictions(latents, values, held_out)[int(errors.argmin())]
     return 1 - float(np.square(best - truth).sum() / np.square(truth - truth.mean(axis=0)).sum())
 

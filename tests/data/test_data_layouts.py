@@ -1,9 +1,9 @@
 """Layouts on tiny folders: pairs are found, odd files refused, counts reported; val by scene, test never in train."""
 
 import csv
-import re
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np

@@ -33,7 +33,8 @@ def test_noise_tells_nothing(groups: int) -> None:
 def test_what_marks_a_photo_is_not_taken_for_its_length() -> None:
     """The latent tells photos apart, each has its own length, and other photos have others."""
     groups, others = np.arange(N) // 24, np.arange(M) // 24
-    by_photo, by_crop = [], []
+    by_photo: list[float] = []
+    by_crop: list[float] = []
     for seed in range(0, 80, 8):
         noise = 0.01 * drawn(N + M, 32)
         latents = noise + np.concatenate([drawn(10, 32, seed=seed)[groups], drawn(5, 32, seed=seed + 1)[others]])

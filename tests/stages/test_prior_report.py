@@ -139,7 +139,9 @@ def test_latents_of_images_of_odd_and_unequal_sizes(tiny_data: Path, kind: str) 
     assert torch.equal(all_of_them[MEAN][0], all_of_them[MEAN][2])
     assert MISMATCHED not in with_controls(latents, own.mean(0), None)
     near = distances(prior, {**all_of_them, OWN: prior.from_standard(z_B + 0.25)}, z_B)
-    assert near["distance_z0"] == pytest.approx(0.25, abs=1e-5) and near.get("distance_zb", 0) == pytest.approx(0, abs=1e-6)
+    assert near["distance_z0"] == pytest.approx(0.25, abs=1e-5) and near.get("distance_zb", 0) == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_every_image_gets_one_of_another_scene() -> None:
