@@ -134,8 +134,8 @@ STAGES = {
     "direct": Stage(
         DirectSections,
         ("prepare",),
-        (*IMAGES, *PRIOR_REPORT),
-        "blurdm.stages.images:direct",
+        (*IMAGES, *PRIOR_REPORT, "stages.direct"),
+        "blurdm.stages.direct:direct",
         "direct",
         ("backbone", "latent"),
     ),
