@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 
 from analysis.artefacts import builders, read_artefacts
-from analysis.build import main
+from analysis.build import main as build_main
 from analysis.load import collect_grid
+from analysis.page.contents import read_contents
 from analysis.sources import Sources
 from analysis.tables.chain import differences_table, main_table
 from analysis.tables.grid import grid_table
 from analysis.tables.prior import NOTHING, REMARK, prior_results, prior_table
 from analysis.tables.table import MISSING, Table
+from analysis.trace import trace
+from analysis.verify import main as verify_main
 from blurdm.core.ledger import read_ledger
 from blurdm.core.prior import ROWS
 from tests.support.fake_grid import BASELINE, edit, folder, make_grid
-from tests.support.fake_runs import edit_json, make_chain
+from tests.support.fake_runs import edit_json, make_chain, seal
 
 FIGURES = {"prior_eps_correlation": 0.1, "prior_noise_left": 0.98, "prior_distance_z0": 0.5, "prior_psnr_own": 27.0}
 
@@ -128,10 +131,18 @@ def test_a_row_of_a_grid_says_so_by_the_margin_of_the_grid(tmp_path: Path) -> No
     assert BASELINE in names and collect_grid(ledger).metrics == ["psnr", "ssim"]
 
 
-def test_the_report_has_it(tmp_path: Path) -> None:
-    chain(tmp_path, 0.0)
-    arguments = ["--pointer", tmp_path / "chain" / "measure.json", "--runs", tmp_path / "runs"]
-    places = ["--reports", tmp_path / "reports", "--results", tmp_path / "results"]
-    assert main([str(argument) for argument in (*arguments, *places)]) == 0
-    text = (tmp_path / "reports" / "tables" / "prior.md").read_text()
+def test_the_report_has_it_and_is_verified_and_traced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = chain(tmp_path, 0.0)
+    seal(tmp_path)
+    reports, own = tmp_path / "reports", tmp_path / "runs" / "joint" / "joint1"
+    runs = ["--pointer", str(found.pointer), "--runs", str(found.runs)]
+    assert build_main([*runs, "--reports", str(reports), "--results", str(tmp_path / "results")]) == 0
+    text = (reports / "tables" / "prior.md").read_text()
     assert "BlurDM" in text and NOTHING in text and "Noise left" in text
+    assert [table.name for table in read_contents(reports).group(("prior",))] == ["prior"]
+    assert {o.seed for o in trace(reports, found, "prior", "chain__blurdm", "noise_left").origins} == {0, 1, 2}
+    check = [str(reports), *runs, "--config", str(tmp_path / "params.yaml")]
+    assert verify_main(check) == 0
+    report_prior(own, 0.02, 1)
+    capsys.readouterr()
+    assert verify_main(check) == 2 and "prior" in capsys.readouterr().out
