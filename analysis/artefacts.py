@@ -14,6 +14,7 @@ from analysis.tables.grid import grid_table
 from analysis.tables.leaderboard import beside_chain, methods_table
 from analysis.tables.measured import all_measured, comparable
 from analysis.tables.paper import other_table, paper_table
+from analysis.tables.prior import networks_with_prior, prior_table
 from analysis.tables.reference import reference_table
 from analysis.tables.settings import published_recipe, settings_table
 from analysis.tables.table import Table
@@ -32,7 +33,7 @@ CHAIN = {
     "training_budget": budget_table,
     "reference": reference_table,
 }
-PAPER = {"paper": paper_table, "cost": cost_table, "other_diffusion": other_table}
+PAPER = {"paper": paper_table, "cost": cost_table, "other_diffusion": other_table, "prior": prior_table}
 Builder = Callable[[], Table]
 
 
@@ -50,6 +51,7 @@ class Artefact(Section):
         "paper",
         "cost",
         "other_diffusion",
+        "prior",
         "grids",
     ]
     title: str
@@ -114,6 +116,8 @@ def _has_own_numbers(artefact: Artefact, sources: Sources) -> bool:
         return bool(beside_chain(sources))
     if artefact.kind == "settings":
         return published_recipe(sources) is not None
+    if artefact.kind == "prior":
+        return bool(networks_with_prior(sources, artefact.grids))
     if artefact.kind not in ("paper", "other_diffusion"):
         return True
     networks = all_measured(sources, artefact.grids)

@@ -1,5 +1,7 @@
-"""Effect of a model's latent: PSNR with the image's own latent, another photo's, one constant latent, and (BlurDM) the
-blur encoder's latent without any diffusion.
+"""Effect of a model's latent: PSNR on whole test images with the image's own latent, another photo's, one constant
+latent, and (BlurDM) the blur encoder's without any diffusion, z_0 with the noise off, and z_0 with eps_theta = 0.
+
+A training run reports the same of crops of validation images (docs/method.md).
 
 python -m benchmarks.latents [--model demo] [--pairs data/pretrained_pairs]
 
@@ -8,7 +10,6 @@ A prior that helps loses PSNR with each of the others. ``largest_change``: of an
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,13 @@ from torch import Tensor
 from analysis.stats import paired_difference
 from blurdm.core.command import Parser, run_command
 from blurdm.core.errors import InputError
+from blurdm.core.prior import LATENTS, OWN
 from blurdm.metrics.psnr import psnr, quantize
 from blurdm.models.network import Network
-from blurdm.models.prior import PriorGenerator
 from blurdm.restore.models import find_model
 from blurdm.restore.tensors import image_noise, read_tensor, restore_tensor
+from blurdm.stages.prior_report import encode, make_latents, with_controls
 from blurdm.stages.test_images import TestImage, foreign
-
-OWN, MISMATCHED, CONSTANT, UNDIFFUSED = "own", "another photo's", "constant (mean)", "without diffusion (z^B)"
 
 
 def pairs_of(root: Path) -> list[TestImage]:
@@ -40,19 +40,14 @@ def pairs_of(root: Path) -> list[TestImage]:
 
 
 @torch.no_grad()
-def latents_of(network: Network, tests: list[TestImage]) -> Iterator[dict[str, Tensor]]:
-    """Every latent of every image, by name."""
-    own: dict[TestImage, Tensor] = {}
-    for test in tests:
-        latent = network.latent(read_tensor(test.blur), None, image_noise(network, 0, test.identity))
-        assert latent is not None
-        own[test] = latent
-    mean = torch.stack(list(own.values())).mean(dim=0)
-    for test in tests:
-        latents = {OWN: own[test], MISMATCHED: own[foreign(test, tests, 0)], CONSTANT: mean}
-        if isinstance(network.prior, PriorGenerator):
-            latents[UNDIFFUSED] = network.prior.from_standard(network.prior.encode(read_tensor(test.blur)).latent)
-        yield latents
+def latents_of(network: Network, tests: list[TestImage]) -> dict[str, Tensor]:
+    """Every latent (N, ...) of the images, by name; of another photo as ``restore`` has it."""
+    z_B = encode(network, (read_tensor(test.blur) for test in tests))
+    draws = [image_noise(network, 0, test.identity) for test in tests]
+    noise = torch.cat([draw for draw in draws if draw is not None]) if draws[0] is not None else None
+    latents = make_latents(network.prior, z_B, noise)
+    others = [tests.index(foreign(test, tests, 0)) for test in tests]
+    return with_controls(latents, latents[OWN].mean(dim=0), others)
 
 
 def probe(network: Network, tests: list[TestImage]) -> dict[str, dict[str, Any]]:
@@ -61,9 +56,10 @@ def probe(network: Network, tests: list[TestImage]) -> dict[str, dict[str, Any]]
         raise InputError("a model without a prior has no latent; give one of direct or joint")
     rows: list[dict[str, Any]] = []
     changes: dict[str, float] = {}
-    for test, latents in zip(tests, latents_of(network, tests), strict=True):
+    latents = latents_of(network, tests)
+    for number, test in enumerate(tests):
         blur, sharp = read_tensor(test.blur), read_tensor(test.sharp)
-        images = {name: restore_tensor(network, blur, latent, None) for name, latent in latents.items()}
+        images = {name: restore_tensor(network, blur, z[number : number + 1], None) for name, z in latents.items()}
         for name, image in images.items():
             value = psnr(quantize(image), sharp).item()
             rows.append({"arm": name, "scene": test.scene, "image": test.name, "seed": np.nan, "psnr": value})
@@ -72,12 +68,12 @@ def probe(network: Network, tests: list[TestImage]) -> dict[str, dict[str, Any]]
     frame = pd.DataFrame(rows)
     report: dict[str, dict[str, Any]] = {}
     for name, mean in frame.groupby("arm", sort=False).psnr.mean().items():
-        report[name] = {"psnr": round(mean, 3), "images": len(tests), "photos": frame.scene.nunique()}
+        report[LATENTS[name]] = {"psnr": round(mean, 3), "images": len(tests), "photos": frame.scene.nunique()}
         if name != OWN:
             gain = paired_difference(frame, OWN, str(name), "psnr")
             assert gain is not None
             interval = [round(value, 3) for value in (gain.mean, gain.low, gain.high)]
-            report[name] |= {"own_minus_this": interval, "largest_change": round(changes[str(name)], 2)}
+            report[LATENTS[name]] |= {"own_minus_this": interval, "largest_change": round(changes[str(name)], 2)}
     return report
 
 

@@ -162,6 +162,7 @@ def results(facts: Facts) -> list[Part]:
         ),
         TablePart("main"),
         TablePart("differences"),
+        TablePart("prior"),
         TablePart("methods"),
         FigurePart("differences"),
         FigurePart("restorations"),

@@ -10,9 +10,9 @@ from blurdm.core.errors import InputError
 from blurdm.core.store import read_json
 
 # Tables in the order of the report; all others are ablations.
-CHAIN = ("main", "differences", "methods", "settings")
+CHAIN = ("main", "differences", "prior", "methods", "settings")
 PAPER = ("paper", "cost", "training_budget", "other_diffusion", "reference")
-WHERE_MEASURED = ("methods", "settings", "paper", "other_diffusion")  # not of every chain
+WHERE_MEASURED = ("prior", "methods", "settings", "paper", "other_diffusion")  # not of every chain
 
 
 @dataclass(frozen=True)

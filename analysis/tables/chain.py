@@ -22,6 +22,7 @@ from analysis.tables.comparison import (
     primary_note,
 )
 from analysis.tables.cost import COSTS, cost_cell
+from analysis.tables.prior import with_remarks
 from analysis.tables.table import (
     Column,
     Table,
@@ -79,7 +80,9 @@ def main_table(name: str, title: str, sources: Sources) -> Table:
     sentences = [origin_note(rows, sources, protocol), INTERVALS, f"Steps are those on images{side}.", same_steps(rows)]
     sentences += [ONE_SEED] if rows.seed.nunique() <= 1 else []
     sentences += ["Best in bold, second underlined; bound and diagnoses aside."]
-    return finish(Table(name, title, " ".join(sentences), protocol, tuple(columns), tuple(lines), "Method"))
+    table = finish(Table(name, title, " ".join(sentences), protocol, tuple(columns), tuple(lines), "Method"))
+    keys = {arm: group.key.unique() for arm, group in rows.groupby("arm", observed=True)}
+    return with_remarks(table, {arm: arm for arm in by_arm}, keys, sources, MARGINS.get(PRIMARY))
 
 
 def same_steps(rows: pd.DataFrame) -> str:
@@ -111,7 +114,10 @@ def differences_table(name: str, title: str, sources: Sources, pairs: Pairs = CO
     metrics = list(dict.fromkeys(each.difference.metric for each in compared))
     sentences = [f"{origin_note(rows, sources, protocol)} Paired by seed and image. {VERDICTS}"]
     sentences += [margins_note(metrics, MARGINS), primary_note(PRIMARY, metrics)]
-    return finish(Table(name, title, joined(sentences), protocol, COLUMNS, tuple(lines), "Paired difference"))
+    table = finish(Table(name, title, joined(sentences), protocol, COLUMNS, tuple(lines), "Paired difference"))
+    first = {line.id: each.difference.a for line, each in zip(lines, compared, strict=True)}
+    runs = {row: keys[arm] for row, arm in first.items()}
+    return with_remarks(table, first, runs, sources, MARGINS.get(PRIMARY))
 
 
 def differences(rows: pd.DataFrame, pairs: Pairs = COMPARISONS) -> list[Compared]:

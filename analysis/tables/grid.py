@@ -20,6 +20,7 @@ from analysis.tables.numbers import (
     measured_metrics,
     primary_metric,
 )
+from analysis.tables.prior import with_remarks
 from analysis.tables.table import (
     PUBLISHED_PROTOCOL,
     Cell,
@@ -91,7 +92,10 @@ def table_of(name: str, title: str, results: GridResults, numbers: pd.DataFrame,
         columns.append(Column("reference", "Against", "label"))
     columns += [Column("n", "n", "label"), Column("status", "Status", "label")]
     text = note(numbers, results, origin_note(results.rows, sources, protocol))
-    return finish(Table(name, prose(title), text, protocol, tuple(columns), tuple(lines)))
+    table = finish(Table(name, prose(title), text, protocol, tuple(columns), tuple(lines)))
+    keys = {record["row"]: record["keys"].split() for record in numbers.to_dict("records")}
+    arms = {row.name: row.arm for row in ledger.rows}
+    return with_remarks(table, arms, keys, sources, margins(ledger).get("psnr"))
 
 
 def _protocols(results: GridResults, metrics: list[str], test_sets: list[str]) -> dict[str, set[str]]:

@@ -124,6 +124,7 @@ DATA = ("core.seeding", "data")
 TRAINING = (*DATA, "data.blur", "models", "metrics.psnr", "metrics.weights", "training", "training.losses")
 IMAGES = (*TRAINING, "models.backbones.*", "stages.images", "stages.training")
 LATENT = (*TRAINING, "models.backbones.*", "diffusion", "stages.training")
+PRIOR_REPORT = ("metrics.probe", "stages.prior_report")
 
 STAGES = {
     "prepare": Stage(PrepareSections, (), (*DATA, "stages.prepare"), "blurdm.stages.prepare:prepare", device="cpu"),
@@ -131,7 +132,12 @@ STAGES = {
         BaselineSections, ("prepare",), IMAGES, "blurdm.stages.images:baseline", "baseline", ("backbone",)
     ),
     "direct": Stage(
-        DirectSections, ("prepare",), IMAGES, "blurdm.stages.images:direct", "direct", ("backbone", "latent")
+        DirectSections,
+        ("prepare",),
+        (*IMAGES, *PRIOR_REPORT, "stages.direct"),
+        "blurdm.stages.direct:direct",
+        "direct",
+        ("backbone", "latent"),
     ),
     "pretrain": Stage(
         PretrainSections, ("prepare",), IMAGES, "blurdm.stages.images:pretrain", "pretrain", ("backbone", "latent")
@@ -147,7 +153,7 @@ STAGES = {
     "joint": Stage(
         JointSections,
         ("prepare", "pretrain", "diffusion"),
-        (*LATENT, "stages.joint"),
+        (*LATENT, *PRIOR_REPORT, "stages.joint"),
         "blurdm.stages.joint:joint",
         "joint",
         ("backbone", "latent", "diffusion"),

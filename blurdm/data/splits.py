@@ -16,6 +16,7 @@ from blurdm.data.layouts import PairFiles, scan
 from blurdm.data.pairs import brightness, check_pair, decode_image, noise_level, read_bytes
 
 MANIFEST = "manifest.csv"
+STATED = ("exposure_px", "angle_deg")  # what the index has of a manifest: length_px and angle_deg there
 RACY_NS = 2_000_000_000  # a file changed this shortly before the cache was written may have changed again unseen
 
 Progress = Callable[[int, int], None]  # done, total
@@ -38,15 +39,15 @@ def split_index(pairs: Sequence[PairFiles], val_scenes: int | tuple[str, ...]) -
 def build_index(
     root: Path, layout: str, val_scenes: int | tuple[str, ...], on_progress: Progress | None = None
 ) -> dict[str, Any]:
-    """{"pairs": [{split, scene, name, blur, sharp, height, width, exposure_px, brightness, noise}], "digest"}.
+    """{"pairs": [{split, scene, name, blur, sharp, height, width, *STATED, brightness, noise}], "digest"}.
 
-    All files are read and checked. ``exposure_px`` comes from a manifest.csv beside the data (else None), which then is
-    part of the digest; brightness and noise, in [0, 1], are those of the blurred image.
+    All files are read and checked. ``exposure_px`` and ``angle_deg`` come from a manifest.csv beside the data (else
+    None), which then is part of the digest; brightness and noise, in [0, 1], are those of the blurred image.
     """
     pairs = scan(root, layout)
     entries = split_index(pairs, val_scenes)
-    lengths = _exposure_lengths(root / MANIFEST)
-    hashes = {MANIFEST: _sha256(root / MANIFEST)} if lengths else {}
+    exposures = _exposures(root / MANIFEST)
+    hashes = {MANIFEST: _sha256(root / MANIFEST)} if exposures else {}
     for done, (pair, entry) in enumerate(zip(pairs, entries, strict=True), start=1):
         images = []
         for relative in (pair.blur, pair.sharp):
@@ -55,7 +56,7 @@ def build_index(
             images.append(decode_image(content, root / relative))
         check_pair(images[0], images[1], root / pair.blur, pair.sharp)
         entry["height"], entry["width"] = images[0].shape[:2]
-        entry["exposure_px"] = lengths.get((pair.split, pair.scene, pair.name))
+        entry |= exposures.get((pair.split, pair.scene, pair.name), dict.fromkeys(STATED))
         entry |= {"brightness": round(brightness(images[0]), 6), "noise": round(noise_level(images[0]), 6)}
         if on_progress:
             on_progress(done, len(pairs))
@@ -107,26 +108,35 @@ def _val_scenes(scenes: list[str], wanted: int | tuple[str, ...]) -> set[str]:
     return chosen
 
 
-def _exposure_lengths(manifest: Path) -> dict[tuple[str, str, str], float]:
-    """Exposure lengths (px) by split, scene, name; empty without a manifest, or with one that has no such columns."""
+def _exposures(manifest: Path) -> dict[tuple[str, str, str], dict[str, float | None]]:
+    """STATED of exposures by split, scene, name; empty without a manifest, or with one that has no lengths."""
     if not manifest.is_file():
         return {}
     with manifest.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if not {"split", "scene", "name", "length_px"} <= set(reader.fieldnames or ()):
             return {}
-        lengths = {}
+        exposures = {}
         for row in reader:
-            try:
-                length = float(row["length_px"])
-            except (TypeError, ValueError):
-                length = math.nan
-            if not 0 <= length < math.inf:
-                raise InputError(
-                    f"{manifest}: line {reader.line_num}: length_px '{row['length_px']}'; should be a number of px"
-                )
-            lengths[row["split"], row["scene"], row["name"]] = length
-    return lengths
+            length, angle = row["length_px"], row.get("angle_deg")
+            where = f"{manifest}: line {reader.line_num}"
+            stated = {"exposure_px": _number(length, f"{where}: length_px '{length}'; should be a number of px", 0.0)}
+            if angle:
+                problem = f"{where}: angle_deg '{angle}'; should be a number of degrees, or empty"
+                stated["angle_deg"] = _number(angle, problem, -math.inf)
+            exposures[row["split"], row["scene"], row["name"]] = {name: stated.get(name) for name in STATED}
+    return exposures
+
+
+def _number(text: str | None, problem: str, least: float) -> float:
+    """A finite number of at least ``least``; InputError states the ``problem``."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not least <= value < math.inf or value == -math.inf:
+        raise InputError(problem)
+    return value
 
 
 def _read_cache(cache: Path | None) -> dict[str, list[Any]]:

@@ -1,6 +1,6 @@
-"""Stages that train a network on images alone: ``baseline``, ``direct`` and ``pretrain`` (stage 1)."""
+"""Stages that train a network on images alone: ``baseline`` and ``pretrain`` (stage 1); ``direct`` is beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,14 @@ from blurdm.core.progress import OnProgress
 from blurdm.core.runs import Resources
 from blurdm.models.network import Kind, Network
 from blurdm.stages.training import store, train, training_data
+from blurdm.training.batches import TrainingData
+from blurdm.training.distributed import rank
 from blurdm.training.image import image_module, image_phases, warmup_phases
 from blurdm.training.init import start_from
 
 Inputs = Mapping[str, Path]
+Report = Callable[[Network, TrainingData], dict[str, float]]
+"""Figures of a trained network."""
 
 
 def baseline(
@@ -35,21 +39,14 @@ def baseline(
     return store(trained["network"], out, sum(iterations for iterations, _ in section.phases))
 
 
-def direct(
-    sections: DirectSections, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress
-) -> dict[str, Any]:
-    """The control: the same encoder on the blurred image feeds the backbone."""
-    return _with_encoder("direct", sections, sections.direct, inputs, out, resources, on_progress)
-
-
 def pretrain(
     sections: PretrainSections, inputs: Inputs, out: Path, resources: Resources, on_progress: OnProgress
 ) -> dict[str, Any]:
     """Stage 1: sharp encoder and backbone, with the oracle latent."""
-    return _with_encoder("pretrain", sections, sections.pretrain, inputs, out, resources, on_progress)
+    return train_with_encoder("pretrain", sections, sections.pretrain, inputs, out, resources, on_progress)
 
 
-def _with_encoder(
+def train_with_encoder(
     kind: Kind,
     sections: DirectSections | PretrainSections,
     section: Direct | Pretrain,
@@ -57,7 +54,9 @@ def _with_encoder(
     out: Path,
     resources: Resources,
     on_progress: OnProgress,
+    report: Report | None = None,
 ) -> dict[str, Any]:
+    """The result of a training of encoder and backbone, its metrics with those of ``report``."""
     network = Network(kind, sections.backbone, sections.latent, None)
     with training_data(
         inputs["prepare"], sections.data, sections.compute, sections.seed, resources, on_progress
@@ -70,4 +69,7 @@ def _with_encoder(
         scale = section.encoder_lr_scale
         phases += image_phases(network, data, sections.loss, sections.compute, section, scale)
         trained = train(module, phases, section, sections.compute, sections.seed, out, resources, on_progress)
-    return store(trained["network"], out, sum(iterations for iterations, _ in section.phases))
+        result = store(trained["network"], out, sum(iterations for iterations, _ in section.phases))
+        if report is not None and not rank():
+            result["metrics"] |= report(trained["network"], data)
+    return result

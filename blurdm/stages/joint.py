@@ -9,9 +9,12 @@ from torch import nn
 from blurdm.core.arms import JointSections
 from blurdm.core.progress import OnProgress
 from blurdm.core.runs import Resources
+from blurdm.stages.prior_report import prior_report
 from blurdm.stages.training import store, train, training_data
+from blurdm.training.distributed import rank
 from blurdm.training.init import start_from
 from blurdm.training.joint import joint_network, joint_phases, steps_before
+from blurdm.training.prior import load_sharp_encoder
 
 
 def joint(
@@ -27,4 +30,9 @@ def joint(
         phases = joint_phases(network, sections, inputs, data)
         section = sections.joint
         trained = train(module, phases, section, sections.compute, sections.seed, out, resources, on_progress)
-    return store(trained["network"], out, steps_before(inputs) + sum(iterations for iterations, _ in section.phases))
+        steps = steps_before(inputs) + sum(iterations for iterations, _ in section.phases)
+        result = store(trained["network"], out, steps)
+        if not rank():
+            encoder = load_sharp_encoder(inputs["pretrain"]).to(data.device) if "pretrain" in inputs else None
+            result["metrics"] |= prior_report(trained["network"], data, encoder, out)
+    return result

@@ -24,10 +24,10 @@ class Degraded:
         drawn = [tensor.pin_memory() for tensor in faults] if self.pinned else faults
         return cut._replace(pixels=(*cut.pixels, *drawn))
 
-    def images(self, pixels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         count = len(Faults._fields)
-        blur, sharp = self.crops.images(pixels[:-count])
-        return degrade(blur, Faults(*pixels[-count:])), sharp
+        *others, blur = self.crops.images(pixels[:-count])
+        return *others, degrade(blur, Faults(*pixels[-count:]))
 
     def lengths(self) -> tuple[float, float] | None:
         return self.crops.lengths()

@@ -241,7 +241,8 @@ def test_pairs_are_made_in_the_gopro_layout(photos: Path) -> None:
         rows = list(csv.DictReader(file))
     assert all(3 <= float(row["length_px"]) <= 8 and float(row["psnr_db"]) > 10 for row in rows)
     index = build_index(photos / "pairs", "gopro", 1)
-    assert [e["exposure_px"] for e in index["pairs"] if e["scene"] == "a"] == [float(r["length_px"]) for r in rows[:3]]
+    for entry, column in (("exposure_px", "length_px"), ("angle_deg", "angle_deg")):
+        assert [e[entry] for e in index["pairs"] if e["scene"] == "a"] == [float(row[column]) for row in rows[:3]]
 
 
 def test_pairs_are_reproducible_and_left_alone_when_there(photos: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -186,9 +187,9 @@ def test_a_test_only_data_set_needs_no_val_scenes() -> None:
     assert {e["split"] for e in split_index([PairFiles("test", "all", "1", "", "")], ("s0",))} == {"test"}
 
 
-def write_manifest(root: Path, length: str) -> None:
+def write_manifest(root: Path, **stated: str) -> None:
     with (root / "manifest.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["split", "scene", "name", "length_px"], ["train", "a", "1", length]])
+        csv.writer(file).writerows([["split", "scene", "name", *stated], ["train", "a", "1", *stated.values()]])
 
 
 def test_index_checks_files_and_attaches_exposures(tmp_path: Path) -> None:
@@ -196,13 +197,34 @@ def test_index_checks_files_and_attaches_exposures(tmp_path: Path) -> None:
     plain = build_index(tmp_path, "gopro", 1)
     assert {entry["exposure_px"] for entry in plain["pairs"]} == {None}
     assert {(entry["height"], entry["width"]) for entry in plain["pairs"]} == {(16, 18)}
-    write_manifest(tmp_path, "4.5")
+    write_manifest(tmp_path, length_px="4.5")
     seen: list[tuple[int, int]] = []
     labelled = build_index(tmp_path, "gopro", 1, lambda done, total: seen.append((done, total)))
     assert [e["exposure_px"] for e in labelled["pairs"] if (e["scene"], e["name"]) == ("a", "1")] == [None, 4.5]
     assert seen[-1] == (8, 8) and labelled["digest"] != plain["digest"]
-    write_manifest(tmp_path, "long")
-    with pytest.raises(InputError, match="manifest.csv: line 2: length_px 'long'"):
+    assert {entry["angle_deg"] for entry in labelled["pairs"]} == {None}
+    for angle, expected in (("-12.5", -12.5), ("", None)):
+        write_manifest(tmp_path, length_px="4.5", angle_deg=angle)
+        (entry,) = (e for e in build_index(tmp_path, "gopro", 1)["pairs"] if e["exposure_px"] is not None)
+        assert entry["angle_deg"] == expected
+    write_manifest(tmp_path, angle_deg="3")
+    assert {entry["angle_deg"] for entry in build_index(tmp_path, "gopro", 1)["pairs"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("length", "angle", "problem"),
+    [
+        ("long", "1", "length_px 'long'; should be a number of px"),
+        ("-1", "1", "length_px '-1'; should be a number of px"),
+        ("inf", "1", "length_px 'inf'; should be a number of px"),
+        ("4.5", "up", "angle_deg 'up'; should be a number of degrees, or empty"),
+        ("4.5", "-inf", "angle_deg '-inf'; should be a number of degrees, or empty"),
+    ],
+)
+def test_a_manifest_with_a_wrong_number_is_one_line(tmp_path: Path, length: str, angle: str, problem: str) -> None:
+    make(tmp_path, "{split}/{scene}/{blur}/{name}.png", "blur sharp")
+    write_manifest(tmp_path, length_px=length, angle_deg=angle)
+    with pytest.raises(InputError, match=re.escape(f"manifest.csv: line 2: {problem}")):
         build_index(tmp_path, "gopro", 1)
 
 
