@@ -100,7 +100,7 @@ def draw(network: Network, purpose: str, count: int) -> Tensor | None:
 
 
 def encode(network: Network, blurs: Iterable[Tensor]) -> Encoded:
-    """``PriorGenerator.encode`` of batches of blurred images (B, 3, H, W) in [0, 1]; without diffusion, the latent twice.
+    """``PriorGenerator.encode`` of batches of blurred images (B, 3, H, W); without diffusion, the latent twice.
 
     The sizes of images may differ between batches. ``network`` has a prior; InputError for the oracle.
     """

@@ -20,7 +20,7 @@ from blurdm.diffusion.schedules import TYPES
 from blurdm.models.encoder import Encoder
 from blurdm.models.fusion import Fusion
 from blurdm.models.network import Network
-from blurdm.models.prior import PriorGenerator
+from blurdm.models.prior import Encoded, PriorGenerator
 from blurdm.stages.plan import plan
 from blurdm.stages.prior_report import (
     distances,
@@ -44,8 +44,8 @@ SCENES = ("brick", "rocket")
 class Exact(PriorGenerator):
     """Its eps_theta is the noise that z_t holds, and its e_theta is 0."""
 
-    def _estimates(self, condition: Tensor) -> Estimates:
-        clean, alpha = self.clean_start(condition), self.schedule.alpha
+    def _estimates(self, encoded: Encoded) -> Estimates:
+        clean, alpha = self.clean_start(encoded.latent), self.schedule.alpha
 
         def estimates(z: Tensor, t: int) -> tuple[Tensor | None, Tensor | None]:
             light = clean * (alpha[-1] / alpha[t])
@@ -76,7 +76,7 @@ def noise_report(network: Network, count: int = 24) -> Mapping[str, float]:
     prior = generator_of(network)
     z_B = torch.randn(count, *prior.latent_shape, generator=torch.Generator().manual_seed(1))
     draws = [noise_of(network, f"draw {number}", count) for number in range(4)]
-    return noise_figures(prior, z_B, noise_of(network, "crop", count), draws)
+    return noise_figures(prior, Encoded(z_B, z_B), noise_of(network, "crop", count), draws)
 
 
 @pytest.mark.parametrize("kind", NOISY)
@@ -121,8 +121,8 @@ def test_latents_of_images_of_odd_and_unequal_sizes(tiny_data: Path, kind: str) 
     prior.latent_std.fill_(2.0)
     images = [torch.rand(2, 3, 37, 31), torch.rand(1, 3, 16, 51)]
     noise = noise_of(network, "odd", 3)
-    z_B = encode(network, images)
-    latents = make_latents(prior, z_B, noise)
+    encoded = encode(network, images)
+    z_B, latents = encoded.latent, make_latents(prior, encoded, noise)
     assert {latent.shape for latent in latents.values()} == {(3, *prior.latent_shape)}
     rows = (noise[:2], noise[2:])
     own = torch.cat([prior(image, part) for image, part in zip(images, rows, strict=True)])
