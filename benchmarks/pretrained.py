@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from analysis.stats import paired_difference
+from benchmarks.classical import Method, best_methods
 from benchmarks.latents import pairs_of, probe
 from blurdm.cli.main import main as blurdm
 from blurdm.core.command import Parser, run_command
@@ -34,12 +35,23 @@ from blurdm.restore.trained_on import blur_of
 PRESET = Path("experiments/presets/pretrained.yaml")
 METRICS = ("psnr", "ssim", "lpips")
 Fault = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-BANDS = ((0.0, 2.0), (2.0, 5.0), (5.0, 9.0))  # px: length of the exposure
+BANDS = ((0.0, 2.0), (2.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 20.1))  # px: length of the exposure
+EVERY = 4  # of the validation pairs, one chooses the settings of methods without a network
+
+
+class Tested(NamedTuple):
+    """One image to restore, its truth, and what the manifest says of the pair."""
+
+    scene: str
+    name: str
+    length_px: float
+    pixels: np.ndarray
+    sharp: np.ndarray
 
 
 def main() -> int:
     parser = Parser(description=__doc__)
-    parser.add_argument("--arm", choices=["baseline", "direct", "joint"], default="joint")
+    parser.add_argument("--arm", choices=["baseline", "direct", "joint"], default="baseline")
     parser.add_argument("--measure", action="store_true", help="train nothing: measure the model that is there")
     options = parser.parse_args()
     config = load_config(PRESET)
@@ -58,7 +70,7 @@ def main() -> int:
 
 def make_pairs() -> None:
     """Fetch the photos and make the pairs, as far as they are missing."""
-    for command in (["data", "photos", "--set", "evidence"], ["data", "pairs", "--config", str(PRESET)]):
+    for command in (["data", "photos", "--set", "general"], ["data", "pairs", "--config", str(PRESET)]):
         if code := blurdm(command):
             sys.exit(code)
 
@@ -75,26 +87,44 @@ def trained(arm: str) -> Path:
 
 def measured(restorer: Restorer, config: Config) -> dict[str, Any]:
     """Metrics before and after over the test pairs, with 95 % intervals over photos: as they are, by the length of the
-    blur, and with faults that no training image had; PSNR of sharp photos after; and what the latent does.
+    blur, and with faults; sharp photos, with faults and without; methods without a network; and what a latent does.
     """
     root = Path(config.data.root)
-    frame = pd.DataFrame(rows(restorer, root))
+    blurred, sharp = (list(images(root, kind)) for kind in ("blur", "sharp"))
+    frame = pd.DataFrame(rows(restorer.restore, blurred))
     restored = frame[frame.arm == "restored"]
-    faulty = {name: pd.DataFrame(rows(restorer, root, fault, ("psnr",))) for name, fault in FAULTS.items()}
-    bands = {}
-    for low, high in BANDS:
-        part = frame[(frame.length_px >= low) & (frame.length_px < high)]
-        bands[f"{low:g}-{high:g} px"] = {"psnr": compared(part, "psnr")}
-    return {
+    parts = {f"{low:g}-{high:.0f} px": (frame.length_px >= low) & (frame.length_px < high) for low, high in BANDS}
+    faulty = {
+        kind: {name: pd.DataFrame(rows(restorer.restore, tests, fault, ("psnr",))) for name, fault in FAULTS.items()}
+        for kind, tests in (("blurred", blurred), ("sharp", sharp))
+    }
+    kept = pd.DataFrame(rows(restorer.restore, sharp, metrics=("psnr",)))
+    kept = kept[kept.arm == "restored"].groupby("scene").psnr.mean()
+    report = {
         "model_digest": restorer.model.digest,
         "test_photos": sorted(frame.scene.unique()),
         "test_images": len(restored),
         "metrics": {metric: compared(frame, metric) for metric in METRICS},
-        "by_length": bands,
-        "with_faults": {name: {"psnr": compared(part, "psnr")} for name, part in faulty.items()},
-        "latents": probe(restorer.network, pairs_of(root)),
-        "sharp_photo_kept_psnr": round(float(restored.kept.mean()), 2),
+        "by_length": {name: {"psnr": compared(frame[part], "psnr")} for name, part in parts.items() if part.any()},
+        "with_faults": {name: {"psnr": compared(part, "psnr")} for name, part in faulty["blurred"].items()},
+        "sharp_with_faults": {name: {"psnr": compared(part, "psnr")} for name, part in faulty["sharp"].items()},
+        "without_network": without_network(config, blurred),
+        "sharp_photo_kept_psnr": round(float(kept.mean()), 2),
+        "sharp_photo_least_psnr": round(float(kept.min()), 2),
     }
+    return report | ({} if restorer.network.prior is None else {"latents": probe(restorer.network, pairs_of(root))})
+
+
+def without_network(config: Config, tests: list[Tested]) -> dict[str, Any]:
+    """PSNR and LPIPS of methods without a network on the test pairs, at their best setting on validation pairs."""
+    root, scenes = Path(config.data.root), config.data.val_scenes
+    assert isinstance(scenes, tuple)
+    chosen = [(test.pixels, test.sharp) for test in images(root, "blur", "train") if test.scene in scenes][::EVERY]
+    report = {}
+    for name, (method, settings) in best_methods(chosen).items():
+        frame = pd.DataFrame(rows(method, tests, metrics=("psnr", "lpips")))
+        report[name] = {"settings": settings} | {metric: compared(frame, metric) for metric in ("psnr", "lpips")}
+    return report
 
 
 def compared(frame: pd.DataFrame, metric: str) -> dict[str, Any]:
@@ -112,21 +142,25 @@ def compared(frame: pd.DataFrame, metric: str) -> dict[str, Any]:
     }
 
 
+def images(root: Path, kind: str, split: str = "test") -> Iterable[Tested]:
+    """The ``kind`` (blur, or sharp itself) of every pair of a split."""
+    for pair in pd.read_csv(root / "manifest.csv", dtype={"name": str}).query("split == @split").itertuples():
+        image, sharp = (read_image(root / split / pair.scene / k / f"{pair.name}.png") for k in (kind, "sharp"))
+        yield Tested(pair.scene, pair.name, pair.length_px, image, sharp)
+
+
 def rows(
-    restorer: Restorer, root: Path, fault: Fault | None = None, metrics: Sequence[str] = METRICS
+    restore: Method, tests: Iterable[Tested], fault: Fault | None = None, metrics: Sequence[str] = METRICS
 ) -> Iterable[dict[str, Any]]:
-    """Two rows per test pair: blurred (with ``fault``) and restored."""
+    """Two rows per image: as it is (with ``fault``), called blurred, and restored."""
     measure = make_measure(metrics, "standard")
-    pairs = pd.read_csv(root / "manifest.csv", dtype={"name": str}).query("split == 'test'")
-    for number, pair in enumerate(pairs.itertuples()):
-        blur, sharp = (read_image(root / "test" / pair.scene / kind / f"{pair.name}.png") for kind in ("blur", "sharp"))
-        blur = blur if fault is None else fault(blur, np.random.default_rng(number))
-        kept = -10 * np.log10(np.mean((to_float(restorer.restore(sharp)) - to_float(sharp)) ** 2))
-        for arm, pixels in (("blurred", blur), ("restored", restorer.restore(blur))):
-            both = (torch.from_numpy(to_float(image))[None] for image in (pixels, sharp))
+    for number, test in enumerate(tests):
+        image = test.pixels if fault is None else fault(test.pixels, np.random.default_rng(number))
+        for arm, pixels in (("blurred", image), ("restored", restore(image))):
+            both = (torch.from_numpy(to_float(image))[None] for image in (pixels, test.sharp))
             values = {name: value.item() for name, value in measure(*both).items()}
-            about = {"arm": arm, "scene": pair.scene, "image": pair.name, "seed": float("nan"), "kept": kept}
-            yield about | {"length_px": pair.length_px} | values
+            about = {"arm": arm, "scene": test.scene, "image": test.name, "seed": float("nan")}
+            yield about | {"length_px": test.length_px} | values
 
 
 def with_noise(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
