@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from analysis import simulate
+from analysis.factors import factor_table
 from analysis.formats import FORMATS, as_markdown
 from analysis.stored import DEMO, EVIDENCE, STEPS, Stored, evidence_differences, grid_table, stored_grid
 from analysis.tables.chain import differences_table, main_table
@@ -172,6 +173,15 @@ def steps_decided() -> str:
     )
 
 
+def steps_factors() -> str:
+    """The main effects of the sweep ablation_steps."""
+    table = factor_table("factors", stored_grid(STEPS), Stored(STEPS))
+    assert table is not None
+    rows = tuple(row for row in table.rows if " x " not in row.label)
+    chosen = tuple(column for column in table.columns if column.id in ("mean", "n", "verdict"))
+    return lines(replace(table, columns=chosen, rows=rows))
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "demo-methods": partial(demo_table, ("psnr", "ssim", "lpips"), groups=False),
     "demo-table": partial(demo_table, ("iterations", "psnr", "ssim", "lpips", "parameters", "macs"), groups=True),
@@ -188,6 +198,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "model-table": model_table,
     "sharing": sharing,
     "steps-decided": steps_decided,
+    "steps-factors": steps_factors,
     "looks": lambda: simulate.as_markdown(simulate.stored()),
     "coverage": lambda: coverage.table(1000),
     "faults": faults,

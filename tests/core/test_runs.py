@@ -14,7 +14,7 @@ from typing import Any, get_args
 import pytest
 
 from blurdm.core.arms import MODELS, STAGES, TRAINED
-from blurdm.core.config import CameraMotion, Config, Course, Inference, Section, Term
+from blurdm.core.config import CameraMotion, Config, Course, Degradation, Inference, Section, Term
 from blurdm.core.errors import InputError
 from blurdm.core.runs import Resources, stored_section
 from blurdm.core.store import finished, read_json, write_bytes, write_json
@@ -72,6 +72,8 @@ def another(annotation: Any, value: Any) -> Any:
         return CameraMotion(motion="pan", length=(1.0, 2.0), angle=1.0, speed_variation=0.1, tremor=0.0)
     if value is None and Inference in get_args(annotation):
         return Inference(padding=64, padding_mode="reflect", pooling_window=None)
+    if value is None and Degradation in get_args(annotation):
+        return Degradation(share=0.5, noise=(0.0, 0.02), sharpen=(0.0, 0.0), jpeg=(80, 90))
     if value is None and Course in get_args(annotation):
         return Course(lr_hold=1)
     if value is None:

@@ -31,7 +31,7 @@ def test_the_blurred_crops_alone_change_and_in_every_step_otherwise(
     plain = opened(tiny_data, tmp_path, **{"data.fresh_blur": fresh})
     data = opened(tiny_data, tmp_path, **{"data.fresh_blur": fresh, "data.degradation": FAULTS})
     (before, sharp, lengths), (blur, same, as_long) = (one.batch("batch", 3, 5) for one in (plain, data))
-    assert torch.equal(sharp, same) and (lengths is None or torch.equal(lengths, as_long))
+    assert torch.equal(sharp, same) and lengths is not None and as_long is not None and torch.equal(lengths, as_long)
     assert ((blur - before).abs().mean((1, 2, 3)) > 0.002).all()
     assert torch.equal(blur, data.batch("batch", 3, 5)[0])
     other = data.batch("batch", 4, 5)[0]

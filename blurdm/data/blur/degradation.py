@@ -54,8 +54,9 @@ def draw_faults(section: Degradation, size: tuple[int, int], generators: Sequenc
     strengths, offsets, noises = [], [], []
     for rng in generators:
         present = rng.random(3) < section.share
-        values = rng.uniform(*section.noise), rng.uniform(*section.sharpen), rng.integers(*section.jpeg, endpoint=True)
-        strengths.append(np.where(present, values, 0))
+        noise, mask = rng.uniform(*section.noise), rng.uniform(*section.sharpen)
+        quality = float(rng.integers(*section.jpeg, endpoint=True))
+        strengths.append(np.where(present, [noise, mask, quality], 0.0))
         offsets.append(rng.integers(BLOCK, size=2))
         noises.append(rng.standard_normal((3, *size), dtype=np.float32))
     return Faults(

@@ -12,7 +12,7 @@ import numpy as np
 from blurdm.core.command import require_name
 from blurdm.core.errors import InputError
 from blurdm.data.pairs import MIN_SIZE
-from blurdm.data.photos.evidence import reduce
+from blurdm.data.photos.fetched import reduce
 
 
 @dataclass(frozen=True)
