@@ -35,7 +35,7 @@ from blurdm.restore.trained_on import blur_of
 PRESET = Path("experiments/presets/pretrained.yaml")
 METRICS = ("psnr", "ssim", "lpips")
 Fault = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-BANDS = ((0.0, 2.0), (2.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 20.1))  # px: length of the exposure
+BANDS = ((0.0, 2.0), (2.0, 5.0), (5.0, 9.0))  # px: length of the exposure
 EVERY = 4  # of the validation pairs, one chooses the settings of methods without a network
 
 
@@ -51,7 +51,7 @@ class Tested(NamedTuple):
 
 def main() -> int:
     parser = Parser(description=__doc__)
-    parser.add_argument("--arm", choices=["baseline", "direct", "joint"], default="baseline")
+    parser.add_argument("--arm", choices=["baseline", "direct", "joint"], default="joint")
     parser.add_argument("--measure", action="store_true", help="train nothing: measure the model that is there")
     options = parser.parse_args()
     config = load_config(PRESET)
@@ -70,7 +70,7 @@ def main() -> int:
 
 def make_pairs() -> None:
     """Fetch the photos and make the pairs, as far as they are missing."""
-    for command in (["data", "photos", "--set", "general"], ["data", "pairs", "--config", str(PRESET)]):
+    for command in (["data", "photos", "--set", "evidence"], ["data", "pairs", "--config", str(PRESET)]):
         if code := blurdm(command):
             sys.exit(code)
 

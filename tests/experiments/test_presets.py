@@ -23,7 +23,7 @@ def preset(data: str, name: str) -> Config:
 
 def test_there_is_one_for_each_backbone_and_training_set() -> None:
     there = {path.stem for path in PRESETS.glob("*.yaml")}
-    own = {"evidence", "folders", "general", "pretrained", "smoke"}
+    own = {"evidence", "folders", "general", "photos", "pretrained", "smoke"}
     authors = {f"gopro_{name}_authors" for name in (*BACKBONES_OF_THE_PAPER, *OTHERS)}
     assert there - own == {f"{data}_{name}" for data, name in FILES} | authors
 

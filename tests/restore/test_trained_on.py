@@ -62,7 +62,8 @@ def test_what_it_says_is_one_short_line(tmp_path: Path, value: object) -> None:
     [
         ("params.yaml", "a panning camera, blur of 3 to 10 px"),
         ("experiments/presets/gopro_mimo_unet.yaml", "the blur of a data set (layout gopro)"),
-        ("experiments/presets/pretrained.yaml", "an unsteady hand, blur of 0.5 to 20 px"),
+        ("experiments/presets/pretrained.yaml", "camera shake, blur of 0.5 to 9 px"),
+        ("experiments/presets/photos.yaml", "an unsteady hand, blur of 0.5 to 20 px"),
     ],
 )
 def test_a_config_says_what_it_trains_on(config: str, said: str) -> None:
