@@ -19,6 +19,7 @@ def load(
     latent: Literal["photo", "tile"] = "photo",
     seed: int = 0,
     precision: Literal["fp32", "bf16"] | None = None,
+    strength: float = 1.0,
 ) -> "Restorer":
     """A model that restores images: ``blurdm.load("models/joint/seed0").deblur(image)``.
 
@@ -26,9 +27,19 @@ def load(
     installed, or None for the one called "demo". ``device``: a GPU if there is one, otherwise the CPU, if None.
     ``memory``: what restoring may take, from which the size of tiles follows; or state it as ``tile`` (px). ``latent``:
     one of the whole image for all tiles, or one for each. ``precision``: bf16 on a GPU and fp32 elsewhere if None.
+    ``strength``: from 0, the image as it is, to 1, as restored, and blends in between.
     InputError names what is wrong with any of them.
     """
     # here, for planning imports this package without PyTorch
     from blurdm.restore.restorer import load as load_restorer
 
-    return load_restorer(model, device=device, memory=memory, tile=tile, latent=latent, seed=seed, precision=precision)
+    return load_restorer(
+        model,
+        device=device,
+        memory=memory,
+        tile=tile,
+        latent=latent,
+        seed=seed,
+        precision=precision,
+        strength=strength,
+    )

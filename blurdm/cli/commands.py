@@ -38,7 +38,7 @@ def deblur(parsed: argparse.Namespace) -> int:
 
     if parsed.out:
         require_folder_to_write("--out", parsed.out)
-    options = ("model", "device", "memory", "tile", "latent", "seed", "precision")
+    options = ("model", "device", "memory", "tile", "latent", "seed", "precision", "strength")
     chosen = {name: getattr(parsed, name) for name in options}
     return deblur(parsed.photos, parsed.out, chosen, parsed.jobs, parsed.threads, parsed.compare)
 

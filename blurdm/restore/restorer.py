@@ -47,7 +47,9 @@ class Restorer:
         latent: TileLatent = "photo",
         seed: int = 0,
         precision: Precision | None = None,
+        strength: float = 1.0,
     ) -> None:
+        self.strength = strength
         self.model, self.network = model, model.network
         self.memory = parse_memory(memory)
         self.latent, self.seed = latent, seed
@@ -94,6 +96,7 @@ class Restorer:
     def settings(self) -> str:
         """Digest of all settings that change the result."""
         chosen = (self.model.digest, self.seed, self.latent, self.tile or self.memory, self.precision)
+        chosen = chosen if self.strength == 1 else (*chosen, self.strength)  # which came later
         return hashlib.sha256(repr(chosen).encode()).hexdigest()
 
     def photo_budget(self) -> int:
@@ -155,6 +158,9 @@ class Restorer:
                     f"model {self.model.name} makes no picture of this photo, but values that are no numbers"
                 )
             values = rows.mean(dim=0) if pixels.ndim == 2 else rows.permute(1, 2, 0)
+            if self.strength < 1:
+                own = torch.from_numpy(pixels[top : top + rows.shape[1]].astype(np.float32) / np.float32(largest))
+                values = torch.lerp(own.to(values), values, self.strength)
             scaled = values if largest == 1 else (values * largest).round()
             restored[top : top + rows.shape[1]] = scaled.cpu().numpy().astype(pixels.dtype)
 
@@ -173,13 +179,16 @@ def load(
     latent: TileLatent = "photo",
     seed: int = 0,
     precision: Precision | None = None,
+    strength: float = 1.0,
 ) -> Restorer:
     """See ``blurdm.load``."""
     if latent not in ("photo", "tile"):
         raise InputError(f"latent '{latent}': should be photo or tile")
     if precision not in (None, "fp32", "bf16"):
         raise InputError(f"precision '{precision}': should be fp32 or bf16")
-    return Restorer(find_model(model, choose_device(device)), memory, tile, latent, seed, precision)
+    if not 0 <= strength <= 1:
+        raise InputError(f"strength {strength:g}: should be from 0, the photo as it is, to 1, as restored")
+    return Restorer(find_model(model, choose_device(device)), memory, tile, latent, seed, precision, strength)
 
 
 def choose_device(device: str | None) -> str:

@@ -174,6 +174,16 @@ def test_a_process_stays_within_the_budget() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_strength_blends_a_photo_with_its_restoration(restorer: Restorer, kind: type) -> None:
+    photo = picture() if kind is np.uint8 else picture().astype(np.float32) / 255
+    whole, half, nothing = (Restorer(restorer.model, tile=32, strength=s).deblur(photo) for s in (1.0, 0.5, 0.0))
+    assert np.array_equal(nothing, photo)
+    between = (whole.astype(float) + photo) / 2
+    assert half.dtype == kind and np.abs(half - between).max() <= (1 if kind is np.uint8 else 1e-6)
+    assert Restorer(restorer.model, strength=0.5).settings != Restorer(restorer.model).settings
+
+
 def test_device_and_precision_choose_themselves(monkeypatch: pytest.MonkeyPatch, restorer: Restorer) -> None:
     assert choose_device("cpu") == "cpu" and restorer.precision == "fp32" and "cpu in fp32" in restorer.describe()
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -186,6 +196,10 @@ def test_device_and_precision_choose_themselves(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_options_that_do_not_exist_are_told() -> None:
-    for options, told in (({"latent": "image"}, "photo or tile"), ({"precision": "fp8"}, "fp32 or bf16")):
+    for options, told in (
+        ({"strength": 1.5}, "from 0, the photo as it is"),
+        ({"latent": "image"}, "photo or tile"),
+        ({"precision": "fp8"}, "fp32 or bf16"),
+    ):
         with pytest.raises(InputError, match=told):
             load("none", **options)  # type: ignore[arg-type]
