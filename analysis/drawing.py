@@ -157,6 +157,15 @@ def save(figure: Figure, path: Path) -> None:
         write_bytes(path.with_name(path.name + suffix), content.getvalue())
 
 
+def drawn_equation(tex: str) -> bytes:
+    """SVG of maths in LaTeX, as far as matplotlib sets it; the same maths gives the same bytes."""
+    figure, content = Figure(figsize=(0.1, 0.1)), io.BytesIO()
+    figure.text(0, 0, f"${tex}$", fontsize=12)
+    with matplotlib.rc_context({"svg.hashsalt": "equation", "mathtext.fontset": "cm"}):
+        figure.savefig(content, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
+    return content.getvalue()
+
+
 def photo_style(number: int) -> tuple[str, str]:
     """Colour and marker of photo number 0, 1, ..."""
     return (

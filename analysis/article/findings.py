@@ -107,6 +107,7 @@ def _tested(facts: Facts) -> list[str]:
     said = "; ".join(f"{row.label} {_with_bounds(row.cells['mean'])}, {row.cells['verdict'].text}" for row in rows)
     text = [f"Paired differences in {SCORE} ({UNIT}; {reference('table', 'differences')}): {said}."]
     seen = facts.with_references("{figure} shows them image by image.", figure="differences")
+    seen += facts.with_references("{table} has all methods measured on these images.", table="methods")
     return [*text, *decided(facts), *seen]
 
 
@@ -144,10 +145,8 @@ def _detectable(facts: Facts) -> list[str]:
         return []
     low, high = f"{values[0]:.{DIGITS}f}", f"{values[-1]:.{DIGITS}f}"
     found = f"{low} {UNIT}" if low == high else f"{low} to {high} {UNIT}, depending on the comparison"
-    return [
-        f"The smallest {SCORE} difference found in 80 % of such experiments is {found}"
-        f" ({reference('table', 'differences')})."
-    ]
+    table = reference("table", "differences")
+    return [f"The smallest {SCORE} difference found in 80 % of such experiments is {found} ({table})."]
 
 
 def _scale(facts: Facts) -> list[str]:

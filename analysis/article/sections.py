@@ -95,8 +95,8 @@ def _blur(pairs: pd.DataFrame) -> list[str]:
             lengths.append(f"{low:.1f} to {high:.1f} px in {title} images (median {middle:.1f} px)")
     if not lengths:
         return []
-    made = "The blur was computed: a sharp photo, averaged along the path of a camera that moves while its shutter is open."
-    return [made, f"The path is {listed(lengths)} long."]
+    made = "The blur was computed: sharp photos, averaged along the path of a camera that moves while it exposes."
+    return [made, f"The path has a length of {listed(lengths)}."]
 
 
 FORWARD = Equation(
@@ -108,16 +108,16 @@ FORWARD = Equation(
 REVERSE = Equation(
     "reverse",
     r"z_{t-1} = \frac{\alpha_t}{\alpha_{t-1}} z_t - \frac{1}{\alpha_{t-1}} e_\theta(z_t, t, z^B) -"
-    r" \Bigl(\frac{\alpha_t \bar\beta_t}{\alpha_{t-1}} - \bar\beta_{t-1}\Bigr) \epsilon_\theta(z_t, t, z^B)",
+    r" \left(\frac{\alpha_t \bar\beta_t}{\alpha_{t-1}} - \bar\beta_{t-1}\right) \epsilon_\theta(z_t, t, z^B)",
     "zₜ₋₁ = (αₜ/αₜ₋₁) zₜ − (1/αₜ₋₁) e_θ(zₜ, t, zᴮ) − (αₜ β̄ₜ/αₜ₋₁ − β̄ₜ₋₁) ε_θ(zₜ, t, zᴮ)",
 )
 MEANT = {
     "baseline": "Baseline: the backbone alone.",
     "direct": "Direct control: the backbone with an encoder that makes its latent from the blurred image in one pass,"
     " without oracle and diffusion.",
-    "oracle": "Oracle latent: the model of stage 1, whose encoder sees the sharp image, so it bounds what a prior can do.",
-    "blurdm_foreign": "Mismatched latent: a model restores an image with the latent of another photo instead of its own;"
-    " what it loses is what the latent tells of the image.",
+    "oracle": "Oracle latent: the model of stage 1, whose encoder sees the sharp image: a bound for priors.",
+    "blurdm_foreign": "Mismatched latent: a model restores an image with the latent of another photo instead of its"
+    " own; what it loses is what the latent tells of the image.",
 }
 DIFFUSIONS = {
     "dual": "Two networks estimate the blur that a step added and its noise; the reverse process takes both away",
@@ -143,17 +143,17 @@ def method(facts: Facts) -> list[Part]:
     )
     return [
         Paragraph(
-            "BlurDM (arXiv 2512.03979) models the blurred image B as the last of T steps of a lengthening exposure. Step"
-            " t lengthens the exposure time from that of step t - 1, α with index t - 1, to α with index t, adds the"
-            " light e of that time, and adds noise ε of standard deviation β; β with a bar is the noise accumulated so"
-            f" far ({reference('equation', 'forward')})."
+            "BlurDM (arXiv 2512.03979) models the blurred image B as the last of T steps of a lengthening exposure."
+            " Each step takes the image I from one exposure time α to the next, adds the light e of that time, and adds"
+            " noise ε of standard deviation β; β with a bar is the noise of all steps so far"
+            f" ({reference('equation', 'forward')})."
         ),
         FORWARD,
         Paragraph(
-            f"The process runs on a latent z, {vectors} of {latent['size']} numbers per image, and starts at that of the"
-            f" blurred image, z with index B. {DIFFUSIONS[str(diffusion['type'])]} ({reference('equation', 'reverse')}:"
-            " e and ε with index θ are the two estimates), here with T ="
-            f" {diffusion['steps']}, α from {diffusion['alpha_start']:g} to {diffusion['alpha_end']:g}, β from"
+            f"The process runs on a latent z, {vectors} of {latent['size']} numbers per image, and starts at that of"
+            f" the blurred image, z with index B. {DIFFUSIONS[str(diffusion['type'])]}"
+            f" ({reference('equation', 'reverse')}, where estimates have the index θ), here with"
+            f" T = {diffusion['steps']}, α from {diffusion['alpha_start']:g} to {diffusion['alpha_end']:g}, β from"
             f" {diffusion['beta_start']:g} to {diffusion['beta_end']:g}."
         ),
         REVERSE,
@@ -183,8 +183,9 @@ def ablations(facts: Facts) -> list[Part]:
     drawn = {figure.name for figure in facts.contents.grids}
     parts: list[Part] = []
     for table in facts.contents.ablations:
-        parts.append(Paragraph(f"{table.title} ({reference('table', table.name)})"))
-        parts.append(TablePart(table.name))
+        shown = [reference("table", table.name)]
+        shown += [reference("figure", table.name)] if table.name in drawn else []
+        parts += [Paragraph(f"{table.title} ({', '.join(shown)})"), TablePart(table.name)]
         parts += [FigurePart(table.name)] if table.name in drawn else []
     return parts
 

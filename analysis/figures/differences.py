@@ -33,7 +33,7 @@ def paired_differences(rows: pd.DataFrame, differences: pd.DataFrame, metric: st
     shown = [pair for pair in COMPARISONS if pair in by_pair]
     if not shown:
         raise Missing(f"no two methods can be compared in {METRICS[metric].title}")
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.8 * len(shown)))
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.6 * len(shown)))
     axes = figure.add_subplot()
     values = by_image(rows, metric, "arm")
     photos, digits = sorted(map(str, rows.scene.unique())), METRICS[metric].digits

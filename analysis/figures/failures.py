@@ -27,7 +27,7 @@ def about(inputs: Inputs) -> str:
     parts = []
     for other, gains in losses(inputs).items():
         parts.append(f"worse than the {ARMS[other].title.lower()} on {int((gains < 0).sum())} of {len(gains)}")
-    shown = f"The {MOST} worst of {inputs.counted}" if len(inputs.psnr) > MOST else f"All of {inputs.counted}"
+    shown = f"The {MOST} worst of {inputs.counted}" if len(inputs.psnr) > MOST else f"All {inputs.counted}"
     return f"{shown}. In the mean over seeds, BlurDM is {' and '.join(parts)} images."
 
 

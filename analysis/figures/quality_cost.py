@@ -28,7 +28,7 @@ DATA = "GoPro"  # of the published PSNR
 def build(inputs: Inputs) -> Figure:
     ours = measured(inputs)
     published = published_costs(read_published())
-    figure = Figure(figsize=(WIDTH, 5.2))
+    figure = Figure(figsize=(WIDTH, 4.8))
     upper, lower = figure.subplots(2, len(AXES), sharey="row")
     for above, below, (cost, label) in zip(upper, lower, AXES.items(), strict=True):
         _draw_ours(above, ours, seeds_of(inputs), cost)

@@ -33,7 +33,7 @@ def build(inputs: Inputs) -> Figure:
     if len(psnr) < FEWEST:
         raise Missing(f"{len(psnr)} test images are too few to show a trend")
     known = conditions(inputs.first_seed_runs(ARMS[METHOD].stage))
-    heights = [3.3, 2.4] if len(known.columns) else [3.3]
+    heights = [2.9, 1.9] if len(known.columns) else [2.9]
     figure = Figure(figsize=(WIDTH, sum(heights)))
     above, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     left, right = above.subplots(1, 2)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from analysis.article.article import numbers
 from analysis.article.parts import ArticleSection, Commands, Equation, FigurePart, Paragraph, Part, TablePart, rendered
+from analysis.drawing import drawn_equation
 from analysis.latex import plain_name
 from analysis.names import visible
 from analysis.page.contents import Contents, DrawnFigure
@@ -96,8 +97,9 @@ def _part(contents: Contents, part: Part, names: FilterNames, references: Refere
     match part:
         case Paragraph(text):
             return {"text": _with_links(text, references)}
-        case Equation(name, _, text):
-            return {"equation": text, "id": f"equation-{name}", "number": references["equation", name]}
+        case Equation(name, tex, text):
+            shown = {"equation": text, "source": Markup(data_uri(drawn_equation(tex), "image/svg+xml"))}
+            return {**shown, "id": f"equation-{name}", "number": references["equation", name]}
         case Commands(commands):
             return {"commands": commands}
         case TablePart(name):
@@ -193,6 +195,7 @@ def _figure(reports: Path, figure: DrawnFigure) -> dict[str, Any]:
         "name": figure.name,
         "title": figure.title,
         "caption": figure.caption,
+        "told": figure.caption.partition(". ")[0].removesuffix("."),
         "width": picture.width // 2,
         "height": picture.height // 2,
         "source": Markup(data_uri(content.getvalue(), "image/webp")),

@@ -77,4 +77,4 @@ def _measured_row(network: NetworkResults, sources: Sources) -> TableRow:
     if "psnr" in network.rows:
         mean = mean_of(measurements(network.rows, ["psnr"]), "psnr", sources.resamples)
         cells["psnr"] = interval_cell(mean, PSNR.digits, network.keys)
-    return TableRow(f"chain-{network.method}", ARMS[network.method].title, cells, OURS)
+    return TableRow(f"chain-{network.method}", ARMS[network.method].title, cells, OURS, ranked=False)

@@ -113,15 +113,16 @@ def warm_up(settings: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> s
             extra.setdefault((steps, batch), []).append(ARMS[arm].title)
     if not extra:
         return ""
-    parts = [f"{' and '.join(names)} {steps} steps at batch {batch}" for (steps, batch), names in extra.items()]
-    without = f", which the {ARMS[BASELINE].title.lower()} does not have" if BASELINE in arms else ""
-    return f"In addition their encoder was warmed up first: {'; '.join(parts)}{without}."
+    parts = [f"{steps} steps at batch {batch} for {' and '.join(names)}" for (steps, batch), names in extra.items()]
+    parts += [f"none for {ARMS[BASELINE].title}"] if BASELINE in arms else []
+    return f"In addition an encoder was warmed up first: {', '.join(parts)}."
 
 
 def marks_note(rows: pd.DataFrame) -> str:
     """What bold and underlined numbers mean, with the differences of methods that are decided."""
-    pairs = [(a, b) for a, b in COMPARISONS if a in METHODS and b in METHODS]
-    compared, decided = differences(rows, pairs), {}
+    found = differences(rows)  # all, so that they are corrected as in their own table
+    compared = [each for each in found if {each.difference.a, each.difference.b} <= set(METHODS)]
+    decided: dict[str, list[str]] = {}
     for each in compared:
         if each.decision.verdict in (Verdict.BETTER, Verdict.WORSE):
             name = f"{comparison(each.difference.a, each.difference.b)} ({each.decision.verdict})"

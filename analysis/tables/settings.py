@@ -31,9 +31,8 @@ def settings_table(name: str, title: str, sources: Sources) -> Table:
     rows = []
     for (key, own_value, published_value), where in differing.items():
         cells = {"own": Cell(own_value, runs=keys), "published": Cell(published_value)}
-        rows.append(
-            TableRow(f"{'_'.join(where)}.{key}", f"{key.replace('_', ' ')} ({_places(where)})", cells, ranked=False)
-        )
+        label = f"{key.replace('_', ' ')} ({', '.join(PLACES.get(section, section) for section in where)})"
+        rows.append(TableRow(f"{'_'.join(where)}.{key}", label, cells, ranked=False))
     columns = (Column("own", "Here", "label"), Column("published", "Published", "label"))
     note = (
         "Names are the keys of the config; in brackets, what the setting is of. Published: the file"

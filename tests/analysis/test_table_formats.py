@@ -37,7 +37,7 @@ def small() -> Table:
         ),
         TableRow("p", "p", {"psnr_published": published_cell(99.0, 2, remark="(+1.00)")}, "g <1>"),
     )
-    return finish(Table("small", "Small & simple", "The note.", "standard", columns, rows))
+    return finish(Table("small", "Small & simple", "The note.", "standard", columns, rows, "Method"))
 
 
 def test_best_and_second_as_printed_and_never_a_published_number() -> None:
@@ -57,7 +57,7 @@ def test_missing_cells_are_printed_and_counted() -> None:
 
 def test_json_keeps_to_its_contract(tmp_path: Path) -> None:
     told = json.loads(FORMATS["json"](small()))
-    assert set(told) == {"name", "title", "note", "protocol", "columns", "rows"}
+    assert set(told) == {"name", "title", "note", "protocol", "heading", "columns", "rows"}
     assert told["columns"][0] == {"id": "psnr", "title": "PSNR", "kind": "value", "unit": "dB", "better": "higher"}
     cells = {row["id"]: row["cells"] for row in told["rows"]}
     assert cells["a_b"]["psnr"] == {
