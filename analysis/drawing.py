@@ -160,7 +160,8 @@ def save(figure: Figure, path: Path) -> None:
 def drawn_equation(tex: str) -> bytes:
     """SVG of maths in LaTeX, as far as matplotlib sets it; the same maths gives the same bytes."""
     figure, content = Figure(figsize=(0.1, 0.1)), io.BytesIO()
-    figure.text(0, 0, f"${tex}$", fontsize=12)
+    large = tex.replace(r"\frac", r"\dfrac")  # as LaTeX sets it in a line of its own
+    figure.text(0, 0, f"${large}$", fontsize=12)
     with matplotlib.rc_context({"svg.hashsalt": "equation", "mathtext.fontset": "cm"}):
         figure.savefig(content, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
     return content.getvalue()

@@ -104,7 +104,8 @@ def _draw_published(axes: Axes, table: pd.DataFrame, cost: str) -> None:
             mark, color = (arm.mark, arm.color) if arm else ("*", "#000000")
             axes.plot(getattr(row, cost), row.psnr, mark, color=color, linestyle="none")
         last = pair.iloc[-1]
-        up = 5 if len(pair) > 1 else -10
-        place: dict[str, Any] = {"xytext": (0, up), "textcoords": "offset points", "ha": "center"}
+        # A pair's name ends at its last point, where lines to other points seldom run.
+        up, side = ((4, 5), "right") if len(pair) > 1 else ((0, -10), "center")
+        place: dict[str, Any] = {"xytext": up, "textcoords": "offset points", "ha": side}
         axes.annotate(plain(name), (last[cost], last.psnr), fontsize=7, **place)
     axes.margins(0.15, 0.15)
