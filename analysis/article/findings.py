@@ -104,8 +104,13 @@ def _tested(facts: Facts) -> list[str]:
     rows = [row for row in facts.differences if row.cells.get("mean", Cell()).value is not None]
     if not rows:
         return []
-    said = "; ".join(f"{row.label} {_with_bounds(row.cells['mean'])}, {row.cells['verdict'].text}" for row in rows)
-    text = [f"Paired differences in {SCORE} ({UNIT}; {reference('table', 'differences')}): {said}."]
+    verdicts = {row.cells["verdict"].text for row in rows}
+    alike = len(verdicts) == 1 and len(rows) > 1
+    said = [f"{row.label} {_with_bounds(row.cells['mean'])}" for row in rows]
+    if not alike:
+        said = [f"{text}, {row.cells['verdict'].text}" for text, row in zip(said, rows, strict=True)]
+    said += [f"each {verdicts.pop()}"] if alike else []
+    text = [f"Paired differences in {SCORE} ({UNIT}; {reference('table', 'differences')}): {'; '.join(said)}."]
     seen = facts.with_references("{figure} shows them image by image.", figure="differences")
     seen += facts.with_references("{table} has all methods measured on these images.", table="methods")
     return [*text, *decided(facts), *seen]

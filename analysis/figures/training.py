@@ -23,7 +23,9 @@ MOST_MARKS = 30
 def about(inputs: Inputs) -> str:
     """Number of validation images and scenes, where the runs tell them."""
     folders = filter(None, (restoring_model(folder) for folder in inputs.first_seed_runs()))
-    settings = next((read_json(folder / "config.json")["sections"].get("data", {}) for folder in folders), {})
+    settings: dict[str, Any] = next(
+        (read_json(folder / "config.json")["sections"].get("data", {}) for folder in folders), {}
+    )
     images, scenes = settings.get("val_images"), len(settings.get("val_scenes") or ())
     return f"{count(images, 'validation image')} of {count(scenes, 'scene')}." if images and scenes else ""
 

@@ -142,7 +142,7 @@ def offered(tables: Iterable[Table], names: FilterNames, cards: Iterable[Mapping
 
 def shown_table(table: Table, names: FilterNames) -> dict[str, Any]:
     """What the template shows of a table; columns and rows are tagged by ``names``."""
-    columns = [{"heading": c.heading, "kind": c.kind, "tags": attributes(names.tags(c.title))} for c in table.columns]
+    columns = [{"heading": _heading(c), "kind": c.kind, "tags": attributes(names.tags(c.title))} for c in table.columns]
     groups = [
         {
             "name": name,
@@ -162,9 +162,15 @@ def shown_table(table: Table, names: FilterNames) -> dict[str, Any]:
     return {**head, "columns": columns, "groups": groups}
 
 
+def _heading(column: Column) -> Markup:
+    """The heading, its arrow never alone on a line."""
+    text = str(Markup.escape(visible(column.heading)))
+    return Markup(text.replace(" ↑", "&nbsp;↑").replace(" ↓", "&nbsp;↓"))
+
+
 def _cell(row: TableRow, column: Column, cell: Cell, names: FilterNames) -> dict[str, Any]:
     return {
-        "kind": "published" if cell.published else column.kind,
+        "kind": " ".join(dict.fromkeys((column.kind, "published"))) if cell.published else column.kind,
         "column": column.id,
         "tags": attributes(names.tags(column.title)),
         "value": "" if cell.value is None else repr(cell.value),
