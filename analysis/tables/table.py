@@ -134,8 +134,8 @@ def read_table(path: Path) -> Table:
 
 def _read_cell(text: str, runs: Iterable[str] = (), **fields: Any) -> Cell:
     cell = Cell(text, runs=tuple(runs), **fields)
-    if cell.low is None and not cell.published:
-        return cell
+    if cell.value is None or (cell.low is None and not cell.published):
+        return cell  # text as it is
     text, _, remark = text.partition(" ")
     return replace(cell, text=text, remark=remark)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -41,7 +42,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     return facts_of(root, ("training", "differences", "severity", "failures"))
 
 
-def said(parts: list[object]) -> str:
+def said(parts: Sequence[object]) -> str:
     return " ".join(part.text for part in parts if isinstance(part, Paragraph))
 
 
@@ -51,7 +52,7 @@ def test_every_table_and_figure_is_cited_and_shown_once(facts: Facts) -> None:
     shown += [("figure", part.name) for part in parts if isinstance(part, FigurePart)]
     shown += [("equation", part.name) for part in parts if isinstance(part, Equation)]
     assert len(shown) == len(set(shown)) > 6
-    assert set(shown) == set(REFERENCE.findall(said(list(parts))))
+    assert set(shown) == set(REFERENCE.findall(said(parts)))
 
 
 def test_the_conclusion_has_every_score_and_what_is_decided(facts: Facts) -> None:
