@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from analysis.fonts import families, font_of
 from analysis.load import measure_runs
 from analysis.names import code_point, visible
+from analysis.stats import photos_of
 from blurdm.core.errors import InputError
 from blurdm.core.registry import load_module
 from blurdm.core.runs import restore_folder
@@ -71,6 +72,15 @@ class Inputs:
         """The rows of these runs."""
         return self.rows[self.rows.seed.isna() | (self.rows.seed == self.first_seed)]
 
+    @property
+    def counted(self) -> str:
+        """``12 test images of 4 photos, 3 seeds``."""
+        images = self.rows[["scene", "image"]].drop_duplicates()
+        photos, seeds = len(set(photos_of(images.scene, images.image))), self.rows.seed.nunique()
+        parts = (len(images), "test image"), (photos, "photo"), (seeds, "seed")
+        n_images, n_photos, n_seeds = (f"{n} {noun}{'s' * (n != 1)}" for n, noun in parts)
+        return f"{n_images} of {n_photos}, {n_seeds}"
+
     @cached_property
     def psnr(self) -> pd.DataFrame:
         """PSNR (dB), mean over seeds: a row per (scene, image), a column per arm; Missing if it was not measured."""
@@ -98,7 +108,8 @@ def by_image(rows: pd.DataFrame, metric: str, columns: str | list[str]) -> pd.Da
 def draw_all(names: Iterable[str], inputs: Inputs, folder: Path) -> dict[str, str]:
     """Draw these figures to ``folder``/<name>.pdf and .png, and write INDEX; returns reasons of missing ones by name.
 
-    A module of PACKAGE has TITLE, CAPTION and ``build(inputs) -> Figure``. Files of former figures are deleted.
+    A module of PACKAGE has TITLE, CAPTION and ``build(inputs) -> Figure``; ``about(inputs) -> str``, if it has one, is
+    what the results add to the caption. Files of former figures are deleted.
     """
     index, missing = [], {}
     for name in names:
@@ -107,6 +118,8 @@ def draw_all(names: Iterable[str], inputs: Inputs, folder: Path) -> dict[str, st
         try:
             with styled():
                 save(module.build(inputs), folder / name)
+            if hasattr(module, "about"):
+                entry["caption"] = f"{module.CAPTION} {module.about(inputs)}".strip()
         except Missing as reason:
             missing[name] = entry["missing"] = str(reason)
         index.append(entry)
@@ -142,6 +155,16 @@ def save(figure: Figure, path: Path) -> None:
         with matplotlib.rc_context({"figure.constrained_layout.use": False}):
             figure.set_layout_engine(None)  # slow, and needed once: positions hold for both formats
         write_bytes(path.with_name(path.name + suffix), content.getvalue())
+
+
+def drawn_equation(tex: str) -> bytes:
+    """SVG of maths in LaTeX, as far as matplotlib sets it; the same maths gives the same bytes."""
+    figure, content = Figure(figsize=(0.1, 0.1)), io.BytesIO()
+    large = tex.replace(r"\frac", r"\dfrac")  # as LaTeX sets it in a line of its own
+    figure.text(0, 0, f"${large}$", fontsize=12)
+    with matplotlib.rc_context({"svg.hashsalt": "equation", "mathtext.fontset": "cm"}):
+        figure.savefig(content, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
+    return content.getvalue()
 
 
 def photo_style(number: int) -> tuple[str, str]:

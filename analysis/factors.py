@@ -19,12 +19,13 @@ from analysis.stats import UNSEEDED, Measurements, difference_of
 from analysis.tables.chain import joined
 from analysis.tables.comparison import (
     COLUMNS,
-    VERDICTS,
+    WON,
     Compared,
     compare,
     compared_cells,
     margins_note,
     measurements_by,
+    verdicts_note,
 )
 from analysis.tables.numbers import margins, primary_metric
 from analysis.tables.table import Column, Table, TableRow, finish, one_protocol, protocols, value_cell
@@ -202,7 +203,8 @@ def factor_table(name: str, results: GridResults, sources: Sources) -> Table | N
         origin_note(results.rows, sources, protocol),
         f"Effects on {METRICS[grid.metric].title} against {first}; paired over the other axes, seeds and images.",
         INTERACTION,
-        VERDICTS,
+        verdicts_note(line.cells["verdict"].text for line in lines),
+        WON,
         margins_note([grid.metric], chosen),
         "Share of variance: of the means of rows; by chance: what photos and seeds alone would give on average.",
         "" if rest is None else f"More than two axes together: {rest:.{max(digits - 2, 0)}f} %.",

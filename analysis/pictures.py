@@ -108,7 +108,7 @@ def draw_row(row: np.ndarray, image: Pictured, crop: Crop) -> None:
         draw(axes, image.pictures[column], crop)
         value = image.psnr.get(column)
         axes.set_xlabel("reference" if column == SHARP else f"{value:.2f} dB" if value is not None else "")
-    row[0].set_ylabel(plain(image.name, 30), fontsize=7)
+    row[0].set_ylabel(plain(image.name, 30), fontsize=10)
 
 
 def bare(axes: Axes) -> None:

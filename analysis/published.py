@@ -6,8 +6,7 @@ resolution. RealBlur: the official script does not align images, but the paper's
 do, so its PSNR and SSIM are almost certainly aligned; whether its LPIPS is, is not known.
 
 published.csv has one number per line; a line's setting is a number of diffusion steps or the epochs of the stages.
-Sources, data sets and the labels of our backbones are in the other published_*.csv. Confidence: A the paper, B official
-code, project pages or the method's own repository, C derived by us from A or B, D a third party, E from memory.
+Sources, data sets and the labels of our backbones are in the other published_*.csv.
 """
 
 import csv
@@ -27,6 +26,13 @@ PUBLISHED = Path(__file__).with_name("published.csv")
 COMPARED = (BASELINE, METHOD)  # the methods that the paper trains with every backbone
 SCORES = tuple(name for name, metric in METRICS.items() if metric.always)  # the metrics of its main table
 FIGURES = ("macs_g", "parameters_m", "milliseconds")  # of its table of costs
+CONFIDENCE = {
+    "A": "from the paper",
+    "B": "from official code, project pages or the method's own repository",
+    "C": "derived from these",
+    "D": "from a third party",
+    "E": "from memory",
+}
 GAIN = (-5, 5)
 RANGES = {"psnr": (10, 60), "ssim": (0, 1), "lpips": (0, 1)} | dict.fromkeys((*FIGURES, "hours"), (0, math.inf))
 
@@ -50,7 +56,7 @@ class Citation(NamedTuple):
     source: str
 
     def __str__(self) -> str:
-        return f"{self.source} [{', '.join(self.confidence.split())}]"
+        return f"{self.source} ({'; '.join(CONFIDENCE[letter] for letter in self.confidence.split())})"
 
 
 class Dataset(NamedTuple):
@@ -143,7 +149,7 @@ def _beside(path: Path, part: str) -> Path:
 
 
 def _citation(place: str, row: Mapping[str, str]) -> Citation:
-    if not row["confidence"] or set(row["confidence"].split()) - set("ABCDE"):
+    if not row["confidence"] or set(row["confidence"].split()) - set(CONFIDENCE):
         raise InputError(f"{place}, column 'confidence': '{row['confidence']}' should be letters from A to E")
     if len(row["source"]) < 3:
         raise InputError(f"{place}, column 'source': is missing")

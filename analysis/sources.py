@@ -140,4 +140,8 @@ def origin_note(rows: pd.DataFrame, sources: Sources, protocol: str) -> str:
     revisions = ", ".join(sources.revisions(rows.key.unique()))
     n = f"{images} image{'s' * (images != 1)} of {photos} photo{'s' * (photos != 1)}"
     frames = FRAMES if any(frames_are_photos(part.scene, part.image) for part in sets) else ""
-    return f"n: {n}; seeds: {seeds}; protocol: {protocol}; data digest: {digests}; code revision: {revisions}.{frames}"
+    changed = ' ("+": with changes that were not committed)' if "+" in revisions else ""
+    return (
+        f"n: {n}; seeds: {seeds}; metric protocol: {protocol}; data digest (SHA-256): {digests}; code revision:"
+        f" {revisions}{changed}.{frames}"
+    )

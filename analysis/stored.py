@@ -7,6 +7,7 @@ A folder has its rows, one line per image and run as ``analysis.build`` and ``an
 from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -42,6 +43,11 @@ class Stored(Sources):
         rows = pd.read_csv(self.pointer, dtype={**text, "seed": "Int64"})
         costs = self.runs / "costs.csv"
         return rows[~rows.scene.isin(self.without)], pd.read_csv(costs) if costs.is_file() else pd.DataFrame()
+
+    @cached_property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """None: they are in the run folders."""
+        return {}
 
     def revisions(self, keys: Iterable[str]) -> list[str]:
         """The revisions of the training runs: that of an arm without training is theirs."""

@@ -3,7 +3,16 @@
 from collections.abc import Iterable, Iterator
 
 from analysis.article.facts import Facts
-from analysis.article.parts import ArticleSection, Equation, FigurePart, Part, TablePart
+from analysis.article.parts import (
+    ArticleSection,
+    Equation,
+    FigurePart,
+    Paragraph,
+    Part,
+    TablePart,
+    listed,
+    reference,
+)
 from analysis.article.sections import SECTIONS
 from analysis.page.contents import Contents
 from analysis.sources import Sources
@@ -17,9 +26,13 @@ def article(sources: Sources, contents: Contents) -> tuple[ArticleSection, ...]:
     for title, make in SECTIONS.items():
         parts = tuple(_existing(make(facts), tables, figures))
         sections += [ArticleSection(title, parts)] if parts else []
-    rest: list[Part] = [TablePart(name) for name in contents.tables if name in tables]
+    rest: list[TablePart | FigurePart] = [TablePart(name) for name in contents.tables if name in tables]
     rest += [FigurePart(figure.name) for figure in (*contents.figures, *contents.grids) if figure.name in figures]
-    return (*sections, *([ArticleSection("Further tables and figures", tuple(rest))] if rest else []))
+    if not rest:
+        return tuple(sections)
+    kinds = [("table" if isinstance(part, TablePart) else "figure", part.name) for part in rest]
+    seen = Paragraph(f"In no other section: {listed([reference(*each) for each in kinds])}.")
+    return (*sections, ArticleSection("Further tables and figures", (seen, *rest)))
 
 
 def _existing(parts: Iterable[Part], tables: set[str], figures: set[str]) -> Iterator[Part]:

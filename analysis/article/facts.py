@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.article.parts import reference
 from analysis.page.contents import Contents
 from analysis.sources import Sources
+from analysis.stats import photos_of
 from analysis.tables.table import Cell, TableRow
 from blurdm.core.arms import ARMS, METHOD
 from blurdm.core.store import finished, read_json
@@ -53,17 +55,27 @@ class Facts:
         return sum(float((finished(folder) or {}).get("seconds") or 0.0) for folder in self.sources.trained)
 
     @property
-    def dataset(self) -> str:
-        """The name of the test set, if all of its images were measured, or else the layout of its folders."""
+    def dataset(self) -> tuple[str, str]:
+        """The published test set, if all of its images were measured, and the one whose folder layout the data have."""
         layout = str(self.sections.get("data", {}).get("layout", "unknown"))
         for name, published in self.sources.published.datasets.items():
             if published.layout == layout:
-                return name if published.test_images == self.n_images else f"pairs in the folder form of {name}"
-        return f"pairs in the folder form '{layout}'"
+                return name if published.test_images == self.n_images else "", name
+        return "", ""
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether blur was computed from sharp photos: then its length is known."""
+        return "exposure_px" in self.pairs and bool(self.pairs.exposure_px.notna().any())
 
     @property
     def n_images(self) -> int:
         return len(self.rows[["scene", "image"]].drop_duplicates())
+
+    @property
+    def n_photos(self) -> int:
+        images = self.rows[["scene", "image"]].drop_duplicates()
+        return len(set(photos_of(images.scene, images.image)))
 
     @property
     def digest(self) -> str:
@@ -97,3 +109,11 @@ class Facts:
         table = self.contents.tables.get("differences")
         rows = list(table.rows) if table else []
         return [row for row in rows if row.group == rows[0].group]
+
+    def with_references(self, text: str, **names: str) -> list[str]:
+        """``text`` with ``{table}`` and ``{figure}`` as references to these names; none if one does not exist."""
+        there = {"table": set(self.contents.tables)}
+        there["figure"] = {figure.name for figure in (*self.contents.figures, *self.contents.grids)}
+        if any(name not in there[kind] for kind, name in names.items()):
+            return []
+        return [text.format(**{kind: reference(kind, name) for kind, name in names.items()})]

@@ -3,55 +3,37 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from analysis.article.facts import Facts
-from analysis.article.parts import Commands, Equation, FigurePart, Paragraph, Part, TablePart, listed, reference
-from analysis.tables.chain import count
-from analysis.tables.table import Cell
-from blurdm.core.arms import ARMS, BASELINE, METHOD, arm_of
-from blurdm.metrics.protocols import METRICS
+import pandas as pd
 
-BLURRED = arm_of(None)
-PRIMARY = "psnr"
+from analysis.article.facts import Facts
+from analysis.article.findings import conclusion, results, validity
+from analysis.article.parts import Commands, Equation, FigurePart, Paragraph, Part, TablePart, listed, reference
+from analysis.article.references import references
+from analysis.tables.chain import count, joined, same_steps, warm_up
+from analysis.tables.cost import COSTS
+from blurdm.core.arms import ARMS, BASELINE, METHOD
+from blurdm.metrics.protocols import PROTOCOLS
+
+TERMS = (
+    "A pair is a blurred image with its sharp one; images of one scene (in tables: photo) resemble each other, so"
+    " statistics count scenes."
+)
 
 
 def abstract(facts: Facts) -> list[Part]:
-    """State the data, the methods, their scores, and the verdicts."""
+    """State the data, the methods, and what was found."""
     split = facts.pairs[facts.pairs.split == "train"] if len(facts.pairs) else facts.pairs
     trained = [ARMS[arm].title for arm in facts.methods if ARMS[arm].stage and not ARMS[arm].group]
     text = f"{listed(trained)} ({facts.backbone}) {'was' if len(trained) == 1 else 'were'} trained"
     text += f" with {count(len(facts.seeds), 'seed')}"
     if len(split):
         text += f" on {count(len(split), 'pair')} of {count(split.scene.nunique(), 'scene')}"
-    photos = facts.rows[["scene"]].drop_duplicates()
     text += (
-        f" and measured on {count(facts.n_images, 'image')} of {count(len(photos), 'scene')} that no training or"
-        f" selection saw ({facts.dataset})."
+        f" and measured on {count(facts.n_images, 'image')} of {count(facts.n_photos, 'photo')} that no training or"
+        f" selection saw. {_origin(facts)}"
     )
-    start, end = (facts.cell("main", arm, PRIMARY) for arm in (BLURRED, METHOD if facts.has_diffusion else BASELINE))
-    if start and end and start.value is not None and end.value is not None:
-        metric = METRICS[PRIMARY]
-        text += (
-            f" The blurred images have {start.text} {metric.unit} {metric.title}, restored ones"
-            f" {end.text} {metric.unit} {end.bounds}."
-        )
-    return [Paragraph(text), *_verdicts(facts), *_sweeps(facts)]
-
-
-def _verdicts(facts: Facts) -> list[Part]:
-    """The differences that were tested in the primary metric, each with its verdict."""
-    sentences = [
-        f"{row.label}: {_with_bounds(row.cells['mean'])}, {row.cells['verdict'].text}"
-        for row in facts.differences
-        if row.cells.get("mean", Cell()).value is not None
-    ]
-    if not sentences:
-        return []
-    group = facts.differences[0].group
-    return [Paragraph(f"Paired differences in {group}: {'; '.join(sentences)}.")]
-
-
-def _with_bounds(cell: Cell) -> str:
-    return f"{cell.text} {cell.bounds}".strip()
+    found = " ".join(conclusion(facts))
+    return [Paragraph(text), *([Paragraph(found)] if found else []), *_sweeps(facts)]
 
 
 def _sweeps(facts: Facts) -> list[Part]:
@@ -63,7 +45,7 @@ def _sweeps(facts: Facts) -> list[Part]:
 
 
 def data(facts: Facts) -> list[Part]:
-    """Splits, blur and digests."""
+    """Splits, origin of the images, blur and digest."""
     pairs = facts.pairs
     if not len(pairs):
         return []
@@ -78,19 +60,65 @@ def data(facts: Facts) -> list[Part]:
         if len(sizes) == 1
         else f"{len(sizes)} sizes, the smallest {sizes[0][0]} x {sizes[0][1]} px"
     )
-    text = f"The data set has {listed(splits)}, each of {size}."
-    text += " Validation scenes are carved from the training data; a scene is in one part only."
-    parts: list[Part] = [Paragraph(text)]
-    if "exposure_px" in pairs and pairs.exposure_px.notna().any():
-        length = pairs[pairs.split == "test"].exposure_px.dropna()
-        low, middle, high = length.quantile([0.0, 0.5, 1.0])
-        parts.append(
-            Paragraph(f"The blur of the test images is {low:.1f} to {high:.1f} px long, {middle:.1f} px in the median.")
-        )
-    parts += [FigurePart("examples"), FigurePart("severity")]
-    return [*parts, Paragraph(f"SHA-256 of the index of all pairs: {facts.digest}.")]
+    text = [
+        f"The data have {listed(splits)}, each of {size}. {TERMS}",
+        _origin(facts),
+        "Validation scenes are carved from the training data; a scene is in one part only.",
+        *_blur(pairs),
+        *facts.with_references("{figure} shows examples.", figure="examples"),
+    ]
+    digest = f"SHA-256 of the index of all pairs, of which tables show the start as data digest: {facts.digest}."
+    return [Paragraph(" ".join(text)), FigurePart("examples"), Paragraph(digest)]
 
 
+def _origin(facts: Facts) -> str:
+    """Whether the test images are a published test set."""
+    complete, layout = facts.dataset
+    if complete:
+        return f"The test images are the test set of {complete}, all of it."
+    if not layout:
+        return "The data set is not a published one."
+    if facts.is_computed:
+        return f"The data set is not {layout}: only the layout of its folders is {layout}'s."
+    return f"The test images are not the complete test set of {layout}, whose folder layout they have."
+
+
+def _blur(pairs: pd.DataFrame) -> list[str]:
+    """How long the blur is, which only a manifest of blur that was computed tells."""
+    if "exposure_px" not in pairs:
+        return []
+    lengths = []
+    for split, title in (("train", "training"), ("test", "test")):
+        length = pairs[pairs.split == split].exposure_px.dropna().astype(float)
+        if len(length):
+            low, middle, high = length.quantile([0.0, 0.5, 1.0])
+            lengths.append(f"{low:.1f} to {high:.1f} px in {title} images (median {middle:.1f} px)")
+    if not lengths:
+        return []
+    made = "The blur was computed: sharp photos, averaged along the path of a camera that moves while it exposes."
+    return [made, f"The path has a length of {listed(lengths)}."]
+
+
+FORWARD = Equation(
+    "forward",
+    r"I_t = \frac{\alpha_{t-1}}{\alpha_t} I_{t-1} + \frac{1}{\alpha_t} e_t + \beta_t \epsilon_t, \qquad"
+    r" I_T = B + \bar\beta_T \epsilon",
+    "Iₜ = (αₜ₋₁/αₜ) Iₜ₋₁ + (1/αₜ) eₜ + βₜ εₜ, I_T = B + β̄_T ε",
+)
+REVERSE = Equation(
+    "reverse",
+    r"z_{t-1} = \frac{\alpha_t}{\alpha_{t-1}} z_t - \frac{1}{\alpha_{t-1}} e_\theta(z_t, t, z^B) -"
+    r" \left(\frac{\alpha_t \bar\beta_t}{\alpha_{t-1}} - \bar\beta_{t-1}\right) \epsilon_\theta(z_t, t, z^B)",
+    "zₜ₋₁ = (αₜ/αₜ₋₁) zₜ − (1/αₜ₋₁) e_θ(zₜ, t, zᴮ) − (αₜ β̄ₜ/αₜ₋₁ − β̄ₜ₋₁) ε_θ(zₜ, t, zᴮ)",
+)
+MEANT = {
+    "baseline": "Baseline: the backbone alone.",
+    "direct": "Direct control: the backbone with an encoder that makes its latent from the blurred image in one pass,"
+    " without oracle and diffusion.",
+    "oracle": "Oracle latent: the model of stage 1, whose encoder sees the sharp image: a bound for priors.",
+    "blurdm_foreign": "Mismatched latent: a model restores an image with the latent of another photo instead of its"
+    " own; what it loses is what the latent tells of the image.",
+}
 DIFFUSIONS = {
     "dual": "Two networks estimate the blur that a step added and its noise; the reverse process takes both away",
     "blur": "One network estimates the blur that a step added; the noise of a step is not estimated",
@@ -102,23 +130,12 @@ DIFFUSIONS = {
 
 
 def method(facts: Facts) -> list[Part]:
-    """BlurDM in a few sentences, with the equations that this chain computes."""
+    """BlurDM in a few sentences, with the equations that this chain computes, and what it is compared with."""
+    compared = [Paragraph(" ".join(MEANT[arm] for arm in facts.methods if arm in MEANT))]
     if not facts.has_diffusion:
-        return [Paragraph(f"{facts.backbone} was trained on pairs of blurred and sharp images, without prior.")]
+        return [Paragraph(f"{facts.backbone} was trained on pairs of blurred and sharp images."), *compared]
     diffusion, latent = facts.sections["diffusion"], facts.sections["latent"]
     vectors = count(int(latent["tokens"]), "vector")
-    forward = Equation(
-        "forward",
-        r"I_t = \frac{\alpha_{t-1}}{\alpha_t} I_{t-1} + \frac{1}{\alpha_t} e_t + \beta_t \epsilon_t, \qquad"
-        r" I_T = B + \bar\beta_T \epsilon",
-        "Iₜ = (αₜ₋₁/αₜ) Iₜ₋₁ + (1/αₜ) eₜ + βₜ εₜ, I_T = B + β̄_T ε",
-    )
-    reverse = Equation(
-        "reverse",
-        r"z_{t-1} = \frac{\alpha_t}{\alpha_{t-1}} z_t - \frac{1}{\alpha_{t-1}} e_\theta(z_t, t, z^B) -"
-        r" \Bigl(\frac{\alpha_t \bar\beta_t}{\alpha_{t-1}} - \bar\beta_{t-1}\Bigr) \epsilon_\theta(z_t, t, z^B)",
-        "zₜ₋₁ = (αₜ/αₜ₋₁) zₜ − (1/αₜ₋₁) e_θ(zₜ, t, zᴮ) − (αₜ β̄ₜ/αₜ₋₁ − β̄ₜ₋₁) ε_θ(zₜ, t, zᴮ)",
-    )
     stages = (
         f"Stage 1 trains {facts.backbone} with the latent of an encoder that sees the sharp image too; stage 2 trains"
         " the diffusion to make that latent from the blurred image alone; stage 3 trains both together. The latent"
@@ -126,49 +143,39 @@ def method(facts: Facts) -> list[Part]:
     )
     return [
         Paragraph(
-            "BlurDM (arXiv 2512.03979) takes a blurred image B as the end of a longer exposure. Each of T steps exposes"
-            " the image I longer, for which the exposure time α grows, and adds the light e of that time and noise ε"
+            "BlurDM (arXiv 2512.03979) models the blurred image B as the last of T steps of a lengthening exposure."
+            " Each step takes the image I from one exposure time α to the next, adds the light e of that time, and adds"
+            " noise ε of standard deviation β; β with a bar is the noise of all steps so far"
             f" ({reference('equation', 'forward')})."
         ),
-        forward,
+        FORWARD,
         Paragraph(
-            f"The process runs on {vectors} of {latent['size']} numbers per image, z, and starts at that of the blurred"
-            f" image. {DIFFUSIONS[str(diffusion['type'])]} ({reference('equation', 'reverse')}), here with T ="
-            f" {diffusion['steps']}, α from {diffusion['alpha_start']:g} to {diffusion['alpha_end']:g}, β from"
+            f"The process runs on a latent z, {vectors} of {latent['size']} numbers per image, and starts at that of"
+            f" the blurred image, z with index B. {DIFFUSIONS[str(diffusion['type'])]}"
+            f" ({reference('equation', 'reverse')}, where estimates have the index θ), here with"
+            f" T = {diffusion['steps']}, α from {diffusion['alpha_start']:g} to {diffusion['alpha_end']:g}, β from"
             f" {diffusion['beta_start']:g} to {diffusion['beta_end']:g}."
         ),
-        reverse,
-        Paragraph(stages),
+        REVERSE,
+        Paragraph(" ".join([stages, *facts.with_references("{figure} has the schedules.", figure="schedules")])),
+        *compared,
         FigurePart("schedules"),
     ]
 
 
 def settings(facts: Facts) -> list[Part]:
-    """Refer to the table of settings that differ from the published recipe."""
-    table = facts.contents.tables.get("settings")
-    if table is None:
-        return []
-    text = (
-        f"{reference('table', 'settings')} lists the {len(table.rows)} settings that differ from the published recipe."
-    )
-    return [Paragraph(text), TablePart("settings")]
-
-
-def results(facts: Facts) -> list[Part]:
-    """The chain's tables and pictures."""
-    return [
-        Paragraph(
-            f"{reference('table', 'main')} has every method, {reference('table', 'differences')} paired differences."
-        ),
-        TablePart("main"),
-        TablePart("differences"),
-        TablePart("prior"),
-        TablePart("methods"),
-        FigurePart("differences"),
-        FigurePart("restorations"),
-        FigurePart("failures"),
-        FigurePart("trajectory"),
-    ]
+    """How long the methods were trained on what, how they are measured, and what differs from the published recipe."""
+    section, table = facts.sections.get("data", {}), facts.contents.tables.get("settings")
+    text = [same_steps(facts.rows), warm_up(facts.sections, facts.methods)]
+    if {"batch_size", "crop"} <= section.keys():
+        side = section["crop"]
+        text.append(f"A step sees {count(int(section['batch_size']), 'crop')} of {side} x {side} px.")
+    for name in dict.fromkeys(facts.rows.protocol.astype(str)):
+        text.append(f"Metric protocol '{name}': {PROTOCOLS[name].note}." if name in PROTOCOLS else "")
+    if table is not None:
+        number = reference("table", "settings")
+        text.append(f"{number} lists the {count(len(table.rows), 'setting')} that differ from the published recipe.")
+    return [Paragraph(joined(text)), TablePart("settings")]
 
 
 def ablations(facts: Facts) -> list[Part]:
@@ -176,8 +183,9 @@ def ablations(facts: Facts) -> list[Part]:
     drawn = {figure.name for figure in facts.contents.grids}
     parts: list[Part] = []
     for table in facts.contents.ablations:
-        parts.append(Paragraph(f"{table.title} ({reference('table', table.name)})"))
-        parts.append(TablePart(table.name))
+        shown = [reference("table", table.name)]
+        shown += [reference("figure", table.name)] if table.name in drawn else []
+        parts += [Paragraph(f"{table.title} ({', '.join(shown)})"), TablePart(table.name)]
         parts += [FigurePart(table.name)] if table.name in drawn else []
     return parts
 
@@ -187,8 +195,30 @@ def cost(facts: Facts) -> list[Part]:
     machines = {_machine(origin) for origin in facts.provenances} - {""}
     text = f"Training took {facts.training_seconds / 3600:.2f} h in all, summed over stages and seeds"
     text += f", on {listed(sorted(machines))}." if machines else "; the machine was not recorded."
-    parts: list[Part] = [Paragraph(text), TablePart("cost"), TablePart("training_budget")]
-    return [*parts, FigurePart("quality_cost"), FigurePart("training")]
+    sentences = [
+        text,
+        *facts.with_references("{table} has the time of every method.", table="training_budget"),
+        *facts.with_references("{figure} has the validations while training.", figure="training"),
+        *_added(facts),
+        *facts.with_references("{figure} has quality against cost.", figure="quality_cost"),
+    ]
+    tables = [TablePart(name) for name in ("cost", "training_budget")]
+    return [Paragraph(" ".join(sentences)), *tables, FigurePart("training"), FigurePart("quality_cost")]
+
+
+def _added(facts: Facts) -> list[str]:
+    """What BlurDM adds to the cost of its baseline, in what does not depend on the load of a machine."""
+    added = []
+    for column in ("parameters", "macs"):
+        own, base = (facts.cell("main", arm, column) for arm in (METHOD, BASELINE))
+        if own and base and own.value is not None and base.value:
+            figure = COSTS[column]
+            change = 100 * (own.value / base.value - 1)
+            added.append(f"{own.text} instead of {base.text} {figure.unit} {figure.title} ({change:+.0f} %)")
+    if not added:
+        return []
+    table = reference("table", "cost" if "cost" in facts.contents.tables else "main")
+    return [f"BlurDM has {listed(added)} ({table}); these are the same on every machine, unlike latencies."]
 
 
 def _machine(origin: Mapping[str, Any]) -> str:
@@ -207,64 +237,8 @@ def published(facts: Facts) -> list[Part]:
     if not names:
         return []
     text = "Published numbers were measured by their authors, with other seeds and machines; only ours have intervals."
+    text += f" They are in {listed([reference('table', name) for name in names])}."
     return [Paragraph(text), *(TablePart(name) for name in names)]
-
-
-def validity(facts: Facts) -> list[Part]:
-    """What limits the conclusions, computed from the data."""
-    scenes, seeds = facts.rows.scene.nunique(), len(facts.seeds)
-    sentences = [f"The test set has {count(scenes, 'scene')}: conclusions about other photos rest on these."]
-    if seeds < 2:
-        sentences.append("With one seed, a difference is one of two files of weights, not of two methods.")
-    else:
-        sentences.append(
-            f"Every method was trained {seeds} times; intervals cover the noise of training and of photos."
-        )
-    if detectable := _detectable(facts):
-        sentences.append(detectable)
-    sentences += _scale(facts)
-    harmed = _harmed(facts)
-    return [Paragraph(" ".join([*sentences, *harmed]))]
-
-
-def _detectable(facts: Facts) -> str:
-    cells = [row.cells["detectable"] for row in facts.differences if row.cells.get("detectable", Cell()).value]
-    if not cells:
-        return ""
-    values = sorted(float(cell.value) for cell in cells if cell.value is not None)
-    digits, unit = METRICS[PRIMARY].digits, METRICS[PRIMARY].unit
-    return (
-        f"True differences below {values[0]:.{digits}f} to {values[-1]:.{digits}f} {unit} would often not be found"
-        f" ({reference('table', 'differences')})."
-    )
-
-
-def _scale(facts: Facts) -> list[str]:
-    """How the trained network compares in size with the published one."""
-    name = str(facts.sections.get("backbone", {}).get("name"))
-    millions = facts.sources.published.value("cost", "parameters_m", backbone=name, method=METHOD)
-    cell = facts.cell("cost", f"chain-{METHOD}", "parameters") or facts.cell("main", METHOD, "parameters")
-    if millions is None or cell is None or cell.value is None:
-        return []
-    own = cell.value * 1e6 if cell.value < 1e3 else cell.value
-    share = own / (1e6 * millions)
-    if share > 0.99:
-        return []
-    return [f"The network has {own / 1e6:.2f} million parameters, {100 * share:.2g} % of the published one's."]
-
-
-def _harmed(facts: Facts) -> list[str]:
-    """Test images that restoration makes worse."""
-    if PRIMARY not in facts.rows:
-        return []
-    table = facts.rows.pivot_table(index=["scene", "image"], columns="arm", values=PRIMARY, observed=True)
-    arm = METHOD if METHOD in table else BASELINE
-    if arm not in table or BLURRED not in table:
-        return []
-    worse = int((table[arm] < table[BLURRED]).sum())
-    images = count(len(table), "test image")
-    sentence = f"{ARMS[arm].title} makes {worse} of {images} worse than the blurred input, in the mean over seeds."
-    return [sentence]
 
 
 def reproduce(facts: Facts) -> list[Part]:
@@ -293,4 +267,5 @@ SECTIONS: dict[str, Callable[[Facts], list[Part]]] = {
     "Beside published numbers": published,
     "Threats to validity": validity,
     "How to reproduce": reproduce,
+    "References": references,
 }

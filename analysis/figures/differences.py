@@ -12,11 +12,15 @@ from blurdm.metrics.protocols import METRICS
 
 TITLE = "Per-image differences"
 CAPTION = (
-    "Differences of PSNR, paired by image: a dot per test image (mean over seeds), its colour and shape are those"
-    " of its photo. The bar below each row of dots is the mean with the interval of its test, corrected for the number"
-    " of rows."
+    "Differences of PSNR, paired by image: a dot per test image (mean over seeds) in the colour of its photo; where"
+    " there are more photos than colours, shapes differ too. The bar below each row of dots is the mean with the"
+    " interval of its test, at 95 % for all rows together."
 )
 MOST_PHOTOS_NAMED = 12
+
+
+def about(inputs: Inputs) -> str:
+    return f"{inputs.counted}."
 
 
 def build(inputs: Inputs) -> Figure:
@@ -29,7 +33,7 @@ def paired_differences(rows: pd.DataFrame, differences: pd.DataFrame, metric: st
     shown = [pair for pair in COMPARISONS if pair in by_pair]
     if not shown:
         raise Missing(f"no two methods can be compared in {METRICS[metric].title}")
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.8 * len(shown)))
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.6 * len(shown)))
     axes = figure.add_subplot()
     values = by_image(rows, metric, "arm")
     photos, digits = sorted(map(str, rows.scene.unique())), METRICS[metric].digits

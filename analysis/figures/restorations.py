@@ -11,7 +11,7 @@ TITLE = "Restorations"
 CAPTION = (
     "The first kept test image of each of the first photos, restored with the first seed, with its PSNR. The frame"
     " is the square in which the blur does most harm, enlarged in the corner. Below every picture is its error: the"
-    " root of the squared difference to the sharp image, on one scale for all."
+    " root of the mean over channels of the squared difference to the sharp image, on one scale for all."
 )
 MOST = 3
 CLIP = 0.2  # errors above are drawn alike
@@ -39,7 +39,7 @@ def restorations(rows: list[Pictured]) -> Figure:
             bare(axes)
             if column != SHARP:
                 axes.imshow(row.error(column), norm=scale)
-        below[0].set_ylabel("error", fontsize=7)
+        below[0].set_ylabel("error", fontsize=10)
     for axes, column in zip(grid[0], COLUMNS, strict=True):
         axes.set_title(title(column))
     bar = grid[1][-1].inset_axes((0.05, 0.45, 0.9, 0.08))

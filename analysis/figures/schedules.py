@@ -15,7 +15,7 @@ from blurdm.diffusion.schedules import ALPHA, BETA, BETA_BAR
 
 TITLE = "Schedules"
 CAPTION = (
-    "The schedules that can be chosen, with the ends and the number of steps of the chain's diffusion; drawn thick:"
+    "The schedules that can be chosen, with the ends and the number of steps of the diffusion here; drawn thick:"
     " those that it uses. Top: exposure times and the noise of each step. Bottom: the noise accumulated by step t,"
     " for every shape of beta under the rule that is used, and for every rule under the beta that is used."
 )
@@ -40,7 +40,7 @@ def schedules(used: Mapping[str, Any]) -> Figure:
     alpha = ALPHA[used["alpha_schedule"]](T, *ends)
     beta = BETA[used["beta_schedule"]](T, *noise)
     rule = BETA_BAR[used["noise_rule"]]
-    figure = Figure(figsize=(WIDTH, 5.4))
+    figure = Figure(figsize=(WIDTH, 4.6))
     (exposure, step), (by_beta, by_rule) = figure.subplots(2, 2)
     _lines(exposure, {name: make(T, *ends) for name, make in ALPHA.items()}, used["alpha_schedule"], "α")
     _lines(step, {name: make(T, *noise) for name, make in BETA.items()}, used["beta_schedule"], "β", first=1)

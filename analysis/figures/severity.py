@@ -14,12 +14,17 @@ from blurdm.core.arms import ARMS, BASELINE, METHOD, METHODS, arm_of
 
 TITLE = "Blur severity against gain"
 CAPTION = (
-    "Left: what each method gains over the blurred input, by the PSNR of that input; little PSNR is strong blur."
+    "Left: what each method gains over the blurred input, by the PSNR of that input; low PSNR means strong blur."
     " Right: what BlurDM gains over its baseline. Below: the same gain against length of the blur, brightness and noise"
     " of the blurred image, where they are known. A point per test image (mean over seeds), a line fitted by least"
-    " squares, and Spearman's rank correlation."
+    " squares, and Spearman's rank correlation ρ. Images of one photo resemble each other, so ρ is less certain than"
+    " the number of images suggests."
 )
 FEWEST = 3  # images for a line and a correlation
+
+
+def about(inputs: Inputs) -> str:
+    return f"{inputs.counted}."
 
 
 def build(inputs: Inputs) -> Figure:
@@ -28,7 +33,7 @@ def build(inputs: Inputs) -> Figure:
     if len(psnr) < FEWEST:
         raise Missing(f"{len(psnr)} test images are too few to show a trend")
     known = conditions(inputs.first_seed_runs(ARMS[METHOD].stage))
-    heights = [3.0, 2.4] if len(known.columns) else [3.0]
+    heights = [2.9, 1.9] if len(known.columns) else [2.9]
     figure = Figure(figsize=(WIDTH, sum(heights)))
     above, *below = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     left, right = above.subplots(1, 2)
@@ -40,7 +45,7 @@ def build(inputs: Inputs) -> Figure:
     for axes in (left, right):
         axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
         axes.set_xlabel("PSNR of the blurred input (dB)")
-        axes.legend(loc="best", fontsize=7)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=7)  # above: it covers no point
     gains = psnr[METHOD] - psnr[BASELINE]
     for part in below:
         panels = part.subplots(1, len(known.columns), squeeze=False, sharey=True)[0]

@@ -11,16 +11,23 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from analysis.drawing import WIDTH, Inputs, Missing, photo_style, plain
+from analysis.tables.chain import count
 from blurdm.core.arms import ARMS, METHOD
 from blurdm.core.errors import InputError
 
 TITLE = "Reverse trajectory"
 CAPTION = (
-    "The reverse process of the first seed on the kept test images, a line each. Left: the latents z_T (hollow) to"
-    " z_0 (filled) in the plane in which all of them vary most. Middle: how far z_t still is from z_0 (root mean"
-    " square). Right: PSNR of the restoration with z_t, minus that with z_0. The process runs from left to right."
+    "The reverse process on the kept test images, a line each. Left: the latents from the first, of t = T (hollow), to"
+    " the last, of t = 0 (filled), in the plane in which all of them vary most. Middle: how far the latent of step t"
+    " still is from the last one (root mean square, RMS). Right: PSNR of the restoration with the latent of step t,"
+    " minus that with the last one. In the middle and on the right, t falls from left to right, as the process runs."
 )
 MOST_NAMED = 8
+
+
+def about(inputs: Inputs) -> str:
+    steps, _ = read(inputs.restored(ARMS[METHOD].stage)[0] / "trajectory.csv")
+    return f"{count(len(steps[['scene', 'image']].drop_duplicates()), 'image')}, seed {inputs.first_seed}."
 
 
 def build(inputs: Inputs) -> Figure:
@@ -63,7 +70,7 @@ def trajectories(steps: pd.DataFrame, z: NDArray) -> Figure:
         quality.plot(own.t, own.psnr - own.psnr.iloc[-1], marker=marker, markersize=3.5, **style)
     plane.set_xlabel(f"first axis ({share[0]:.0%} of variance)")
     plane.set_ylabel(f"second axis ({share[1]:.0%})")
-    distance.set_ylabel("distance of $z_t$ to $z_0$")
+    distance.set_ylabel("RMS distance of $z_t$ to $z_0$", fontsize=8)
     quality.set_ylabel("PSNR with $z_t$ minus with $z_0$ (dB)", fontsize=8)
     quality.axhline(0, color="black", linewidth=0.8, linestyle=":")
     for axes in (distance, quality):

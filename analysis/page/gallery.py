@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
 from analysis.names import visible
@@ -103,7 +104,10 @@ class KeptPair:
 def _pairs(sources: Sources) -> Iterator[KeptPair]:
     """Every image that a measured model's first run kept, with its blurred input."""
     published, (chain_rows, _) = sources.published, sources.chain
-    inputs = [restore_folder(sources.folder(str(key))) for key in chain_rows[chain_rows.arm == BLURRED].key.unique()]
+    blurred = chain_rows[chain_rows.arm == BLURRED]
+    inputs = [restore_folder(sources.folder(str(key))) for key in blurred.key.unique()]
+    own = blurred.drop_duplicates(["scene", "image"]) if "psnr" in blurred else blurred.iloc[:0]
+    before_psnr = {(str(r.scene), str(r.image)): float(r.psnr) for r in own.itertuples()}  # dB
     for order, network in enumerate(all_measured(sources, GRIDS)):
         dataset = network.dataset(published) or f"{network.n_images} images, not a published test set"
         backbone = network.label(published)
@@ -114,8 +118,9 @@ def _pairs(sources: Sources) -> Iterator[KeptPair]:
             after = find([restore_folder(sources.folder(str(row.key)))], network.method, scene, image)
             if before is None or after is None:
                 continue
-            psnr = getattr(row, "psnr", None)
-            text = f"{dataset}, {backbone}" + ("" if psnr is None else f", {psnr:.2f} dB")
+            text = ", ".join([dataset, backbone, *([] if pd.isna(row.seed) else [f"seed {row.seed}"])])
+            psnr, was = getattr(row, "psnr", None), before_psnr.get((scene, image))
+            text += "" if psnr is None else f": PSNR {psnr:.2f} dB" + ("" if was is None else f", blurred {was:.2f} dB")
             model = ARMS[network.method].title
             yield KeptPair(scene, image, model, dataset, backbone, text, before, after, order)
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from analysis.article.article import numbers
 from analysis.article.parts import ArticleSection, Commands, Equation, FigurePart, Paragraph, Part, TablePart, rendered
+from analysis.drawing import drawn_equation
 from analysis.latex import plain_name
 from analysis.names import visible
 from analysis.page.contents import Contents, DrawnFigure
@@ -96,8 +97,9 @@ def _part(contents: Contents, part: Part, names: FilterNames, references: Refere
     match part:
         case Paragraph(text):
             return {"text": _with_links(text, references)}
-        case Equation(name, _, text):
-            return {"equation": text, "id": f"equation-{name}", "number": references["equation", name]}
+        case Equation(name, tex, text):
+            shown = {"equation": text, "source": Markup(data_uri(drawn_equation(tex), "image/svg+xml"))}
+            return {**shown, "id": f"equation-{name}", "number": references["equation", name]}
         case Commands(commands):
             return {"commands": commands}
         case TablePart(name):
@@ -140,7 +142,7 @@ def offered(tables: Iterable[Table], names: FilterNames, cards: Iterable[Mapping
 
 def shown_table(table: Table, names: FilterNames) -> dict[str, Any]:
     """What the template shows of a table; columns and rows are tagged by ``names``."""
-    columns = [{"heading": c.heading, "kind": c.kind, "tags": attributes(names.tags(c.title))} for c in table.columns]
+    columns = [{"heading": _heading(c), "kind": c.kind, "tags": attributes(names.tags(c.title))} for c in table.columns]
     groups = [
         {
             "name": name,
@@ -160,9 +162,15 @@ def shown_table(table: Table, names: FilterNames) -> dict[str, Any]:
     return {**head, "columns": columns, "groups": groups}
 
 
+def _heading(column: Column) -> Markup:
+    """The heading, its arrow never alone on a line."""
+    text = str(Markup.escape(visible(column.heading)))
+    return Markup(text.replace(" ↑", "&nbsp;↑").replace(" ↓", "&nbsp;↓"))
+
+
 def _cell(row: TableRow, column: Column, cell: Cell, names: FilterNames) -> dict[str, Any]:
     return {
-        "kind": "published" if cell.published else column.kind,
+        "kind": " ".join(dict.fromkeys((column.kind, "published"))) if cell.published else column.kind,
         "column": column.id,
         "tags": attributes(names.tags(column.title)),
         "value": "" if cell.value is None else repr(cell.value),
@@ -193,6 +201,7 @@ def _figure(reports: Path, figure: DrawnFigure) -> dict[str, Any]:
         "name": figure.name,
         "title": figure.title,
         "caption": figure.caption,
+        "told": figure.caption.partition(". ")[0].removesuffix("."),
         "width": picture.width // 2,
         "height": picture.height // 2,
         "source": Markup(data_uri(content.getvalue(), "image/webp")),

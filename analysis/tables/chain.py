@@ -1,6 +1,7 @@
 """The chain's tables: the measurements of every arm, and paired differences of arms."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from analysis.stats import (
 )
 from analysis.tables.comparison import (
     COLUMNS,
-    VERDICTS,
+    WON,
     Compared,
     below_input,
     compare,
@@ -20,6 +21,7 @@ from analysis.tables.comparison import (
     margins_note,
     measurements_by,
     primary_note,
+    verdicts_note,
 )
 from analysis.tables.cost import COSTS, cost_cell
 from analysis.tables.prior import with_remarks
@@ -33,8 +35,8 @@ from analysis.tables.table import (
     protocols,
     value_cell,
 )
-from analysis.verdicts import MARGINS
-from blurdm.core.arms import ARMS, COMPARISONS, INPUT, METHOD, METHODS
+from analysis.verdicts import MARGINS, Verdict
+from blurdm.core.arms import ARMS, BASELINE, COMPARISONS, INPUT, METHOD, METHODS
 from blurdm.core.registry import lookup
 from blurdm.metrics.protocols import METRICS, in_order
 
@@ -43,6 +45,11 @@ PRIMARY = "psnr"
 INTERVALS = (
     "Intervals of means: 95 % over photos and training seeds (hierarchical bootstrap, scaled to the length of Student's"
     " t interval)."
+)
+UNSEEDED = "The blurred input is not trained: its interval is over photos alone."
+TIMES = (
+    "Latency and peak memory (of the whole process) were measured once per run, beside whatever else the machine did,"
+    " so they do not compare methods; parameters and MACs do."
 )
 ONE_SEED = "With one seed, intervals leave out the noise of training: they are those of these weights only."
 
@@ -77,10 +84,10 @@ def main_table(name: str, title: str, sources: Sources) -> Table:
         lines.append(TableRow(arm, about.title, cells, about.group, ranked=not about.group))
     sides = costs.side.dropna() if "side" in costs else pd.Series(dtype=float)
     side = f"; costs are those of one image of {sides.iloc[0]:.0f} x {sides.iloc[0]:.0f} px" if len(sides) else ""
-    sentences = [origin_note(rows, sources, protocol), INTERVALS, f"Steps are those on images{side}.", same_steps(rows)]
-    sentences += [ONE_SEED] if rows.seed.nunique() <= 1 else []
-    sentences += ["Best in bold, second underlined; bound and diagnoses aside."]
-    table = finish(Table(name, title, " ".join(sentences), protocol, tuple(columns), tuple(lines), "Method"))
+    sentences = [origin_note(rows, sources, protocol), INTERVALS, UNSEEDED if INPUT in by_arm else ""]
+    sentences += [f"Steps are those on images{side}.", same_steps(rows), warm_up(sources.settings, list(by_arm))]
+    sentences += [TIMES if len(costs) else "", ONE_SEED if rows.seed.nunique() <= 1 else "", marks_note(rows)]
+    table = finish(Table(name, title, joined(sentences), protocol, tuple(columns), tuple(lines), "Method"))
     keys = {arm: group.key.unique() for arm, group in rows.groupby("arm", observed=True)}
     return with_remarks(table, {arm: arm for arm in by_arm}, keys, sources, MARGINS.get(PRIMARY))
 
@@ -93,10 +100,42 @@ def same_steps(rows: pd.DataFrame) -> str:
         names = " and ".join(ARMS[arm].title.lower() for arm in compared if arm != METHOD)
         return (
             f"Trained without diffusion ({names}): {steps[compared[0]]:.0f} steps, as many as stages 1 + 3 of BlurDM"
-            " together and on the same batches; BlurDM's stage 2, on latents, comes on top."
+            " together and on the same batches of images; BlurDM's stage 2, on latents, comes on top."
         )
     listed = ", ".join(f"{ARMS[arm].title} {steps[arm]:.0f}" for arm in compared)
     return f"The methods were NOT trained equally long ({listed} steps), so their differences mix method and training."
+
+
+def warm_up(settings: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> str:
+    """A sentence on the encoder's steps that methods have beyond ``same_steps``; empty without any."""
+    extra: dict[tuple[int, int], list[str]] = {}
+    for arm, stage in (("direct", "direct"), (METHOD, "pretrain")):
+        section = settings.get(stage, {})
+        steps, batch = int(section.get("warmup_iterations") or 0), int(section.get("warmup_batch_size") or 0)
+        if arm in arms and steps:
+            extra.setdefault((steps, batch), []).append(ARMS[arm].title)
+    if not extra:
+        return ""
+    parts = [f"{steps} steps at batch {batch} for {' and '.join(names)}" for (steps, batch), names in extra.items()]
+    parts += [f"none for {ARMS[BASELINE].title}"] if BASELINE in arms else []
+    return f"In addition an encoder was warmed up first: {', '.join(parts)}."
+
+
+def marks_note(rows: pd.DataFrame) -> str:
+    """What bold and underlined numbers mean, with the differences of methods that are decided."""
+    found = differences(rows)  # all, so that they are corrected as in their own table
+    compared = [each for each in found if {each.difference.a, each.difference.b} <= set(METHODS)]
+    decided: dict[str, list[str]] = {}
+    for each in compared:
+        if each.decision.verdict in (Verdict.BETTER, Verdict.WORSE):
+            name = f"{comparison(each.difference.a, each.difference.b)} ({each.decision.verdict})"
+            decided.setdefault(METRICS[each.difference.metric].title, []).append(name)
+    text = "Bold: the best mean, underlined: the second; bound and diagnoses aside."
+    if not compared:
+        return text
+    if not decided:
+        return f"{text} No difference between the methods is decided, so this ranks means only."
+    return f"{text} Decided: {'; '.join(f'{metric}: ' + ', '.join(names) for metric, names in decided.items())}."
 
 
 def differences_table(name: str, title: str, sources: Sources, pairs: Pairs = COMPARISONS) -> Table:
@@ -112,9 +151,12 @@ def differences_table(name: str, title: str, sources: Sources, pairs: Pairs = CO
         heading = metric_column(metric).heading
         lines.append(TableRow(f"{a}-{b}-{metric}", comparison(a, b), cells, heading, ranked=False))
     metrics = list(dict.fromkeys(each.difference.metric for each in compared))
-    sentences = [f"{origin_note(rows, sources, protocol)} Paired by seed and image. {VERDICTS}"]
+    sentences = [f"{origin_note(rows, sources, protocol)} Paired by seed and image."]
+    sentences += [verdicts_note(each.verdict for each in compared), WON]
     sentences += [margins_note(metrics, MARGINS), primary_note(PRIMARY, metrics)]
-    table = finish(Table(name, title, joined(sentences), protocol, COLUMNS, tuple(lines), "Paired difference"))
+    same = len({line.cells["n"].text for line in lines}) <= 1  # then the note has it
+    columns = tuple(column for column in COLUMNS if column.id != "n" or not same)
+    table = finish(Table(name, title, joined(sentences), protocol, columns, tuple(lines), "Paired difference"))
     first = {line.id: each.difference.a for line, each in zip(lines, compared, strict=True)}
     runs = {row: keys[arm] for row, arm in first.items()}
     return with_remarks(table, first, runs, sources, MARGINS.get(PRIMARY))

@@ -22,13 +22,20 @@ COLUMNS = (
     Column("n", "Images/photos/seeds", "label"),
     Column("verdict", "Verdict", "label"),
 )
-VERDICTS = (
-    "Verdicts, each beside the interval of its test: better and worse at 5 % for all rows compared in a metric together"
-    " (p: Holm), so the interval excludes zero; equivalent by two one-sided tests at 5 %, so it lies within the margin;"
-    " needs photos: with these photos no number of seeds decides; these weights only: one seed, so nothing follows for"
-    " the methods. g: Hedges' g over photos. Detectable: the smallest true difference that this test finds in 80 % of"
-    " such experiments."
+MEANINGS = {
+    Verdict.BETTER: "better: p < 0.05, so the interval excludes zero",
+    Verdict.WORSE: "worse: p < 0.05, so the interval excludes zero",
+    Verdict.EQUIVALENT: "equivalent: by two one-sided tests at 5 %, so the interval, here of 90 %, is in the margin",
+    Verdict.NEEDS_PHOTOS: "needs photos: undecided, and with these photos no number of seeds would decide",
+    Verdict.UNDECIDED: "undecided: neither a difference nor equivalence was shown; more seeds than there are may do it",
+    Verdict.THESE_WEIGHTS: "these weights only: there is one seed, so nothing follows for the methods",
+}
+STATISTICS = (
+    "Interval of a difference: that of its test, at 95 % for all rows compared in a metric together; p is corrected"
+    " alike (Holm). g: Hedges' g over photos. Detectable, in the unit of the metric: the smallest true difference that"
+    " the test finds in 80 % of such experiments."
 )
+WON = "Photos won: photos on which the first of the two is better."
 
 
 def measurements_by(rows: pd.DataFrame, column: str, metrics: list[str]) -> dict[str, Measurements]:
@@ -104,6 +111,16 @@ def below_input(arms: Mapping[str, Measurements], blurred: Measurements | None, 
 def kind(verdict: str) -> Verdict | None:
     """The verdict that a text of ``Compared.verdict`` begins with; None for another text."""
     return next((verdict_ for verdict_ in Verdict if verdict.startswith(verdict_)), None)
+
+
+def verdicts_note(verdicts: Iterable[str]) -> str:
+    """How the statistics are meant, and each of the ``verdicts`` that occurs, once."""
+    told = list(verdicts)
+    kinds = {kind(text) for text in told}
+    meanings = [meaning for verdict, meaning in MEANINGS.items() if verdict in kinds]
+    if any(text.endswith(BELOW) for text in told):
+        meanings.append(f"{BELOW}: the first of the two is worse than the input")
+    return f"{STATISTICS} Verdicts: {'; '.join(meanings)}." if meanings else STATISTICS
 
 
 def compared_cells(compared: Compared, runs: Iterable[str]) -> dict[str, Cell]:

@@ -28,14 +28,14 @@ COSTS = {
     for figure in (
         CostFigure("parameters", "Params", "M", 1e-6),
         CostFigure("macs", "MACs", "G", 1e-9),
-        CostFigure("seconds_per_image", "s/image"),
-        CostFigure("peak_memory_mb", "Peak", "MB"),
+        CostFigure("seconds_per_image", "Latency", "ms", 1e3, digits=0),
+        CostFigure("peak_memory_mb", "Peak memory", "MB"),
     )
 }
 PUBLISHED_COSTS = {
     "parameters_m": COSTS["parameters"],
     "macs_g": COSTS["macs"],
-    "milliseconds": CostFigure("seconds_per_image", "Latency", "ms", 1e3, digits=0),
+    "milliseconds": COSTS["seconds_per_image"],
 }
 
 
@@ -49,23 +49,24 @@ def cost_cell(costs: pd.DataFrame, figure: CostFigure) -> Cell:
     return Cell(f"{value:.{decimals}f}", value, runs=tuple(sorted(costs.key[values.index].unique())))
 
 
-def cost_cells(network: NetworkResults | None) -> dict[str, Cell]:
-    """A cell per published cost figure; none without a network."""
-    return {} if network is None else {name: cost_cell(network.costs, f) for name, f in PUBLISHED_COSTS.items()}
+def cost_cells(network: NetworkResults) -> dict[str, Cell]:
+    """A cell per published cost figure."""
+    return {name: cost_cell(network.costs, f) for name, f in PUBLISHED_COSTS.items()}
 
 
 def cost_table(name: str, title: str, sources: Sources, grids: Sequence[str]) -> Table:
-    """Parameters, multiply-accumulates and latency of every network: ours and, at the published sizes, the paper's."""
+    """Parameters, multiply-accumulates and latency of every network measured, at published sizes beside the paper's."""
     published, networks = sources.published, all_measured(sources, grids)
     columns = []
     for column, figure in PUBLISHED_COSTS.items():
         columns += [Column(column, figure.title, unit=figure.unit)]
         columns += [Column(f"{column}_published", f"{figure.title} published", "published", figure.unit)]
     full = {(n.backbone_name, n.method): n for n in networks if n.of_published_size(published)}
+    columns = columns if full else [column for column in columns if column.kind != "published"]
     lines = []
     for backbone, label in published.backbones.items():
-        for method in COMPARED:
-            cells = cost_cells(full.get((backbone, method)))
+        for method in (method for method in COMPARED if (backbone, method) in full):
+            cells = cost_cells(full[backbone, method])
             for column, figure in PUBLISHED_COSTS.items():
                 value = published.value("cost", column, backbone=backbone, method=method)
                 cells[f"{column}_published"] = published_cell(value, figure.digits)
@@ -82,9 +83,9 @@ def cost_table(name: str, title: str, sources: Sources, grids: Sequence[str]) ->
         other_sizes.setdefault(identity, TableRow(identifier(identity), label, cells, "other sizes", ranked=False))
     rows = all_rows(networks)
     keys = sorted({key for network in networks for key in network.keys})
+    beside = f" Published: {published.cite('cost')}; of the published size: parameters agree to 1 %." if full else ""
     note = (
-        f"{origin_note(rows, sources, 'none')} One image of 256 x 256 px. Latency measured on"
-        f" {hardware(sources, keys)}; published: {published.cite('cost')}. A network is of the published size"
-        " if its parameters agree to 1 %."
+        f"{origin_note(rows, sources, 'none')} One image of 256 x 256 px. Latency: median of three, once per run, on"
+        f" {hardware(sources, keys)}, other load included.{beside}"
     )
     return finish(Table(name, title, note, "none", tuple(columns), (*lines, *other_sizes.values()), "Network"))

@@ -10,7 +10,15 @@ from analysis.load import GridResults
 from analysis.names import prose
 from analysis.sources import Sources, origin_note
 from analysis.tables.chain import INTERVALS, ONE_SEED, count, joined, metric_column
-from analysis.tables.comparison import BELOW, VERDICTS, detectable_cell, kind, margins_note, p_cell, primary_note
+from analysis.tables.comparison import (
+    BELOW,
+    detectable_cell,
+    kind,
+    margins_note,
+    p_cell,
+    primary_note,
+    verdicts_note,
+)
 from analysis.tables.numbers import (
     COUNTS,
     OTHER_TEST_SET,
@@ -151,11 +159,12 @@ def note(numbers: pd.DataFrame, results: GridResults, origin: str) -> str:
     spread = f"{steps.min():.0f} to {steps.max():.0f}"
     other, waiting = other_rows(numbers)
     metrics = measured_metrics(numbers)
+    verdicts = numbers[[f"{metric}_verdict" for metric in metrics]].astype(str).to_numpy().ravel()
     against = f"the row '{ledger.baseline}'" if ledger.baseline else "the row's own reference"
     sentences = [
         preset,
         f"{origin} n: images/photos/seeds. {INTERVALS}",
-        f"Δ: difference to {against}, paired by seed and image. {VERDICTS}",
+        f"Δ: difference to {against}, paired by seed and image. {verdicts_note(verdicts)}",
         margins_note(metrics, margins(ledger)),
         primary_note(primary_metric(ledger, metrics), metrics),
         LOOKED_AT if ledger.until else "",

@@ -13,13 +13,13 @@ from analysis.sources import BOOTSTRAP_SEED, Sources
 from analysis.stats import Measurements, Resamples, difference_of, mean_of
 from analysis.tables.chain import INTERVALS, ONE_SEED, metric_column
 from analysis.tables.comparison import (
-    VERDICTS,
     Compared,
     below_input,
     compare,
     compared_cells,
     margins_note,
     measurements_by,
+    verdicts_note,
 )
 from analysis.tables.cost import COSTS, PUBLISHED_COSTS, cost_cell
 from analysis.tables.measured import network_label
@@ -191,7 +191,8 @@ def leaderboard(
     beside = list(_published_rows(published, layout, images, protocol)) if options.published else []
     columns = _columns(metrics, lines, bool(compared), options)
     note = f"{images} test images, data {digest[:12]}; protocol {protocol}. {INTERVALS}"
-    note += f" {VERDICTS} {margins_note([options.by], MARGINS)}" if compared else ""
+    verdicts = verdicts_note(each.verdict for each in compared.values())
+    note += f" {verdicts} {margins_note([options.by], MARGINS)}" if compared else ""
     note += f" {ONE_SEED}" if rows.seed.nunique() <= 1 else ""
     note += _beside_note(published, bool(beside)) if options.published else ""
     name = f"leaderboard_{identifier(layout)}_{digest[:6]}_{identifier(protocol)}"

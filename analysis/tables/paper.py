@@ -153,5 +153,5 @@ def other_table(name: str, title: str, sources: Sources, grids: Sequence[str]) -
     rows = network.rows if network else pd.DataFrame()
     protocol = one_protocol({"psnr": protocols(rows)}, name)
     cited = "; ".join(f"{row.label}: {published.cite('other_diffusion', row.label)}" for row in lines)
-    note = f"{origin_note(rows, sources, protocol)} Published, protocol {PUBLISHED_PROTOCOL}: {cited}."
+    note = f"{origin_note(rows, sources, protocol)} Published, by the paper's metric protocol: {cited}."
     return finish(Table(name, title, note, protocol, tuple(columns), tuple(lines), "Method"))

@@ -40,6 +40,6 @@ def reference_table(name: str, title: str, sources: Sources) -> Table:
     rows += [TableRow(identifier(method), method, cells, OTHER, ranked=False) for method, cells in others.items()]
     note = (
         f"None of these numbers was measured here. Scores: {published.cite('main')}; costs: {published.cite('cost')};"
-        " other methods: the sources of analysis/published_sources.csv. LPIPS is that at 256 x 256."
+        " other methods: the sources of analysis/published_sources.csv. LPIPS was computed on images of 256 x 256 px."
     )
     return Table(name, title, note, "none", tuple(columns), tuple(rows), "Network")

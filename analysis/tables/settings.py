@@ -1,6 +1,5 @@
 """Settings of a chain that differ from the published recipe of its backbone."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from blurdm.core.config_io import load_config
 from blurdm.core.errors import InputError
 
 PUBLISHED = "gopro_{}.yaml"  # the recipe of BlurDM with this backbone
+PLACES = {"direct": "direct control", "pretrain": "stage 1", "diffusion": "stage 2", "joint": "stage 3"}
+OF_PHASES = ("iterations", "lr")  # lists are of phases, one after the other
 NOT_SETTINGS = ("root", "layout", "val_scenes", "val_images", "validate_every", "init")  # of the data, or of no result
 
 
@@ -25,15 +26,29 @@ def settings_table(name: str, title: str, sources: Sources) -> Table:
     differing: dict[tuple[str, str, str], list[str]] = {}
     for section, (own, published) in _both(sources.settings, load_config(path)).items():
         for key in (key for key in own if key not in NOT_SETTINGS and own[key] != published.get(key)):
-            values = json.dumps(own[key]), json.dumps(published.get(key))
+            values = in_words(key, own[key]), in_words(key, published.get(key))
             differing.setdefault((key, *values), []).append(section)
     rows = []
     for (key, own_value, published_value), where in differing.items():
         cells = {"own": Cell(own_value, runs=keys), "published": Cell(published_value)}
-        rows.append(TableRow(f"{'_'.join(where)}.{key}", f"{key} ({', '.join(where)})", cells, ranked=False))
+        label = f"{key.replace('_', ' ')} ({', '.join(PLACES.get(section, section) for section in where)})"
+        rows.append(TableRow(f"{'_'.join(where)}.{key}", label, cells, ranked=False))
     columns = (Column("own", "Here", "label"), Column("published", "Published", "label"))
-    note = f"Published: {path}, which says of each value where it is from, and what is an addition to the paper."
+    note = (
+        "Names are the keys of the config; in brackets, what the setting is of. Published: the file"
+        f" {path}, which says of each value where it is from, and what is an addition to the paper."
+    )
     return finish(Table(name, title, note, "none", columns, tuple(rows), "Setting"))
+
+
+def in_words(key: str, value: Any) -> str:
+    """A value of a config as text: ``yes``, ``none``, ``860, then 220 steps``."""
+    if isinstance(value, list):
+        between = ", then " if key in OF_PHASES else ", "
+        return between.join(in_words("", part) for part in value) + (" steps" if key == "iterations" else "")
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return f"{value} steps" if key == "iterations" else str(value)
 
 
 def published_recipe(sources: Sources) -> Path | None:

@@ -98,7 +98,7 @@ class Table:
 
     def as_json(self) -> dict[str, Any]:
         """The table as reports and pages read it; empty fields are left out."""
-        head = {name: getattr(self, name) for name in ("name", "title", "note", "protocol")}
+        head = {name: getattr(self, name) for name in ("name", "title", "note", "protocol", "heading")}
         columns = [{name: value for name, value in vars(c).items() if value != ""} for c in self.columns]
         rows = [
             {
@@ -126,15 +126,16 @@ def read_table(path: Path) -> Table:
         for row in tree["rows"]:
             cells = {name: _read_cell(**cell) for name, cell in row["cells"].items()}
             rows.append(TableRow(row["id"], row["label"], cells, row["group"]))
-        return Table(tree["name"], tree["title"], tree["note"], tree["protocol"], columns, tuple(rows))
+        head = {name: tree[name] for name in ("name", "title", "note", "protocol")}
+        return Table(**head, columns=columns, rows=tuple(rows), heading=tree.get("heading", "Row"))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a table ({error}); build the report again: python -m analysis.build") from None
 
 
 def _read_cell(text: str, runs: Iterable[str] = (), **fields: Any) -> Cell:
     cell = Cell(text, runs=tuple(runs), **fields)
-    if cell.low is None and not cell.published:
-        return cell
+    if cell.value is None or (cell.low is None and not cell.published):
+        return cell  # text as it is
     text, _, remark = text.partition(" ")
     return replace(cell, text=text, remark=remark)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.stats import Difference, Measurements, difference_of
-from analysis.tables.comparison import BELOW, below_input, compare, kind
+from analysis.tables.comparison import BELOW, below_input, compare, kind, verdicts_note
 from analysis.verdicts import DECIDED, Verdict
 
 DIFFERENT = (Verdict.BETTER, Verdict.WORSE)
@@ -82,3 +82,10 @@ def test_texts_of_verdicts_are_known_again() -> None:
     assert all(kind(str(verdict)) is verdict for verdict in Verdict)
     assert kind("needs photos (about 30, has 4); below the blurred input") is Verdict.NEEDS_PHOTOS
     assert kind("reference row") is None and Verdict.UNDECIDED not in DECIDED
+
+
+def test_a_note_defines_the_verdicts_that_occur_and_no_other() -> None:
+    note = verdicts_note(["undecided (needs seeds, has 3)", "better", f"undecided (needs seeds, has 3); {BELOW}"])
+    assert note.count("undecided: ") == note.count("; better: ") + note.count("better: ") == 1
+    assert BELOW in note and not any(word in note for word in ("equivalent:", "needs photos:", "these weights only:"))
+    assert "Verdicts" not in verdicts_note(["reference row", ""])

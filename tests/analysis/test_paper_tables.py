@@ -95,6 +95,15 @@ def test_cost_has_published_sizes_and_below_them_ours_of_other_sizes(tmp_path: P
     others = [row for row in table.values() if row.group == "other sizes"]
     assert [row.label for row in others] == ["unknown + direct encoder"]
     assert "parameters_m_published" not in others[0].cells
+    assert len(table) == 3  # published networks that were not measured are in the table of published results
+
+
+def test_cost_without_a_network_of_published_size_has_no_published_columns(tmp_path: Path) -> None:
+    make_chain(tmp_path, images=False)
+    table = cost_table("cost", "Cost", sources(tmp_path), ())
+    assert {column.kind for column in table.columns} == {"value"} and {row.group for row in table.rows} == {
+        "other sizes"
+    }
 
 
 def test_budget_shows_the_stages_and_what_they_took(tmp_path: Path) -> None:

@@ -36,8 +36,9 @@ def small() -> Table:
             "d", "d", {"psnr": interval_cell(Interval(26.104, 25, 27, 12, 4, 3), 2), "lpips": Cell("0.2", 0.2)}, "g <1>"
         ),
         TableRow("p", "p", {"psnr_published": published_cell(99.0, 2, remark="(+1.00)")}, "g <1>"),
+        TableRow("e", "e", {"psnr_published": Cell("3000 + 500 epochs", published=True)}, "g <1>"),
     )
-    return finish(Table("small", "Small & simple", "The note.", "standard", columns, rows))
+    return finish(Table("small", "Small & simple", "The note.", "standard", columns, rows, "Method"))
 
 
 def test_best_and_second_as_printed_and_never_a_published_number() -> None:
@@ -50,14 +51,14 @@ def test_best_and_second_as_printed_and_never_a_published_number() -> None:
 
 def test_missing_cells_are_printed_and_counted() -> None:
     table = small()
-    assert "–: missing, not measured or not published (10 cells)." in table.note
-    assert FORMATS["md"](table).count("| – ") == 10
-    assert FORMATS["tex"](table).count("--") >= 10
+    assert "–: missing, not measured or not published (13 cells)." in table.note
+    assert FORMATS["md"](table).count("| – ") == 13
+    assert FORMATS["tex"](table).count("--") >= 13
 
 
 def test_json_keeps_to_its_contract(tmp_path: Path) -> None:
     told = json.loads(FORMATS["json"](small()))
-    assert set(told) == {"name", "title", "note", "protocol", "columns", "rows"}
+    assert set(told) == {"name", "title", "note", "protocol", "heading", "columns", "rows"}
     assert told["columns"][0] == {"id": "psnr", "title": "PSNR", "kind": "value", "unit": "dB", "better": "higher"}
     cells = {row["id"]: row["cells"] for row in told["rows"]}
     assert cells["a_b"]["psnr"] == {
