@@ -112,7 +112,7 @@ REVERSE = Equation(
     "zₜ₋₁ = (αₜ/αₜ₋₁) zₜ − (1/αₜ₋₁) e_θ(zₜ, t, zᴮ) − (αₜ β̄ₜ/αₜ₋₁ − β̄ₜ₋₁) ε_θ(zₜ, t, zᴮ)",
 )
 MEANT = {
-    "baseline": "Baseline: the backbone alone.",
+    BASELINE: "Baseline: the backbone alone.",
     "direct": "Direct control: the backbone with an encoder that makes its latent from the blurred image in one pass,"
     " without oracle and diffusion.",
     "oracle": "Oracle latent: the model of stage 1, whose encoder sees the sharp image: a bound for priors.",

@@ -95,8 +95,8 @@ class Restorer:
     @property
     def settings(self) -> str:
         """Digest of all settings that change the result."""
-        chosen = (self.model.digest, self.seed, self.latent, self.tile or self.memory, self.precision)
-        chosen = chosen if self.strength == 1 else (*chosen, self.strength)  # which came later
+        blended = () if self.strength == 1 else (self.strength,)  # which came later
+        chosen = (self.model.digest, self.seed, self.latent, self.tile or self.memory, self.precision, *blended)
         return hashlib.sha256(repr(chosen).encode()).hexdigest()
 
     def photo_budget(self) -> int:

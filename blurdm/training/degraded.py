@@ -6,8 +6,8 @@ from torch import Tensor
 
 from blurdm.core.config import Degradation
 from blurdm.core.seeding import generator
-from blurdm.data.blur.degradation import Faults, degrade, draw_faults
 from blurdm.training.crops import Crops, Cut, Request
+from blurdm.training.degradation import Faults, degrade, draw_faults
 
 
 class Degraded:

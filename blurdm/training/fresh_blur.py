@@ -25,10 +25,10 @@ from blurdm.data.blur.camera_path import (
     subframe_count,
     window_view,
 )
-from blurdm.data.blur.degradation import srgb_curve
 from blurdm.data.blur.srgb import LINEAR
 from blurdm.data.cache import Frames
 from blurdm.training.crops import Cut, Request, empty_pixels, requested_crops
+from blurdm.training.degradation import srgb_curve
 
 
 class FreshBlur:

@@ -202,4 +202,4 @@ def test_options_that_do_not_exist_are_told() -> None:
         ({"precision": "fp8"}, "fp32 or bf16"),
     ):
         with pytest.raises(InputError, match=told):
-            load("none", **options)  # type: ignore[arg-type]
+            load("none", **options)

@@ -1,141 +1,53 @@
-"""Noise, sharpening and compression of 8-bit images, as a camera adds them after the exposure; on any device."""
+"""Noise, sharpening and compression of an 8-bit image, as a camera adds them after the exposure."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import io
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from PIL import Image
 
 from blurdm.core.config import Degradation
-from blurdm.data.blur.srgb import LINEAR
+from blurdm.data.blur.srgb import linear_to_srgb_levels, srgb_to_linear
 
 READ_NOISE = 0.01  # light at which photons make as much noise as the electronics
 MASK = (0.0625, 0.25, 0.375, 0.25, 0.0625)  # binomial, a Gaussian of 1 px
-BLOCK = 8
-PADDED = 2 * BLOCK  # chroma has half the resolution
-# The tables of Annex K of the JPEG standard (ITU-T T.81), which libjpeg scales by the quality.
-LUMA = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-CHROMA = (
-    (17, 18, 24, 47, 99, 99, 99, 99),
-    (18, 21, 26, 66, 99, 99, 99, 99),
-    (24, 26, 56, 99, 99, 99, 99, 99),
-    (47, 66, 99, 99, 99, 99, 99, 99),
-    *((99,) * 8,) * 4,
-)
-TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
-TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 
-class Faults(NamedTuple):
-    """Of B images. ``strength`` float32 (B, 3): noise at white, weight of the unsharp mask, quality of JPEG; 0: none.
+@dataclass(frozen=True)
+class Fault:
+    """``noise`` at white, weight of the unsharp mask, ``quality`` of JPEG; 0: none. ``normal`` (H, W, 3) float32."""
 
-    ``offset`` int64 (B, 2): rows and columns of the first block that lie outside of the image. ``noise`` float32
-    (B, 3, H, W): standard normal.
-    """
-
-    strength: Tensor
-    offset: Tensor
-    noise: Tensor
+    noise: float
+    sharpen: float
+    quality: int
+    normal: np.ndarray
 
 
-def draw_faults(section: Degradation, size: tuple[int, int], generators: Sequence[np.random.Generator]) -> Faults:
-    """Faults of one image of ``size`` (H, W) per generator."""
-    strengths, offsets, noises = [], [], []
-    for rng in generators:
-        present = rng.random(3) < section.share
-        noise, mask = rng.uniform(*section.noise), rng.uniform(*section.sharpen)
-        quality = float(rng.integers(*section.jpeg, endpoint=True))
-        strengths.append(np.where(present, [noise, mask, quality], 0.0))
-        offsets.append(rng.integers(BLOCK, size=2))
-        noises.append(rng.standard_normal((3, *size), dtype=np.float32))
-    return Faults(
-        torch.from_numpy(np.array(strengths, np.float32)),
-        torch.from_numpy(np.array(offsets)),
-        torch.from_numpy(np.array(noises)),
-    )
+def draw(section: Degradation, size: tuple[int, int], rng: np.random.Generator) -> Fault:
+    """The fault of one image of ``size`` (H, W)."""
+    noisy, sharper, coded = rng.random(3) < section.share
+    noise, sharpen = rng.uniform(*section.noise), rng.uniform(*section.sharpen)
+    quality = int(rng.integers(*section.jpeg, endpoint=True))
+    normal = rng.standard_normal((*size, 3), dtype=np.float32)
+    return Fault(noise if noisy else 0.0, sharpen if sharper else 0.0, quality if coded else 0, normal)
 
 
-def degrade(pixels: Tensor, faults: Faults) -> Tensor:
-    """uint8 (B, H, W, 3) with its faults: noise in linear light, an unsharp mask of sRGB, 8 bits, then JPEG.
-
-    An image has the same bits in every batch, and without faults it stays as it is.
-    """
-    noise, sharpen, quality = faults.strength.T[..., None, None, None]
-    light = torch.from_numpy(LINEAR).to(pixels.device)[pixels.long()].permute(0, 3, 1, 2)
-    levels = srgb_curve(light + noise * (light + READ_NOISE).sqrt() * faults.noise)
-    levels = (levels + sharpen * (levels - _smooth(levels))).mul(255).round().clamp(0, 255)
-    compressed = torch.where(quality > 0, compress(levels, faults.strength[:, 2], faults.offset), levels)
-    return compressed.to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def compress(levels: Tensor, quality: Tensor, offset: Tensor) -> Tensor:
-    """Levels (B, 3, H, W) in [0, 255], whole, after JPEG with chroma of half the resolution, as libjpeg makes it.
-
-    ``quality`` (B,) from 1 to 100; ``offset`` as in Faults.
-    """
-    height, width = levels.shape[2:]
-    top, left = offset.T
-    whole = _moved(levels, -top, -left, *(-(-(side + BLOCK - 1) // PADDED) * PADDED for side in (height, width)))
-    ycc = _mixed(whole, TO_YCC) - whole.new_tensor([128.0, 0, 0])[:, None, None]
-    luma = _quantised(ycc[:, :1], LUMA, quality)
-    chroma = F.interpolate(_quantised(F.avg_pool2d(ycc[:, 1:], 2), CHROMA, quality), scale_factor=2, mode="bilinear")
-    rgb = _mixed(torch.cat([luma + 128, chroma], dim=1), TO_RGB).round().clamp(0, 255)
-    return _moved(rgb, top, left, height, width)
+def degrade(pixels: np.ndarray, fault: Fault) -> np.ndarray:
+    """uint8 (H, W, 3) with a fault: noise in linear light, an unsharp mask of sRGB, 8 bits, then JPEG by Pillow."""
+    light = srgb_to_linear(pixels)
+    levels = linear_to_srgb_levels(light + np.float32(fault.noise) * np.sqrt(light + READ_NOISE) * fault.normal)
+    smooth = _smooth(_smooth(levels).swapaxes(0, 1)).swapaxes(0, 1)
+    sharper = np.clip(np.rint(levels + fault.sharpen * (levels - smooth)), 0, 255).astype(np.uint8)
+    if not fault.quality:
+        return sharper
+    file = io.BytesIO()
+    Image.fromarray(sharper).save(file, format="jpeg", quality=fault.quality)
+    return np.asarray(Image.open(file))
 
 
-def _moved(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
-    """Windows (B, C, height, width) at (top, left), (B,) each, of images whose edges go on beyond them."""
-    rows, columns = (
-        (torch.arange(length, device=images.device) + start[:, None]).clamp(0, side - 1)
-        for length, start, side in ((height, top, images.shape[2]), (width, left, images.shape[3]))
-    )
-    count, channels = (torch.arange(side, device=images.device) for side in images.shape[:2])
-    at = count[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None]
-    return images[at]
-
-
-def _quantised(plane: Tensor, table: Sequence[Sequence[int]], quality: Tensor) -> Tensor:
-    """(B, C, H, W) after its blocks' cosine transforms were rounded to multiples of the table's."""
-    count, channels, height, width = plane.shape
-    scale = torch.where(quality < 50, (5000 / quality.clamp(min=1)).floor(), 200 - 2 * quality)[:, None, None]
-    steps = ((plane.new_tensor(table) * scale + 50) / 100).floor().clamp(1, 255)[:, None, None, None]
-    blocks = plane.view(count, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
-    cosines = _cosines(plane)
-    coefficients = (cosines @ blocks @ cosines.T / steps).round() * steps
-    return (cosines.T @ coefficients @ cosines).transpose(3, 4).reshape(plane.shape)
-
-
-def _cosines(like: Tensor) -> Tensor:
-    """The orthonormal cosine transform of 8 samples, (8, 8)."""
-    k, n = torch.arange(BLOCK, dtype=torch.float64), torch.arange(BLOCK, dtype=torch.float64) + 0.5
-    matrix = torch.cos(torch.pi / BLOCK * k[:, None] * n) * (2 / BLOCK) ** 0.5
-    matrix[0] /= 2**0.5
-    return matrix.to(like)
-
-
-def _mixed(image: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
-    """Each pixel's three channels (B, 3, H, W) times a matrix (3, 3)."""
-    return torch.einsum("ij,bjhw->bihw", image.new_tensor(matrix), image)
-
-
-def _smooth(levels: Tensor) -> Tensor:
-    taps = levels.new_tensor(MASK)
-    across = F.conv2d(F.pad(levels, (2, 2, 2, 2), mode="replicate"), taps.expand(3, 1, 1, 5), groups=3)
-    return F.conv2d(across, taps[:, None].expand(3, 1, 5, 1), groups=3)
-
-
-def srgb_curve(light: Tensor) -> Tensor:
-    """Values in [0, 1] of linear light, as ``data.blur.srgb.linear_to_srgb``, but not rounded."""
-    light = light.clamp(0, 1)
-    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+def _smooth(levels: np.ndarray) -> np.ndarray:
+    """Weighted by MASK along the first axis; the edges go on beyond the image."""
+    reach = len(MASK) // 2
+    padded = np.pad(levels, ((reach, reach), (0, 0), (0, 0)), mode="edge")
+    smooth: np.ndarray = np.sum([weight * padded[i : i + len(levels)] for i, weight in enumerate(MASK)], axis=0)
+    return smooth

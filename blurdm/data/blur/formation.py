@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from blurdm.core.config import Synthesis, Variation
 from blurdm.core.errors import InputError
@@ -33,7 +32,7 @@ from blurdm.data.blur.camera_path import (
     subframe_count,
 )
 from blurdm.data.blur.camera_view import Layer, blob, subframes
-from blurdm.data.blur.degradation import degrade, draw_faults
+from blurdm.data.blur.degradation import degrade, draw
 from blurdm.data.blur.srgb import linear_to_srgb, srgb_to_linear
 from blurdm.data.pairs import MIN_SIZE, SUFFIXES, decode_image, read_bytes, write_image
 from blurdm.data.photos.dead_leaves import dead_leaves
@@ -283,8 +282,8 @@ def _expose_photo(synthesis: Synthesis, photo: SharpPhoto, index: int, layers: S
     if varied.random() < variation.sharp:
         exposure = replace(exposure, blur=exposure.sharp, length_px=0.0)
     if synthesis.degradation is not None:
-        faults = draw_faults(synthesis.degradation, exposure.blur.shape[:2], [varied])
-        exposure = replace(exposure, blur=degrade(torch.from_numpy(exposure.blur[None]), faults)[0].numpy())
+        fault = draw(synthesis.degradation, exposure.blur.shape[:2], varied)
+        exposure = replace(exposure, blur=degrade(exposure.blur, fault))
     return exposure
 
 

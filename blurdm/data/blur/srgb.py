@@ -17,6 +17,11 @@ def srgb_to_linear(pixels: np.ndarray) -> np.ndarray:
 
 def linear_to_srgb(light: np.ndarray) -> np.ndarray:
     """8-bit sRGB of linear light, clipped to [0, 1] (the sensor saturates) and rounded to the nearest level."""
+    return np.rint(linear_to_srgb_levels(light)).astype(np.uint8)
+
+
+def linear_to_srgb_levels(light: np.ndarray) -> np.ndarray:
+    """The same as levels in [0, 255] that are not rounded."""
     light = np.clip(light, 0, 1)
-    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(255 * srgb).astype(np.uint8)
+    levels: np.ndarray = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return levels

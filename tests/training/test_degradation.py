@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 
 from blurdm.core.config import Degradation
-from blurdm.data.blur.degradation import Faults, compress, degrade, draw_faults
+from blurdm.data.blur.degradation import Fault
+from blurdm.data.blur.degradation import degrade as of_stored
 from blurdm.data.blur.srgb import srgb_to_linear
+from blurdm.training.degradation import Faults, compress, degrade, draw_faults
 from tests.data.test_blur_formation import photo
 
 SIZE = (37, 31)
@@ -72,6 +74,14 @@ def test_jpeg_is_as_far_from_the_image_as_that_of_libjpeg(quality: int) -> None:
     errors = [float(((image - picture) ** 2).mean()) for image in (ours, reference)]
     assert errors[0] == pytest.approx(errors[1], rel=0.25)
     assert np.abs(ours - reference).mean() < 1.5
+
+
+@pytest.mark.parametrize(("noise", "sharpen"), [(0.02, 0.0), (0.0, 0.7), (0.03, 0.4)])
+def test_a_training_crop_and_a_stored_pair_have_the_same_fault(noise: float, sharpen: float) -> None:
+    drawn = faults(noise, sharpen, size=SIZE)
+    stored = of_stored(images()[0].numpy(), Fault(noise, sharpen, 0, drawn.noise[0].permute(1, 2, 0).numpy()))
+    difference = np.abs(degrade(images(), drawn)[0].numpy().astype(int) - stored)
+    assert difference.max() <= 1 and difference.mean() < 0.01  # a level that lies between two
 
 
 def test_blocks_begin_where_the_offset_says() -> None:
