@@ -6,10 +6,9 @@ from analysis.tables.chain import PRIMARY, count
 from analysis.tables.comparison import kind
 from analysis.tables.table import Cell, TableRow
 from analysis.verdicts import DECIDED, Verdict
-from blurdm.core.arms import ARMS, BASELINE, INPUT, METHOD, METHODS
+from blurdm.core.arms import ARMS, BASELINE, INPUT, METHOD, METHODS, ORACLE
 from blurdm.metrics.protocols import METRICS
 
-ORACLE = "oracle"
 UNIT, DIGITS, SCORE = METRICS[PRIMARY].unit, METRICS[PRIMARY].digits, METRICS[PRIMARY].title
 COMPARED_WITH = "GoPro"  # of the published gain
 

@@ -11,7 +11,7 @@ from analysis.article.parts import Commands, Equation, FigurePart, Paragraph, Pa
 from analysis.article.references import references
 from analysis.tables.chain import count, joined, same_steps, warm_up
 from analysis.tables.cost import COSTS
-from blurdm.core.arms import ARMS, BASELINE, METHOD
+from blurdm.core.arms import ARMS, BASELINE, METHOD, ORACLE
 from blurdm.metrics.protocols import PROTOCOLS
 
 TERMS = (
@@ -115,7 +115,7 @@ MEANT = {
     BASELINE: "Baseline: the backbone alone.",
     "direct": "Direct control: the backbone with an encoder that makes its latent from the blurred image in one pass,"
     " without oracle and diffusion.",
-    "oracle": "Oracle latent: the model of stage 1, whose encoder sees the sharp image: a bound for priors.",
+    ORACLE: "Oracle latent: the model of stage 1, whose encoder sees the sharp image: a bound for priors.",
     "blurdm_foreign": "Mismatched latent: a model restores an image with the latent of another photo instead of its"
     " own; what it loses is what the latent tells of the image.",
 }

@@ -26,7 +26,8 @@ def about(inputs: Inputs) -> str:
     settings: dict[str, Any] = next(
         (read_json(folder / "config.json")["sections"].get("data", {}) for folder in folders), {}
     )
-    images, scenes = settings.get("val_images"), len(settings.get("val_scenes") or ())
+    images, chosen = settings.get("val_images"), settings.get("val_scenes") or 0
+    scenes = chosen if isinstance(chosen, int) else len(chosen)
     return f"{count(images, 'validation image')} of {count(scenes, 'scene')}." if images and scenes else ""
 
 

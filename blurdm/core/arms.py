@@ -216,6 +216,7 @@ ARMS = {
 }
 INPUT = "blurred"  # what every restoration should be better than
 BASELINE, METHOD = "baseline", "blurdm"  # the published comparison: the backbone alone, and with BlurDM
+ORACLE = "oracle"  # the bound: its latent sees the sharp image
 METHODS = tuple(name for name, arm in ARMS.items() if arm.stage and not arm.group)  # trained, and compared as equals
 COMPARISONS = (
     ("blurdm", "baseline"),

@@ -361,7 +361,7 @@ def test_a_changed_sweep_is_asked_for_as_it_was(root: Path) -> None:
         (("main", "blurmd", "psnr"), "did you mean 'blurdm'"),
         (("main", "blurdm", "snr"), "did you mean 'psnr'"),
         (("reference", "stripformer-blurdm", "gopro_psnr"), "is a published number"),
-        (("cost", "stripformer-blurdm", "parameters_m"), "has no run behind it"),
+        (("training_budget", "baseline-3000", "hours"), "has no run behind it"),
     ],
 )
 def test_what_cannot_be_traced_is_one_line(
