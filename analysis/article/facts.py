@@ -65,7 +65,7 @@ class Facts:
 
     @property
     def is_computed(self) -> bool:
-        """Whether blur was computed from sharp photos: then its length is known."""
+        """Tell if blur was computed from sharp photos: then its length is known."""
         return "exposure_px" in self.pairs and bool(self.pairs.exposure_px.notna().any())
 
     @property

@@ -1,4 +1,4 @@
-"""What was found: sentences that read the tables of scores and differences, and that limit what follows from them."""
+"""Findings: sentences that read the tables of scores and differences, and that limit what follows from them."""
 
 from analysis.article.facts import Facts
 from analysis.article.parts import FigurePart, Paragraph, Part, TablePart, listed, reference
@@ -54,7 +54,7 @@ def power(facts: Facts) -> list[str]:
 
 
 def published_gain(facts: Facts) -> float | None:
-    """Of BlurDM over the chain's backbone in the primary metric (dB)."""
+    """Published gain of BlurDM over the chain's backbone in the primary metric (dB)."""
     name = str(facts.sections.get("backbone", {}).get("name"))
     value = facts.sources.published.value
     scores = [value("main", PRIMARY, dataset=COMPARED_WITH, backbone=name, method=m) for m in (METHOD, BASELINE)]
@@ -133,7 +133,7 @@ def harmed(facts: Facts) -> list[str]:
 
 
 def validity(facts: Facts) -> list[Part]:
-    """What limits the conclusions, computed from the data."""
+    """Limits of the conclusions, computed from the data."""
     seeds = len(facts.seeds)
     sentences = [f"The test set has {count(facts.n_photos, 'photo')}: conclusions about other photos rest on these."]
     if seeds < 2:
@@ -157,7 +157,7 @@ def _detectable(facts: Facts) -> list[str]:
 
 
 def _scale(facts: Facts) -> list[str]:
-    """How the trained network compares in size with the published one."""
+    """Size of the trained network beside that of the published one."""
     name = str(facts.sections.get("backbone", {}).get("name"))
     millions = facts.sources.published.value("cost", "parameters_m", backbone=name, method=METHOD)
     cell = facts.cell("main", METHOD, "parameters")

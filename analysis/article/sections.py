@@ -72,7 +72,7 @@ def data(facts: Facts) -> list[Part]:
 
 
 def _origin(facts: Facts) -> str:
-    """Whether the test images are a published test set."""
+    """Tell if the test images are a published test set."""
     complete, layout = facts.dataset
     if complete:
         return f"The test images are the test set of {complete}, all of it."
@@ -84,7 +84,7 @@ def _origin(facts: Facts) -> str:
 
 
 def _blur(pairs: pd.DataFrame) -> list[str]:
-    """How long the blur is, which only a manifest of blur that was computed tells."""
+    """Length of the blur, which only the manifest of computed blur has."""
     if "exposure_px" not in pairs:
         return []
     lengths = []
@@ -164,7 +164,7 @@ def method(facts: Facts) -> list[Part]:
 
 
 def settings(facts: Facts) -> list[Part]:
-    """How long the methods were trained on what, how they are measured, and what differs from the published recipe."""
+    """Training, its data, the metric protocol, and the settings that differ from the published recipe."""
     section, table = facts.sections.get("data", {}), facts.contents.tables.get("settings")
     text = [same_steps(facts.rows), warm_up(facts.sections, facts.methods)]
     if {"batch_size", "crop"} <= section.keys():
@@ -207,7 +207,7 @@ def cost(facts: Facts) -> list[Part]:
 
 
 def _added(facts: Facts) -> list[str]:
-    """What BlurDM adds to the cost of its baseline, in what does not depend on the load of a machine."""
+    """Cost that BlurDM adds to its baseline, in units that do not depend on the load of a machine."""
     added = []
     for column in ("parameters", "macs"):
         own, base = (facts.cell("main", arm, column) for arm in (METHOD, BASELINE))

@@ -122,7 +122,7 @@ def warm_up(settings: Mapping[str, Mapping[str, Any]], arms: Sequence[str]) -> s
 
 
 def marks_note(rows: pd.DataFrame) -> str:
-    """What bold and underlined numbers mean, with the differences of methods that are decided."""
+    """Meaning of bold and underlined numbers, with the differences of methods that are decided."""
     found = differences(rows)  # all, so that they are corrected as in their own table
     compared = [each for each in found if {each.difference.a, each.difference.b} <= set(METHODS)]
     decided: dict[str, list[str]] = {}

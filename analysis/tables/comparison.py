@@ -114,7 +114,7 @@ def kind(verdict: str) -> Verdict | None:
 
 
 def verdicts_note(verdicts: Iterable[str]) -> str:
-    """How the statistics are meant, and each of the ``verdicts`` that occurs, once."""
+    """Meaning of the statistics, and of each of the ``verdicts`` that occurs, once."""
     told = list(verdicts)
     kinds = {kind(text) for text in told}
     meanings = [meaning for verdict, meaning in MEANINGS.items() if verdict in kinds]

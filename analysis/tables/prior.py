@@ -1,4 +1,4 @@
-"""What the prior of each trained network does, by the figures of its training run; and where it does nothing."""
+"""Table of what the prior of each trained network does, by its training run; and a remark where it does nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -45,7 +45,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class PriorResults:
-    """Of the runs of one network that report their prior: ``rows`` (arm, the name of a latent; scene, image, seed,
+    """Runs of one network that report their prior: ``rows`` (arm, the name of a latent; scene, image, seed,
     PSNR) and the ``figures`` of each run.
     """
 
@@ -59,7 +59,7 @@ class PriorResults:
         return paired_difference(self.rows, OWN, latent, METRIC)
 
     def does_nothing(self, margin: float) -> bool:
-        """Whether the own latent gains less than ``margin`` dB over the mean latent, either way, at 5 %."""
+        """Tell if the own latent gains less than ``margin`` dB over the mean latent, either way, at 5 %."""
         gain = self.gain(MEAN)
         return gain is not None and abs(gain.mean) + gain.spread.half(2 * LEVEL) < margin
 

@@ -21,9 +21,9 @@ from blurdm.models.prior import PriorGenerator
 from blurdm.stages.plan import check, plan
 from blurdm.stages.run import run_stage
 from blurdm.training.batches import TrainingData
-from blurdm.training.distributed import BatchPart
 from blurdm.training.image_loss import DISTANCE
 from blurdm.training.prior import latent_loss, prior_phases, total_residual
+from tests.support.loops import fitted_losses
 from tests.support.sections import paper_diffusion, small_latent
 from tests.support.tiny import tiny_config
 
@@ -347,14 +347,7 @@ def test_stage_2_learns(chain: Chain, over: dict[str, str], supervision: str) ->
     prepared, pretrained = (plan(config, stage, 0).folder(chain.root) for stage in ("prepare", "pretrain"))
     data = TrainingData.open(prepared, config.data, 0, Resources())
     generator, (phase,) = prior_phases(plan(config, "diffusion", 0).typed_sections(), pretrained, data)
-    optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(15):
-        loss, _ = phase.loss(0, BatchPart())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = fitted_losses(phase, generator)
     assert losses[-1] < 0.9 * losses[0]
 
 

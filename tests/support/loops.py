@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from blurdm.core.progress import ignore_progress
@@ -32,3 +33,15 @@ def train(
     resources = Resources(checkpoint_seconds=seconds)
     loop = Loop(module, phases, section, key="k", seed=0, out=out, resources=resources, on_progress=ignore_progress)
     return loop.run(), losses
+
+
+def fitted_losses(phase: Phase, module: nn.Module, steps: int = 15) -> list[float]:
+    """The losses of ``steps`` updates of ``module`` on the first batch of ``phase``."""
+    optimizer, losses = torch.optim.Adam(module.parameters(), lr=1e-3), []
+    for _ in range(steps):
+        loss, _ = phase.loss(0, BatchPart())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses

@@ -27,6 +27,7 @@ from blurdm.training.joint import joint_network, joint_phases
 from blurdm.training.prior import exposure_path, latent_loss, load_sharp_encoder, prior_phases, supervised_times
 from tests.data.test_blur_formation import photo
 from tests.models.test_latent_options import images, make_prior, make_sharp_encoder
+from tests.support.loops import fitted_losses
 from tests.support.stopping import After, digest
 from tests.training.test_fresh_blur import PAN, SHAKE, config_of, sharp_data
 
@@ -122,14 +123,7 @@ def test_stage_2_learns_and_stage_3_may_keep_its_loss(trained: tuple[Config, Pat
     run = plan(config, "diffusion", 0)
     pretrained = plan(config, "pretrain", 0).folder(root)
     generator, (phase,) = prior_phases(run.typed_sections(), pretrained, data)
-    optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(15):
-        loss, _ = phase.loss(0, BatchPart())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = fitted_losses(phase, generator)
     assert losses[-1] < 0.9 * losses[0]
     kept = plan(config_of(sharp_data, SHAKE, **EXPOSURES, **{"joint.prior_loss_weight": 0.5}), "joint", 0)
     inputs = {name: needed.folder(root) for name, needed in kept.inputs.items() if not isinstance(needed, str)}
