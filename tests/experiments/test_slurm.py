@@ -66,8 +66,8 @@ def test_killed_and_timed_out_runs_end_with_the_same_bits(sweep: Sweep, slurm: C
 
 
 def test_what_is_cancelled_or_lost_for_good_spoils_its_users_only(sweep: Sweep, slurm: Cluster) -> None:
-    cancelled, lost, fine = sweep.runs
-    users = {run.key: sweep.user(run) for run in (cancelled, lost)}
+    (cancelled, user_of_cancelled), (lost, user_of_lost), fine = sweep.endless(0), sweep.endless(1), sweep.runs[2]
+    users = {cancelled.key: user_of_cancelled, lost.key: user_of_lost}
 
     def stop(run: Run) -> None:
         slurm.ask("scancel", sweep.job(run).id)

@@ -30,8 +30,7 @@ FULL = {"gpus-per-node": 2, "cpus-per-task": 4, "stages": {"prepare": {"comment"
 
 def test_a_run_waits_for_its_own_inputs_and_the_limit_holds_over_all_jobs(sweep: Sweep, slurm: Cluster) -> None:
     """A level was one array, and waited for the whole level before it: the slowest run held up every row."""
-    config = tiny_config(sweep.data, **LONG | {"baseline.iterations": [4000, 30]})
-    slow, (fast, other, _) = plan(config, "baseline", 7), sweep.runs
+    (slow, _), (fast, other, _) = sweep.endless(7), sweep.runs
     user = sweep.user(fast)
     Slurm(2, {}, sweep.folder, rows={user.key: "steps=5, ü"}).submit([slow, user, other], sweep.root, OFTEN)
     assert sorted(slurm.ask("squeue", "--noheader", "--array", "--format=%j").splitlines()) == [
@@ -69,7 +68,7 @@ def test_small_runs_share_a_job_and_one_that_fails_or_is_lost_spoils_no_other(
     """Four trainings in one job: the second fails, the third takes the job with it, and the fourth has another try."""
     config = tiny_config(sweep.data, **LONG | {"baseline.lr": [1e38, 1e38], "baseline.grad_clip": None})
     broken, spoiled = plan(config, "baseline", 0), plan(config, "restore", 0, "baseline")
-    first, lost, last = sweep.runs
+    first, (lost, _), last = sweep.runs[0], sweep.endless(1), sweep.runs[2]
     user = sweep.user(first)
     events, started = Events(sweep.root, {lost.key: sweep.kill}), time.monotonic()
     executor = Slurm(3, {}, sweep.folder, retries=0, poll_seconds=0.5, packing=Packing(runs=4))

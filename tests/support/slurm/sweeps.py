@@ -25,7 +25,8 @@ from tests.support.slurm.cluster import Cluster
 from tests.support.tiny import tiny_config
 
 OFTEN = Resources(checkpoint_seconds=0.2)
-LONG = {"baseline.iterations": [50, 30], "baseline.validate_every": 40, "measure.metrics": ["psnr"]}
+LONG = {"baseline.iterations": [170, 30], "baseline.validate_every": 100, "measure.metrics": ["psnr"]}
+ENDLESS = LONG | {"baseline.iterations": [10**6, 30]}  # a busy machine may notice a start seconds later
 
 
 def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -79,6 +80,11 @@ class Sweep:
     def user(self, run: Run) -> Run:
         """A run that needs ``run``."""
         return plan(tiny_config(self.data, **LONG), "restore", run.seed, "baseline")
+
+    def endless(self, seed: int) -> tuple[Run, Run]:
+        """A run that only ends by being harmed, and one that needs it."""
+        config = tiny_config(self.data, **ENDLESS)
+        return plan(config, "baseline", seed), plan(config, "restore", seed, "baseline")
 
     @property
     def folder(self) -> Path:
