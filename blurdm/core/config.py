@@ -279,10 +279,10 @@ class Compute(Section):
         "parts that a batch is computed in, one after another, for less memory; batch normalisation sees a part at a"
         " time",
     )
-    execution: Literal["eager", "compiled", "graphs"] = later(
+    execution: Literal["auto", "eager", "compiled", "graphs"] = later(
         "eager",
         "compiled: by torch.compile, which takes a minute or more first; graphs: and on CUDA replayed as graphs, for"
-        " steps of many small kernels",
+        " steps of many small kernels; auto: compiled on a GPU, eager on a CPU",
     )
 
     @model_validator(mode="after")

@@ -33,13 +33,30 @@ def matmul_precision(compute: Compute, device: str) -> Iterator[None]:
     if bf16_on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name()
         raise InputError(f"compute.precision: bf16, which {name} does not have; should be fp32 or tf32")
-    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, products.allow_tf32
-    cudnn.allow_tf32 = products.allow_tf32 = compute.precision == "tf32"
+    # Of the two sets of switches that PyTorch has, the new one: reading the old one is an error where a program has
+    # used the new one.
+    switches = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [switch.fp32_precision for switch in switches]
+    for switch in switches:
+        switch.fp32_precision = "tf32" if compute.precision == "tf32" else "ieee"
     try:
         yield
     finally:
-        cudnn.allow_tf32, products.allow_tf32 = before
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
+
+
+@contextmanager
+def tuned_convolutions(device: str) -> Iterator[None]:
+    """Within it, cuDNN tries its algorithms for each size that it meets: for training, whose sizes stay the same."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def autocast(precision: Literal["fp32", "tf32", "bf16"], device: torch.device) -> torch.autocast:
@@ -60,24 +77,37 @@ def to_fp32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF_WIDTH else x
 
 
-def maybe_compile(function: Callable[P, R], compute: Compute) -> Callable[P, R]:
-    """``function``, compiled in one piece unless ``compute.execution`` is eager, again for every shape of its tensors.
+def execution_on(device: str, compute: Compute) -> Literal["eager", "compiled", "graphs"]:
+    """``compute.execution`` on ``device``: auto is compiled on a GPU whose machine has what that needs, else eager."""
+    if compute.execution != "auto":
+        return compute.execution
+    return "compiled" if device.startswith("cuda") and missing_for_compiling() is None else "eager"
+
+
+def missing_for_compiling() -> str | None:
+    """A C++ compiler or Python's headers, by name; None if this machine has both."""
+    compiler, headers = os.environ.get("CXX", "g++"), Path(sysconfig.get_path("include"), "Python.h")
+    return compiler if shutil.which(compiler) is None else None if headers.is_file() else str(headers)
+
+
+def maybe_compile(function: Callable[P, R], compute: Compute, device: str) -> Callable[P, R]:
+    """``function``, compiled in one piece unless its ``execution_on`` the device is eager, again for every shape.
 
     InputError without a C++ compiler and Python's headers.
     """
-    if compute.execution == "eager":
+    execution = execution_on(device, compute)
+    if execution == "eager":
         return function
-    compiler, headers = os.environ.get("CXX", "g++"), Path(sysconfig.get_path("include"), "Python.h")
-    missing = compiler if shutil.which(compiler) is None else None if headers.is_file() else headers
+    missing = missing_for_compiling()
     if missing:
         raise InputError(
-            f"compute.execution: {compute.execution} needs a C++ compiler and Python's headers, and there is no"
+            f"compute.execution: {execution} needs a C++ compiler and Python's headers, and there is no"
             f" {missing}; install g++ and python3-dev, or set eager"
         )
     torch._dynamo.config.issue_3_13_0_warning = False  # says of Python 3.13.0 that checks are slower, once per function
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     torch.compiler.reset()  # a process keeps a limited number of compiled functions; drop those of earlier trainings
-    mode = "reduce-overhead" if compute.execution == "graphs" else None
+    mode = "reduce-overhead" if execution == "graphs" else None
     compiled: Callable[P, R] = torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
     return compiled
 
@@ -89,5 +119,7 @@ def describe(compute: Compute, resources: Resources) -> str:
         threads = "1 thread" if resources.threads == 1 else f"{resources.threads} threads"
         places += f" ({threads}, freed memory kept)"
     batches = f", batches in {compute.micro_batches} parts" if compute.micro_batches > 1 else ""
-    execution = {"eager": "", "compiled": ", compiled", "graphs": ", compiled to graphs"}[compute.execution]
+    execution = {"eager": "", "compiled": ", compiled", "graphs": ", compiled to graphs"}[
+        execution_on(resources.device, compute)
+    ]
     return f"training on {places} in {compute.precision}{batches}{execution}, channels last, fused optimiser"

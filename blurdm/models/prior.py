@@ -13,6 +13,7 @@ from blurdm.diffusion.schedules import TYPES, make_schedule, resampled
 from blurdm.models.encoder import Encoder, latent_mlp
 from blurdm.models.fast import batch_estimators
 from blurdm.models.precision import full_precision
+from blurdm.models.transfer import to_device
 
 
 class Encoded(NamedTuple):
@@ -130,7 +131,7 @@ class PriorGenerator(nn.Module):
         for row, source in zip(noise, sources, strict=True):
             generator = source if isinstance(source, torch.Generator) else torch.Generator().manual_seed(source)
             row.copy_(torch.randn(row.shape, generator=generator, device=generator.device))
-        return noise.to(self.latent_mean.device)
+        return to_device(noise, self.latent_mean.device)
 
     def _per_draw(self, noise: Tensor, batch: int) -> list[Tensor]:
         expected = (batch, self.draws, *self.latent_shape)

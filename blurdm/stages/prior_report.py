@@ -62,7 +62,7 @@ class Crops:
         """Blurred and sharp pixels, (BATCH or fewer, 3, side, side) in [0, 1] each."""
         for start in range(0, len(self.crops), BATCH):
             part = self.crops[start : start + BATCH]
-            blur, sharp = cut_crops(self.frames, part, self.side, pinned=False)
+            blur, sharp = cut_crops(self.frames, part, self.side)
             yield as_images(blur.to(self.device), part), as_images(sharp.to(self.device), part)
 
 

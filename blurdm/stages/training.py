@@ -12,7 +12,7 @@ from blurdm.core.config import Compute, Data, Optimisation
 from blurdm.core.progress import OnProgress, notify
 from blurdm.core.runs import Resources
 from blurdm.models.build import to_channels_last
-from blurdm.models.precision import describe, matmul_precision
+from blurdm.models.precision import describe, matmul_precision, tuned_convolutions
 from blurdm.training.batches import TrainingData
 from blurdm.training.checkpoint import save_weights
 from blurdm.training.distributed import rank
@@ -24,7 +24,7 @@ def training_data(
     prepared: Path, data: Data, compute: Compute, seed: int, resources: Resources, on_progress: OnProgress
 ) -> Iterator[TrainingData]:
     """The data that a stage trains on, with products and convolutions in the precision of ``compute``."""
-    with matmul_precision(compute, resources.device):
+    with matmul_precision(compute, resources.device), tuned_convolutions(resources.device):
         yield TrainingData.open(prepared, data, seed, resources, on_progress)
 
 

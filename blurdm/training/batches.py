@@ -16,6 +16,7 @@ from blurdm.core.seeding import derive
 from blurdm.core.store import read_json
 from blurdm.data.cache import Frames
 from blurdm.metrics.psnr import psnr
+from blurdm.models.transfer import to_device
 from blurdm.training.crops import Crops, Cut, Prefetcher, Request, StoredBlur, as_images
 from blurdm.training.degraded import Degraded
 from blurdm.training.distributed import BatchPart
@@ -37,12 +38,13 @@ class TrainingData:
     def __post_init__(self) -> None:
         on_gpu = self.device.type == "cuda"
         kind = StoredBlur if self.data.fresh_blur is None else FreshBlur
-        crops: Crops = kind(self.train, self.data, self.seed, pinned=on_gpu)
+        crops: Crops = kind(self.train, self.data, self.seed)
         if self.data.degradation is not None:
-            crops = Degraded(crops, self.data.degradation, self.seed, pinned=on_gpu)
+            crops = Degraded(crops, self.data.degradation, self.seed)
         object.__setattr__(self, "crops", crops)
         # The next batch is cut while a GPU works; on a CPU, both would compete for the same cores.
-        object.__setattr__(self, "prefetcher", Prefetcher(crops.cut) if on_gpu else None)
+        prefetcher = Prefetcher(lambda request: crops.cut(request).pinned()) if on_gpu else None
+        object.__setattr__(self, "prefetcher", prefetcher)
 
     @classmethod
     def open(
@@ -93,12 +95,9 @@ class TrainingData:
         else:
             next_part, steps = (None, 1) if part is None else part.following()
             cut = self.prefetcher(request(step, part), expected=request(step + steps, next_part))
-        pixels = self.crops.images([self._moved(tensor) for tensor in cut.pixels])
+        pixels = self.crops.images([to_device(tensor, self.device) for tensor in cut.pixels])
         images = [as_images(bytes_, cut.crops) for bytes_ in pixels]
-        return images, None if cut.lengths is None else self._moved(cut.lengths)
-
-    def _moved(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
+        return images, None if cut.lengths is None else to_device(cut.lengths, self.device)
 
     def noise_source(self, purpose: str, step: int) -> torch.Generator:
         """The generator that a step's noise is drawn from."""

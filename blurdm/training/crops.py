@@ -11,6 +11,7 @@ from blurdm.core.config import Data
 from blurdm.core.seeding import generator
 from blurdm.data.augment import Crop, cut, draw_crops, exposures
 from blurdm.data.cache import Frames
+from blurdm.models.transfer import to_device
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -32,11 +33,16 @@ class Request(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """The pixels of a batch on the host (pinned for CUDA), and the flips and turns still to be applied."""
+    """The pixels of a batch on the host, and the flips and turns still to be applied."""
 
     pixels: tuple[Tensor, ...]
     crops: list[Crop]
     lengths: Tensor | None  # exposure lengths in px, float32 (B,), if the data set states them
+
+    def pinned(self) -> "Cut":
+        """The same in pinned memory, from which copies to a GPU are asynchronous."""
+        lengths = None if self.lengths is None else self.lengths.pin_memory()
+        return Cut(tuple(tensor.pin_memory() for tensor in self.pixels), self.crops, lengths)
 
 
 class Crops(Protocol):
@@ -56,15 +62,15 @@ class Crops(Protocol):
 class StoredBlur:
     """Crops of the blurred and the sharp image of each pair."""
 
-    def __init__(self, frames: Frames, data: Data, seed: int, pinned: bool) -> None:
-        self.frames, self.data, self.seed, self.pinned = frames, data, seed, pinned
+    def __init__(self, frames: Frames, data: Data, seed: int) -> None:
+        self.frames, self.data, self.seed = frames, data, seed
 
     def cut(self, request: Request) -> Cut:
         if request.times:
             raise ValueError("a stored pair says nothing of partial exposures; the config refuses this")
         crops = requested_crops(self.frames, self.data, self.seed, request)
         lengths = exposures(self.frames, crops)
-        pixels = cut_crops(self.frames, crops, request.side, self.pinned)
+        pixels = cut_crops(self.frames, crops, request.side)
         return Cut(pixels, crops, None if lengths is None else torch.from_numpy(lengths))
 
     def images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -86,14 +92,14 @@ def requested_crops(frames: Frames, data: Data, seed: int, request: Request, mar
     return crops[request.first : request.last]
 
 
-def empty_pixels(count: int, side: int, pinned: bool) -> Tensor:
-    """uint8 (count, side, side, 3) to be filled, in pinned memory for an asynchronous copy."""
-    return torch.empty((count, side, side, 3), dtype=torch.uint8, pin_memory=pinned)
+def empty_pixels(count: int, side: int) -> Tensor:
+    """uint8 (count, side, side, 3) to be filled."""
+    return torch.empty((count, side, side, 3), dtype=torch.uint8)
 
 
-def cut_crops(frames: Frames, crops: Sequence[Crop], side: int, pinned: bool) -> tuple[Tensor, Tensor]:
+def cut_crops(frames: Frames, crops: Sequence[Crop], side: int) -> tuple[Tensor, Tensor]:
     """Blurred and sharp pixels of ``crops``, uint8 (B, side, side, 3)."""
-    blur, sharp = (empty_pixels(len(crops), side, pinned) for _ in range(2))
+    blur, sharp = (empty_pixels(len(crops), side) for _ in range(2))
     cut(frames, crops, blur.numpy(), sharp.numpy())
     return blur, sharp
 
@@ -115,13 +121,13 @@ def as_images(pixels: Tensor, crops: Sequence[Crop]) -> Tensor:
 def _change(x: Tensor, flags: Sequence[bool], how: Callable[[Tensor], Tensor]) -> None:
     rows = [row for row, flag in enumerate(flags) if flag]
     if rows:
-        chosen = torch.tensor(rows).to(x.device, non_blocking=True)
+        chosen = to_device(torch.tensor(rows), x.device)
         for row, changed in zip(rows, how(x.index_select(0, chosen)), strict=True):
             x[row] = changed  # on a CPU much faster than index_copy_ of bytes
 
 
 class Prefetcher(Generic[Key, Item]):
-    """``make(request)``, while a thread already makes the item of the request that is expected next."""
+    """``make(request)`` in a thread, which then makes the item of the request that is expected next."""
 
     def __init__(self, make: Callable[[Key], Item]) -> None:
         self._make = make
@@ -131,6 +137,6 @@ class Prefetcher(Generic[Key, Item]):
     def __call__(self, request: Key, expected: Key) -> Item:
         pending = self._pending.pop(request, None)
         self._pending.clear()
-        item = self._make(request) if pending is None else pending.result()
+        item = (self._thread.submit(self._make, request) if pending is None else pending).result()
         self._pending[expected] = self._thread.submit(self._make, expected)
         return item

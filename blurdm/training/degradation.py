@@ -4,6 +4,7 @@ JPEG is computed as libjpeg computes it, but for its rounding in between.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from blurdm.core.config import Degradation
 from blurdm.data.blur.degradation import MASK, READ_NOISE, draw
 from blurdm.data.blur.srgb import LINEAR
+from blurdm.models.transfer import constant, kept
 
 BLOCK = 8
 PADDED = 2 * BLOCK  # chroma has half the resolution
@@ -66,7 +68,7 @@ def degrade(pixels: Tensor, faults: Faults) -> Tensor:
     An image has the same bits in every batch, and without faults it stays as it is.
     """
     noise, sharpen, quality = faults.strength.T[..., None, None, None]
-    light = torch.from_numpy(LINEAR).to(pixels.device)[pixels.long()].permute(0, 3, 1, 2)
+    light = linear_light(pixels).permute(0, 3, 1, 2)
     levels = srgb_curve(light + noise * (light + READ_NOISE).sqrt() * faults.noise)
     levels = (levels + sharpen * (levels - _smooth(levels))).mul(255).round().clamp(0, 255)
     compressed = torch.where(quality > 0, compress(levels, faults.strength[:, 2], faults.offset), levels)
@@ -81,7 +83,7 @@ def compress(levels: Tensor, quality: Tensor, offset: Tensor) -> Tensor:
     height, width = levels.shape[2:]
     top, left = offset.T
     whole = _moved(levels, -top, -left, *(-(-(side + BLOCK - 1) // PADDED) * PADDED for side in (height, width)))
-    ycc = _mixed(whole, TO_YCC) - whole.new_tensor([128.0, 0, 0])[:, None, None]
+    ycc = _mixed(whole, TO_YCC) - constant((128.0, 0.0, 0.0), whole)[:, None, None]
     luma = _quantised(ycc[:, :1], LUMA, quality)
     chroma = F.interpolate(_quantised(F.avg_pool2d(ycc[:, 1:], 2), CHROMA, quality), scale_factor=2, mode="bilinear")
     rgb = _mixed(torch.cat([luma + 128, chroma], dim=1), TO_RGB).round().clamp(0, 255)
@@ -103,30 +105,36 @@ def _quantised(plane: Tensor, table: Sequence[Sequence[int]], quality: Tensor) -
     """(B, C, H, W) after its blocks' cosine transforms were rounded to multiples of the table's."""
     count, channels, height, width = plane.shape
     scale = torch.where(quality < 50, (5000 / quality.clamp(min=1)).floor(), 200 - 2 * quality)[:, None, None]
-    steps = ((plane.new_tensor(table) * scale + 50) / 100).floor().clamp(1, 255)[:, None, None, None]
+    steps = ((constant(table, plane) * scale + 50) / 100).floor().clamp(1, 255)[:, None, None, None]
     blocks = plane.view(count, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
-    cosines = _cosines(plane)
-    coefficients = (cosines @ blocks @ cosines.T / steps).round() * steps
-    return (cosines.T @ coefficients @ cosines).transpose(3, 4).reshape(plane.shape)
+    transform = cosines(plane.dtype, plane.device)
+    coefficients = (transform @ blocks @ transform.T / steps).round() * steps
+    return (transform.T @ coefficients @ transform).transpose(3, 4).reshape(plane.shape)
 
 
-def _cosines(like: Tensor) -> Tensor:
+@cache
+def cosines(dtype: torch.dtype, device: torch.device) -> Tensor:
     """The orthonormal cosine transform of 8 samples, (8, 8)."""
     k, n = torch.arange(BLOCK, dtype=torch.float64), torch.arange(BLOCK, dtype=torch.float64) + 0.5
     matrix = torch.cos(torch.pi / BLOCK * k[:, None] * n) * (2 / BLOCK) ** 0.5
     matrix[0] /= 2**0.5
-    return matrix.to(like)
+    return matrix.to(device, dtype)
 
 
 def _mixed(image: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
     """Each pixel's three channels (B, 3, H, W) times a matrix (3, 3)."""
-    return torch.einsum("ij,bjhw->bihw", image.new_tensor(matrix), image)
+    return torch.einsum("ij,bjhw->bihw", constant(matrix, image), image)
 
 
 def _smooth(levels: Tensor) -> Tensor:
-    taps = levels.new_tensor(MASK)
+    taps = constant(MASK, levels)
     across = F.conv2d(F.pad(levels, (2, 2, 2, 2), mode="replicate"), taps.expand(3, 1, 1, 5), groups=3)
     return F.conv2d(across, taps[:, None].expand(3, 1, 5, 1), groups=3)
+
+
+def linear_light(levels: Tensor) -> Tensor:
+    """float32 in [0, 1], the light of 8-bit sRGB ``levels`` (uint8, any shape)."""
+    return kept(tuple(LINEAR.tolist()), torch.float32, levels.device)[levels.long()]
 
 
 def srgb_curve(light: Tensor) -> Tensor:

@@ -13,16 +13,15 @@ from blurdm.training.degradation import Faults, degrade, draw_faults
 class Degraded:
     """The crops of another source, with faults in the blurred ones."""
 
-    def __init__(self, crops: Crops, section: Degradation, seed: int, pinned: bool) -> None:
-        self.crops, self.section, self.seed, self.pinned = crops, section, seed, pinned
+    def __init__(self, crops: Crops, section: Degradation, seed: int) -> None:
+        self.crops, self.section, self.seed = crops, section, seed
 
     def cut(self, request: Request) -> Cut:
         cut = self.crops.cut(request)
         rows = range(request.first, request.last)
         generators = [generator(self.seed, request.purpose, request.step, "degradation", row) for row in rows]
         faults = draw_faults(self.section, (request.side, request.side), generators)
-        drawn = [tensor.pin_memory() for tensor in faults] if self.pinned else faults
-        return cut._replace(pixels=(*cut.pixels, *drawn))
+        return cut._replace(pixels=(*cut.pixels, *faults))
 
     def images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         count = len(Faults._fields)

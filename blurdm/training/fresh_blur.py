@@ -25,25 +25,24 @@ from blurdm.data.blur.camera_path import (
     subframe_count,
     window_view,
 )
-from blurdm.data.blur.srgb import LINEAR
 from blurdm.data.cache import Frames
 from blurdm.training.crops import Cut, Request, empty_pixels, requested_crops
-from blurdm.training.degradation import srgb_curve
+from blurdm.training.degradation import linear_light, srgb_curve
 
 
 class FreshBlur:
     """Crops of the sharp images with ``margin`` px around each, and the camera paths that blur them."""
 
-    def __init__(self, frames: Frames, data: Data, seed: int, pinned: bool) -> None:
+    def __init__(self, frames: Frames, data: Data, seed: int) -> None:
         assert data.fresh_blur is not None
-        self.frames, self.data, self.seed, self.pinned = frames, data, seed, pinned
+        self.frames, self.data, self.seed = frames, data, seed
         self.camera = data.fresh_blur
         self.margin = margin_of(self.camera.length[1])
 
     def cut(self, request: Request) -> Cut:
         margin, side = self.margin, request.side
         crops = requested_crops(self.frames, self.data, self.seed, request, margin)
-        around = empty_pixels(len(crops), side + 2 * margin, self.pinned)
+        around = empty_pixels(len(crops), side + 2 * margin)
         views, lengths = [], []
         for row, crop in enumerate(crops):
             _, sharp = self.frames.frame(crop.pair)
@@ -55,8 +54,7 @@ class FreshBlur:
             path = draw_path(Motion.of(self.camera), length, sharp.shape[:2], probes, rng)
             views.append(sampling_views(path, subframe_count(path, probes, SPACING), (top, left), margin, side))
             lengths.append(length)
-        stacked = (tensor.pin_memory() if self.pinned else tensor for tensor in stack_views(views, request.times))
-        return Cut((around, *stacked), crops, torch.tensor(lengths))
+        return Cut((around, *stack_views(views, request.times)), crops, torch.tensor(lengths))
 
     def images(self, pixels: Sequence[Tensor]) -> Sequence[Tensor]:
         around, views, shares = pixels
@@ -102,7 +100,7 @@ def exposed(around: Tensor, views: Tensor, shares: Tensor, side: int) -> list[Te
 
     ``views`` (N, B, 3, 3) as from ``sampling_views``. An image has the same bits in every batch, and among any others.
     """
-    light = torch.from_numpy(LINEAR).to(around.device)[around.long()].permute(0, 3, 1, 2).contiguous()
+    light = linear_light(around).permute(0, 3, 1, 2).contiguous()
     axis = torch.arange(side, device=around.device, dtype=torch.float32)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)

@@ -47,7 +47,7 @@ def image_phases(
     trained.
     """
     images, spans = data.validation_images(), Spans(section.spans(data.data))
-    restore = maybe_compile(partial(forward_pass, network), compute)
+    restore = maybe_compile(partial(forward_pass, network), compute, str(data.device))
     times = () if prior_loss is None else prior_loss.times
 
     def step_loss(before: int, step: int, part: BatchPart) -> LossParts:

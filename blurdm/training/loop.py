@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from blurdm.core.config import PLAIN, STEADY, Compute, Course, Optimisation
 from blurdm.core.errors import InputError, StopRequested
@@ -20,10 +19,11 @@ from blurdm.core.progress import Progress, notify, say_nothing
 from blurdm.core.runs import Resources
 from blurdm.core.seeding import derive
 from blurdm.core.store import write_bytes
-from blurdm.models.precision import autocast
+from blurdm.models.precision import autocast, matmul_precision
 from blurdm.training.checkpoint import Checkpoints, load_checkpoint
 from blurdm.training.distributed import BatchPart, agreed, mean_over_ranks, rank, share_batch_statistics
 from blurdm.training.optim import (
+    Average,
     ParameterGroups,
     learning_rate,
     load_optimizer,
@@ -116,7 +116,7 @@ class Loop:
         self.total = sum(phase.iterations for phase in phases)
         self.step = 0
         self.optimizer: torch.optim.Optimizer | None = None
-        self.average: AveragedModel | None = None
+        self.average: Average | None = None
         self.history: list[dict[str, Any]] = []
         self.losses = LossBuffer()
         self.shown: dict[str, float] = {}  # the latest loss, pace and PSNR, for the display
@@ -129,7 +129,7 @@ class Loop:
     def run(self) -> nn.Module:
         """Train to the end and return ``result``; StopRequested, after saving, if asked to stop."""
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng([self.resources.device] if self.resources.device.startswith("cuda") else []):
                 self._continue()
                 if self.total == 0:
                     self._measure_untrained()
@@ -224,7 +224,8 @@ class Loop:
             return None
         assert phase.validate is not None
         self.result.eval()
-        with torch.no_grad(), self.losses.paused():
+        # In the arithmetic that the trained model is evaluated in, whatever it is trained in.
+        with torch.no_grad(), self.losses.paused(), matmul_precision(PLAIN, self.resources.device):
             return phase.validate(self.result)
 
     def _save(self) -> None:

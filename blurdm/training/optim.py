@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from blurdm.core.config import STEADY, Course, Optimisation
 
@@ -57,6 +58,39 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
         group["lr"] = value * group["scale"]
 
 
-def make_average(module: nn.Module, decay: float) -> AveragedModel | None:
-    """Exponential moving average of the parameters (buffers are copied); None when ``decay`` is 0."""
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay > 0 else None
+class Average:
+    """The exponential moving average of the parameters of a module, in a copy of it; buffers are copied.
+
+    The first update copies the parameters, too. (PyTorch's AveragedModel reads a number of the device at every update.)
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module, self.started = deepcopy(module), False
+        self._mix = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Take in the weights of ``module`` after one more step."""
+        if self.started:
+            self._mix([*self.module.parameters()], [*module.parameters()], None)
+        else:
+            _copy(self.module.parameters(), module.parameters())
+        _copy(self.module.buffers(), module.buffers())
+        self.started = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"module": self.module.state_dict(), "started": self.started}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.started = bool(state["started"])
+
+
+def _copy(targets: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
+def make_average(module: nn.Module, decay: float) -> Average | None:
+    """The average of ``module`` with ``decay`` in (0, 1); None when it is 0."""
+    return Average(module, decay) if decay > 0 else None

@@ -30,7 +30,8 @@ def prior_phases(sections: Any, pretrained: Path, data: TrainingData) -> tuple[P
     section: Diffusion = sections.diffusion
     sharp_encoder = load_sharp_encoder(pretrained).to(data.device)
     generator = new_generator(sections, sharp_encoder, data)
-    run_pass = maybe_compile(partial(latent_loss, generator, sharp_encoder, section=section), sections.compute)
+    latent_pass = partial(latent_loss, generator, sharp_encoder, section=section)
+    run_pass = maybe_compile(latent_pass, sections.compute, str(data.device))
     times = supervised_times(generator)
 
     def loss(step: int, part: BatchPart) -> LossParts:

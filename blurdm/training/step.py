@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from blurdm.core.config import Compute, Optimisation
 from blurdm.models.precision import autocast
 from blurdm.training.distributed import BatchPart, average_gradients, mean_over_ranks
+from blurdm.training.optim import Average
 
 LossParts = tuple[Tensor, Mapping[str, Tensor]]
 """A loss and its named parts, scalars."""
@@ -17,7 +17,7 @@ LossParts = tuple[Tensor, Mapping[str, Tensor]]
 def take_step(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    average: AveragedModel | None,
+    average: Average | None,
     loss: Callable[[BatchPart], LossParts],
     section: Optimisation,
     compute: Compute,
@@ -41,5 +41,5 @@ def take_step(
         nn.utils.clip_grad_norm_(module.parameters(), section.grad_clip)
     optimizer.step()
     if average:
-        average.update_parameters(module)
+        average.update(module)
     return whole

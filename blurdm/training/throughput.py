@@ -82,7 +82,7 @@ def _image_training(kind: Any, config: Config, blur: Tensor, sharp: Tensor) -> t
     initialise(network, 0)
     network.to(blur.device)
     noise = network.draw_noise(range(len(blur)))
-    restore = maybe_compile(partial(forward_pass, network), config.compute)
+    restore = maybe_compile(partial(forward_pass, network), config.compute, str(blur.device))
 
     def loss(part: BatchPart) -> Tensor:
         target = part.of(sharp)
@@ -98,6 +98,7 @@ def _latent_training(config: Config, blur: Tensor, sharp: Tensor) -> tuple[nn.Mo
         initialise(module, 0)
         module.to(blur.device)
     noise = generator.draw_noise(range(len(blur)))
-    run_pass = maybe_compile(partial(latent_loss, generator, teacher, section=config.diffusion), config.compute)
+    latent_pass = partial(latent_loss, generator, teacher, section=config.diffusion)
+    run_pass = maybe_compile(latent_pass, config.compute, str(blur.device))
     images = [sharp, *(blur for _ in supervised_times(generator)), blur]
     return generator, lambda part: run_pass([part.of(image) for image in images], part.of(noise))

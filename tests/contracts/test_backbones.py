@@ -99,7 +99,7 @@ def test_an_average_of_the_weights_follows_them(name: str) -> None:
     average = make_average(network, 0.5)
     assert average is not None
     network(*inputs(None, 1, 16, 16))
-    average.update_parameters(network)
+    average.update(network)
     assert set(average.module.state_dict()) == set(network.state_dict())
 
 

@@ -87,7 +87,9 @@ def test_every_network_compiles_in_one_piece(name: str, precision: Any) -> None:
     blur, noise = example(2, 3, 37, 31), network.draw_noise([0, 1])
     outputs = []
     for execution in ("eager", "compiled"):
-        restore = maybe_compile(partial(forward_pass, network), compute.model_copy(update={"execution": execution}))
+        restore = maybe_compile(
+            partial(forward_pass, network), compute.model_copy(update={"execution": execution}), "cpu"
+        )
         torch.manual_seed(0)
         with autocast(compute.precision, blur.device):
             outputs.append(restore(blur, blur, noise)[-1])
@@ -103,14 +105,14 @@ def test_the_loss_of_stage_2_compiles_in_one_piece(supervision: Any) -> None:
         initialise(module, 0)
     blur, noise = example(2, 3, 37, 31), generator.draw_noise([0, 1])
     loss = partial(latent_loss, generator, teacher, section=section)
-    compiled = maybe_compile(loss, PLAIN.model_copy(update={"execution": "compiled"}))
+    compiled = maybe_compile(loss, PLAIN.model_copy(update={"execution": "compiled"}), "cpu")
     images = [blur.flip(3), *(blur.flip(2) for _ in supervised_times(generator)), blur]
     assert compiled(images, noise).item() == pytest.approx(loss(images, noise).item(), rel=1e-6)
 
 
 @pytest.mark.usefixtures("traced")
 def test_every_phase_may_have_crops_of_another_size() -> None:
-    double = maybe_compile(lambda x: 2 * x, PLAIN.model_copy(update={"execution": "compiled"}))
+    double = maybe_compile(lambda x: 2 * x, PLAIN.model_copy(update={"execution": "compiled"}), "cpu")
     for side in range(16, 25):  # PyTorch compiles 8 by itself
         assert double(torch.ones(1, 3, side, side)).shape[-1] == side
 
@@ -119,11 +121,11 @@ def test_without_a_compiler_it_is_told_what_is_missing(monkeypatch: pytest.Monke
     compute = PLAIN.model_copy(update={"execution": "graphs"})
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match=r"execution: graphs needs .* there is no no-such-compiler; install g\+\+ and"):
-        maybe_compile(torch.sin, compute)
+        maybe_compile(torch.sin, compute, "cpu")
     monkeypatch.setenv("CXX", "sh")
     monkeypatch.setattr("sysconfig.get_path", lambda name: "/nowhere")
     with pytest.raises(InputError, match=r"there is no /nowhere/Python.h; install g\+\+ and python3-dev, or set eager"):
-        maybe_compile(torch.sin, compute)
+        maybe_compile(torch.sin, compute, "cpu")
 
 
 def test_graphs_replay_whole_batches(tiny_data: Path) -> None:

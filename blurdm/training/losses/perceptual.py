@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blurdm.metrics.weights import read
+from blurdm.models.transfer import constant
 
 SMALLEST = 31  # px; smaller images are continued by their border
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of values in [-1, 1]
@@ -44,7 +45,7 @@ def _features(image: Tensor, weights: dict[str, Tensor]) -> list[Tensor]:
     if min(height, width) < SMALLEST:
         more = (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height))
         image = F.pad(image, more, mode="replicate")
-    shift, scale = (image.new_tensor(values)[:, None, None] for values in (SHIFT, SCALE))
+    shift, scale = (constant(values, image)[:, None, None] for values in (SHIFT, SCALE))
     x, found = (2 * image - 1 - shift) / scale, []
     for name, stride, padding, halved in LAYERS:
         x = F.max_pool2d(x, 3, 2) if halved else x
