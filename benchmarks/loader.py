@@ -34,17 +34,19 @@ from blurdm.data.splits import build_index
 from blurdm.training.batches import TrainingData
 
 HEIGHT, WIDTH = 720, 1280
+HELD = 256  # side of the pair for validation
 CAMERA = CameraMotion(motion="pan", length=(3.0, 10.0), angle=1.0, speed_variation=0.05, tremor=0.005)  # the demo's
 
 
 def make_pairs(root: Path, count: int) -> None:
-    """``count`` training pairs, and one for validation, in the GoPro layout."""
+    """``count`` training pairs, and a small one for validation, in the GoPro layout."""
     demo_set().fill(root.parent / "photos")
     photos = [path for path in sorted((root.parent / "photos").iterdir()) if path.suffix in (".png", ".jpg")]
     for number in range(count + 1):
         picture = Image.fromarray(read_image(photos[number % len(photos)], grey_ok=True))
-        sharp = picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-        folder = root / "train" / ("held" if number == count else "scene")
+        held = number == count
+        sharp = picture.resize((HELD, HELD) if held else (WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+        folder = root / "train" / ("held" if held else "scene")
         for kind, image in (("sharp", sharp), ("blur", sharp.filter(ImageFilter.BoxBlur(3)))):
             write_image(folder / kind / f"{number:03}.png", np.asarray(image))
 
