@@ -158,13 +158,17 @@ def averaged(how: str, out: Path, resources: Resources, on_progress: Callable[[P
             parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view(parameter.shape).cos() * (number + 1))
     module[2].requires_grad_(False)
     inputs = torch.linspace(-2, 2, 40, dtype=torch.float64).view(8, 5)
-    reduce, seen = dist.all_reduce, lambda x, **more: told.append(f"{x.numel()}") or reduce(x, **more)
+    reduce = dist.all_reduce
+
+    def seen(x: Tensor, **more: Any) -> Any:
+        told.append(f"{x.numel()}")
+        return reduce(x, **more)
 
     def loss(part: BatchPart) -> LossParts:
         return module(part.of(inputs)).square().mean(), {}
 
     compute, section = Compute(all_reduce=how, micro_batches=2), tiny_config(out).baseline  # type: ignore[arg-type]
-    with patch.object(distributed.dist, "all_reduce", seen):
+    with patch.object(dist, "all_reduce", seen):
         take_step(module, torch.optim.SGD(module.parameters(), lr=0.0), None, loss, section, compute)
     grads = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     torch.save(grads, out / f"{how}{os.environ.get('RANK', 'all')}.pt")
