@@ -1,51 +1,149 @@
-"""``python benchmarks/gpu.py``: training MIMO-UNet+ by the paper's recipe on a GPU, plain and ours, interleaved.
+"""``python benchmarks/gpu.py``: training MIMO-UNet+ by the paper's recipe on a GPU, plain and ours.
 
 Plain is the stated recipe in a script that changes no setting: eager, in contiguous format, with PyTorch's default
-optimiser and precision (TF32 for convolutions, not for matrix products). Ours is what training does, in each form. The
-loss of a plain step is read after each step; ours is read after every tenth, as in training. The next batch comes from
-a cache of decoded images; the time that the host waits for it is reported separately. "of peak": multiply-accumulates
-of our step, as a share of what a large matrix product reaches in that precision (plain: tf32) on this device in this
-run. On a CPU this only shows that it works; ``train_step.py`` measures there.
+optimiser and precision (TF32 for convolutions, not for matrix products); the loss is read after each step, and the next
+batch comes from our cache of decoded images. Ours are steps of the training loop itself (benchmarks/loop_steps.py).
+
+Whole steps are timed after three others, and nothing is subtracted: the time of all by the clock, ended by waiting for
+the device, divided by their number; beside it the time between two CUDA events, and what the host needs to start a
+step. Memory is freed before each form. "of the bound": how close a step comes to the least time on this device
+(benchmarks/roofline.py). Each line is printed, and added to --out, at once; what is there is not measured again.
+On a CPU this only shows that it works; ``train_step.py`` measures there.
 """
 
 import argparse
-import gc
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import get_args
+from unittest.mock import patch
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
-from benchmarks.loader import describe, from_cache, make_pairs
-from benchmarks.train_step import PLAIN, STAGES, config_of, plain_step
+from benchmarks.gpu_lines import (
+    AS_TRAINED,
+    CROP,
+    HEAD,
+    PLAIN,
+    Line,
+    add_line,
+    as_markdown,
+    cells,
+    identity,
+    read_lines,
+    steps,
+)
+from benchmarks.loop_steps import Enough, Ground, Stopwatch
+from benchmarks.roofline import Rates, bandwidth, least_seconds, product_rate, products_of_step
+from benchmarks.train_step import plain_step
 from blurdm.core.command import Parser, count, run_command
-from blurdm.core.config import Config
+from blurdm.core.config import Compute
 from blurdm.core.errors import InputError
-from blurdm.models.cost import peak_mb, reset_peak, wait_for
-from blurdm.models.precision import matmul_precision
+from blurdm.core.progress import Progress
 from blurdm.training.batches import TrainingData
-from blurdm.training.loop import LOG_EVERY, LossBuffer
-from blurdm.training.throughput import macs_per_step, training_step
 
-FORMS = ("fp32", "tf32", "bf16", "bf16-compiled", "bf16-graphs")  # ours
-Step = Callable[[], object]
+NAMES = {"1": "pretrain", "2": "diffusion", "3": "joint"}
+PRECISIONS, EXECUTIONS = (get_args(Compute.model_fields[name].annotation) for name in ("precision", "execution"))
+OURS = tuple(p if e == "eager" else f"{p}-{e}" for p in PRECISIONS for e in EXECUTIONS)
+FORMS = (PLAIN, *PRECISIONS, *(f"bf16-{e}" for e in EXECUTIONS if e != "eager"))  # by default
+SETTINGS = (AS_TRAINED, "benchmark", "contiguous")
+SIDE, MEGABYTES = {"cuda": 8192, "cpu": 256}, {"cuda": 1024, "cpu": 16}  # of what rates are measured on
 
 
-class Turn(NamedTuple):
-    """One measurement of a form: mean seconds of a step, peak MB, and the share of time spent waiting for batches."""
+class Bench:
+    """Measures what ``options`` ask for, and keeps every line."""
 
-    seconds: float
-    peak: float
-    waits: float
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.device, self.name = options, options.device, device_name(options.device)
+        self.name += ", small network" if options.small else ""
+        self.ground = Ground(folder, self.device, options.crop, options.small)
+        self.lines = read_lines(options.out) if options.out else []
+        self.failed = False
+
+    def measure(self) -> None:
+        """Every rate, and every form of every stage, that is not known yet."""
+        rates = self._rates()
+        self.ground.prepare(self.options.pairs)
+        print(" | ".join(HEAD), flush=True)
+        for stage in self.options.stages:
+            for batch in self.options.batch:
+                products = products_of_step(self.ground.config("fp32", batch), NAMES[stage])
+                least = {p: least_seconds(products, p, rates) for p in PRECISIONS}
+                least[PLAIN] = least["tf32"]  # of its convolutions, which are nearly all
+                for number, form in product(range(self.options.rounds), self.options.forms):
+                    for setting in self.options.settings if form != PLAIN else [AS_TRAINED]:
+                        self._form(stage, form, setting, batch, number, least[form.partition("-")[0]])
+
+    def _form(self, stage: str, form: str, setting: str, batch: int, number: int, least: float) -> None:
+        line: Line = {"device": self.name, "kind": "step", "stage": stage, "form": form, "setting": setting}
+        line |= {"batch": batch, "crop": self.options.crop, "round": number}
+        if self._known(line):
+            return
+        watch = Stopwatch(self.device, self.options.steps)
+        try:
+            with SETTING[setting]():
+                self._steps(stage, form, batch, watch)
+            line |= watch.timing._asdict() | {"steps": self.options.steps, "least": least}
+        except Exception as error:  # of any kind: the other forms are to be measured, too
+            memory = isinstance(error, torch.OutOfMemoryError)
+            line["error"] = "out of memory" if memory else f"{type(error).__name__}: {str(error).strip()[:300]}"
+            line["error"] = " ".join(line["error"].split())
+            self.failed |= not memory
+        self._keep(line)
+        shown = next(one for one in steps(self.lines, self.name) if _same_form(one, line))
+        print(" | ".join(cells(shown)), flush=True)
+
+    def _steps(self, stage: str, form: str, batch: int, watch: Stopwatch) -> None:
+        if form != PLAIN:
+            self.ground.train(self.ground.config(form, batch), NAMES[stage], watch)
+            return
+        config = self.ground.config("fp32", batch)
+        prepared, resources = self.ground.inputs("pretrain")["prepare"], self.ground.resources
+        data = TrainingData.open(prepared, config.data, 0, resources)
+        step, number = plain_step(config, NAMES[stage], self.device), 0
+        try:
+            while True:
+                data.batch("batch", number)
+                step()
+                number += 1
+                watch(Progress(number, number))
+        except Enough:
+            return
+
+    def _rates(self) -> Rates:
+        values = {}
+        measured: dict[str, tuple[str, float, Callable[[], float]]] = {
+            f"{p} products": ("TFLOP/s", 2e-12, lambda p=p: product_rate(p, self.device, SIDE[self.device]))  # type: ignore[misc]
+            for p in PRECISIONS
+        }
+        measured["copies"] = ("GB/s", 1e-9, lambda: bandwidth(self.device, MEGABYTES[self.device]))
+        for name, (unit, factor, make) in measured.items():
+            line: Line = {"device": self.name, "kind": "rate", "name": name, "unit": unit}
+            if (known := self._known(line)) is None:
+                known = line | {"value": make() * factor}
+                self._keep(known)
+                print(f"{name}: {known['value']:.4g} {unit}", flush=True)
+            values[name] = known["value"] / factor
+        return Rates({p: values[f"{p} products"] for p in PRECISIONS}, values["copies"])
+
+    def _known(self, line: Line) -> Line | None:
+        """The line that was measured before; one that failed is measured again, unless memory was too small."""
+        same = [one for one in self.lines if identity(one) == identity(line)]
+        return next((one for one in same if one.get("error") in (None, "out of memory")), None)
+
+    def _keep(self, line: Line) -> None:
+        self.lines = [one for one in self.lines if identity(one) != identity(line)] + [line]
+        if self.options.out:
+            add_line(self.options.out, line)
+
+
+def _same_form(one: Line, other: Line) -> bool:
+    return identity(one | {"round": None}) == identity(other | {"round": None})
 
 
 def device_name(device: str) -> str:
@@ -57,122 +155,57 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name()
 
 
-def turn(form: str, stage: str, options: argparse.Namespace, data: TrainingData) -> Turn:
-    """Time ``options.steps`` steps from initial weights, after a warm-up step, with the device's memory freed."""
-    device, config = options.device, config_for(form, options)
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-    reset_peak(device)
-    before = peak_mb(device) or 0.0
-    with nullcontext() if form == PLAIN else matmul_precision(config.compute, device):
-        step = plain_step(config, stage, device) if form == PLAIN else our_step(config, stage, device)
-        seconds, waits = timed(step, data, options.steps)
-    return Turn(seconds, (peak_mb(device) or 0.0) - before, waits)
+@contextmanager
+def _searching() -> Iterator[None]:
+    """cuDNN tries its algorithms for every shape, and takes the fastest."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
-def config_for(form: str, options: argparse.Namespace) -> Config:
-    return config_of("tf32" if form == PLAIN else form, options.batch, options.crop)
+def _contiguous() -> AbstractContextManager[object]:
+    """Weights stay in PyTorch's own format, as the images are."""
+    return patch("blurdm.stages.training.to_channels_last", lambda module: module)
 
 
-def our_step(config: Config, stage: str, device: str) -> Step:
-    step, unread = training_step(config, stage, device), LossBuffer()
-
-    def taken() -> None:
-        unread.add(step(), config.data.batch_size)
-        if len(unread.unread) == LOG_EVERY:
-            unread.read()
-
-    return taken
-
-
-def timed(step: Step, data: TrainingData, steps: int) -> tuple[float, float]:
-    """Seconds of a step, and the share of the time spent waiting for the next batch. Steps use images of their own."""
-    step()
-    data.batch("batch", 0)
-    wait_for(data.device.type)
-    waited, started = 0.0, time.perf_counter()
-    for number in range(1, steps + 1):
-        step()
-        requested = time.perf_counter()
-        data.batch("batch", number)
-        waited += time.perf_counter() - requested
-    wait_for(data.device.type)
-    whole = time.perf_counter() - started
-    return (whole - waited) / steps, waited / whole
-
-
-def products_per_second(form: str, options: argparse.Namespace) -> float:
-    """Multiply-accumulates per second of a product of square matrices that are large enough to fill the device."""
-    side, config = (8192 if options.device == "cuda" else 512), config_for(form, options)
-    kind = torch.bfloat16 if config.compute.precision == "bf16" else torch.float32
-    a, b = (torch.rand(side, side, device=options.device, dtype=kind) for _ in range(2))
-    times = []
-    with matmul_precision(config.compute, options.device):
-        for _ in range(10):
-            started = time.perf_counter()
-            (a @ b)[0, 0].item()  # waits for all of it
-            times.append(time.perf_counter() - started)
-    return side**3 / min(times)
-
-
-def measure(stage: str, options: argparse.Namespace, data: TrainingData) -> dict[str, tuple[Turn, float]]:
-    """The median measurement of each form over the rounds, and its median speed relative to plain."""
-    forms = (PLAIN, *options.forms)
-    rounds = [{form: turn(form, stage, options, data) for form in forms} for _ in range(options.rounds)]
-    medians = {}
-    for form in forms:
-        columns = zip(*(turns[form] for turns in rounds), strict=True)
-        ratio = statistics.median(turns[PLAIN].seconds / turns[form].seconds for turns in rounds)
-        medians[form] = Turn(*map(statistics.median, columns)), ratio
-    return medians
-
-
-def report(options: argparse.Namespace, data: TrainingData) -> None:
-    console, name = Console(), device_name(options.device)
-    table = Table(title=f"batches of {options.batch} x {options.crop} x {options.crop} on {name}")
-    for column in ("stage", "form", "s/step", "images/s", "ratio", "peak MB", "of peak", "waits"):
-        table.add_column(column, justify="right")
-    speed = {form: products_per_second(form, options) for form in (PLAIN, *options.forms)}
-    hours, steps = dict.fromkeys(speed, 0.0), 0
-    for stage in STAGES:
-        config = config_for(PLAIN, options)
-        macs = macs_per_step(config, stage)
-        iterations = sum(number for number, _ in getattr(config, stage).phases)
-        steps += iterations
-        for form, (median, ratio) in measure(stage, options, data).items():
-            hours[form] += iterations * median.seconds / (1 - median.waits) / 3600
-            share = macs / median.seconds / speed[form]
-            figures = (f"{median.seconds:.4f}", f"{options.batch / median.seconds:.1f}", f"{ratio:.2f}")
-            table.add_row(stage, form, *figures, f"{median.peak:.0f}", f"{share:.0%}", f"{median.waits:.1%}")
-    console.print(table)
-    speeds = ", ".join(f"{form} {2 * speed[form] / 1e12:.3g}" for form in options.forms)
-    console.print(f"a large product, TFLOP/s: {speeds}", highlight=False)
-    totals = ", ".join(f"{form} {total:.4g}" for form, total in hours.items())
-    console.print(f"hours of the recipe, {steps:,} steps like these, without validation: {totals}", soft_wrap=True)
+SETTING: dict[str, Callable[[], AbstractContextManager[object]]] = dict(
+    zip(SETTINGS, (nullcontext, _searching, _contiguous), strict=True)
+)
 
 
 def parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: to try this (%(default)s)")
-    parser.add_argument("--batch", type=count, default=20, help="%(default)s")
-    parser.add_argument("--crop", type=count, default=256, help="px (%(default)s)")
-    parser.add_argument("--steps", type=count, default=30, help="of each form and turn (%(default)s)")
-    parser.add_argument("--rounds", type=count, default=3, help="turns of each form (%(default)s)")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="of ours (all)")
+    parser.add_argument("--small", action="store_true", help="a small network, to try this")
+    parser.add_argument("--stages", nargs="+", choices=NAMES, default=list(NAMES), help="(all)")
+    parser.add_argument("--forms", nargs="+", choices=(PLAIN, *OURS), default=FORMS, help="(%(default)s)")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=[AS_TRAINED], help="of ours (%(default)s)")
+    parser.add_argument("--batch", nargs="+", type=count, default=[20], help="one or more (20)")
+    parser.add_argument("--crop", type=count, default=CROP, help="px (%(default)s)")
+    parser.add_argument("--steps", type=count, default=30, help="timed of each form (%(default)s)")
+    parser.add_argument("--rounds", type=count, default=1, help="turns of all forms (%(default)s)")
     parser.add_argument("--pairs", type=count, default=24, help="of 720 x 1280 px that batches are cut from")
+    parser.add_argument("--ground", type=Path, help="folder that keeps the pairs for the next call (a temporary one)")
+    parser.add_argument("--out", type=Path, help="file of lines to continue")
+    parser.add_argument("--table", action="store_true", help="print the tables of --out, and measure nothing")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    def measure() -> None:
+    def measure() -> int:
         options = parser().parse_args(arguments)
+        if options.table:
+            if not options.out:
+                raise InputError("--table: of which lines? should come with --out FILE")
+            print(as_markdown(read_lines(options.out)), end="")
+            return 0
         device_name(options.device)
         with tempfile.TemporaryDirectory() as folder:
-            root = Path(folder) / "pairs"
-            make_pairs(root, options.pairs)
-            data = from_cache(*describe(root, options.batch, options.crop), Path(folder) / "frames", options.device)
-            report(options, data)
+            bench = Bench(options, options.ground or Path(folder))
+            bench.measure()
+            return int(bench.failed)
 
     return run_command("gpu", measure, arguments)
 

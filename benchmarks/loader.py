@@ -31,20 +31,23 @@ from blurdm.data.cache import Frames
 from blurdm.data.pairs import read_image, to_float, write_image
 from blurdm.data.photos.demo import demo_set
 from blurdm.data.splits import build_index
+from blurdm.models.cost import wait_for
 from blurdm.training.batches import TrainingData
 
 HEIGHT, WIDTH = 720, 1280
+HELD = 256  # side of the pair for validation
 CAMERA = CameraMotion(motion="pan", length=(3.0, 10.0), angle=1.0, speed_variation=0.05, tremor=0.005)  # the demo's
 
 
 def make_pairs(root: Path, count: int) -> None:
-    """``count`` training pairs, and one for validation, in the GoPro layout."""
+    """``count`` training pairs, and a small one for validation, in the GoPro layout."""
     demo_set().fill(root.parent / "photos")
     photos = [path for path in sorted((root.parent / "photos").iterdir()) if path.suffix in (".png", ".jpg")]
     for number in range(count + 1):
         picture = Image.fromarray(read_image(photos[number % len(photos)], grey_ok=True))
-        sharp = picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-        folder = root / "train" / ("held" if number == count else "scene")
+        held = number == count
+        sharp = picture.resize((HELD, HELD) if held else (WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+        folder = root / "train" / ("held" if held else "scene")
         for kind, image in (("sharp", sharp), ("blur", sharp.filter(ImageFilter.BoxBlur(3)))):
             write_image(folder / kind / f"{number:03}.png", np.asarray(image))
 
@@ -82,11 +85,13 @@ def opening(index: dict[str, Any], data: Data, cache: Path) -> float:
     return time.perf_counter() - started
 
 
-def rate(make: Callable[[int], object], pairs: int, batches: int) -> tuple[float, float]:
-    """Pairs per second, and per second of CPU time, over ``batches`` batches."""
+def rate(make: Callable[[int], object], pairs: int, batches: int, device: str) -> tuple[float, float]:
+    """Pairs per second, and per second of CPU time, over ``batches`` batches; ``device`` has made them all."""
+    wait_for(device)
     wall, cpu = time.perf_counter(), time.process_time()
     for step in range(batches):
         make(step)
+    wait_for(device)
     return pairs * batches / (time.perf_counter() - wall), pairs * batches / (time.process_time() - cpu)
 
 
@@ -96,6 +101,7 @@ def main() -> int:
     parser.add_argument("--batch", type=count, default=20)
     parser.add_argument("--crop", type=count, default=256)
     parser.add_argument("--rounds", type=count, default=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="that batches go to (%(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as every process that trains
@@ -104,18 +110,18 @@ def main() -> int:
         make_pairs(root, options.pairs)
         index, data = describe(root, options.batch, options.crop)
         started = time.perf_counter()
-        ours = from_cache(index, data, cache, "cpu")
+        ours = from_cache(index, data, cache, options.device)
         seconds = time.perf_counter() - started
         fresh = replace(ours, data=data.model_copy(update={"fresh_blur": CAMERA}))
         forms: dict[str, tuple[Callable[[int], object], int]] = {
             "decoding": (lambda step: decoded_batch(root, ours.train, data, step), 1),
             "cache": (lambda step: ours.batch("batch", step), 30),
-            "fresh blur": (lambda step: fresh.batch("batch", step), 1),
+            "fresh blur": (lambda step: fresh.batch("batch", step), 1 if options.device == "cpu" else 10),
         }
         rates: dict[str, list[tuple[float, float]]] = {name: [] for name in forms}
         for _ in range(options.rounds):
             for name, (make, batches) in forms.items():
-                rates[name].append(rate(make, options.batch, batches))
+                rates[name].append(rate(make, options.batch, batches, options.device))
         opened = [opening(index, data, cache) for _ in range(2)]
         size = sum(path.stat().st_size for path in cache.rglob("*.u8"))
     table = Table(title=f"pairs of {HEIGHT} x {WIDTH}, batches of {options.batch} crops of {options.crop}")

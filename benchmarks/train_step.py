@@ -6,7 +6,7 @@ allocator, and in stage 2 gradients for the frozen sharp encoder too. Ours is wh
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -37,11 +37,14 @@ DEFAULT = (PLAIN, "fp32", "bf16")
 FORMS = (*DEFAULT, KEPT, "fp32-compiled", "bf16-compiled")
 
 
-def config_of(form: str, batch: int = 2, crop: int = 128) -> Config:
-    """The paper's recipe in a form of ours: a precision, with ``-compiled`` or ``-graphs`` for the execution."""
+def config_of(form: str, batch: int = 2, crop: int = 128, more: Sequence[str] = ()) -> Config:
+    """The paper's recipe in a form of ours: a precision, with ``-compiled`` or ``-graphs`` for the execution.
+
+    ``more``: further changes, as in ``diffusion.steps=8``.
+    """
     precision, _, execution = form.partition("-")
     computed = [f"compute.precision={precision}", f"compute.execution={execution or 'eager'}"]
-    return load_config(PRESET, [f"data.batch_size={batch}", f"data.crop={crop}", *computed])
+    return load_config(PRESET, [f"data.batch_size={batch}", f"data.crop={crop}", *computed, *more])
 
 
 def plain_step(config: Config, stage: str, device: str = "cpu") -> Callable[[], float]:

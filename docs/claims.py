@@ -18,7 +18,7 @@ from analysis.formats import FORMATS, as_markdown
 from analysis.stored import DEMO, EVIDENCE, STEPS, Stored, evidence_differences, grid_table, stored_grid
 from analysis.tables.chain import differences_table, main_table
 from analysis.tables.table import Table
-from benchmarks import coverage
+from benchmarks import coverage, gpu_lines
 from blurdm.core.command import Parser, run_command
 from blurdm.core.config_io import read_yaml
 from blurdm.core.registry import lookup
@@ -30,6 +30,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/*.md", "blurdm/pretrained/*.md", "results/*/README.md")
 BLOCK = re.compile(r"(<!-- made by: python -m docs\.claims ([\w-]+) -->\n\n)(.*?)(\n<!-- end -->)", re.DOTALL)
 MODEL = REPOSITORY / "blurdm" / "pretrained" / "demo.json"
+GPU = REPOSITORY / "results" / "gpu" / "steps.jsonl"
 PSNR = ("PSNR (dB) ↑",)
 
 
@@ -205,6 +206,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "looks": lambda: simulate.as_markdown(simulate.stored()),
     "coverage": lambda: coverage.table(1000),
     "faults": faults,
+    "gpu": lambda: gpu_lines.as_markdown(gpu_lines.read_lines(GPU)),
 }
 
 

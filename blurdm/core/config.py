@@ -274,6 +274,11 @@ class Compute(Section):
         "tf32: products and convolutions of a GPU, fp32 on a CPU; bf16: the networks, but for latents, estimators and"
         " losses",
     )
+    all_reduce: Literal["exact", "overlapped"] = later(
+        "exact",
+        "how ranks average gradients. exact: after the backward pass: N ranks take the steps of N micro-batches;"
+        " overlapped: during it, which is the same up to rounding",
+    )
     micro_batches: BatchSize = later(
         1,
         "parts that a batch is computed in, one after another, for less memory; batch normalisation sees a part at a"

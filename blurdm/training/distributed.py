@@ -5,7 +5,8 @@ of ranks takes the same steps up to rounding. Only dropout differs: each rank ha
 batch in time in the same way: N ranks with one micro-batch take the steps of one rank with N.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from blurdm.models.precision import to_fp32
 
 Batch = TypeVar("Batch", Tensor, Tensor | None)
+BUCKET_BYTES = 25 * 2**20  # of gradients that are sent at once: fewer would wait for the network's latency
 
 
 def ranks() -> int:
@@ -84,6 +86,56 @@ def average_gradients(module: nn.Module) -> None:
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(flat)
     flat /= ranks()
+    _spread(flat, gradients)
+
+
+@contextmanager
+def average_gradients_meanwhile(module: nn.Module) -> Iterator[None]:
+    """Within it, a backward pass leaves the mean over the ranks in every gradient; most of it is exchanged meanwhile.
+
+    The mean is that of ``average_gradients`` up to rounding, the same bits on each rank. Gradients go out in buckets of
+    BUCKET_BYTES as they are finished; ranks have the same graph, so they finish them in the same order.
+    """
+    if ranks() == 1:
+        yield
+        return
+    waiting, sent = list[Tensor](), list[_Bucket]()
+
+    def finished(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        waiting.append(parameter.grad)
+        if sum(gradient.nbytes for gradient in waiting) >= BUCKET_BYTES:
+            sent.append(_Bucket(waiting.copy()))
+            waiting.clear()
+
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    hooks = [parameter.register_post_accumulate_grad_hook(finished) for parameter in trained]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if waiting:
+        sent.append(_Bucket(waiting))
+    for bucket in sent:
+        bucket.receive()
+
+
+class _Bucket:
+    """Gradients that are being added up over the ranks; ``receive`` replaces them by their means."""
+
+    def __init__(self, gradients: list[Tensor]) -> None:
+        self.gradients = gradients
+        self.flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        self.work = dist.all_reduce(self.flat, async_op=True)
+
+    def receive(self) -> None:
+        self.work.wait()
+        _spread(self.flat / ranks(), self.gradients)
+
+
+def _spread(flat: Tensor, gradients: list[Tensor]) -> None:
+    """Copy the parts of ``flat`` to ``gradients``."""
     for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(mean.view(gradient.shape))
 

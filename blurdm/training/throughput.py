@@ -41,15 +41,22 @@ def seconds_per_step(config: Config, stage: str, device: str, steps: int) -> flo
 
 def macs_per_step(config: Config, stage: str) -> int:
     """Multiply-accumulates of the forward and backward pass of a step, counted on the meta device."""
-    config = config.model_copy(update={"compute": PLAIN})
     with torch.device("meta"):
-        _, loss = _module_and_loss(config, stage, "meta")
+        return count_macs(step_on_meta(config, stage))
 
-        @torch.enable_grad()
-        def passes() -> None:
-            loss(BatchPart()).backward()
 
-        return count_macs(passes)
+def step_on_meta(config: Config, stage: str) -> Callable[[], None]:
+    """The forward and backward pass of a step on the meta device, to be counted; call both in ``torch.device("meta")``.
+
+    In the plain form: eager, fp32 and in one part.
+    """
+    _, loss = _module_and_loss(config.model_copy(update={"compute": PLAIN}), stage, "meta")
+
+    @torch.enable_grad()
+    def passes() -> None:
+        loss(BatchPart()).backward()
+
+    return passes
 
 
 def training_step(config: Config, stage: str, device: str) -> Callable[[], Tensor]:
