@@ -14,7 +14,7 @@ from blurdm.metrics.similarity import luma, ssim_3d, ssim_per_channel
 from blurdm.models.build import BACKBONES
 from blurdm.models.network import Network
 from blurdm.restore.latent import photo_latent
-from blurdm.restore.sources import ArraySource, DeviceSource
+from blurdm.restore.sources import LARGEST, ArraySource, DeviceSource
 from blurdm.restore.tensors import restore_tensor, to_image, to_pixels
 from blurdm.restore.tiling import Window, restore_tiles
 from tests.contracts.test_restoring import network_of
@@ -104,7 +104,7 @@ def test_a_tensor_left_on_the_cpu_is_caught(where: str) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_photo_on_the_device_has_the_bits_of_the_array(kind: type, channels: int) -> None:
     pixels = picture(37, 31, channels, dtype=np.uint8 if np.dtype(kind).kind == "f" else kind)
-    largest = {np.uint8: 255, np.uint16: 65535}.get(kind, 1)
+    largest = LARGEST[np.dtype(kind).name]
     pixels = pixels.astype(kind) if largest > 1 else (pixels / 255).astype(kind)
     array, tensor = ArraySource(pixels), DeviceSource(torch.from_numpy(pixels), largest)
     assert (array.height, array.width) == (tensor.height, tensor.width) == (37, 31)

@@ -28,6 +28,7 @@ from blurdm.restore.memory import (
 from blurdm.restore.restorer import Restorer, choose_device, load
 from blurdm.restore.tensors import image_noise, restore_tensor
 from blurdm.restore.tiling import TensorSource, overlap_of, ramps, spans
+from tests.support.fake_gpu import fp32_switches
 from tests.support.photos import PEAK, picture, small_model, small_network
 from tests.support.sections import paper_backbone, paper_diffusion, paper_latent
 from tests.support.tiny import REPOSITORY
@@ -194,19 +195,14 @@ def test_a_gpu_gives_tiles_a_share_of_its_free_memory(monkeypatch: pytest.Monkey
 def test_fp32_is_exact_whatever_was_set_before(precision: Any) -> None:
     seen: list[tuple[str, str]] = []
     restorer = Restorer(small_model("joint", paper_diffusion()), precision=precision)
-    restorer.network.register_forward_hook(lambda *_: seen.append(switches()))
+    restorer.network.register_forward_hook(lambda *_: seen.append(fp32_switches()))
     assert restorer.network.prior is not None
-    restorer.network.prior.encoder.blocks.register_forward_hook(lambda *_: seen.append(switches()))  # type: ignore[union-attr]
+    restorer.network.prior.encoder.blocks.register_forward_hook(lambda *_: seen.append(fp32_switches()))  # type: ignore[union-attr]
     with matmul_precision(Compute(precision="tf32"), "cpu"):
-        before = switches()
+        before = fp32_switches()
         restorer.deblur(picture())
-        assert switches() == before == ("tf32", "tf32")
+        assert fp32_switches() == before == ("tf32", "tf32")
     assert len(seen) >= 2 and "tf32" not in {switch for pair in seen for switch in pair}
-
-
-def switches() -> tuple[str, str]:
-    """How CUDA would compute fp32 products and convolutions."""
-    return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
 
 
 SCRIPT = f"""{PEAK}

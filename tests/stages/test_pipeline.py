@@ -38,6 +38,7 @@ from blurdm.restore.tensors import image_noise, read_tensor, restore_tensor
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from tests.core.test_runs import python
+from tests.support.fake_gpu import fp32_switches
 from tests.support.sections import paper_backbone, paper_diffusion, paper_latent
 from tests.support.tiny import TEST, Told, state_of, tiny_config, write_tiny_config
 
@@ -233,13 +234,17 @@ def test_restoring_and_measuring_compute_exactly_on_a_gpu(
     tiny_data: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, str]] = []
-    cost = restore_stage.measure_cost
 
-    def note() -> None:
-        seen.append((torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision))
+    def cost(*args: Any) -> Any:
+        seen.append(fp32_switches())
+        return measure_cost(*args, size=(32, 32))
 
-    monkeypatch.setattr(restore_stage, "measure_cost", lambda *args: (note(), cost(*args))[1])
-    monkeypatch.setattr(measure_stage, "make_measure", lambda *args, **how: (note(), make_measure(*args, **how))[1])
+    def make(*args: Any, **how: Any) -> Any:
+        seen.append(fp32_switches())
+        return make_measure(*args, **how)
+
+    monkeypatch.setattr(restore_stage, "measure_cost", cost)
+    monkeypatch.setattr(measure_stage, "make_measure", make)
     run = plan(tiny_config(tiny_data), "measure", 0, "baseline")
     for needed in run.chain()[:-2]:
         shutil.copytree(needed.folder(root), needed.folder(tmp_path))

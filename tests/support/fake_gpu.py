@@ -1,7 +1,7 @@
-"""A network as it would lie on a GPU that is not there: fake tensors, which raise where devices meet."""
+"""A GPU that is not there: a network of fake tensors, which raise where devices meet, and how it would compute."""
 
 from copy import deepcopy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -23,3 +23,9 @@ def faked(module: Module, mode: FakeTensorMode) -> Module:
                 if buffer is not None:
                     part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cuda:0")
     return module
+
+
+def fp32_switches() -> tuple[str, str]:
+    """How CUDA computes fp32 products and convolutions from here on: ieee, tf32, or none for what is set above them."""
+    backends: Any = torch.backends
+    return backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision
