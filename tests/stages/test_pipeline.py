@@ -235,9 +235,9 @@ def test_restoring_and_measuring_compute_exactly_on_a_gpu(
 ) -> None:
     seen: list[tuple[str, str]] = []
 
-    def cost(*args: Any) -> Any:
+    def cost(network: Network, device: str) -> Any:
         seen.append(fp32_switches())
-        return measure_cost(*args, size=(32, 32))
+        return measure_cost(network, device, (32, 32))
 
     def make(*args: Any, **how: Any) -> Any:
         seen.append(fp32_switches())
