@@ -14,7 +14,7 @@ def load(
     model: "str | Path | None" = None,
     *,
     device: str | None = None,
-    memory: str | int = "2GB",
+    memory: str | int | None = None,
     tile: int | None = None,
     latent: Literal["photo", "tile"] = "photo",
     seed: int = 0,
@@ -25,9 +25,10 @@ def load(
 
     ``model``: the folder of a finished run, a file that ``blurdm export model`` wrote, the name of a model that is
     installed, or None for the one called "demo". ``device``: a GPU if there is one, otherwise the CPU, if None.
-    ``memory``: what restoring may take, from which the size of tiles follows; or state it as ``tile`` (px). ``latent``:
-    one of the whole image for all tiles, or one for each. ``precision``: bf16 on a GPU and fp32 elsewhere if None.
-    ``strength``: from 0, the image as it is, to 1, as restored, and blends in between.
+    ``memory``: what restoring may take (2 GB if None, and on a GPU what is free there), from which the size of tiles
+    follows; or state it as ``tile`` (px). ``latent``: one of the whole image for all tiles, or one for each.
+    ``precision``: bf16 on a GPU and fp32 elsewhere if None. ``strength``: from 0, the image as it is, to 1, as
+    restored, and blends in between.
     InputError names what is wrong with any of them.
     """
     # here, for planning imports this package without PyTorch

@@ -224,7 +224,7 @@ def _page(models: dict[str, OfferedModel]) -> str:
     return page("Restore a photo", body.replace("$most", str(MOST_BYTES)), style, script, policy="connect-src 'self'")
 
 
-def serve(port: int, folder: Path, given: list[str], memory: str) -> int:
+def serve(port: int, folder: Path, given: list[str], memory: str | None) -> int:
     """Serve until Ctrl-C; exit code 0. InputError for a port that is taken, or without a model."""
     parse_memory(memory)
     keep_freed_memory()

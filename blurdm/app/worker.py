@@ -52,7 +52,7 @@ class Result:
 class Worker:
     """Restores one photo at a time, in its own thread, with one model at a time in memory; keeps the last results."""
 
-    def __init__(self, models: dict[str, OfferedModel], memory: str) -> None:
+    def __init__(self, models: dict[str, OfferedModel], memory: str | None) -> None:
         self.models, self.memory = models, memory
         self.results: dict[str, Result] = {}  # by the unguessable part of their address
         self.busy = self.closed = False

@@ -123,7 +123,7 @@ def _add_deblur(group: "argparse._SubParsersAction[Parser]") -> None:
     deblur.add_argument("--model", help="a finished run, a model file, or an installed name (default: demo)")
     deblur.add_argument("--out", type=Path, help="folder of the results (default: restored/ beside the photos)")
     deblur.add_argument(
-        "--memory", default="2GB", help="what a worker may take; the size of tiles follows (%(default)s)"
+        "--memory", help="what a worker may take; the size of tiles follows (2GB; on a GPU, tiles take what is free)"
     )
     deblur.add_argument("--tile", type=whole(1, 65_536), help="px: square tiles of this side instead")
     deblur.add_argument(
@@ -146,7 +146,7 @@ def _add_app(group: "argparse._SubParsersAction[Parser]") -> None:
     app.add_argument(
         "--models", type=Path, default=Path("models"), metavar="FOLDER", help="of exported runs (%(default)s)"
     )
-    app.add_argument("--memory", default="2GB", help="what restoring may take (%(default)s)")
+    app.add_argument("--memory", help="what restoring may take (2GB; on a GPU, what is free)")
     app.set_defaults(command=commands.app)
 
 

@@ -1,9 +1,9 @@
 """Compute the metrics of protocols.py by its protocols, through pyiqa (imported when a metric is made)."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -29,20 +29,20 @@ Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class MeasuredPairs:
-    """Restored and sharp images (B, 3, H, W), rounded to 8 bits; aligned once, on first use."""
+    """Restored and sharp images (B, 3, H, W), rounded to 8 bits; ``aligned``: what ``align`` makes of a single pair."""
 
     restored: Tensor
     sharp: Tensor
+    aligned: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
-    @cached_property
-    def aligned(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Restored, sharp and mask, each (H, W, 3), of one pair."""
+    def align(self) -> "MeasuredPairs":
+        """This pair with its alignment, on the CPU."""
         restored, sharp = (image[0].permute(1, 2, 0).cpu().numpy() for image in (self.restored, self.sharp))
-        return align(restored, sharp)
+        return replace(self, aligned=align(restored, sharp))
 
-    def seen(self, aligned: bool) -> tuple[Tensor, Tensor]:
+    def seen(self) -> tuple[Tensor, Tensor]:
         """The images that a metric with a reference compares; aligned ones are clamped to [0, 1] after resampling."""
-        if not aligned:
+        if self.aligned is None:
             return self.restored, self.sharp
         images = (torch.from_numpy(image).permute(2, 0, 1)[None] for image in self.aligned[:2])
         restored, sharp = (image.to(self.sharp).clamp(0, 1) for image in images)
@@ -51,29 +51,44 @@ class MeasuredPairs:
 
 @dataclass(frozen=True)
 class Recipe:
-    """``compute``: a value per pair. ``batched``: pairs may be computed together; otherwise it takes one."""
+    """``compute``: a value per pair. ``batched``: pairs may be computed together; otherwise it takes one. ``aligned``:
+    of an aligned pair. ``in_threads``: by NumPy, so that threads compute pairs side by side.
+    """
 
     compute: Callable[[MeasuredPairs], Any]
     batched: bool = True
+    aligned: bool = False
+    in_threads: bool = False
+
+
+def _masked(score: Callable[[np.ndarray, np.ndarray, np.ndarray], float]) -> Recipe:
+    def compute(pair: MeasuredPairs) -> float:
+        assert pair.aligned is not None
+        return score(*pair.aligned)
+
+    return Recipe(compute, batched=False, aligned=True, in_threads=True)
 
 
 RECIPES: Mapping[str, Recipe] = {
     "psnr_8_bits": Recipe(lambda pairs: psnr(pairs.restored, pairs.sharp)),
     "psnr_y": Recipe(lambda pairs: psnr_of(luma(pairs.restored) - luma(pairs.sharp))),
     "ssim_y": Recipe(lambda pairs: ssim_per_channel(luma(pairs.restored), luma(pairs.sharp))),
-    "psnr_masked": Recipe(lambda pair: psnr_masked(*pair.aligned), batched=False),
+    "psnr_masked": _masked(psnr_masked),
     "ssim_per_channel": Recipe(lambda pairs: ssim_per_channel(pairs.restored, pairs.sharp)),
     "ssim_3d": Recipe(lambda pairs: ssim_3d(pairs.restored, pairs.sharp)),
-    "ssim_masked": Recipe(lambda pair: ssim_masked(*pair.aligned), batched=False),
+    "ssim_masked": _masked(ssim_masked),
 }
 
 
-def make_measure(names: Iterable[str], protocol: str, device: str = "cpu", together: bool | None = None) -> Measure:
+def make_measure(
+    names: Iterable[str], protocol: str, device: str = "cpu", together: bool | None = None, threads: int = 1
+) -> Measure:
     """``(restored, sharp) -> {name: (B,)}`` for images (B, 3, H, W) in [0, 1]; float64 on the CPU.
 
     ``together``: compute the images of a batch at once where a metric allows it; None: unless ``device`` is a CPU,
-    where the value of an image shall not depend, in its last bits, on the batch it is in. InputError for unknown names,
-    missing or damaged weights, or no pyiqa; the measure raises it for an image that is too small or cannot be aligned.
+    where the value of an image shall not depend, in its last bits, on the batch it is in. So many ``threads`` align
+    pairs, which changes no bit. InputError for unknown names, missing or damaged weights, or no pyiqa; the measure
+    raises it for an image that is too small or cannot be aligned.
     """
     recipes = {name: _recipe(name, protocol, device) for name in names}
     together = device != "cpu" if together is None else together
@@ -86,11 +101,14 @@ def make_measure(names: Iterable[str], protocol: str, device: str = "cpu", toget
         images = zip(batch.restored, batch.sharp, strict=True)
         pairs = [MeasuredPairs(r[None], s[None]) for r, s in images]
         values = {}
-        for name, recipe in recipes.items():
-            parts = [batch] if together and recipe.batched else pairs
-            computed = [torch.as_tensor(recipe.compute(part), dtype=torch.float64) for part in parts]
-            values[name] = torch.cat([part.detach().cpu().reshape(-1) for part in computed])
-        return values
+        with ThreadPoolExecutor(threads, "align") as pool:  # OpenCV, SciPy and NumPy let other threads run meanwhile
+            in_threads: Any = pool.map if threads > 1 else map
+            aligned = list(in_threads(MeasuredPairs.align, pairs)) if any(r.aligned for r in recipes.values()) else []
+            for name, recipe in recipes.items():
+                parts = aligned if recipe.aligned else [batch] if together and recipe.batched else pairs
+                computed = (in_threads if recipe.in_threads else map)(recipe.compute, parts)
+                values[name] = torch.cat([torch.as_tensor(one, dtype=torch.float64).reshape(-1) for one in computed])
+        return {name: value.detach().cpu() for name, value in values.items()}  # a GPU is waited for once
 
     return measure
 
@@ -109,9 +127,9 @@ def _recipe(name: str, protocol: str, device: str) -> Recipe:
         return Recipe(lambda pairs: score(pairs.restored), metric.batched)
 
     def compare(pairs: MeasuredPairs) -> Any:
-        return score(*(_resized(image, metric.resize) for image in pairs.seen(rules.aligned)))
+        return score(*(_resized(image, metric.resize) for image in pairs.seen()))
 
-    return Recipe(compare, metric.batched and not rules.aligned)
+    return Recipe(compare, metric.batched and not rules.aligned, rules.aligned)
 
 
 def _require_room(name: str, image: Tensor) -> None:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 SIZE, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2  # for images in [0, 1]
+_BELL = torch.exp(-(torch.arange(SIZE, dtype=torch.float64) - SIZE // 2).square() / (2 * SIGMA**2))
+WINDOW: list[float] = (_BELL / _BELL.sum()).tolist()  # the Gaussian window along one dimension
 
 
 def ssim_per_channel(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -48,11 +50,8 @@ def _terms(x: Tensor, y: Tensor, smooth: Callable[[Tensor], Tensor]) -> tuple[Te
 
 def _smooth(x: Tensor, dim: int) -> Tensor:
     """``x`` convolved with the Gaussian window along ``dim``, which gets 10 px shorter."""
-    offsets = torch.arange(SIZE, dtype=torch.float64) - SIZE // 2
-    window = torch.exp(-offsets.square() / (2 * SIGMA**2))
-    window /= window.sum()
     length = x.shape[dim] - SIZE + 1
-    smoothed = x.narrow(dim, 0, length) * window[0].item()
+    smoothed = x.narrow(dim, 0, length) * WINDOW[0]
     for start in range(1, SIZE):
-        smoothed.add_(x.narrow(dim, start, length), alpha=window[start].item())
+        smoothed.add_(x.narrow(dim, start, length), alpha=WINDOW[start])
     return smoothed

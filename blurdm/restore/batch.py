@@ -60,7 +60,7 @@ def deblur(
     outcomes = []
     with _progress(len(work)) as (on_tile, report):
         serial = (restore_file(restorer, item, on_tile) for item in work)
-        for outcome in serial if jobs == 1 else _in_parallel(work, options, jobs):
+        for outcome in serial if jobs == 1 else _in_parallel(work, _shared(options, restorer, jobs), jobs):
             report(outcome)
             outcomes.append(outcome)
     partial = [outcome.task.photo for outcome in outcomes if outcome.partial]
@@ -74,6 +74,11 @@ def deblur(
         print(f"blurdm: {outcome.failure}", file=sys.stderr)
     _write_pages({outcome.task: outcome.preview for outcome in outcomes if outcome.preview}, tasks, manifests)
     return EXIT_FAILED if failed else 0
+
+
+def _shared(options: Mapping[str, Any], restorer: Restorer, jobs: int) -> dict[str, Any]:
+    """``options`` of each of several workers; those on a GPU share what ``restorer`` may take of it."""
+    return {**options, "gpu_memory": restorer.gpu_memory and restorer.gpu_memory // jobs}
 
 
 def _write_pages(

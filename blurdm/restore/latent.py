@@ -116,8 +116,8 @@ class CellPool:
     def __init__(self, encoder: Encoder, rows: slice, columns: slice) -> None:
         self.encoder, self.rows, self.columns = encoder, rows, columns
         self.largest: Tensor | None = None
-        self.total = self.weight = torch.zeros(1)
-        self.scale = -torch.inf
+        self.total: Tensor | None = None
+        self.weight = self.scale = torch.zeros(1)
 
     def add(self, features: Tensor, top: int, left: int) -> None:
         """Pool the part of ``features`` (1, C, h, w), which begin at (top, left), that lies in this cell."""
@@ -133,16 +133,18 @@ class CellPool:
         scores = x.new_zeros(1, 1, x.shape[2])
         if self.encoder.pooling == "attention":
             scores = self.encoder.score(features[..., rows, columns]).flatten(2)
-        scale = max(self.scale, scores.max().item())
+        scale = scores.max() if self.total is None else torch.maximum(self.scale, scores.max())
         weights = (scores - scale).double().exp()
-        kept = torch.tensor(self.scale - scale).exp().item()
-        self.total = self.total.to(x.device) * kept + (x.double() * weights).sum(dim=2)
-        self.weight = self.weight.to(x.device) * kept + weights.sum(dim=2)
-        self.scale = scale
+        total, weight = (x.double() * weights).sum(dim=2), weights.sum(dim=2)
+        if self.total is not None:
+            kept = (self.scale - scale).exp()
+            total, weight = self.total * kept + total, self.weight * kept + weight
+        self.total, self.weight, self.scale = total, weight, scale
 
     def pooled(self) -> Tensor:
         """The vector (1, C)."""
         if self.largest is not None:
             return self.largest
+        assert self.total is not None, "every cell has pixels"
         pooled: Tensor = (self.total / self.weight).float()
         return pooled

@@ -1,6 +1,7 @@
 """The tile size for a memory budget, from the counted (not measured) bytes of a network's tensors.
 
-So the same model, photo size and budget always give the same tiles and the same bits.
+So the same model, photo size and budget always give the same tiles and the same bits. On a GPU the budget is a share of
+its free memory, unless one is given.
 """
 
 import copy
@@ -20,6 +21,7 @@ from blurdm.models.network import Network
 from blurdm.models.prior import PriorGenerator
 from blurdm.restore.latent import SIDE
 
+DEFAULT = "2GB"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 SIDES = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 RESIDENT = 700 * 2**20  # Python, PyTorch (600 MB with CUDA, unused or not) and the image libraries
@@ -29,8 +31,13 @@ PROBES = (64, 128)  # px
 SPARE = 2.5
 
 
-def parse_memory(text: str | int) -> int:
-    """Bytes from ``2GB``, ``512M`` or a number; InputError otherwise."""
+GPU_SHARE = 0.8  # of a GPU's free memory for one network; the rest is for kernels, and for who comes later
+MOST_TILES = 64  # restored at once; more fill no GPU better
+
+
+def parse_memory(text: str | int | None) -> int:
+    """Bytes from ``2GB``, ``512M`` or a number, for None those of DEFAULT; InputError otherwise."""
+    text = DEFAULT if text is None else text
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(?:i?B)?", str(text).strip(), re.IGNORECASE)
     if match is None or not float(match[1]):
         raise InputError(f"memory '{text}': should be a size such as 2GB or 800MB")
@@ -40,6 +47,13 @@ def parse_memory(text: str | int) -> int:
 def photo_budget(memory: int) -> int:
     """Bytes that a photo itself may take of ``memory``, as pixels and as a file; tiles get the rest."""
     return max(memory - RESIDENT, 0)
+
+
+def gpu_room(device: str) -> int:
+    """Bytes of GPU ``device`` that a network may take: GPU_SHARE of what is free, or kept by this process unused."""
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(GPU_SHARE * (free + unused))
 
 
 class MemoryCosts:
@@ -63,6 +77,10 @@ class MemoryCosts:
     def tile(self, height: int, width: int) -> int:
         """Bytes to restore one tile, with its input and output."""
         return _bytes(self._tile, height * width)
+
+    def at_once(self, room: int, height: int, width: int) -> int:
+        """How many tiles or images of this size fit into ``room`` bytes together: at least 1, at most MOST_TILES."""
+        return max(1, min(MOST_TILES, int(room / (SPARE * self.tile(height, width)))))
 
 
 def _growth(call: Callable[[Tensor], Any]) -> tuple[float, float]:

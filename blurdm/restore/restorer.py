@@ -1,7 +1,7 @@
 """Restorer: restores arrays, PIL images and tensors of any size within a memory budget."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -10,22 +10,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blurdm.core.config import PLAIN
 from blurdm.core.errors import InputError
 from blurdm.core.seeding import derive
 from blurdm.data.pairs import MIN_SIZE
 from blurdm.models.fusion import latent_of_window
-from blurdm.models.precision import autocast
+from blurdm.models.precision import autocast, matmul_precision
 from blurdm.restore.latent import photo_latent
-from blurdm.restore.memory import MemoryCosts, choose_tile, parse_memory, photo_budget
+from blurdm.restore.memory import RESIDENT, MemoryCosts, choose_tile, gpu_room, parse_memory, photo_budget
 from blurdm.restore.models import Model, find_model
 from blurdm.restore.photo import photo_bytes
-from blurdm.restore.tiling import TensorSource, Window, check_tile, restore_tiles
+from blurdm.restore.sources import LARGEST, source_of
+from blurdm.restore.tiling import ImageSource, TensorSource, Window, check_tile, joined, restore_tiles
 
 TileLatent = Literal["photo", "tile"]
 Precision = Literal["fp32", "bf16"]
 OnTile = Callable[[int, int], None]
 Picture = TypeVar("Picture", np.ndarray, Tensor, Image.Image)
-LARGEST = {"uint8": 255, "uint16": 65535, "float32": 1, "float64": 1, "float16": 1}
 
 
 def ignore_tiles(done: int, total: int) -> None:
@@ -37,28 +38,38 @@ class Restorer:
 
     The same image, model, seed and tiles give the same bits in any order of images: the noise of the prior derives from
     the seed and the pixels. Safe to use from one thread at a time.
+
+    ``memory`` bounds the process (None: 2 GB); on a GPU, None leaves tiles ``gpu_memory`` bytes of it (None: a share of
+    what is free now), so that they, and last bits, may differ with what else is there.
     """
 
     def __init__(
         self,
         model: Model,
-        memory: str | int = "2GB",
+        memory: str | int | None = None,
         tile: int | None = None,
         latent: TileLatent = "photo",
         seed: int = 0,
         precision: Precision | None = None,
         strength: float = 1.0,
+        gpu_memory: int | None = None,
     ) -> None:
         self.strength = strength
         self.model, self.network = model, model.network
         self.memory = parse_memory(memory)
         self.latent, self.seed = latent, seed
         self.device = str(next(self.network.parameters()).device)
-        self.precision: Precision = precision or ("bf16" if self.device.startswith("cuda") else "fp32")
+        on_gpu = self.device.startswith("cuda")
+        has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        if precision == "bf16" and on_gpu and not has_bf16:
+            name = torch.cuda.get_device_name(self.device)
+            raise InputError(f"precision 'bf16': {name} does not have it; should be fp32")
+        self.precision: Precision = precision or ("bf16" if has_bf16 else "fp32")
         if tile is not None:
             check_tile(tile, self.network.multiple)
         self.tile = tile
-        self._costs = None if tile else MemoryCosts(self.network)
+        self._costs = MemoryCosts(self.network) if on_gpu or not tile else None
+        self.gpu_memory = (gpu_memory or gpu_room(self.device)) if on_gpu and memory is None else None
 
     def deblur(self, image: Picture, on_tile: OnTile = ignore_tiles) -> Picture:
         """``image`` restored, as an object of the same kind, size and type.
@@ -86,7 +97,8 @@ class Restorer:
     def describe(self) -> str:
         """The model, the device and the precision in one line."""
         threads = f", {torch.get_num_threads()} threads" if self.device == "cpu" else ""
-        tiles = f"tiles of {self.tile} px" if self.tile else f"tiles as {self.memory / 2**30:.3g} GB of memory allow"
+        room = self.gpu_memory or self.memory
+        tiles = f"tiles of {self.tile} px" if self.tile else f"tiles as {room / 2**30:.3g} GB of memory allow"
         return (
             f"restoring with model {self.model.name} (trained on {self.model.trained_on})"
             f" on {self.device} in {self.precision}{threads}, {tiles}"
@@ -96,7 +108,8 @@ class Restorer:
     def settings(self) -> str:
         """Digest of all settings that change the result."""
         blended = () if self.strength == 1 else (self.strength,)  # which came later
-        chosen = (self.model.digest, self.seed, self.latent, self.tile or self.memory, self.precision, *blended)
+        tiles = self.tile or ("gpu" if self.gpu_memory else self.memory)  # what is free on a GPU is no setting
+        chosen = (self.model.digest, self.seed, self.latent, tiles, self.precision, *blended)
         return hashlib.sha256(repr(chosen).encode()).hexdigest()
 
     def photo_budget(self) -> int:
@@ -108,10 +121,20 @@ class Restorer:
 
         ``held``: bytes of the image itself, by default those of an 8-bit RGB image.
         """
-        if self._costs is None:
+        if self.tile:
             return self.tile
+        assert self._costs is not None
+        if self.gpu_memory:
+            on_gpu = 3 * 2 * height * width  # of the photo, with 16 bits at most
+            return choose_tile(self._costs, self.network.multiple, self.gpu_memory, height, width, on_gpu)
         held = photo_bytes(width, height, 3, 1) if held is None else held
         return choose_tile(self._costs, self.network.multiple, self.memory, height, width, held)
+
+    def _together(self, tile: int | None) -> int:
+        """How many tiles are restored at once: on a CPU one, on a GPU as many as its memory takes."""
+        if tile is None or not self.device.startswith("cuda") or self._costs is None:
+            return 1
+        return self._costs.at_once((self.gpu_memory or self.memory) - RESIDENT, tile, tile)
 
     def _array(self, pixels: np.ndarray, on_tile: OnTile) -> np.ndarray:
         if pixels.ndim == 3 and pixels.shape[2] == 4:
@@ -134,25 +157,44 @@ class Restorer:
         """``pixels`` (H, W) or (H, W, 3) restored, of the same type; ``held`` as in ``tile_for``."""
         _check(pixels)
         height, width = pixels.shape[:2]
-        source = ArraySource(pixels, self.device)
-        network, restored, largest = self.network, np.empty_like(pixels, order="C"), LARGEST[pixels.dtype.name]
+        restored = np.empty_like(pixels, order="C")
         digest = hashlib.sha256(f"{pixels.dtype} {pixels.shape}".encode())
         for row in pixels:
             digest.update(row.tobytes())
-        noise = network.draw_noise([derive(self.seed, "photo noise", digest.hexdigest())])
-        whole = photo_latent(network, source, noise) if self.latent == "photo" else None
+        noise = self.network.draw_noise([derive(self.seed, "photo noise", digest.hexdigest())])
+        with torch.no_grad(), matmul_precision(PLAIN, self.device):
+            tile = self.tile_for(height, width, held)
+            source = source_of(pixels, self.device)
+            infer, emit = self._inference(source, noise), self._output(pixels, restored)
+            restore_tiles(source, infer, tile, self.network.multiple, emit, on_tile, self._together(tile))
+        return restored
 
-        def infer(window: Tensor, place: Window) -> Tensor:
-            latent = whole
+    def _inference(self, source: ImageSource, noise: Tensor | None) -> Callable[[Tensor, Sequence[Window]], Tensor]:
+        """The network on tiles of ``source``, each with its part of the photo's latent or its own."""
+        whole = photo_latent(self.network, source, noise) if self.latent == "photo" else None
+
+        def latent_of(tile: Tensor, place: Window) -> Tensor:
             if whole is not None:
-                across = (place.top / height, place.left / width, place.height / height, place.width / width)
-                latent = latent_of_window(whole, *across)
-            elif network.prior is not None:
-                latent = photo_latent(network, TensorSource(window), noise)
-            with autocast(self.precision, torch.device(self.device)):
-                return network(window, latent)[-1]
+                return latent_of_window(whole, *place.within(source.height, source.width))
+            own = photo_latent(self.network, TensorSource(tile), noise)
+            assert own is not None
+            return own
 
-        def emit(top: int, rows: Tensor) -> None:
+        def infer(tiles: Tensor, places: Sequence[Window]) -> Tensor:
+            latent = None
+            if self.network.prior is not None:
+                latent = joined([latent_of(tile, at) for tile, at in zip(tiles.split(1), places, strict=True)])
+            with autocast(self.precision, torch.device(self.device)):
+                return self.network(tiles, latent)[-1]
+
+        return infer
+
+    def _output(self, pixels: np.ndarray, restored: np.ndarray) -> Callable[[int, Tensor], None]:
+        """A function that puts finished rows of ``pixels`` into ``restored``; InputError for what is no number."""
+        largest = LARGEST[pixels.dtype.name]
+
+        def emit(top: int, images: Tensor) -> None:
+            rows = images[0]
             if not rows.isfinite().all():
                 raise InputError(
                     f"model {self.model.name} makes no picture of this photo, but values that are no numbers"
@@ -164,31 +206,30 @@ class Restorer:
             scaled = values if largest == 1 else (values * largest).round()
             restored[top : top + rows.shape[1]] = scaled.cpu().numpy().astype(pixels.dtype)
 
-        with torch.no_grad():
-            tile = self.tile_for(height, width, held)
-            restore_tiles(source, infer, tile, network.multiple, emit, on_tile)
-        return restored
+        return emit
 
 
 def load(
     model: str | Path | None = None,
     *,
     device: str | None = None,
-    memory: str | int = "2GB",
+    memory: str | int | None = None,
     tile: int | None = None,
     latent: TileLatent = "photo",
     seed: int = 0,
     precision: Precision | None = None,
     strength: float = 1.0,
+    gpu_memory: int | None = None,
 ) -> Restorer:
-    """See ``blurdm.load``."""
+    """See ``blurdm.load``; ``gpu_memory`` as that of a Restorer."""
     if latent not in ("photo", "tile"):
         raise InputError(f"latent '{latent}': should be photo or tile")
     if precision not in (None, "fp32", "bf16"):
         raise InputError(f"precision '{precision}': should be fp32 or bf16")
     if not 0 <= strength <= 1:
         raise InputError(f"strength {strength:g}: should be from 0, the photo as it is, to 1, as restored")
-    return Restorer(find_model(model, choose_device(device)), memory, tile, latent, seed, precision, strength)
+    found = find_model(model, choose_device(device))
+    return Restorer(found, memory, tile, latent, seed, precision, strength, gpu_memory)
 
 
 def choose_device(device: str | None) -> str:
@@ -200,21 +241,6 @@ def choose_device(device: str | None) -> str:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device '{device}': {str(error).splitlines()[0]}") from None
     return device
-
-
-class ArraySource:
-    """An ``ImageSource`` of an array (H, W) or (H, W, 3); grey becomes three equal channels."""
-
-    def __init__(self, pixels: np.ndarray, device: str) -> None:
-        self.pixels, self.device = pixels, device
-        self.height, self.width = pixels.shape[:2]
-
-    def window(self, window: Window) -> Tensor:
-        part = self.pixels[window.slices]
-        if part.ndim == 2:
-            part = np.broadcast_to(part[..., None], (*part.shape, 3))
-        scaled = part.astype(np.float32) / np.float32(LARGEST[part.dtype.name])
-        return torch.from_numpy(scaled).to(self.device).permute(2, 0, 1)[None]  # in channels_last
 
 
 def _check(pixels: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """Overlapping tiles: where they lie, how they are blended, and one pass over an image of any size with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from blurdm.core.ahead import neighbours
 from blurdm.core.errors import InputError
 
 SMALLEST_OVERLAP, LARGEST_OVERLAP = 8, 128
@@ -25,9 +26,13 @@ class Window(NamedTuple):
     def slices(self) -> tuple[slice, slice]:
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
+    def within(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Its place and size as fractions of an image's height and width, as ``latent_of_window`` takes them."""
+        return self.top / height, self.left / width, self.height / height, self.width / width
+
 
 class ImageSource(Protocol):
-    """An image that is read as a tensor one window at a time."""
+    """An image, or several of one size, read as a tensor one window at a time."""
 
     @property
     def height(self) -> int: ...
@@ -36,13 +41,13 @@ class ImageSource(Protocol):
     def width(self) -> int: ...
 
     def window(self, window: Window) -> Tensor:
-        """Its pixels as (1, 3, height, width) float in [0, 1], on the network's device."""
+        """Its pixels as (B, 3, height, width) float in [0, 1], on the network's device."""
         ...
 
 
 @dataclass(frozen=True)
 class TensorSource:
-    """An ``ImageSource`` of a tensor (1, 3, H, W)."""
+    """An ``ImageSource`` of a tensor (B, 3, H, W)."""
 
     image: Tensor
 
@@ -101,36 +106,52 @@ def ramps(parts: list[tuple[int, int]]) -> list[Tensor]:
     return [weight.float() for weight in weights]
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """``parts`` as one batch, along their first dimension; a single one stays itself."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
 def restore_tiles(
     source: ImageSource,
-    infer: Callable[[Tensor, Window], Tensor],
+    infer: Callable[[Tensor, Sequence[Window]], Tensor],
     tile: int | None,
     multiple: int,
     emit: Callable[[int, Tensor], None],
     on_tile: Callable[[int, int], None] = lambda done, total: None,
+    together: int = 1,
 ) -> None:
-    """Restore ``source`` by ``infer`` (tile (1, 3, h, w) and where it is -> the same size), in one piece for None.
+    """Restore ``source`` (B images) by ``infer``, in one piece for None.
 
-    ``emit`` gets (first row, rows (3, rows, W)) from top to bottom as soon as these are finished, so that no more than
-    a row of tiles is held.
+    ``infer`` gets at most ``together`` neighbouring tiles of one size, one after another in a batch (of B each), and
+    where they are; it returns as many of the same size. They are blended on the device where ``infer`` leaves them.
+    ``emit`` gets (first row, rows (B, 3, rows, W)) from top to bottom as soon as these are finished, so that no more
+    than a row of tiles is held.
     """
     side = tile or max(source.height, source.width)
     rows, columns = spans(source.height, side, multiple), spans(source.width, side, multiple)
-    row_ramps, column_ramps = ramps(rows), ramps(columns)
+    weights: tuple[list[Tensor], list[Tensor]] | None = None  # of rows and columns, once their device is known
     band: Tensor | None = None
+    done = 0
     for number, (top, height) in enumerate(rows):
         carried, band = band, None
-        for place, (left, width) in enumerate(columns):
-            window = Window(top, left, height, width)
-            restored = infer(source.window(window), window)[0].float()
+        for group in neighbours(enumerate(columns), lambda place: place[1][1], together):
+            windows = [Window(top, left, height, width) for _, (left, width) in group]
+            tiles = joined([source.window(window) for window in windows])
+            restored = infer(tiles, windows).float().chunk(len(windows))
+            weights = weights or _on(restored[0].device, ramps(rows), ramps(columns))
             if band is None:
-                band = restored.new_zeros(3, height, source.width)
-            weight = row_ramps[number][:, None] * column_ramps[place]
-            band[:, :, window.slices[1]] += restored * weight.to(restored.device)
-            on_tile(number * len(columns) + place + 1, len(rows) * len(columns))
+                band = restored[0].new_zeros(*restored[0].shape[:2], height, source.width)
+            for (place, _), window, part in zip(group, windows, restored, strict=True):
+                band[..., window.slices[1]] += part * (weights[0][number][:, None] * weights[1][place])
+                done += 1
+                on_tile(done, len(rows) * len(columns))
         assert band is not None
         if carried is not None:
-            band[:, : carried.shape[1]] += carried
+            band[..., : carried.shape[-2], :] += carried
         ready = rows[number + 1][0] - top if number + 1 < len(rows) else height
-        emit(top, band[:, :ready].clamp(0, 1))
-        band = band[:, ready:].clone()
+        emit(top, band[..., :ready, :].clamp(0, 1))
+        band = band[..., ready:, :].clone()
+
+
+def _on(device: torch.device, rows: list[Tensor], columns: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    return [weight.to(device) for weight in rows], [weight.to(device) for weight in columns]

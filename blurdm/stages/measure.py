@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from blurdm.core.ahead import helpers
 from blurdm.core.arms import MeasureSections
+from blurdm.core.config import PLAIN
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.key import key_of
 from blurdm.core.progress import OnProgress, Progress
@@ -19,11 +20,12 @@ from blurdm.core.store import append_line, file_digest, read_json, write_bytes
 from blurdm.metrics.measure import Measure as MeasureImages
 from blurdm.metrics.measure import make_measure
 from blurdm.metrics.protocols import PROTOCOLS, available
-from blurdm.restore.tensors import read_tensor
+from blurdm.models.precision import matmul_precision
+from blurdm.restore.tensors import to_image
+from blurdm.restore.tiling import joined
 from blurdm.stages.restore import Restorations
-from blurdm.stages.test_images import TestImage, test_images
+from blurdm.stages.test_images import TestImage, of_one_size, test_images
 
-BATCH = 8  # images of one size that a GPU measures together
 ID_COLUMNS = ("arm", "scene", "image")
 Rows = dict[tuple[str, ...], str]  # arm, scene, image -> value, as it is written
 
@@ -41,7 +43,8 @@ def measure(
     metrics = [name for name in section.metrics if available(name)]
     cached = {name: _cache_file(name, out, resources.rows) for name in metrics}
     missing = [name for name, file in cached.items() if file is None or not file.is_file()]
-    measured = _measure(missing, section.protocol, tests, restored, out, resources, on_progress)
+    with matmul_precision(PLAIN, resources.device):
+        measured = _measure(missing, section.protocol, tests, restored, out, resources, on_progress)
     for name, file in cached.items():
         if name in measured:
             content = _csv([*ID_COLUMNS, "value"], ((*key, value) for key, value in measured[name].items()))
@@ -99,17 +102,25 @@ def _measure(
         return {}
     rows: dict[str, Rows] = {name: {} for name in metrics}
     partial = _Partial(out / "partial.jsonl")
-    measure_images = make_measure(metrics, protocol, resources.device)
-    together = 1 if resources.device == "cpu" or PROTOCOLS[protocol].aligned else BATCH
+    device, beside = resources.device, helpers(resources.device, resources.threads)
+    measure_images = make_measure(metrics, protocol, device, threads=beside)
     left = [test for test in tests if test.identity not in partial.values]
-    for batch, sharp in _of_one_size(left, together, resources.device):
+
+    def files(test: TestImage) -> Iterator[Path]:
+        yield test.sharp
+        for arm in restored.arms:
+            yield from restored.files(test, arm)
+
+    most = beside if PROTOCOLS[protocol].aligned else None  # each core aligns a pair
+    for batch, decoded in of_one_size(left, files, lambda test: test.sharp, resources, most):
         if resources.stop():
             raise StopRequested(f"stopped after {len(partial.values)} of {len(tests)} images")
+        sharp = joined([to_image(decoded[test.sharp], device) for test in batch])
         values: dict[str, dict[str, dict[str, float]]] = {test.identity: {} for test in batch}
         for arm in restored.arms:
-            images = torch.cat([restored.image(test, arm) for test in batch])
-            source = f"{arm}, image {', '.join(values)}"
-            for identity, measured in zip(values, _values(measure_images, images, sharp, source), strict=True):
+            images = restored.images(batch, arm, decoded)
+            sources = [f"{arm}, image {identity}" for identity in values]
+            for identity, measured in zip(values, _values(measure_images, images, sharp, sources), strict=True):
                 values[identity][arm] = measured
         for identity, by_arm in values.items():
             partial.append(identity, by_arm)
@@ -121,25 +132,17 @@ def _measure(
     return rows
 
 
-def _of_one_size(tests: Iterable[TestImage], most: int, device: str) -> Iterator[tuple[list[TestImage], Tensor]]:
-    """Neighbours of one size, at most ``most``, with their sharp images (B, 3, H, W)."""
-    batch: list[tuple[TestImage, Tensor]] = []
-    for test in tests:
-        sharp = read_tensor(test.sharp, device)
-        if batch and (len(batch) == most or sharp.shape != batch[0][1].shape):
-            yield [t for t, _ in batch], torch.cat([image for _, image in batch])
-            batch = []
-        batch.append((test, sharp))
-    if batch:
-        yield [t for t, _ in batch], torch.cat([image for _, image in batch])
-
-
-def _values(measure_images: MeasureImages, restored: Tensor, sharp: Tensor, source: str) -> list[dict[str, float]]:
-    """The values of each image of a batch."""
+def _values(
+    measure_images: MeasureImages, restored: Tensor, sharp: Tensor, sources: Sequence[str]
+) -> list[dict[str, float]]:
+    """The values of each image of a batch; InputError names the one of ``sources`` that cannot be measured."""
     try:
         columns = {name: values.tolist() for name, values in measure_images(restored, sharp).items()}
     except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+        if len(sources) == 1:
+            raise InputError(f"{sources[0]}: {error}") from None
+        alone = zip(restored.split(1), sharp.split(1), sources, strict=True)
+        return [row for image, of, source in alone for row in _values(measure_images, image, of, [source])]
     return [{name: values[place] for name, values in columns.items()} for place in range(len(sharp))]
 
 

@@ -1,11 +1,17 @@
 """The test pairs of a prepared data set. Only the stages ``restore`` and ``measure`` open them."""
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from blurdm.core.ahead import helpers, neighbours
+from blurdm.core.runs import Resources
 from blurdm.core.seeding import generator
 from blurdm.core.store import read_json
+from blurdm.restore.tensors import Decoded, decoded_ahead
+
+BATCH = 8  # images of one size that a GPU gets together
 
 
 @dataclass(frozen=True)
@@ -49,3 +55,21 @@ def foreign(test: TestImage, tests: list[TestImage], seed: int) -> TestImage:
     """An image of another scene, drawn once for ``test``: if its latent serves as well, the prior is not used."""
     others = [t for t in tests if t.scene != test.scene]
     return others[generator(seed, "foreign", test.identity).integers(len(others))]
+
+
+def of_one_size(
+    tests: Iterable[TestImage],
+    files: Callable[[TestImage], Iterable[Path]],
+    sized: Callable[[TestImage], Path],
+    resources: Resources,
+    most: int | None = None,
+) -> Iterator[tuple[list[TestImage], Decoded]]:
+    """Neighbours whose files ``sized`` have one size, with all their ``files``, which are decoded ahead.
+
+    They are at most ``most``; None: BATCH for a GPU, and one for a CPU, which is no quicker with several.
+    """
+    most = most or (BATCH if resources.device.startswith("cuda") else 1)
+    threads = helpers(resources.device, resources.threads)
+    read = decoded_ahead(tests, files, resources.device, threads, most)
+    for group in neighbours(read, lambda pair: pair[1][sized(pair[0])].shape, most):
+        yield [test for test, _ in group], {path: image for _, decoded in group for path, image in decoded.items()}

@@ -39,8 +39,8 @@ def follow(network: Network, blur: Tensor, sharp: Tensor, noise: Tensor, names: 
     prior = network.prior
     assert isinstance(prior, PriorGenerator)
     latents = prior.trajectory(blur, noise)
-    values = tuple(psnr(network(blur, prior.from_standard(z))[-1].clamp(0, 1), sharp).item() for z in latents)
-    return Steps(*names, torch.stack([z.flatten() for z in latents]).cpu(), values)
+    values = torch.cat([psnr(network(blur, prior.from_standard(z))[-1].clamp(0, 1), sharp) for z in latents])
+    return Steps(*names, torch.stack([z.flatten() for z in latents]).cpu(), tuple(values.tolist()))
 
 
 def write_steps(out: Path, arm: str, followed: Sequence[Steps]) -> None:

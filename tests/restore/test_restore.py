@@ -10,12 +10,25 @@ import pytest
 import torch
 from PIL import Image
 
+from blurdm.core.config import Compute
 from blurdm.core.errors import InputError
 from blurdm.models.network import Network
+from blurdm.models.precision import matmul_precision
 from blurdm.restore.latent import photo_latent
-from blurdm.restore.memory import RESIDENT, MemoryCosts, choose_tile, parse_memory
+from blurdm.restore.memory import (
+    GPU_SHARE,
+    MOST_TILES,
+    RESIDENT,
+    SPARE,
+    MemoryCosts,
+    choose_tile,
+    gpu_room,
+    parse_memory,
+)
 from blurdm.restore.restorer import Restorer, choose_device, load
+from blurdm.restore.tensors import image_noise, restore_tensor
 from blurdm.restore.tiling import TensorSource, overlap_of, ramps, spans
+from tests.support.fake_gpu import fp32_switches
 from tests.support.photos import PEAK, picture, small_model, small_network
 from tests.support.sections import paper_backbone, paper_diffusion, paper_latent
 from tests.support.tiny import REPOSITORY
@@ -97,6 +110,22 @@ def test_tiles_equal_the_whole_but_near_their_borders(kind: str) -> None:
     assert np.abs(tiled - whole)[:60, :60].max() < 1e-5, "the interior of a tile is the whole's"
 
 
+@pytest.mark.parametrize("kind", ["baseline", "direct", "joint"])
+@pytest.mark.parametrize("own", [False, True])
+def test_tiles_and_images_restored_together_are_those_restored_alone(kind: str, own: bool) -> None:
+    network = small_network(kind, paper_diffusion(), tokens=4)
+    images = torch.rand(2, 3, 71, 150, generator=torch.Generator().manual_seed(0))
+    noise = image_noise(network, 0, "a", "b")
+    latents = network.latent(images, None, noise)
+    noises = [None, None] if noise is None else list(noise.split(1))
+    alone = []
+    for number, (image, one) in enumerate(zip(images.split(1), noises, strict=True)):
+        latent = None if latents is None else latents[number : number + 1]
+        alone.append(restore_tensor(network, image, latent, 32, (None, one) if own else None))
+    together = restore_tensor(network, images, latents, 32, (None, noise) if own else None, together=3)
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
+
+
 def test_no_seam_on_a_flat_and_on_a_graded_image() -> None:
     model = small_model("direct", paper_diffusion())
     flat = np.full((160, 200, 3), 0.5, np.float32)
@@ -149,6 +178,31 @@ def test_memory_is_read_and_followed() -> None:
     with pytest.raises(InputError, match="memory 1024 MB: too little for a photo of 6000x4000 px; should be at least"):
         choose_tile(costs, 8, 1 << 30, 4000, 6000, photo)
     assert RESIDENT < 1 << 30
+
+
+def test_a_gpu_gives_tiles_a_share_of_its_free_memory(monkeypatch: pytest.MonkeyPatch, restorer: Restorer) -> None:
+    figures = {"mem_get_info": (100 << 30, 139 << 30), "memory_reserved": 12 << 30, "memory_allocated": 2 << 30}
+    for name, figure in figures.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda device, figure=figure: figure)
+    assert gpu_room("cuda:1") == int(GPU_SHARE * (110 << 30))
+    costs = MemoryCosts(restorer.network)
+    assert costs.at_once(1, 64, 64) == 1 and costs.at_once(1 << 60, 64, 64) == MOST_TILES
+    room = int(5.5 * SPARE * costs.tile(64, 96))
+    assert costs.at_once(room, 64, 96) == 5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fp32_is_exact_whatever_was_set_before(precision: Any) -> None:
+    seen: list[tuple[str, str]] = []
+    restorer = Restorer(small_model("joint", paper_diffusion()), precision=precision)
+    restorer.network.register_forward_hook(lambda *_: seen.append(fp32_switches()))
+    assert restorer.network.prior is not None
+    restorer.network.prior.encoder.blocks.register_forward_hook(lambda *_: seen.append(fp32_switches()))  # type: ignore[union-attr]
+    with matmul_precision(Compute(precision="tf32"), "cpu"):
+        before = fp32_switches()
+        restorer.deblur(picture())
+        assert fp32_switches() == before == ("tf32", "tf32")
+    assert len(seen) >= 2 and "tf32" not in {switch for pair in seen for switch in pair}
 
 
 SCRIPT = f"""{PEAK}

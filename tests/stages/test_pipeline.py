@@ -23,6 +23,7 @@ from analysis.verify import verify
 from benchmarks.plain_networks import plain as plain_form
 from blurdm.cli.chain import write_pointer
 from blurdm.core.arms import MODELS, STAGES, arms_of
+from blurdm.core.config import Compute
 from blurdm.core.errors import InputError, StopRequested
 from blurdm.core.runs import Resources, Run
 from blurdm.core.store import file_digest, finished, read_json
@@ -30,12 +31,14 @@ from blurdm.metrics.measure import make_measure
 from blurdm.metrics.psnr import psnr
 from blurdm.models.cost import count_macs, count_parameters, measure_cost
 from blurdm.models.network import Network
+from blurdm.models.precision import matmul_precision
 from blurdm.restore.models import load_network
 from blurdm.restore.restorer import load
 from blurdm.restore.tensors import image_noise, read_tensor, restore_tensor
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
 from tests.core.test_runs import python
+from tests.support.fake_gpu import fp32_switches
 from tests.support.sections import paper_backbone, paper_diffusion, paper_latent
 from tests.support.tiny import TEST, Told, state_of, tiny_config, write_tiny_config
 
@@ -227,6 +230,29 @@ def test_what_is_not_kept_is_restored_again_to_the_same_numbers(
     assert len(images) == {"samples": len(TEST) * len(arms_of("joint")), "none": 0}[keep]
 
 
+def test_restoring_and_measuring_compute_exactly_on_a_gpu(
+    tiny_data: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def cost(network: Network, device: str) -> Any:
+        seen.append(fp32_switches())
+        return measure_cost(network, device, (32, 32))
+
+    def make(*args: Any, **how: Any) -> Any:
+        seen.append(fp32_switches())
+        return make_measure(*args, **how)
+
+    monkeypatch.setattr(restore_stage, "measure_cost", cost)
+    monkeypatch.setattr(measure_stage, "make_measure", make)
+    run = plan(tiny_config(tiny_data), "measure", 0, "baseline")
+    for needed in run.chain()[:-2]:
+        shutil.copytree(needed.folder(root), needed.folder(tmp_path))
+    with matmul_precision(Compute(precision="tf32"), "cpu"):
+        run_stage(run, tmp_path, Resources())
+    assert len(seen) == 2 and "tf32" not in {switch for pair in seen for switch in pair}
+
+
 def test_a_killed_restoration_continues_with_the_next_image(tiny_data: Path, root: Path, tmp_path: Path) -> None:
     run = restored_by(plan(tiny_config(tiny_data), "measure", 0, "joint"))
     folder = with_inputs(run, root, tmp_path)
@@ -250,9 +276,9 @@ def test_a_metric_that_was_measured_on_these_restorations_is_not_measured_again(
     run_stage(first, tmp_path, resources)
     asked: list[list[str]] = []
 
-    def make(names: list[str], protocol: str, device: str) -> Any:
+    def make(names: list[str], protocol: str, device: str, threads: int) -> Any:
         asked.append(names)
-        return make_measure(names, protocol, device)
+        return make_measure(names, protocol, device, threads=threads)
 
     monkeypatch.setattr(measure_stage, "make_measure", make)
     monkeypatch.setattr(restore_stage, "load_network", lambda *_: pytest.fail("the network is not needed"))

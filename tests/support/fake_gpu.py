@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -26,6 +27,7 @@ from tests.support.tiny import REPOSITORY
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Module = TypeVar("Module", bound=nn.Module)
 READ = "aten::_local_scalar_dense"
 OTHER_READS = {"aten::nonzero", "aten::masked_select", "aten::equal"}  # whose result depends on the numbers
 COPIES = {"aten::_to_copy": 0, "aten::copy_": 1}  # and which argument they copy
@@ -154,3 +156,24 @@ def _backward(loss: Tensor, *_: Any, **__: Any) -> None:
         if isinstance(variable := getattr(node, "variable", None), Tensor):
             variable.grad = torch.empty_like(variable)
         ahead += [following for following, _ in node.next_functions]
+
+
+def faked(module: Module, mode: FakeTensorMode) -> Module:
+    """A copy of ``module`` whose parameters and buffers are fake tensors of ``mode`` on the device cuda:0."""
+    module = deepcopy(module)
+    with mode:
+        for part in module.modules():
+            for name, value in part._parameters.items():
+                if value is not None:
+                    fake = torch.empty(value.shape, dtype=value.dtype, device="cuda:0")
+                    part._parameters[name] = nn.Parameter(fake, requires_grad=False)
+            for name, buffer in part._buffers.items():
+                if buffer is not None:
+                    part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cuda:0")
+    return module
+
+
+def fp32_switches() -> tuple[str, str]:
+    """How CUDA computes fp32 products and convolutions from here on: ieee, tf32, or none for what is set above them."""
+    backends: Any = torch.backends
+    return backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision
