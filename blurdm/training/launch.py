@@ -50,7 +50,8 @@ def run_distributed(work: Work, arguments: Sequence[Any], resources: Resources, 
     """``work(*arguments, resources, on_progress)`` on ``resources.ranks`` ranks at once; returns what rank 0 returns.
 
     Rank i has device cuda:i, or a CPU; only rank 0's progress is passed on. All ranks end with this process. RankEnded
-    if one dies or hangs, and no stop was asked for; InputError with too few GPUs; InputError and StopRequested as raised by ``work``.
+    if one dies or hangs; StopRequested if it hangs after a stop was asked for; InputError with too few GPUs, and as
+    ``work`` raises it.
     """
     if resources.device.startswith("cuda") and (count := torch.cuda.device_count()) < resources.ranks:
         raise InputError(f"{resources.ranks} ranks need a GPU each, but {count} are visible; ask for fewer")

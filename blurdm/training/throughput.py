@@ -43,7 +43,7 @@ def macs_per_step(config: Config, stage: str) -> int:
     """Multiply-accumulates of the forward and backward pass of a step, counted on the meta device."""
     config = config.model_copy(update={"compute": PLAIN})
     with torch.device("meta"):
-        _, loss = _module_and_loss(config, stage, "meta")
+        _, loss = module_and_loss(config, stage, "meta")
 
         @torch.enable_grad()
         def passes() -> None:
@@ -55,7 +55,7 @@ def macs_per_step(config: Config, stage: str) -> int:
 def training_step(config: Config, stage: str, device: str) -> Callable[[], Tensor]:
     """A function that takes one more step of ``stage``, starting from fresh weights, and returns the loss before it."""
     section = getattr(config, stage)
-    module, loss = _module_and_loss(config, stage, device)
+    module, loss = module_and_loss(config, stage, device)
     optimizer = make_optimizer([(module.parameters(), 1.0)], section)
     set_learning_rate(optimizer, section.phases[0][1])
     average = make_average(module, section.ema)
@@ -66,7 +66,7 @@ def training_step(config: Config, stage: str, device: str) -> Callable[[], Tenso
     return step
 
 
-def _module_and_loss(config: Config, stage: Any, device: str) -> tuple[nn.Module, BatchLoss]:
+def module_and_loss(config: Config, stage: Any, device: str) -> tuple[nn.Module, BatchLoss]:
     """The module that ``stage`` trains, and its loss on one batch of random images."""
     shape = (config.data.batch_size, 3, config.data.crop, config.data.crop)
     blur, sharp = (torch.rand(shape, generator=torch.Generator().manual_seed(i)).to(device) for i in (0, 1))

@@ -25,7 +25,7 @@ from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import SIGNALS, StopFlag
 from blurdm.core.store import finished, heartbeat
 from blurdm.stages.plan import plan
-from blurdm.stages.pool import use_devices
+from blurdm.stages.pool import use_gpus
 from blurdm.stages.run import run_stage
 from blurdm.training import vigil
 from blurdm.training.distributed import BatchPart, share_batch_statistics
@@ -181,10 +181,11 @@ def rank_processes() -> list[BaseProcess]:
     return sorted(multiprocessing.active_children(), key=lambda process: process.pid or 0)
 
 
-def send(number: int, name: signal.Signals) -> None:
+def send(number: int, name: signal.Signals) -> int:
     pid = rank_processes()[number].pid
     assert pid is not None
     os.kill(pid, name)
+    return pid
 
 
 def test_a_rank_that_dies_ends_the_run_and_another_number_of_ranks_continues(
@@ -207,14 +208,14 @@ def test_a_rank_that_dies_ends_the_run_and_another_number_of_ranks_continues(
 def test_ranks_of_which_one_hangs_are_ended_and_continue_with_the_same_bits(
     tiny_data: Path, tmp_path: Path, warm_workers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, asked = plan(tiny_config(tiny_data, **LONG), "baseline", 0), list[bool]()
+    run, asked = plan(tiny_config(tiny_data, **LONG), "baseline", 0), list[int]()
     resources = Resources(ranks=2, checkpoint_seconds=0.0, stop=lambda: bool(asked))
     monkeypatch.setattr(vigil, "SILENT_SECONDS", 5.0)
     with pytest.raises(RankEnded, match=r"^rank 1 of 2 gave no sign of life for \d s and was killed; start again"):
         run_stage(run, tmp_path, resources, At(5, lambda: send(1, signal.SIGSTOP)))
     monkeypatch.setattr(vigil, "SILENT_SECONDS", 3600.0)
     monkeypatch.setattr(vigil, "STOP_SECONDS", 5.0)
-    stop = At(15, lambda: (send(0, signal.SIGSTOP), asked.append(True)))
+    stop = At(15, lambda: asked.append(send(0, signal.SIGSTOP)))
     with pytest.raises(StopRequested, match=r"^stopped, but rank 0 of 2 gave no sign of life for \d s; start again"):
         run_stage(run, tmp_path, resources, stop)
     assert rank_processes() == [] and 4 <= stop.told[0].step < 15
@@ -282,8 +283,8 @@ def test_no_rank_outlives_a_killed_command_which_continues(tiny_data: Path, tmp_
 def test_a_worker_sees_the_gpus_of_its_run(
     monkeypatch: pytest.MonkeyPatch, visible: str, slot: int, ranks: int, expected: str
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    use_devices(slot, ranks)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # put back afterwards
+    use_gpus(visible.split(","), slot, ranks)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
 
 
