@@ -22,9 +22,9 @@ from blurdm.core.arms import STAGES
 from blurdm.core.command import Parser, count, device, gpus, run_command
 from blurdm.core.errors import InputError
 from blurdm.core.graph import Frontier
-from blurdm.core.runs import Run
+from blurdm.core.runs import Resources, Run
 from experiments.estimate import expected_seconds, measured
-from experiments.executors import runs_on
+from experiments.executors.placing import runs_on
 from experiments.grid import expand, grid_path, load_grid
 
 DONE = 1e-9  # of a run's seconds
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--busy", type=shares, default=[0.1, 0.25, 0.5, 1], help="of a GPU, by a run alone")
     options = parser.parse_args()
     sweep = expand(load_grid(grid_path(options.grid), seeds=tuple(range(options.seeds))), provisional=True)
-    speeds = measured(options.runs, options.device)
+    speeds = measured(options.runs, Resources(options.device))
     seconds = expected_seconds(sweep.runs, options.runs, speeds)
     unknown = sorted({run.stage for run in sweep.runs if run.key not in seconds and run.stage != "prepare"})
     if unknown:

@@ -10,20 +10,21 @@ from pathlib import Path
 
 from rich.console import Console
 
+from blurdm.core.arms import TRAINED
 from blurdm.core.command import require_folder_to_write, require_name
 from blurdm.core.config_io import read_yaml, section_keys
 from blurdm.core.errors import InputError
 from blurdm.core.exported import CHAIN, recreate_runs
+from blurdm.core.graph import missing
 from blurdm.core.key import canonical_json, identity
 from blurdm.core.ledger import read_ledger
 from blurdm.core.pinned import provide_pinned
-from blurdm.core.runs import Resources
 from blurdm.core.store import write_json
 from blurdm.data.photos.synthesised import provide_pairs
 from experiments.budget import SUFFIX, check_until, with_all_seeds
 from experiments.display import print_looks, print_plan
-from experiments.execution import device, driving, execute, record_ends, stop_driver
-from experiments.executors import check_device, check_options, make_executor, max_concurrent, ranks
+from experiments.execution import driving, execute, record_ends, stop_driver
+from experiments.executors import check_device, check_options, make_executor, max_concurrent, resources_of, share_gpus
 from experiments.executors.slurm_pack import jobs_line
 from experiments.grid import Grid, Sweep, expand, grid_path, load_grid
 from experiments.grid_file import ranges
@@ -44,8 +45,9 @@ def plan(parsed: argparse.Namespace) -> int:
     check_until(parsed)
     sweep = expand(_grid(parsed), parsed.runs / ".digests.json", provisional=True)
     if parsed.search:
-        print_search_plan(parsed, _grid_file(parsed), sweep, max_concurrent(parsed), device(parsed))
+        print_search_plan(parsed, _grid_file(parsed), sweep, max_concurrent(parsed), resources_of(parsed))
         return 0
+    _share(parsed, sweep)
     _print_plan(parsed, sweep)
     if parsed.power:
         from experiments.power import power_lines  # pandas
@@ -73,12 +75,13 @@ def run(parsed: argparse.Namespace) -> int:
     sweep = expand(grid, parsed.runs / ".digests.json")
     for folder in recreate_runs(parsed.runs, CHAIN, {run.key for run in sweep.runs}):
         _warn(f"{folder}: made from what DVC shares")
+    _share(parsed, sweep)
     ledger, record = _ledger_path(parsed.runs, grid.name), sweep.ledger() | {"command": _command(parsed, "run")}
     if ledger.is_file():
         record["stopped"] = [entry.model_dump() for entry in read_ledger(ledger).stopped]
     executor = make_executor(parsed, sweep, ledger.with_suffix(".slurm"), record["stopped"])
     cache = parsed.cache or parsed.runs / ".frames"
-    resources = Resources(device(parsed), parsed.threads, cache=cache, ranks=ranks(parsed), rows=parsed.runs / ".rows")
+    resources = replace(resources_of(parsed), cache=cache, rows=parsed.runs / ".rows")
     if parsed.search:
         with driving(ledger):
             best, failures = find_best(parsed, _grid_file(parsed), ledger, record, executor, resources)
@@ -158,11 +161,18 @@ def publish(ledger: Path, parsed: argparse.Namespace) -> None:
 
 def _print_plan(parsed: argparse.Namespace, sweep: Sweep) -> None:
     console = Console()
-    print_plan(sweep, parsed.runs, max_concurrent(parsed), console, device(parsed))
+    print_plan(sweep, parsed.runs, max_concurrent(parsed), console, resources_of(parsed))
     if parsed.until:
-        print_looks(sweep, parsed.runs, max_concurrent(parsed), console, device(parsed))
+        print_looks(sweep, parsed.runs, max_concurrent(parsed), console, resources_of(parsed))
     if parsed.executor == "slurm" and (line := jobs_line(parsed, sweep)):
         print(line)
+
+
+def _share(parsed: argparse.Namespace, sweep: Sweep) -> None:
+    """Let small runs share the GPUs of this machine, and say so."""
+    stages = {run.stage for run in missing(sweep.runs, parsed.runs) if run.stage in TRAINED}
+    if line := share_gpus(parsed, [row.config for row in sweep.grid.rows], stages):
+        _warn(line)
 
 
 def _warn(line: str) -> None:

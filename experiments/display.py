@@ -15,21 +15,21 @@ from blurdm.cli.display import LINE_EVERY_SECONDS, Display
 from blurdm.core.arms import METHOD
 from blurdm.core.graph import Failure
 from blurdm.core.progress import Progress
-from blurdm.core.runs import Run
+from blurdm.core.runs import Resources, Run
 from blurdm.metrics.protocols import METRICS
 from blurdm.stages.plan import unmeasurable
 from experiments.budget import fewest
 from experiments.confounds import confounds
-from experiments.estimate import CPU, PROJECTION_FILE, Estimate, estimate, projection
+from experiments.estimate import CPU, ON_CPU, PROJECTION_FILE, Estimate, estimate, projection
 from experiments.grid import Grid, Sweep
 
 MAX_ROWS = 40  # of a plan
 
 
-def print_plan(sweep: Sweep, root: Path, max_concurrent: int, console: Console, device: str = CPU) -> None:
+def print_plan(sweep: Sweep, root: Path, max_concurrent: int, console: Console, resources: Resources = ON_CPU) -> None:
     """Print rows, distinct runs, shared work, finished runs below ``root``, and the expected time.
 
-    ``max_concurrent`` runs go at a time, on devices of this kind (cpu, cuda).
+    ``max_concurrent`` runs go at a time, with ``resources`` each.
     """
     grid = sweep.grid
     console.print(f"[bold]{escape(grid.name)}[/bold]: {escape(grid.question)}")
@@ -57,17 +57,18 @@ def print_plan(sweep: Sweep, root: Path, max_concurrent: int, console: Console, 
     stages = ", ".join(f"{count} {stage}" for stage, count in sweep.per_stage.items())
     shared = sweep.unshared - len(sweep.runs)
     console.print(f"{len(sweep.runs)} distinct runs ({stages}); sharing saves {shared} more", highlight=False)
-    for line in time_lines(estimate(sweep, root, max_concurrent, device), len(sweep.runs), max_concurrent, device):
+    work = estimate(sweep, root, max_concurrent, resources)
+    for line in time_lines(work, len(sweep.runs), max_concurrent, resources.device):
         console.print(line, highlight=False)
 
 
-def print_looks(sweep: Sweep, root: Path, max_concurrent: int, console: Console, device: str = CPU) -> None:
+def print_looks(sweep: Sweep, root: Path, max_concurrent: int, console: Console, resources: Resources = ON_CPU) -> None:
     """Print the fewest and the most that a sweep with all seeds takes if only open rows get more."""
     from analysis.looks import LOOKS
 
     first = fewest(sweep)
-    work = estimate(first, root, max_concurrent, device)
-    lines = time_lines(work, len(first.runs), max_concurrent, device)
+    work = estimate(first, root, max_concurrent, resources)
+    lines = time_lines(work, len(first.runs), max_concurrent, resources.device)
     counts = ", ".join(map(str, LOOKS[:-1]))
     console.print(
         f"looks after {counts} and {LOOKS[-1]} seeds; the above is the most, for rows that stay open to the end",
@@ -96,8 +97,9 @@ def time_lines(work: Estimate, runs: int, max_concurrent: int, device: str) -> l
     else:
         hours = "GPU-hours" if device != CPU else "core-hours"
         excluded = f", not counting {work.unknown} runs of unknown length" if work.unknown else ""
+        card = f" on {work.card}" if work.card else ""
         duration = f"about {minutes(work.wall)}, {work.compute / 3600:.2g} {hours}{excluded}"
-        lines = [f"{counts}: {duration} (from {work.measured} finished runs)"]
+        lines = [f"{counts}: {duration} (from {work.measured} finished runs{card})"]
     if work.projected:
         speed, source = projection().macs_per_second / 1e12, projection().source
         basis = f"MACs of all steps at {speed:.3g} TMAC/s, {source}; {PROJECTION_FILE.name} says more"

@@ -15,8 +15,9 @@ from blurdm.core.arms import STAGES, TRAINED
 from blurdm.core.config import Count, Positive, Section
 from blurdm.core.config_io import read_yaml, validate_as
 from blurdm.core.errors import InputError
+from blurdm.core.gpus import gpus_of
 from blurdm.core.key import canonical_json
-from blurdm.core.runs import Run, model_folder, restoring_model
+from blurdm.core.runs import Resources, Run, model_folder, restoring_model
 from blurdm.core.store import read_json
 from blurdm.data.layouts import LAYOUTS
 from blurdm.stages.plan import ON_TEST_PAIRS
@@ -24,6 +25,8 @@ from experiments.grid import Sweep, finished_keys
 
 LATEST = 200  # finished runs of a stage that are read
 CPU = "cpu"
+UNNAMED = "a GPU"  # of runs from before its name was recorded
+ON_CPU = Resources()
 PROJECTION_FILE = Path(__file__).parent / "projection.yaml"
 SIDE = 256  # px, of the image whose MACs the file states
 TRAINING_PASSES = 3  # forward and backward pass, in units of a forward pass
@@ -38,7 +41,7 @@ class Estimate(NamedTuple):
 
     ``unknown`` of these count as nothing, since no finished run has their stage and size. ``measured``: the number of
     finished runs behind the estimate. ``projected``: how many unknown runs have published networks, and would take
-    ``gpu`` seconds on one GPU.
+    ``gpu`` seconds on one GPU. ``card``: the GPU that finished runs computed on, if they did.
     """
 
     compute: float
@@ -48,13 +51,15 @@ class Estimate(NamedTuple):
     measured: int
     projected: int = 0
     gpu: float = 0.0
+    card: str = ""
 
 
 @dataclass
 class Speeds:
-    """Seconds per unit of work (an optimisation step, an image), one number per finished run."""
+    """Seconds per unit of work (an optimisation step, an image), one number per finished run; on GPUs like ``card``."""
 
     seconds: dict[str, dict[Size, list[float]]] = field(default_factory=dict)
+    card: str = ""
 
     @property
     def count(self) -> int:
@@ -67,30 +72,50 @@ class Speeds:
         return median(values) if values else None
 
 
-def measured(root: Path, device: str = CPU) -> Speeds:
-    """The speeds of the latest finished runs below ``root`` that ran on this kind of device (cpu, cuda)."""
-    speeds = Speeds()
+def measured(root: Path, resources: Resources = ON_CPU) -> Speeds:
+    """The speeds of the latest finished runs below ``root`` on as many ranks and the same kind of device.
+
+    Of GPUs: on cards like this machine's, or, where it has none, like that of the latest run.
+    """
+    found: list[tuple[float, str, str, Size, float]] = []  # time, card, stage, size, seconds per unit
     for stage in STAGES:
         if not (root / stage).is_dir():
             continue
+        usable = resources.for_stage(stage)
         with os.scandir(root / stage) as entries:
-            latest = sorted(entries, key=lambda entry: entry.stat().st_mtime)[-LATEST:]
-        for entry in latest:
+            latest = sorted((entry.stat().st_mtime, entry.path) for entry in entries)[-LATEST:]
+        for modified, path in latest:
             try:
-                work = _finished_work(root, stage, Path(entry.path), device)
-                seconds = read_json(Path(entry.path) / "result.json")["seconds"]
+                origin = read_json(Path(path) / "provenance.json")
+                if not _is_like(origin, usable):
+                    continue
+                units, size = _finished_work(root, stage, Path(path))
+                seconds = read_json(Path(path) / "result.json")["seconds"]
             except (InputError, LookupError, TypeError, AttributeError):
                 continue  # unfinished, or from another version
-            if work and work[0]:
-                speeds.seconds.setdefault(stage, {}).setdefault(work[1], []).append(seconds / work[0])
+            if units:
+                name = "" if usable.device == CPU else str(origin.get("hardware", {}).get("gpu", UNNAMED))
+                found.append((modified, name, stage, size, seconds / units))
+    here = next((gpu.name for gpu in gpus_of(resources.device)), "") or max(found, default=(0.0, ""))[1]
+    speeds = Speeds()
+    for _, name, stage, size, seconds in found:
+        if name in ("", here):
+            speeds.card = speeds.card or name
+            speeds.seconds.setdefault(stage, {}).setdefault(size, []).append(seconds)
     return speeds
 
 
-def estimate(sweep: Sweep, root: Path, max_concurrent: int, device: str = CPU) -> Estimate:
+def _is_like(origin: Mapping[str, Any], usable: Resources) -> bool:
+    """Whether a run of this provenance ran on as many ranks, and the kind of device, that ``usable`` are."""
+    kinds = (device.partition(":")[0] for device in (origin["device"], usable.device))
+    return len(set(kinds)) == 1 and origin.get("ranks", 1) == usable.ranks
+
+
+def estimate(sweep: Sweep, root: Path, max_concurrent: int, resources: Resources = ON_CPU) -> Estimate:
     """What is left to compute of ``sweep`` below ``root``, at most ``max_concurrent`` runs at a time."""
     done = finished_keys(sweep.runs, root)
     ahead = [run for run in sweep.runs if run.key not in done]
-    speeds = measured(root, device) if ahead else Speeds()
+    speeds = measured(root, resources) if ahead else Speeds()
     seconds = expected_seconds(ahead, root, speeds)
     compute = sum(seconds.values())
     ends: dict[str, float] = {}
@@ -100,14 +125,15 @@ def estimate(sweep: Sweep, root: Path, max_concurrent: int, device: str = CPU) -
     wall = max(compute / max_concurrent, max(ends.values(), default=0.0))
     projected = projected_seconds(run for run in ahead if run.key not in seconds)
     unknown = len(ahead) - len(seconds)
-    return Estimate(compute, wall, unknown, len(ahead), speeds.count, len(projected), sum(projected.values()))
+    count, gpu = len(projected), sum(projected.values())
+    return Estimate(compute, wall, unknown, len(ahead), speeds.count, count, gpu, speeds.card)
 
 
-def seconds_ahead(sweep: Sweep, root: Path, device: str = CPU) -> dict[str, float]:
+def seconds_ahead(sweep: Sweep, root: Path, resources: Resources = ON_CPU) -> dict[str, float]:
     """Expected seconds by key of the unfinished runs of ``sweep``, where finished runs allow an estimate."""
     done = finished_keys(sweep.runs, root)
     ahead = [run for run in sweep.runs if run.key not in done]
-    return expected_seconds(ahead, root, measured(root, device)) if ahead else {}
+    return expected_seconds(ahead, root, measured(root, resources)) if ahead else {}
 
 
 def expected_seconds(runs: Iterable[Run], root: Path, speeds: Speeds) -> dict[str, float]:
@@ -130,10 +156,8 @@ def expected_seconds(runs: Iterable[Run], root: Path, speeds: Speeds) -> dict[st
     return expected
 
 
-def _finished_work(root: Path, stage: str, folder: Path, device: str) -> tuple[int | None, Size] | None:
-    """Units of work and size of the run in ``folder``; None if it ran on another kind of device."""
-    if read_json(folder / "provenance.json")["device"].partition(":")[0] != device.partition(":")[0]:
-        return None
+def _finished_work(root: Path, stage: str, folder: Path) -> tuple[int | None, Size]:
+    """Units of work and size of the run in ``folder``."""
     config = read_json(folder / "config.json")
     sections: dict[str, Any] = config["sections"]
     network = restoring_model(folder) if stage == "measure" else None

@@ -18,7 +18,7 @@ from blurdm.core.store import locked, read_json, write_json
 from blurdm.tracking.started import Following
 from experiments.display import SweepDisplay
 from experiments.estimate import seconds_ahead
-from experiments.executors import max_concurrent
+from experiments.executors import max_concurrent, resources_of
 from experiments.grid import Sweep
 
 
@@ -47,7 +47,7 @@ def execute(
             is_shared = needed.key in labels
             seed = "" if needed.seed is None else f" seed {needed.seed}"
             labels[needed.key] = f"{needed.stage}{seed}" if is_shared else f"{needed.stage} {cell.row.name}{seed}"
-    expected = seconds_ahead(sweep, parsed.runs, device(parsed))
+    expected = seconds_ahead(sweep, parsed.runs, resources_of(parsed))
     display = SweepDisplay(rows, ahead, labels, expected, max_concurrent(parsed))
     options = ["--runs", str(parsed.runs.absolute()), "--ledger", str(ledger.absolute())]
     following = nullcontext() if parsed.no_mlflow else Following(options, replaced=True)
@@ -61,10 +61,6 @@ def execute(
                 raise
             return []
     return failures
-
-
-def device(parsed: argparse.Namespace) -> str:
-    return "cuda" if parsed.gpus_per_run else "cpu"
 
 
 def record_ends(

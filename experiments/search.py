@@ -149,10 +149,11 @@ def _cost(against: str, stage: str, resources: Resources) -> "Cost":
     from blurdm.models.build import initialise
     from blurdm.models.cost import measure_cost
     from blurdm.models.network import Network
-    from blurdm.stages.devices import require_device
+    from blurdm.stages.devices import require_device, use_device
 
     device = resources.device if against == "seconds" else "cpu"
     require_device(device)
+    use_device(device)
 
     def cost(config: Config) -> float:
         torch.set_num_threads(resources.threads)

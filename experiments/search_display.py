@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from blurdm.core.arms import STAGES
-from blurdm.core.runs import Run
+from blurdm.core.runs import Resources, Run
 from blurdm.stages.plan import Planner, stages_of
 from experiments.display import SweepDisplay, minutes
 from experiments.estimate import expected_seconds, measured
@@ -64,7 +64,9 @@ class SearchDisplay(SweepDisplay):
         return (time.monotonic() - self.begun) / ended * (self.count - self.told)
 
 
-def print_search_plan(parsed: argparse.Namespace, path: Path, base: Sweep, concurrent: int, device: str) -> None:
+def print_search_plan(
+    parsed: argparse.Namespace, path: Path, base: Sweep, concurrent: int, resources: Resources
+) -> None:
     """Print the space, and what the samples and the grid of the best cost at most. ``base``: that of the base alone."""
     search = load_search(path, parsed.preset, parsed.set, parsed.seeds)
     samples, top, root, console = parsed.samples, parsed.top, parsed.runs, Console()
@@ -92,13 +94,13 @@ def print_search_plan(parsed: argparse.Namespace, path: Path, base: Sweep, concu
     console.print(f"at most {sum(total.values())} runs ({stages})", highlight=False)
     runs = {run.key: run for run in (*chain, *base.runs)}
     done = finished_keys(runs.values(), root)
-    seconds = expected_seconds(runs.values(), root, measured(root, device))
+    seconds = expected_seconds(runs.values(), root, measured(root, resources))
     compute = sum(seconds.get(key, 0.0) * (count - (key in done)) for key, count in total.items())
     unknown = dict.fromkeys(runs[key].stage for key in total if key not in seconds)
     if not seconds:
         console.print("how long it takes is not known before a run has finished", highlight=False)
         return
-    hours = "core-hours" if device == "cpu" else "GPU-hours"
+    hours = "core-hours" if resources.device == "cpu" else "GPU-hours"
     rest = f", not counting {', '.join(unknown)}" if unknown else ""
     took = f"about {minutes(compute / concurrent)} at most, {compute / 3600:.2g} {hours}"
     console.print(f"{concurrent} at a time: {took}{rest} (from finished runs)", highlight=False)

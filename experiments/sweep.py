@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script, from anywhere
 
-from blurdm.core.command import Parser, count, gpus, name, run_command, seconds, seeds, threads, whole
+from blurdm.core.command import Parser, count, device, gpus, name, run_command, seconds, seeds, threads, whole
 from blurdm.core.errors import InputError
 from blurdm.core.places import place
 from experiments import commands
@@ -53,8 +53,18 @@ def parser() -> argparse.ArgumentParser:
     add("--top", type=count, metavar="K", help=f"how many of the best are measured (default: {TOP})")
     add = parser.add_argument_group("where and how").add_argument
     add("--executor", default="processes", choices=["inline", "processes", "ray", "slurm"])
-    add("--max-concurrent", type=count, help="runs at a time (default: one per core; slurm: 8)")
-    add("--gpus-per-run", type=gpus, default=0, metavar="N", help="0: train on CPUs; 0.25: four runs share a GPU")
+    add(
+        "--max-concurrent",
+        type=count,
+        help="runs at a time (default: one per core, or what fits on GPUs; slurm: 8)",
+    )
+    add(
+        "--device",
+        type=device,
+        default="auto",
+        help="cpu, cuda, cuda:N alone, or auto: the GPUs here, if any",
+    )
+    add("--gpus-per-run", type=gpus, metavar="N", help="0.25: four runs share a GPU (default: as many as have memory)")
     add("--ranks", type=count, metavar="N", help="processes that train a run (default: one per GPU)")
     add("--threads", type=threads, default=1, help="CPU threads of each rank; part of bit-exactness")
     add("--cache", type=place, metavar="FOLDER", help="of decoded images (RUNS/.frames); '$TMPDIR': on each node")

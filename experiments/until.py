@@ -23,7 +23,8 @@ from blurdm.metrics.protocols import METRICS
 from experiments.budget import Budget
 from experiments.display import minutes
 from experiments.estimate import expected_seconds, measured
-from experiments.execution import device, execute
+from experiments.execution import execute
+from experiments.executors import resources_of
 from experiments.grid import Sweep, SweepCell
 from experiments.outcome import report_failures, report_outcome
 
@@ -195,7 +196,7 @@ def cost_line(decider: Decider, parsed: argparse.Namespace) -> str:
     root = decider.root
     full, used = decider.full.runs, [run for run in decider.part({}).runs if _is_there(run, root)]
     seconds = {run.key: float(read_json(run.folder(root) / "result.json").get("seconds", 0.0)) for run in used}
-    speeds = measured(root, device(parsed))
+    speeds = measured(root, resources_of(parsed))
     rest = expected_seconds([run for run in full if run.key not in seconds], root, speeds)
     saved = 100 * (1 - len(used) / len(full))
     spent, whole = sum(seconds.values()), sum(seconds.values()) + sum(rest.values())

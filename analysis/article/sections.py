@@ -252,10 +252,14 @@ def reproduce(facts: Facts) -> list[Part]:
         text += f" Code revision: {', '.join(revisions)}."
     if packages:
         text += f" Packages: {', '.join(sorted(packages))}."
-    lines = ("dvc repro track", "python -m analysis.trace TABLE ROW COLUMN", "python -m analysis.verify reports/")
-    return [Paragraph(text), Commands(lines)]
+    config = facts.sources.config
+    made = [f"{start} --config {config}.yaml" for start in MAKE_REPORT] if config else ["dvc repro track"]
+    sweeps = [f"python experiments/sweep.py --grid {table.name}" for table in facts.contents.ablations]
+    checks = ["python -m analysis.trace TABLE ROW COLUMN", f"python -m analysis.verify reports/{config}"]
+    return [Paragraph(text), Commands((*sweeps, *made, *checks))]
 
 
+MAKE_REPORT = ("blurdm run measure", "python -m analysis.build", "python -m analysis.report")
 SECTIONS: dict[str, Callable[[Facts], list[Part]]] = {
     "Abstract": abstract,
     "Data": data,

@@ -16,6 +16,7 @@ from blurdm.core.store import finished, read_json
 
 SAME_SIZE = 0.01  # relative difference of parameter counts up to which a network is of the published size
 METHOD_ORDER = (*COMPARED, *(method for method in METHODS if method not in COMPARED))
+VERSIONS = {"driver": "gpu_driver", "CUDA": "cuda", "cuDNN": "cudnn"}  # of a GPU run, in its provenance
 MOST_NAMED = 4  # measurements named in a note
 
 
@@ -136,12 +137,20 @@ def left_out(networks: Sequence[NetworkResults], chosen: Comparable) -> str:
 
 
 def hardware(sources: Sources, keys: Sequence[str]) -> str:
-    """Processors and thread counts that these runs measured on."""
+    """Processors and thread counts, or GPUs, that these runs measured on."""
     machines = set()
     for key in keys:
         origin = read_json(sources.folder(key) / "provenance.json")
         if "hardware" not in origin:
             continue  # a run of a colleague comes without times
-        machine = origin.get("hardware", {}).get("cpu") if origin.get("device", "cpu") == "cpu" else origin["device"]
-        machines.add(f"{machine or 'CPU'}, {origin.get('threads', 1)} thread(s)")
+        machines.add(machine(origin))
     return "; ".join(sorted(machines)) or "nothing"
+
+
+def machine(origin: Mapping[str, Any]) -> str:
+    """The processor and its threads, or the GPU and its software, of a run with this provenance."""
+    hardware = origin["hardware"]
+    if origin.get("device", "cpu") == "cpu":
+        return f"{hardware.get('cpu') or 'CPU'}, {origin.get('threads', 1)} thread(s)"
+    versions = [f"{title} {hardware[key]}" for title, key in VERSIONS.items() if hardware.get(key)]
+    return ", ".join([str(hardware.get("gpu", origin["device"])), *versions])

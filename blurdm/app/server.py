@@ -224,8 +224,11 @@ def _page(models: dict[str, OfferedModel]) -> str:
     return page("Restore a photo", body.replace("$most", str(MOST_BYTES)), style, script, policy="connect-src 'self'")
 
 
-def serve(port: int, folder: Path, given: list[str], memory: str | None) -> int:
-    """Serve until Ctrl-C; exit code 0. InputError for a port that is taken, or without a model."""
+def serve(port: int, folder: Path, given: list[str], memory: str | None, device: str) -> int:
+    """Serve until Ctrl-C, restoring on ``device`` (cpu, cuda, cuda:N); exit code 0.
+
+    InputError for a port that is taken, or without a model.
+    """
     parse_memory(memory)
     keep_freed_memory()
     with socket.socket() as listening:
@@ -237,7 +240,7 @@ def serve(port: int, folder: Path, given: list[str], memory: str | None) -> int:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"--port {port}: {reason}; give another, or 0 for any that is free") from None
         address = f"http://{HOST}:{listening.getsockname()[1]}"
-        worker = Worker(find_models(folder, given), memory)
+        worker = Worker(find_models(folder, given), memory, device)
         worker.load_first()  # in this thread: PyTorch's profiler must first be called in the main one
         settings = uvicorn.Config(
             make_app(worker, address),

@@ -52,8 +52,8 @@ class Result:
 class Worker:
     """Restores one photo at a time, in its own thread, with one model at a time in memory; keeps the last results."""
 
-    def __init__(self, models: dict[str, OfferedModel], memory: str | None) -> None:
-        self.models, self.memory = models, memory
+    def __init__(self, models: dict[str, OfferedModel], memory: str | None, device: str = "cpu") -> None:
+        self.models, self.memory, self.device = models, memory, device
         self.results: dict[str, Result] = {}  # by the unguessable part of their address
         self.busy = self.closed = False
         self._loaded: tuple[str, Restorer] | None = None
@@ -112,7 +112,7 @@ class Worker:
     def _restorer(self, model: str) -> Restorer:
         if self._loaded is None or self._loaded[0] != model:
             self._loaded = None  # before the next one needs memory
-            self._loaded = model, load(self.models[model].model, memory=self.memory)
+            self._loaded = model, load(self.models[model].model, memory=self.memory, device=self.device)
         return self._loaded[1]
 
     def _result_html(self, photo: Photo, pixels: np.ndarray, name: str, model: str) -> str:

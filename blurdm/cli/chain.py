@@ -24,7 +24,7 @@ from blurdm.data.photos.synthesised import provide_pairs
 from blurdm.metrics.foreign import PREFIX
 from blurdm.restore.trained_on import KEY, blur_of
 from blurdm.stages.adopt import reasons_to_compute
-from blurdm.stages.devices import choose_device
+from blurdm.stages.devices import choose_device, visible_gpus
 from blurdm.stages.plan import ON_TEST_PAIRS, check, plan_all, unmeasurable
 from blurdm.stages.pool import run_all
 from blurdm.tracking.started import Following
@@ -51,7 +51,7 @@ def run_chain(parsed: argparse.Namespace) -> int:
     resources = Resources(
         parsed.device, parsed.threads, parsed.checkpoint_seconds, cache, ranks=parsed.ranks, rows=rows
     )
-    jobs = parsed.jobs or (1 if parsed.ranks > 1 else default_jobs(len(runs), parsed.device))
+    jobs = parsed.jobs or default_jobs(len(runs), parsed.device, parsed.ranks)
     trains = any(run.stage in TRAINED for run in missing(runs, parsed.runs)) and not parsed.no_mlflow
     following = Following(["--runs", str(parsed.runs.absolute())]) if trains else nullcontext()
     with following, StopFlag() as stop, Display({run.key: label(run) for run in runs}) as display:
@@ -109,9 +109,11 @@ def current_stage(name: str) -> str:
     return FORMER_STAGES[name]
 
 
-def default_jobs(runs: int, device: str) -> int:
-    """One process per GPU; on a CPU all of few runs at once: three seeds on two cores balance better so."""
-    if device != "cpu":
+def default_jobs(runs: int, device: str, ranks: int = 1) -> int:
+    """As many runs as have a GPU for each rank; on a CPU all of few: three seeds on two cores balance better so."""
+    if device == "cuda":
+        return max(1, min(runs, len(visible_gpus()) // ranks))
+    if device != "cpu" or ranks > 1:
         return 1
     cores = os.cpu_count() or 1
     return runs if runs <= 2 * cores else cores

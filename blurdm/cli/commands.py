@@ -35,7 +35,9 @@ def score(parsed: argparse.Namespace) -> int:
 
 def deblur(parsed: argparse.Namespace) -> int:
     from blurdm.restore.batch import deblur
+    from blurdm.stages.devices import choose_device
 
+    parsed.device = choose_device(parsed.device)
     if parsed.out:
         require_folder_to_write("--out", parsed.out)
     options = ("model", "device", "memory", "tile", "latent", "seed", "precision", "strength")
@@ -48,7 +50,9 @@ def app(parsed: argparse.Namespace) -> int:
         from blurdm.app.server import serve
     except ModuleNotFoundError as error:
         raise InputError(f"the page needs the package {error.name}: pip install 'blurdm[app]'") from None
-    return serve(parsed.port, parsed.models, parsed.model, parsed.memory)
+    from blurdm.stages.devices import choose_device
+
+    return serve(parsed.port, parsed.models, parsed.model, parsed.memory, choose_device(parsed.device))
 
 
 def export_model(parsed: argparse.Namespace) -> int:

@@ -70,7 +70,7 @@ def _add_run(group: "argparse._SubParsersAction[Parser]") -> None:
     _add_config(run)
     run.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders are")
     run.add_argument("--seeds", type=seeds, help="0,1,2 instead of the config's")
-    run.add_argument("--jobs", type=count, help="processes side by side (default: all of few on a CPU, one on a GPU)")
+    run.add_argument("--jobs", type=count, help="runs side by side (default: all of few on a CPU, one per GPU)")
     run.add_argument("--device", type=device, default="auto", help=DEVICES)
     run.add_argument("--threads", type=threads, default=1, help="CPU threads of each process; part of bit-exactness")
     run.add_argument("--ranks", type=count, default=1, help="processes that train a run, on cuda with a GPU each")
@@ -147,6 +147,7 @@ def _add_app(group: "argparse._SubParsersAction[Parser]") -> None:
         "--models", type=Path, default=Path("models"), metavar="FOLDER", help="of exported runs (%(default)s)"
     )
     app.add_argument("--memory", help="what restoring may take (2GB; on a GPU, what is free)")
+    app.add_argument("--device", type=device, default="auto", help=DEVICES)
     app.set_defaults(command=commands.app)
 
 

@@ -17,12 +17,15 @@ from blurdm.core.store import write_json
 from blurdm.models.build import BACKBONES, initialise
 from blurdm.models.cost import measure_cost
 from blurdm.models.network import Network
+from blurdm.stages.devices import use_device
 from blurdm.stages.plan import stages_with_section
+from blurdm.training.memory import GIGABYTE, needed_bytes
 from blurdm.training.throughput import macs_per_step, seconds_per_step
 
 COUNTED = (
     "GMAC: multiply-accumulates of convolutions, linear layers and matrix products; not FFTs, nothing element-wise."
 )
+MEMORY = "GB on a GPU: expected, and at least (in brackets), in {precision} without compilation; counted, not measured."
 STEPS = 3
 CHEAP = 100e9  # MACs: a second or two of one core; dearer steps are timed on a CPU only if asked for
 
@@ -31,6 +34,7 @@ Size = tuple[int, int]
 
 def print_profile(config: Config, device: str, threads: int, sizes: Sequence[Size], steps: int | None) -> None:
     """The cost of every network of ``config`` at each of ``sizes``, and the throughput of every training stage."""
+    use_device(device)
     torch.set_num_threads(threads)
     console = Console()
     for size in sizes:
@@ -61,18 +65,22 @@ def _print_costs(config: Config, device: str, size: Size, console: Console) -> N
 def _print_throughput(config: Config, device: str, steps: int | None, console: Console) -> None:
     data = config.data
     title = f"training, batches of {data.batch_size} crops of {data.crop} px on {_place(device)}"
-    table = _table(title, "stage", "GMAC/step", "steps/s", "images/s", figures=())
+    table = _table(title, "stage", "GMAC/step", "steps/s", "images/s", "GB on a GPU", figures=())
     left_out = []
     for stage in stages_with_section(config, TRAINED):
         macs = macs_per_step(config, stage)
+        least, expected = needed_bytes(config, stage)
+        speeds = ["-", "-"]
         if steps is None and device == "cpu" and macs > CHEAP:
             left_out.append(stage)
-            continue
-        seconds = seconds_per_step(config, stage, device, steps or STEPS)
-        table.add_row(stage, f"{macs / 1e9:.1f}", f"{1 / seconds:.3g}", f"{data.batch_size / seconds:.3g}")
-    if table.rows:
-        console.print(table)
-        console.print("steps/s: optimisation steps, without loading data and without validation.", highlight=False)
+        else:
+            seconds = seconds_per_step(config, stage, device, steps or STEPS)
+            speeds = [f"{1 / seconds:.3g}", f"{data.batch_size / seconds:.3g}"]
+        memory = f"{expected / GIGABYTE:.2g} ({least / GIGABYTE:.2g})"
+        table.add_row(stage, f"{macs / 1e9:.1f}", *speeds, memory)
+    console.print(table)
+    console.print("steps/s: optimisation steps, without loading data and without validation.", highlight=False)
+    console.print(MEMORY.format(precision=config.compute.precision), highlight=False)
     if left_out:
         dear = f"a step has more than {CHEAP / 1e9:.0f} GMAC, which takes a CPU long; --steps N times them all the same"
         console.print(f"not timed: {', '.join(left_out)}: {dear}", highlight=False)
@@ -83,6 +91,7 @@ def print_all(config: Config, device: str, threads: int, size: Size, published: 
 
     The same rows go to the JSON file ``out``; ``published`` is a CSV file with the paper's numbers, used if it exists.
     """
+    use_device(device)
     torch.set_num_threads(threads)
     published_costs = _published_costs(published) if published.is_file() else {}
     title = f"one {size[0]} x {size[1]} image on {_place(device)}; in brackets: the paper, 256 x 256 on an RTX 3090"
@@ -158,6 +167,6 @@ def _figures(cost: dict[str, Any], sign: str = "") -> tuple[str, str, str, str]:
 
 def _place(device: str) -> str:
     if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
+        return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{threads} CPU thread{'s' if threads > 1 else ''}"

@@ -14,6 +14,7 @@ from blurdm.models.network import Network
 
 SIDE = 256
 REPEATS = 3
+MEGABYTE = 2**20
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -31,7 +32,12 @@ def count_macs(module: Callable[..., Any], *inputs: Any) -> int:
 
 
 def measure_cost(network: Network, device: str, size: tuple[int, int] = (SIDE, SIDE)) -> dict[str, Any]:
-    """Cost of one image of ``size``; seconds: median of 3 after a warm-up; memory: what the process grew to, in MB."""
+    """Cost of one image of ``size``; seconds: median of 3 after a warm-up.
+
+    Memory in MB: on a CPU what the process grew to, on a GPU what this network and the image need, whatever else the
+    process has there.
+    """
+    others = held_mb(device, network)
     blur = torch.full((1, 3, *size), 0.5, device=device)
     noise = network.draw_noise([0])
     macs = count_macs(_restore, network, blur, noise)
@@ -46,7 +52,7 @@ def measure_cost(network: Network, device: str, size: tuple[int, int] = (SIDE, S
         "parameters": count_parameters(network),
         "macs": macs,
         "seconds_per_image": statistics.median(seconds),
-        "peak_memory_mb": peak_mb(device),
+        "peak_memory_mb": None if (peak := peak_mb(device)) is None else peak - others,
         "side": size[0] if size[0] == size[1] else list(size),
         "threads": torch.get_num_threads(),
     }
@@ -59,12 +65,20 @@ def _restore(network: Network, blur: Tensor, noise: Tensor | None) -> None:
 def wait_for(device: str) -> None:
     """Wait until a GPU has finished its queued work; return at once for a CPU."""
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
+
+
+def held_mb(device: str, module: nn.Module) -> float:
+    """What the process holds on a GPU beside ``module``, such as networks of metrics; 0 on a CPU."""
+    if not device.startswith("cuda"):
+        return 0.0
+    own = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    return (torch.cuda.memory_allocated(device) - own) / MEGABYTE
 
 
 def reset_peak(device: str) -> None:
     if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
         return
     control = Path("/proc/self/clear_refs")
     if control.is_file():
@@ -74,7 +88,7 @@ def reset_peak(device: str) -> None:
 def peak_mb(device: str) -> float | None:
     """Peak of the process (CPU, libraries included) or of the allocator (CUDA); None where it cannot be known."""
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
+        return torch.cuda.max_memory_allocated(device) / MEGABYTE
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
     return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM")), None)

@@ -4,7 +4,6 @@ Written by a thread of its own, outside the code of any stage: nothing here can 
 """
 
 import json
-import shutil
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import psutil
 
 from blurdm.core.errors import InputError
+from blurdm.core.gpus import gpus_of
 from blurdm.core.progress import Progress
 from blurdm.core.store import LIVE, append_line
 
@@ -33,9 +33,9 @@ class LiveLog:
     new, and ``system``: what MLflow calls system metrics.
     """
 
-    def __init__(self, folder: Path, device: str) -> None:
+    def __init__(self, folder: Path, device: str, ranks: int = 1) -> None:
         self.path = folder / LIVE
-        self.gpus = device.startswith("cuda") and shutil.which("nvidia-smi") is not None
+        self.gpus = [gpu.index for gpu in gpus_of(device, ranks)]
         self.process = psutil.Process()
         self.progress: Progress | None = None
         self.numbers: dict[str, tuple[int, float, str]] = {}
@@ -90,7 +90,7 @@ class LiveLog:
             "system_memory_usage_megabytes": round(memory.used / MEGABYTE),
             "run_cpu_percentage": round(100 * busy, 1),
             "run_memory_megabytes": round(sum(p.memory_info().rss for p in self._processes()) / MEGABYTE),
-            **(gpu_load() if self.gpus else {}),
+            **(gpu_load(self.gpus) if self.gpus else {}),
         }
         where = {"time": time.time(), "step": progress.step, "total": progress.total}
         return {**where, "numbers": numbers, "system": system}
@@ -107,11 +107,15 @@ class LiveLog:
         return sum(t.user + t.system for t in times)
 
 
-def gpu_load() -> dict[str, float]:
-    """Utilisation (%) and used memory (MB) of the GPUs that nvidia-smi lists; nothing if it does not answer."""
+def gpu_load(gpus: Sequence[str]) -> dict[str, float]:
+    """Utilisation (%) and used memory (MB) of ``gpus``, by nvidia-smi's numbers; nothing if it does not answer."""
     try:
         done = subprocess.run(
-            ["nvidia-smi", *QUERY], capture_output=True, encoding="utf-8", timeout=SECONDS, check=True
+            ["nvidia-smi", f"--id={','.join(gpus)}", *QUERY],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=SECONDS,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return {}

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -19,6 +19,7 @@ from blurdm.core.runs import Resources, Run, never
 from blurdm.core.signals import StopFlag, stop_with_parent
 from blurdm.core.store import finished
 from blurdm.metrics.protocols import METRICS, PROTOCOLS
+from blurdm.stages.devices import visible_gpus
 
 # Imported once in the server process that workers are forked from, and not seconds long in each of them: beside the
 # stage itself, what its optimiser imports at the first step.
@@ -72,6 +73,8 @@ class _Pool:
     def __init__(self, runs: list[Run], root: Path, resources: Resources, listener: Listener) -> None:
         self.frontier = Frontier(runs)
         self.root, self.resources, self.listener = root, replace(resources, stop=never), listener
+        # Counted here: a worker that counts may have started CUDA by that, which then sees all GPUs whatever is set.
+        self.gpus = visible_gpus() if resources.device == "cuda" else []
         self.active: dict[Connection, tuple[ForkServerProcess, Run, int]] = {}
         self.reported: dict[str, Failure] = {}
         self.failures: list[Failure] = []
@@ -82,7 +85,7 @@ class _Pool:
         receiving, sending = self.context.Pipe(duplex=False)
         taken = {slot for _, _, slot in self.active.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
-        arguments = (run, self.root, self.resources, slot, sending)
+        arguments = (run, self.root, self.resources, self.gpus, slot, sending)
         process = self.context.Process(target=_work, args=arguments, name=f"{run.stage}-{run.key}")
         process.start()
         sending.close()
@@ -124,25 +127,19 @@ class _Pool:
                 os.kill(process.pid, number)
 
 
-def use_devices(slot: int, ranks: int) -> None:
-    """Before CUDA starts: have this process and its ranks see ``ranks`` of the GPUs only, in turn over the slots."""
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
-    if groups := len(devices) // ranks:
+def use_gpus(gpus: Sequence[str], slot: int, ranks: int) -> None:
+    """Before CUDA starts: have this process and its ranks see ``ranks`` of ``gpus`` only, in turn over the slots."""
+    if groups := len(gpus) // ranks:
         first = slot % groups * ranks
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[first : first + ranks])
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + ranks])
 
 
-def _work(run: Run, root: Path, resources: Resources, slot: int, connection: Connection) -> None:
+def _work(run: Run, root: Path, resources: Resources, gpus: Sequence[str], slot: int, connection: Connection) -> None:
     """Compute one run in a worker process and report through ``connection``; ``slot`` numbers concurrent workers."""
     stop_with_parent()
     from blurdm.stages.run import run_stage
 
-    if resources.device == "cuda":
-        use_devices(slot, resources.ranks)
-
+    use_gpus(gpus, slot, resources.ranks)
     flag = StopFlag().install()
     last = 0.0
 

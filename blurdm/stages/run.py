@@ -14,14 +14,17 @@ from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.arms import STAGES, TRAINED
 from blurdm.core.code import file_digests
 from blurdm.core.errors import InputError, StopRequested
+from blurdm.core.gpus import gpus_of
 from blurdm.core.places import on_this_machine
 from blurdm.core.progress import OnProgress, Progress, ignore_progress
 from blurdm.core.runs import Resources, Run, never
 from blurdm.core.store import HEARTBEAT, finished, locked, provenance, read_json, write_heartbeat, write_json
+from blurdm.stages.devices import gpu_origin, use_device
 from blurdm.stages.live import LiveLog
 from blurdm.stages.plan import batch_sizes, check_index, largest_crops
 from blurdm.training.image_loss import require_losses
 from blurdm.training.launch import Work, run_distributed
+from blurdm.training.memory import require_memory
 
 Inputs = Mapping[str, Path]
 Launch = Callable[[Work, Sequence[Any], Resources, OnProgress], Any]
@@ -59,6 +62,9 @@ def _compute(
     resources = resources.for_stage(run.stage)
     if resources.cache is not None:
         resources = replace(resources, cache=on_this_machine(resources.cache))
+    if run.stage in TRAINED and (gpus := gpus_of(resources.device, resources.ranks)):
+        smallest = min(gpus, key=lambda gpu: gpu.memory)
+        require_memory(run, resources, smallest.memory, smallest.name)
     write_json(folder / "config.json", run.description)
     origin = provenance(resources)
     inputs = {name: i.folder(root) for name, i in run.inputs.items() if isinstance(i, Run)}
@@ -66,10 +72,11 @@ def _compute(
     try:
         # Other stages save before they stop; this one has nothing to save.
         stop = resources.stop if run.stage == "prepare" else never
-        with LiveLog(folder, resources.device) as live:
+        with LiveLog(folder, resources.device, resources.ranks) as live:
             outcome = call_stage(run, inputs, folder, resources, _watched(folder, on_progress, stop, live), launch)
     finally:
         (folder / HEARTBEAT).unlink(missing_ok=True)
+    origin["hardware"] |= gpu_origin(resources.device)
     origin |= {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "data_digest": read_json(inputs.get("prepare", folder) / "index.json")["digest"],
@@ -96,6 +103,7 @@ def call_stage(
     if run.stage in TRAINED:
         _require_ready(run, inputs, resources.ranks)
     keep_freed_memory()
+    use_device(resources.device)
     threads = torch.get_num_threads()
     torch.set_num_threads(resources.threads)
     try:

@@ -8,6 +8,7 @@ batch in time in the same way: N ranks with one micro-batch take the steps of on
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,31 @@ from blurdm.models.precision import to_fp32
 
 Batch = TypeVar("Batch", Tensor, Tensor | None)
 BUCKET_BYTES = 25 * 2**20  # of gradients that are sent at once: fewer would wait for the network's latency
+# A gradient that has not come after so long never will: a rank, a GPU or the network between them hangs.
+EXCHANGE_TIME = timedelta(minutes=30)
+# Others wait while rank 0 validates, as long as that takes. A rank that ended or hangs is noticed by whoever began it.
+PATIENCE = timedelta(days=1)
+_patient: list[Any] = []  # the process group in which ranks wait for rank 0
+
+
+def join_group(device: str, **where: Any) -> None:
+    """Make this process one of the ranks that train a run together, on ``device`` (cpu, cuda:N).
+
+    ``where``: store, number and count of ranks, as ``init_process_group`` has them; by default the environment's.
+    """
+    backend = "gloo"
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=EXCHANGE_TIME, **where)
+    _patient[:] = [dist.new_group(backend="gloo", timeout=PATIENCE)]
+
+
+def leave_group() -> None:
+    """End what ``join_group`` began, if it did."""
+    _patient.clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def ranks() -> int:
@@ -64,7 +90,7 @@ def agreed(flag: bool) -> bool:
         return flag
     # On the CPU, so that no rank waits for its GPU.
     flags = torch.tensor(float(flag))
-    dist.all_reduce(flags)
+    dist.all_reduce(flags, group=_patient[0])
     return flags.item() > 0
 
 

@@ -8,32 +8,30 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.errors import InputError, RankEnded, StopRequested
 from blurdm.core.progress import Progress, ignore_progress
 from blurdm.core.runs import Resources, never
 from blurdm.core.signals import SIGNALS, StopFlag
+from blurdm.training.distributed import join_group, leave_group
+from blurdm.training.vigil import BEAT_SECONDS, Vigil
 
 Work = Callable[..., Any]
 OnProgress = Callable[[Progress], None]
 POLL_SECONDS = 0.1
 # A failed rank waits this long before it ends, so that its message arrives before the failures that follow from it.
 FAILED_SECONDS = 2.0
-# Others wait while rank 0 validates. A rank that died is noticed by the launcher, not by waiting.
-PATIENCE = timedelta(days=1)
 # Loggers of the launcher, silenced: failures are reported here in one line.
 LOGGERS = (
     "torch.distributed.elastic", "torch.distributed.launcher", "torch.multiprocessing.spawn", "torchelastic-events-null"
@@ -52,7 +50,8 @@ def run_distributed(work: Work, arguments: Sequence[Any], resources: Resources, 
     """``work(*arguments, resources, on_progress)`` on ``resources.ranks`` ranks at once; returns what rank 0 returns.
 
     Rank i has device cuda:i, or a CPU; only rank 0's progress is passed on. All ranks end with this process. RankEnded
-    if one dies; InputError with too few GPUs; InputError and StopRequested as raised by ``work``.
+    if one dies or hangs; StopRequested if it hangs after a stop was asked for; InputError with too few GPUs, and as
+    ``work`` raises it.
     """
     if resources.device.startswith("cuda") and (count := torch.cuda.device_count()) < resources.ranks:
         raise InputError(f"{resources.ranks} ranks need a GPU each, but {count} are visible; ask for fewer")
@@ -62,12 +61,13 @@ def run_distributed(work: Work, arguments: Sequence[Any], resources: Resources, 
     # In a thread: in the main one, the launcher would replace our signal handlers.
     with ThreadPoolExecutor(1) as thread:
         ended = thread.submit(_launch, work, tuple(arguments), replace(resources, stop=never), rank_lines)
+        ranks = _Ranks(lines, on_progress)
         try:
-            failures = _follow(lines, ended, resources.stop, on_progress)
+            ranks.follow(ended, resources.stop)
         finally:
             for line in lines:
                 line.close()  # ends the ranks that still run
-    return _outcome(ended, failures, resources)
+    return _outcome(ended, ranks, resources)
 
 
 def _launch(work: Work, arguments: tuple[Any, ...], resources: Resources, lines: Sequence[Connection]) -> Any:
@@ -97,29 +97,51 @@ def _launch(work: Work, arguments: tuple[Any, ...], resources: Resources, lines:
     return elastic_launch(config, _rank)(work, arguments, resources, lines)
 
 
-def _follow(
-    lines: Sequence[Connection], ended: "Future[Any]", stop: Callable[[], bool], on_progress: OnProgress
-) -> dict[int, RankFailure]:
-    """Pass on progress, and a request to stop, until all ranks have ended; returns the failures they reported."""
-    failures: dict[int, RankFailure] = {}
-    stopping = False
-    while not ended.done():
-        for line in wait(lines, POLL_SECONDS):
+class _Ranks:
+    """What this process hears from its ranks; ``hung`` says why it killed them, if it had to."""
+
+    def __init__(self, lines: Sequence[Connection], on_progress: OnProgress) -> None:
+        self.lines, self.on_progress, self.vigil = lines, on_progress, Vigil(len(lines))
+        self.failures: dict[int, RankFailure] = {}
+        self.pids: dict[int, int] = {}
+        self.hung = ""
+
+    def follow(self, ended: "Future[Any]", stop: Callable[[], bool]) -> None:
+        """Pass on progress, and a request to stop, until all ranks have ended, or were killed since they hang."""
+        stopping = False
+        while not ended.done():
+            self._listen()
+            if stop() and not stopping:
+                stopping = True
+                for line in self.lines:
+                    with suppress(OSError):  # of a rank that has ended
+                        line.send("stop")
+            self.vigil.look(stopping)
+            if not self.hung and (hung := self.vigil.hung(self._is_alive)):
+                self.hung = hung
+                for process in self._alive():
+                    process.kill()
+
+    def _listen(self) -> None:
+        for line in wait(self.lines, POLL_SECONDS):
             assert isinstance(line, Connection)
-            message = line.recv()
+            message, number = line.recv(), self.lines.index(line)
+            self.vigil.heard(number)
             if isinstance(message, Progress):
-                on_progress(message)
+                self.on_progress(message)
+            elif isinstance(message, RankFailure):
+                self.failures[number] = message
             else:
-                failures[lines.index(line)] = message
-        if stop() and not stopping:
-            stopping = True
-            for line in lines:
-                with suppress(OSError):  # of a rank that has ended
-                    line.send("stop")
-    return failures
+                self.pids[number] = message
+
+    def _is_alive(self, number: int) -> bool:
+        return any(process.pid == self.pids.get(number) for process in self._alive())
+
+    def _alive(self) -> list[BaseProcess]:
+        return [child for child in multiprocessing.active_children() if child.pid in self.pids.values()]
 
 
-def _outcome(ended: "Future[Any]", failures: Mapping[int, RankFailure], resources: Resources) -> Any:
+def _outcome(ended: "Future[Any]", ranks: _Ranks, resources: Resources) -> Any:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
@@ -130,7 +152,11 @@ def _outcome(ended: "Future[Any]", failures: Mapping[int, RankFailure], resource
         if isinstance(outcome, StopRequested):
             raise outcome
         return outcome
-    if (reason := failures.get(number)) is not None:
+    if ranks.hung and resources.stop():
+        raise StopRequested(f"stopped, but {ranks.hung}; start again to continue from the last checkpoint")
+    if ranks.hung:
+        raise RankEnded(f"{ranks.hung} and was killed; start again to continue from the last checkpoint")
+    if (reason := ranks.failures.get(number)) is not None:
         raise InputError(reason.message) if reason.expected else RuntimeError(f"rank {number}: {reason.message}")
     if resources.stop():
         raise StopRequested("stopped; start again to continue from the last checkpoint")
@@ -141,43 +167,49 @@ def _outcome(ended: "Future[Any]", failures: Mapping[int, RankFailure], resource
 def _rank(work: Work, arguments: tuple[Any, ...], resources: Resources, lines: Sequence[Connection]) -> Any:
     """The process of a rank: returns the result of ``work``, or StopRequested once all have saved."""
     number = int(os.environ["RANK"])
-    line, flag = lines[number], StopFlag().install()
+    line, flag = _Line(lines[number]), StopFlag().install()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    threading.Thread(target=_await_stop, args=(line, flag), daemon=True).start()
+    threading.Thread(target=line.watch, args=(flag,), daemon=True).start()
     try:
         keep_freed_memory()
         torch.set_num_threads(resources.threads)
-        resources, backend = replace(resources, stop=flag), "gloo"
-        if resources.device.startswith("cuda"):
-            torch.cuda.set_device(number)
-            resources, backend = replace(resources, device=f"cuda:{number}"), "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend, timeout=PATIENCE)
-        outcome = work(*arguments, resources, ignore_progress if number else partial(_send, line))
+        device = f"cuda:{number}" if resources.device.startswith("cuda") else resources.device
+        join_group(device)
+        resources = replace(resources, stop=flag, device=device)
+        outcome = work(*arguments, resources, ignore_progress if number else line.send)
     except StopRequested as stop:
         outcome = stop
     except Exception as error:
         expected = isinstance(error, InputError)
-        _send(line, RankFailure(str(error) if expected else "".join(traceback.format_exception(error)), expected))
+        line.send(RankFailure(str(error) if expected else "".join(traceback.format_exception(error)), expected))
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(FAILED_SECONDS)
         os._exit(1)
-    dist.destroy_process_group()
+    leave_group()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return outcome
 
 
-def _send(line: Connection, message: object) -> None:
-    """Send ``message`` to the parent; end at once if it is gone, as ``_await_stop``."""
-    try:
-        line.send(message)
-    except OSError:
-        os._exit(1)
+class _Line:
+    """A rank's line to its parent. A rank ends at once if the parent is gone, since nobody holds the run's folder."""
 
+    def __init__(self, connection: Connection) -> None:
+        self.connection, self.sending = connection, threading.Lock()
 
-def _await_stop(line: Connection, flag: StopFlag) -> None:
-    """Wait for the request to stop; end at once if the parent is gone, since then nobody holds the run's folder."""
-    try:
-        while line.recv():
-            flag.asked = True
-    except (EOFError, OSError):
-        os._exit(1)
+    def send(self, message: object) -> None:
+        """Tell the parent, from any thread."""
+        try:
+            with self.sending:
+                self.connection.send(message)
+        except OSError:
+            os._exit(1)
+
+    def watch(self, flag: StopFlag) -> None:
+        """Give signs of life, the number of this process, and wait for the request to stop; never returns."""
+        while True:
+            self.send(os.getpid())
+            try:
+                while self.connection.poll(BEAT_SECONDS):
+                    flag.asked = bool(self.connection.recv())
+            except (EOFError, OSError):
+                os._exit(1)

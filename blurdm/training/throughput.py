@@ -50,7 +50,7 @@ def step_on_meta(config: Config, stage: str) -> Callable[[], None]:
 
     In the plain form: eager, fp32 and in one part.
     """
-    _, loss = _module_and_loss(config.model_copy(update={"compute": PLAIN}), stage, "meta")
+    _, loss = module_and_loss(config.model_copy(update={"compute": PLAIN}), stage, "meta")
 
     @torch.enable_grad()
     def passes() -> None:
@@ -62,7 +62,7 @@ def step_on_meta(config: Config, stage: str) -> Callable[[], None]:
 def training_step(config: Config, stage: str, device: str) -> Callable[[], Tensor]:
     """A function that takes one more step of ``stage``, starting from fresh weights, and returns the loss before it."""
     section = getattr(config, stage)
-    module, loss = _module_and_loss(config, stage, device)
+    module, loss = module_and_loss(config, stage, device)
     optimizer = make_optimizer([(module.parameters(), 1.0)], section)
     set_learning_rate(optimizer, section.phases[0][1])
     average = make_average(module, section.ema)
@@ -73,7 +73,7 @@ def training_step(config: Config, stage: str, device: str) -> Callable[[], Tenso
     return step
 
 
-def _module_and_loss(config: Config, stage: Any, device: str) -> tuple[nn.Module, BatchLoss]:
+def module_and_loss(config: Config, stage: Any, device: str) -> tuple[nn.Module, BatchLoss]:
     """The module that ``stage`` trains, and its loss on one batch of random images."""
     shape = (config.data.batch_size, 3, config.data.crop, config.data.crop)
     blur, sharp = (torch.rand(shape, generator=torch.Generator().manual_seed(i)).to(device) for i in (0, 1))

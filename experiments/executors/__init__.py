@@ -5,7 +5,6 @@ One module per executor. A cluster library is imported only when its executor is
 
 import argparse
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +14,16 @@ from blurdm.core.errors import InputError
 from blurdm.core.graph import Failure, Listener
 from blurdm.core.places import on_this_machine
 from blurdm.core.runs import Resources, Run
-from blurdm.stages.devices import require_device
+from experiments.executors.placing import (
+    SHARING,
+    check_device,
+    choose_gpus,
+    is_local,
+    max_concurrent,
+    ranks,
+    resources_of,
+    share_gpus,
+)
 from experiments.executors.slurm_pack import packing, row_names
 from experiments.grid import Sweep
 
@@ -28,11 +36,10 @@ __all__ = [
     "make_executor",
     "max_concurrent",
     "ranks",
+    "resources_of",
+    "share_gpus",
 ]
 
-ROUNDING = 1e-6  # 1 / 0.1 counts as 10
-SHARING = ("ray", "processes")  # executors whose runs may share a GPU
-SLURM_JOBS = 8  # at a time by default: how much the cluster has is for Slurm to know
 SLURM_OPTIONS = ("slurm_options", "detach", "poll", "runs_per_job", "minutes_per_job")
 
 
@@ -48,30 +55,6 @@ class Executor(Protocol):
         StopRequested is raised; the same call later computes what is missing. ``resources`` apply to each run.
         """
         ...
-
-
-def max_concurrent(parsed: argparse.Namespace) -> int:
-    """The number of runs at a time; by default one per core of this machine, or what fits on one GPU if runs use it."""
-    if parsed.executor == "inline":
-        return 1
-    if parsed.max_concurrent:
-        return int(parsed.max_concurrent)
-    if parsed.executor == "slurm":
-        return SLURM_JOBS
-    if parsed.gpus_per_run:
-        return runs_on(1, parsed.gpus_per_run)
-    cores = len(os.sched_getaffinity(0))
-    return max(1, cores // (parsed.threads * ranks(parsed)))
-
-
-def runs_on(gpus: int, gpus_per_run: float) -> int:
-    """How many runs fit on so many GPUs at once, at least one."""
-    return max(1, int(gpus / gpus_per_run + ROUNDING))
-
-
-def ranks(parsed: argparse.Namespace) -> int:
-    """The number of processes that train a run together; by default one per GPU of the run."""
-    return int(parsed.ranks or math.ceil(parsed.gpus_per_run) or 1)
 
 
 def make_executor(parsed: argparse.Namespace, sweep: Sweep, slurm_folder: Path, stopped: list[dict[str, Any]]) -> Any:
@@ -113,7 +96,7 @@ def make_executor(parsed: argparse.Namespace, sweep: Sweep, slurm_folder: Path, 
 
 
 def check_options(parsed: argparse.Namespace) -> None:
-    """Raise InputError for an option of another executor, or one that contradicts another option."""
+    """Raise InputError for an option of another executor, or one that contradicts another option; choose devices."""
     for option, value, executor in (
         ("--scheduler", parsed.scheduler, "ray"),
         ("--ray-address", parsed.ray_address, "ray"),
@@ -127,6 +110,7 @@ def check_options(parsed: argparse.Namespace) -> None:
         raise InputError("--poll 0: should be more than 0 seconds, such as 30")
     if parsed.cache is not None and is_local(parsed):
         require_folder_to_write("--cache", on_this_machine(parsed.cache))
+    choose_gpus(parsed)
     if parsed.gpus_per_run and ranks(parsed) != math.ceil(parsed.gpus_per_run):
         raise InputError(f"--ranks {parsed.ranks}: should be one per GPU, as --gpus-per-run {parsed.gpus_per_run}")
     if 0 < parsed.gpus_per_run < 1 and parsed.executor not in SHARING:
@@ -134,25 +118,3 @@ def check_options(parsed: argparse.Namespace) -> None:
             f"--gpus-per-run {parsed.gpus_per_run}: only --executor {' or '.join(SHARING)} lets runs share a GPU, not "
             f"{parsed.executor}; should be a whole number"
         )
-
-
-def is_local(parsed: argparse.Namespace) -> bool:
-    """Whether runs compute on this machine only."""
-    return parsed.executor != "slurm" and not parsed.ray_address
-
-
-def check_device(parsed: argparse.Namespace) -> None:
-    """Raise InputError if runs need GPUs of this machine that it does not have."""
-    if not parsed.gpus_per_run or not is_local(parsed):
-        return
-    require_device("cuda", math.ceil(parsed.gpus_per_run))
-    if parsed.executor == "processes":
-        import torch
-
-        count = torch.cuda.device_count()
-        room = runs_on(count, parsed.gpus_per_run)
-        if max_concurrent(parsed) > room:
-            raise InputError(
-                f"--max-concurrent {parsed.max_concurrent}: {room} runs with --gpus-per-run {parsed.gpus_per_run} fit "
-                f"on the {count} GPUs here; should be fewer, or a smaller share of a GPU each"
-            )

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,9 @@ from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.errors import InputError, RankEnded, StopRequested
 from blurdm.core.progress import OnProgress, ignore_progress
 from blurdm.core.runs import Resources, never
-from blurdm.training.launch import PATIENCE, Work
+from blurdm.training.distributed import PATIENCE, join_group, leave_group
+from blurdm.training.launch import Work
+from blurdm.training.vigil import BEAT_SECONDS, Vigil
 
 POLL_SECONDS = 0.5
 # A rank that fails makes others fail. This is how long the causes are waited for: the death of a process is noticed
@@ -36,7 +38,8 @@ def run_on_bundles(work: Work, arguments: Sequence[Any], resources: Resources, o
     """
     host = ray.util.get_node_ip_address()
     store = _store(host, 0, is_master=True)
-    others = _Others(partial(_work, host, store.port, os.getcwd(), work, tuple(arguments)), resources)
+    work_there = partial(_work, host, store.port, os.getcwd(), work, tuple(arguments))
+    others = _Others(work_there, resources, _store(host, store.port, is_master=False))
     try:
         outcome = _as_rank(0, store, work, arguments, resources, on_progress)
         others.settled.wait()  # they end with rank 0, or fail
@@ -46,8 +49,7 @@ def run_on_bundles(work: Work, arguments: Sequence[Any], resources: Resources, o
         raise others.cause() or error from None
     finally:
         others.end()
-        if dist.is_initialized():
-            dist.destroy_process_group()  # this process may compute another run
+        leave_group()  # this process may compute another run
     if cause := others.cause():
         raise cause
     return outcome
@@ -62,11 +64,9 @@ def _as_rank(
     number: int, store: Any, work: Work, arguments: Sequence[Any], resources: Resources, on_progress: OnProgress
 ) -> Any:
     """``work`` as rank ``number``, with the one GPU that Ray lets this process see, or on the CPU."""
-    backend = "gloo"
-    if resources.device.startswith("cuda"):
-        torch.cuda.set_device(0)
-        resources, backend = replace(resources, device="cuda:0"), "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, store=store, rank=number, world_size=resources.ranks, timeout=PATIENCE)
+    device = "cuda:0" if resources.device.startswith("cuda") else resources.device
+    join_group(device, store=store, rank=number, world_size=resources.ranks)
+    resources = replace(resources, device=device)
     return work(*arguments, resources, on_progress)
 
 
@@ -78,8 +78,17 @@ def _work(
     keep_freed_memory()
     torch.set_num_threads(resources.threads)
     store = _store(host, port, is_master=False)
+    threading.Thread(target=_beat, args=(_store(host, port, is_master=False), number), daemon=True).start()
     with suppress(StopRequested):  # rank 0 raises it, too
         _as_rank(number, store, work, arguments, resources, ignore_progress)
+
+
+def _beat(store: Any, number: int) -> None:
+    """Give signs of life of rank ``number``, as long as rank 0 is there."""
+    with suppress(RuntimeError):  # what a store raises that has lost its server
+        while True:
+            store.set(f"beat {number}", str(time.monotonic()))
+            time.sleep(BEAT_SECONDS)
 
 
 class _Rank:
@@ -90,10 +99,12 @@ class _Rank:
 
 
 class _Others:
-    """The ranks beside rank 0, in bundles 1 and up. ``settled``: all have ended, or one of them has failed."""
+    """The ranks beside rank 0, in bundles 1 and up. ``settled``: all have ended, or one of them has failed or hangs."""
 
-    def __init__(self, work: Callable[..., None], resources: Resources) -> None:
+    def __init__(self, work: Callable[..., None], resources: Resources, store: Any) -> None:
         self.resources, self.errors = replace(resources, stop=never), dict[int, Exception]()
+        self.stop, self.store, self.hung = resources.stop, store, ""
+        self.vigil, self.beats = Vigil(resources.ranks), dict[str, bytes]()
         self.settled, self.over = threading.Event(), threading.Event()
         group = ray.util.get_current_placement_group()
         assert group is not None  # every trial has one
@@ -116,7 +127,7 @@ class _Others:
         Tune starts a run again whose process has ended.
         """
         deadline = float("inf")
-        while calls and not self.over.is_set() and time.monotonic() < deadline:
+        while calls and not self.over.is_set() and not self.hung and time.monotonic() < deadline:
             for call in ray.wait(list(calls), timeout=POLL_SECONDS)[0]:
                 number = calls.pop(call)
                 try:
@@ -125,15 +136,28 @@ class _Others:
                     self.errors[number] = error
                     known = isinstance(error, RayActorError)
                     deadline = min(deadline, time.monotonic() + (0.0 if known else CAUSE_SECONDS))
+            self._listen(calls.values())
+            self.hung = self.vigil.hung(lambda number: number in calls.values())
         self.settled.set()
-        if self.errors:
+        if self.errors or self.hung:
             self._kill()
             if not self.over.wait(STUCK_SECONDS):
                 os._exit(1)
 
+    def _listen(self, numbers: Iterable[int]) -> None:
+        self.vigil.look(self.stop())
+        for key in (f"beat {number}" for number in numbers):
+            if self.store.check([key]) and (beat := self.store.get(key)) != self.beats.get(key):
+                self.beats[key] = beat
+                self.vigil.heard(int(key.rpartition(" ")[2]))
+
     def cause(self) -> Exception | None:
         """Why the run cannot go on, if that is another rank; a rank that died comes before errors that follow."""
         self.settled.wait(2 * CAUSE_SECONDS)
+        if self.hung and self.stop():
+            return StopRequested(f"stopped, but {self.hung}; start again to continue from the last checkpoint")
+        if self.hung:
+            return RankEnded(f"{self.hung} and was killed; start again to continue from the last checkpoint")
         for number, error in self.errors.items():
             if isinstance(error, RayActorError):
                 reason = str(error).strip().partition("\n")[0]

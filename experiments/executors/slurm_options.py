@@ -14,6 +14,7 @@ from blurdm.core.runs import Resources
 # A run that hits the limit continues in the next job; submitit's own default would be 5 minutes.
 MINUTES = 60
 SIGNAL_SECONDS = 90
+CORES_PER_GPU = 4  # beside the one that launches: reading and cutting images, saving, the driver's threads
 LISTS = ("setup", "srun-args")
 PYTHON = "python"  # a command that starts Python on the nodes, such as one in a container
 ARRAYS = {"array", "dependency", "job-name", "nodes", "ntasks", "ntasks-per-node", "requeue", "signal", "wait"}
@@ -102,7 +103,7 @@ def parameters(options: Mapping[str, Any], resources: Resources, stage: str) -> 
         "time": minutes(named.pop("time", MINUTES), "time"),
         "signal_delay_s": named.pop("signal-delay", SIGNAL_SECONDS),
         "srun_args": named.pop("srun-args", []),
-        "cpus_per_task": named.pop("cpus-per-task", resources.threads * resources.ranks),
+        "cpus_per_task": named.pop("cpus-per-task", _cores(resources)),
         "setup": setup,
         "stderr_to_stdout": True,
     }
@@ -111,6 +112,12 @@ def parameters(options: Mapping[str, Any], resources: Resources, stage: str) -> 
         passed["gpus-per-node"] = resources.ranks
     passed |= {"chdir": str(Path.cwd()), "requeue": True}
     return result | {"additional_parameters": passed}
+
+
+def _cores(resources: Resources) -> int:
+    """What a job asks for unless it is told: the threads of its ranks; with GPUs what keeps these busy."""
+    least = CORES_PER_GPU if resources.device.startswith("cuda") else 1
+    return max(resources.threads, least) * resources.ranks
 
 
 def _share(name: str, value: Any, training: Resources, resources: Resources) -> Any:

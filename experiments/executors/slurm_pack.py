@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from blurdm.core.graph import levels, missing
 from blurdm.core.runs import Run
-from experiments.estimate import CPU, seconds_ahead
+from experiments.estimate import seconds_ahead
+from experiments.executors.placing import resources_of
 from experiments.grid import Sweep
 
 UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")  # in the name of a job, which shells and Slurm's own commands read
@@ -55,7 +56,7 @@ def packing(parsed: argparse.Namespace, sweep: Sweep) -> Packing:
     """The packing that the command line asks for; by default every run has a job of its own."""
     if not parsed.minutes_per_job:
         return Packing(parsed.runs_per_job or 1)
-    seconds = seconds_ahead(sweep, parsed.runs, "cuda" if parsed.gpus_per_run else CPU)
+    seconds = seconds_ahead(sweep, parsed.runs, resources_of(parsed))
     return Packing(None, parsed.minutes_per_job, seconds)
 
 

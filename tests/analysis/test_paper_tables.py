@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from scipy.stats import t
 from analysis.sources import Sources
 from analysis.tables.budget import budget_table
 from analysis.tables.cost import cost_table
-from analysis.tables.measured import NetworkResults
+from analysis.tables.measured import NetworkResults, machine
 from analysis.tables.paper import average_gain, other_table, paper_table
 from analysis.tables.table import Table, TableRow
 from blurdm.core.errors import InputError
@@ -162,3 +163,18 @@ def test_the_mean_gain_over_backbones_has_them_as_its_sample() -> None:
     alone = average_gain(pairs[:1], "psnr")
     assert alone.value == pytest.approx(0.2, abs=0.05) and alone.low is None
     assert average_gain([], "psnr").text == "–"
+
+
+@pytest.mark.parametrize(
+    ("origin", "told"),
+    [
+        ({"device": "cpu", "threads": 2, "hardware": {"cpu": "EPYC"}}, "EPYC, 2 thread(s)"),
+        (
+            {"device": "cuda:1", "hardware": {"cpu": "EPYC", "gpu": "H200", "gpu_driver": "580", "cuda": "13.0"}},
+            "H200, driver 580, CUDA 13.0",
+        ),
+        ({"device": "cuda", "hardware": {"cpu": "EPYC"}}, "cuda"),  # from before its name was recorded
+    ],
+)
+def test_costs_name_the_processor_or_the_gpu(origin: dict[str, Any], told: str) -> None:
+    assert machine(origin) == told

@@ -89,13 +89,13 @@ def test_live_numbers_belong_to_the_step_at_which_they_changed(tmp_path: Path, m
 
 def test_the_load_of_gpus_is_what_nvidia_smi_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho '0, 97, 40321'\necho '1, [N/A], 12'\n")
+    program.write_text("#!/bin/sh\n[ $1 = --id=0,1 ] && echo '0, 97, 40321' && echo '1, [N/A], 12'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     load = {"gpu_0_utilization_percentage": 97.0, "gpu_0_memory_usage_megabytes": 40321.0}
-    assert live.gpu_load() == load | {"gpu_1_memory_usage_megabytes": 12.0}
+    assert live.gpu_load(["0", "1"]) == load | {"gpu_1_memory_usage_megabytes": 12.0}
     program.write_text("#!/bin/sh\nexit 9\n")
-    assert live.gpu_load() == {}
+    assert live.gpu_load(["0"]) == {}
 
 
 def test_a_torn_line_is_no_error(tmp_path: Path) -> None:

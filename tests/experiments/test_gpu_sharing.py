@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.gpu_sharing import Machine, makespan
 from blurdm.core.errors import InputError
+from blurdm.stages import devices
 from blurdm.stages.plan import plan
 from experiments.executors import check_device, check_options, max_concurrent, ranks
 from experiments.sweep import parser
@@ -55,3 +56,29 @@ def test_more_runs_than_fit_on_the_gpus_here_are_told(monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match=r"--max-concurrent 9: 8 runs with --gpus-per-run 0.25 fit on the 2 GPUs here"):
         check_device(asked("--gpus-per-run", "0.25", "--max-concurrent", "9"))
     check_device(asked("--gpus-per-run", "1", "--max-concurrent", "9", "--executor", "ray"))  # Ray queues them
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "gpus", "at_a_time"),
+    [
+        ((), "cuda", 1, 2),  # each GPU of this machine has a run
+        (("--device", "cuda:1"), "cuda:1", 1, 1),
+        (("--device", "cuda", "--gpus-per-run", "2"), "cuda", 2, 1),
+        (("--ranks", "2"), "cuda", 2, 1),
+        (("--gpus-per-run", "0.5"), "cuda", 0.5, 4),
+        (("--executor", "inline"), "cuda", 1, 1),
+        (("--device", "cpu", "--max-concurrent", "3"), "cpu", 0, 3),
+        (("--gpus-per-run", "0", "--max-concurrent", "3"), "cpu", 0, 3),
+        (("--executor", "slurm"), "cpu", 0, 8),  # what its nodes have is not known here
+    ],
+)
+def test_the_gpus_of_a_machine_are_used_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], device: str, gpus: float, at_a_time: int
+) -> None:
+    monkeypatch.setattr(devices, "GPU_FILES", ("null",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    parsed = asked(*options)
+    check_device(parsed)
+    assert (parsed.device, parsed.gpus_per_run, max_concurrent(parsed)) == (device, gpus, at_a_time)

@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -99,3 +101,12 @@ def test_wrong_options_are_one_line_with_file_and_key(options: dict[str, Any], c
     assert "\n" not in str(told.value)
     with pytest.raises(InputError):
         check(options, "options")
+
+
+def test_a_gpu_gets_four_cores_unless_told_otherwise() -> None:
+    def cores(resources: Resources, stage: str = "joint", options: Mapping[str, int] = MappingProxyType({})) -> object:
+        return parameters(options, resources, stage)["cpus_per_task"]
+
+    assert cores(Resources("cuda")) == 4 and cores(Resources("cuda", threads=8, ranks=2)) == 16
+    assert cores(Resources("cuda", ranks=2), "measure") == 4 and cores(Resources("cuda"), "prepare") == 1
+    assert cores(Resources()) == 1 and cores(Resources("cuda"), options={"cpus-per-task": 2}) == 2

@@ -29,9 +29,9 @@ from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import SIGNALS, StopFlag
 from blurdm.core.store import finished, heartbeat
 from blurdm.stages.plan import plan
-from blurdm.stages.pool import use_devices
+from blurdm.stages.pool import use_gpus
 from blurdm.stages.run import run_stage
-from blurdm.training import distributed
+from blurdm.training import distributed, vigil
 from blurdm.training.distributed import BatchPart, share_batch_statistics
 from blurdm.training.launch import run_distributed
 from blurdm.training.step import LossParts, take_step
@@ -39,6 +39,7 @@ from experiments.executors import check_options
 from experiments.executors import ranks as ranks_of
 from experiments.sweep import parser
 from tests.support.processes import descendants
+from tests.support.stopping import digest
 from tests.support.tiny import REPOSITORY, tiny_config, write_tiny_config
 
 # Whatever a batch is divided for: noise in every reverse step, averages, clipping, statistics over crops, a warm-up.
@@ -258,7 +259,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(
 class At:
     """Does something at a step of training that a run tells of; keeps all that it tells of training."""
 
-    def __init__(self, step: int, action: Callable[[], None]) -> None:
+    def __init__(self, step: int, action: Callable[[], object]) -> None:
         self.step, self.action, self.told = step, action, list[Progress]()
 
     def __call__(self, progress: Progress) -> None:
@@ -273,10 +274,11 @@ def rank_processes() -> list[BaseProcess]:
     return sorted(multiprocessing.active_children(), key=lambda process: process.pid or 0)
 
 
-def send(number: int, name: signal.Signals) -> None:
+def send(number: int, name: signal.Signals) -> int:
     pid = rank_processes()[number].pid
     assert pid is not None
     os.kill(pid, name)
+    return pid
 
 
 def test_a_rank_that_dies_ends_the_run_and_another_number_of_ranks_continues(
@@ -294,6 +296,26 @@ def test_a_rank_that_dies_ends_the_run_and_another_number_of_ranks_continues(
     run_stage(run, tmp_path, saving)
     assert difference(run, one_baseline, tmp_path) < ROUNDING
     assert [row["step"] for row in history(run, tmp_path)] == list(range(10, 61, 10))
+
+
+def test_ranks_of_which_one_hangs_are_ended_and_continue_with_the_same_bits(
+    tiny_data: Path, tmp_path: Path, warm_workers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, asked = plan(tiny_config(tiny_data, **LONG), "baseline", 0), list[int]()
+    resources = Resources(ranks=2, checkpoint_seconds=0.0, stop=lambda: bool(asked))
+    monkeypatch.setattr(vigil, "SILENT_SECONDS", 5.0)
+    with pytest.raises(RankEnded, match=r"^rank 1 of 2 gave no sign of life for \d s and was killed; start again"):
+        run_stage(run, tmp_path, resources, At(5, lambda: send(1, signal.SIGSTOP)))
+    monkeypatch.setattr(vigil, "SILENT_SECONDS", 3600.0)
+    monkeypatch.setattr(vigil, "STOP_SECONDS", 5.0)
+    stop = At(15, lambda: asked.append(send(0, signal.SIGSTOP)))
+    with pytest.raises(StopRequested, match=r"^stopped, but rank 0 of 2 gave no sign of life for \d s; start again"):
+        run_stage(run, tmp_path, resources, stop)
+    assert rank_processes() == [] and 4 <= stop.told[0].step < 15
+    asked.clear()
+    run_stage(run, tmp_path, resources)
+    run_stage(run, tmp_path / "undisturbed", resources)
+    assert digest(run, tmp_path) == digest(run, tmp_path / "undisturbed")
 
 
 def test_sigterm_to_the_parent_saves_and_it_continues(
@@ -354,8 +376,8 @@ def test_no_rank_outlives_a_killed_command_which_continues(tiny_data: Path, tmp_
 def test_a_worker_sees_the_gpus_of_its_run(
     monkeypatch: pytest.MonkeyPatch, visible: str, slot: int, ranks: int, expected: str
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    use_devices(slot, ranks)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # put back afterwards
+    use_gpus(visible.split(","), slot, ranks)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
 
 
