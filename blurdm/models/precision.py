@@ -6,7 +6,7 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ def matmul_precision(compute: Compute, device: str) -> Iterator[None]:
         raise InputError(f"compute.precision: bf16, which {name} does not have; should be fp32 or tf32")
     # Of the two sets of switches that PyTorch has, the new one: reading the old one is an error where a program has
     # used the new one.
-    switches = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    switches: tuple[Any, ...] = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
     before = [switch.fp32_precision for switch in switches]
     for switch in switches:
         switch.fp32_precision = "tf32" if compute.precision == "tf32" else "ieee"

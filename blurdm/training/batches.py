@@ -43,8 +43,8 @@ class TrainingData:
             crops = Degraded(crops, self.data.degradation, self.seed)
         object.__setattr__(self, "crops", crops)
         # The next batch is cut while a GPU works; on a CPU, both would compete for the same cores.
-        prefetcher = Prefetcher(lambda request: crops.cut(request).pinned()) if on_gpu else None
-        object.__setattr__(self, "prefetcher", prefetcher)
+        ahead = Prefetcher[Request, Cut](lambda request: crops.cut(request).pinned()) if on_gpu else None
+        object.__setattr__(self, "prefetcher", ahead)
 
     @classmethod
     def open(

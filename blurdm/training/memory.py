@@ -10,7 +10,7 @@ from blurdm.core.config import PLAIN, Compute, Config
 from blurdm.core.errors import InputError
 from blurdm.core.key import canonical_json, identity
 from blurdm.core.runs import Resources, Run
-from blurdm.models.precision import autocast
+from blurdm.models.precision import autocast, execution_on
 from blurdm.training.distributed import BatchPart
 from blurdm.training.throughput import module_and_loss
 
@@ -88,7 +88,7 @@ def require_memory(run: Run, resources: Resources, memory: int, name: str) -> No
         sections |= each.sections
     config = Config.model_construct(**sections)
     least, _ = needed_bytes(config, run.stage, resources.ranks)
-    if least > memory and config.compute.execution == "eager":
+    if least > memory and execution_on(resources.device, config.compute) == "eager":
         raise InputError(
             f"{run.stage}: needs {least / GIGABYTE:.2g} GB at least on each GPU, and {name} has"
             f" {memory / GIGABYTE:.2g} GB; smaller data.batch_size or data.crop, more compute.micro_batches, or"

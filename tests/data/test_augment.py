@@ -34,7 +34,7 @@ def draw_batch(
 ) -> Batch:
     """A batch as training gets it."""
     crops = draw_crops(frames, rng, batch_size, side, flips, rotations)
-    blur, sharp = (as_images(p, crops).numpy() for p in cut_crops(frames, crops, side, pinned=False))
+    blur, sharp = (as_images(p, crops).numpy() for p in cut_crops(frames, crops, side))
     return Batch(blur, sharp, exposures(frames, crops))
 
 
@@ -208,7 +208,7 @@ def test_crops_have_the_values_of_the_images(data: tuple[dict[str, Any], Path]) 
     """To the bit, on the device as in NumPy: cut, flip up, flip left, turn, divide."""
     frames = Frames.load(*data, "train")
     crops = draw_crops(frames, np.random.default_rng(5), 40, 15, flips=True, rotations=True)
-    blur, _ = cut_crops(frames, crops, 15, pinned=False)
+    blur, _ = cut_crops(frames, crops, 15)
     for crop, made in zip(crops, as_images(blur, crops), strict=True):
         square = frames.frame(crop.pair)[0][crop.top : crop.top + 15, crop.left : crop.left + 15]
         flipped = square[:: -1 if crop.vertical else 1, :: -1 if crop.horizontal else 1]
