@@ -53,7 +53,7 @@ class World:
     rows: int = 1
 
 
-WORLDS = (  # the first has the variances of the evidence grid
+WORLDS = (  # the first has the variances of the evidence grid, as it was first run
     World("no effect"),
     World("small effect, 0.25 dB", 0.25),
     World("large effect, 0.76 dB", 0.76),

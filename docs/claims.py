@@ -32,6 +32,19 @@ BLOCK = re.compile(r"(<!-- made by: python -m docs\.claims ([\w-]+) -->\n\n)(.*?
 MODEL = REPOSITORY / "blurdm" / "pretrained" / "demo.json"
 GPU = REPOSITORY / "results" / "gpu" / "steps.jsonl"
 PSNR = ("PSNR (dB) ↑",)
+PRIOR_ROWS = (  # column of the report's table of priors, title, digits
+    ("eps_correlation", "correlation of ε_θ with the noise", 2),
+    ("noise_left", "share of the noise left in z_0", 2),
+    ("distance_z0", "L1 from z^S to z_0", 2),
+    ("distance_zb", "L1 from z^S to z^B", 2),
+    ("distance_mean", "L1 from z^S to the mean latent", 2),
+    ("gain_mean", "PSNR with the own latent minus with the mean one (dB)", 2),
+    ("gain_zb", "PSNR with the own latent minus with z^B (dB)", 2),
+    ("gain_mismatched", "PSNR with the own latent minus with another photo's (dB)", 2),
+    ("gain_no_eps", "PSNR with the own latent minus with ε_θ = 0 (dB)", 2),
+    ("probe_length", "R² of the blur's length, read from the latent", 2),
+    ("probe_angle", "R² of its angle", 2),
+)
 
 
 def pages() -> list[Path]:
@@ -93,6 +106,22 @@ def evidence_sentences() -> str:
         for metric in ("psnr", "lpips")
         for name, untouched in names.items()
     )
+
+
+def evidence_prior() -> str:
+    """What the latents of the evidence experiment are worth to their networks, on validation images."""
+    with (EVIDENCE / "prior.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["label"]: row for row in csv.DictReader(file)}
+    text = [f"| | {' | '.join(rows)} |", "| --- |" + " --- |" * len(rows)]
+    for name, title, digits in PRIOR_ROWS:
+        cells = []
+        for row in rows.values():
+            mean, low, high = (row[name + end] for end in ("", "_low", "_high"))
+            cells.append(
+                f"{float(mean):.{digits}f} [{float(low):.{digits}f}, {float(high):.{digits}f}]" if mean else "–"
+            )
+        text.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(text) + "\n"
 
 
 def model_table() -> str:
@@ -194,6 +223,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "demo-differences": lambda: lines(demo_differences(), PSNR),
     "evidence-sentences": evidence_sentences,
     "evidence-psnr-untouched": lambda: lines(evidence_differences(untouched=True), PSNR),
+    "evidence-prior": evidence_prior,
     "evidence-psnr": lambda: lines(evidence_differences(untouched=False), PSNR),
     "evidence-untouched": lambda: lines(evidence_differences(untouched=True)),
     "evidence-all": lambda: lines(evidence_differences(untouched=False)),

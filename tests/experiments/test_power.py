@@ -35,7 +35,7 @@ def test_a_difference_that_is_called_detectable_is_found_in_80_percent(photos: i
 def test_the_lines_name_their_source_and_the_limit_of_the_photos(tiny_data: Path, tmp_path: Path) -> None:
     planned = sweep("smoke", tiny_data)
     lines = list(power_lines(planned, [tmp_path / "none.json"], until=True))
-    assert "0.84, 0.25, 0.44 dB (the evidence grid's)" in lines[0] and lines[1] == "with 2 photos:"
+    assert "0.74, 0.20, 0.62 dB (the evidence grid's)" in lines[0] and lines[1] == "with 2 photos:"
     assert [line.split(":")[0].strip() for line in lines[2:7]] == [
         "3 seeds", "5 seeds", "8 seeds", "12 seeds", "endless seeds"
     ]  # fmt: skip

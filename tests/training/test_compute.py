@@ -18,7 +18,12 @@ from blurdm.models.network import Network
 from blurdm.models.precision import autocast, describe, matmul_precision
 from blurdm.stages.plan import check, plan
 from blurdm.stages.run import run_stage
+from blurdm.training.distributed import BatchPart
 from blurdm.training.image_loss import image_loss
+from blurdm.training.loop import Phase
+from blurdm.training.step import LossParts
+from tests.support.fake_gpu import fp32_switches
+from tests.support.loops import train
 from tests.support.sections import paper_diffusion, small_backbone, small_latent
 from tests.support.tiny import tiny_config
 
@@ -151,12 +156,31 @@ def test_training_in_bf16_is_reproducible_close_to_fp32_and_not_the_same(
 
 
 def test_tf32_is_switched_for_as_long_as_training_lasts() -> None:
-    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, products.allow_tf32
-    for precision, allowed in (("fp32", False), ("tf32", True), ("bf16", False)):
+    before = fp32_switches()
+    for precision, switch in (("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")):
         with matmul_precision(Compute(precision=precision, micro_batches=1, execution="eager"), "cpu"):  # type: ignore[arg-type]
-            assert cudnn.allow_tf32 is products.allow_tf32 is allowed
-        assert (cudnn.allow_tf32, products.allow_tf32) == before
+            assert fp32_switches() == (switch, switch)
+        assert fp32_switches() == before
+
+
+def test_validation_computes_as_evaluation_does(tiny_data: Path, tmp_path: Path) -> None:
+    """The steps in TF32, the validation in exact fp32."""
+    config = tiny_config(tiny_data, **{"compute.precision": "tf32"})
+    seen: list[tuple[str, tuple[str, str]]] = []
+    layer = torch.nn.Linear(3, 2)
+
+    def loss(step: int, part: BatchPart) -> LossParts:
+        seen.append(("step", fp32_switches()))
+        return layer.weight.square().sum(), {}
+
+    def validate(module: torch.nn.Module) -> float:
+        seen.append(("validation", fp32_switches()))
+        return 1.0
+
+    phase = Phase("toy", 2, 0.1, lambda step: 1, lambda: [(layer.parameters(), 1.0)], loss, validate)
+    with matmul_precision(config.compute, "cpu"):
+        train(layer, [phase], config.joint, tmp_path)
+    assert seen == [("step", ("tf32", "tf32"))] * 2 + [("validation", ("ieee", "ieee"))]
 
 
 def test_one_line_says_what_was_chosen(tiny_data: Path, tmp_path: Path) -> None:

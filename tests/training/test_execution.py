@@ -20,7 +20,7 @@ from blurdm.core.store import read_json
 from blurdm.models.build import BACKBONES, initialise
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
-from blurdm.models.precision import autocast, maybe_compile
+from blurdm.models.precision import autocast, execution_on, maybe_compile
 from blurdm.models.prior import PriorGenerator
 from blurdm.stages.plan import plan
 from blurdm.training.image import forward_pass
@@ -115,6 +115,16 @@ def test_every_phase_may_have_crops_of_another_size() -> None:
     double = maybe_compile(lambda x: 2 * x, PLAIN.model_copy(update={"execution": "compiled"}), "cpu")
     for side in range(16, 25):  # PyTorch compiles 8 by itself
         assert double(torch.ones(1, 3, side, side)).shape[-1] == side
+
+
+def test_auto_is_compiled_on_a_gpu_where_that_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = PLAIN.model_copy(update={"execution": "auto"})
+    monkeypatch.setenv("CXX", "sh")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(Path(__file__).parent / "headers"))
+    assert execution_on("cuda:1", auto) == "eager"
+    monkeypatch.setattr("blurdm.models.precision.missing_for_compiling", lambda: None)
+    assert [execution_on(device, auto) for device in ("cpu", "cuda", "cuda:1")] == ["eager", "compiled", "compiled"]
+    assert execution_on("cuda", PLAIN) == "eager" and maybe_compile(torch.sin, auto, "cpu") is torch.sin
 
 
 def test_without_a_compiler_it_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
