@@ -238,14 +238,21 @@ def test_plan_says_the_fewest_and_the_most(capsys: pytest.CaptureFixture[str], a
     assert "253 distinct runs" in out and "fewest, all decided at the first look: 64 distinct runs" in out
 
 
-def test_real_stages_on_processes(tiny_data: Path, tmp_path: Path, warm_workers: None) -> None:
+@pytest.mark.parametrize("executor", ["processes", "ray", "slurm"])
+def test_real_stages_on_every_executor(
+    tiny_data: Path, tmp_path: Path, warm_workers: None, request: pytest.FixtureRequest, executor: str
+) -> None:
     """Two rows that restore alike are equivalent after the first look."""
+    if executor == "slurm":
+        request.getfixturevalue("slurm")
     preset = write_tiny_config(tmp_path / "tiny.yaml", tiny_data, seeds=[0])
     arms = {"one": {"measure": "baseline"}, "same": {"measure": "baseline", "measure.metrics": ["psnr", "ssim"]}}
     base = {"restore.samples_per_scene": 0, "measure.metrics": ["psnr"]}
     path = grid_file(tmp_path, preset, base=base, axes={}, arms=arms, baseline="one")
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "results", "reports")]
-    code = main(["--grid", str(path), *places, "--no-mlflow", "--until", "decided", "--budget", "1h"])
+    code = main(
+        ["--grid", str(path), *places, "--no-mlflow", "--until", "decided", "--budget", "1h", "--executor", executor]
+    )
     made = tmp_path / "runs" / "sweeps" / "tiny_steps-decided.json"
     (look,) = read_ledger(made).until.looks  # type: ignore[union-attr]
     assert code == 0 and [(entry.verdict, entry.seeds) for entry in look] == [("equivalent", (0, 1, 2))]
