@@ -163,7 +163,7 @@ STAGES = {
         ("prepare",),
         (
             *("core.seeding", "data.pairs", "diffusion", "metrics.psnr", "models", "models.backbones.*"),
-            *("restore.models", "restore.tensors", "restore.tiling"),
+            *("restore.latent", "restore.memory", "restore.models", "restore.tensors", "restore.tiling"),
             *("stages.restore", "stages.test_images", "stages.trajectory"),
         ),
         "blurdm.stages.restore:restore",

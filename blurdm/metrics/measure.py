@@ -122,7 +122,8 @@ def _recipe(name: str, protocol: str, device: str) -> Recipe:
     metric = METRICS[recipe]
     require_weights(name)
     is_ours = metric.weights is not None or not name.startswith(PREFIX)
-    score = _pyiqa(metric, device) if is_ours else any_pyiqa(name, metric.pyiqa, device)
+    # The network itself: around it, pyiqa switches TF32 on.
+    score = _pyiqa(metric, device).net if is_ours else any_pyiqa(name, metric.pyiqa, device)
     if not metric.reference:
         return Recipe(lambda pairs: score(pairs.restored), metric.batched)
 

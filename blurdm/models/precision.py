@@ -3,7 +3,7 @@
 import os
 import shutil
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -33,17 +33,27 @@ def matmul_precision(compute: Compute, device: str) -> Iterator[None]:
     if bf16_on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name()
         raise InputError(f"compute.precision: bf16, which {name} does not have; should be fp32 or tf32")
-    # Of the two sets of switches that PyTorch has, the new one: reading the old one is an error where a program has
-    # used the new one.
-    switches: tuple[Any, ...] = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    before = [switch.fp32_precision for switch in switches]
-    for switch in switches:
-        switch.fp32_precision = "tf32" if compute.precision == "tf32" else "ieee"
+    before = [switch.fp32_precision for switch in _switches()]
+    _set_switches(["tf32" if compute.precision == "tf32" else "ieee"] * len(before))
     try:
         yield
     finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value
+        _set_switches(before)
+
+
+def _switches() -> tuple[Any, ...]:
+    """How fp32 is computed on CUDA by products, convolutions and recurrent networks (which go with convolutions)."""
+    cudnn: Any = torch.backends.cudnn
+    return torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
+
+
+def _set_switches(values: Sequence[str]) -> None:
+    """Set the new and the old switches of PyTorch: where they differ, reading the old, as pyiqa does, is an error."""
+    products, convolutions, _ = values
+    torch.backends.cuda.matmul.allow_tf32 = products == "tf32"
+    torch.backends.cudnn.allow_tf32 = convolutions == "tf32"
+    for switch, value in zip(_switches(), values, strict=True):
+        switch.fp32_precision = value
 
 
 @contextmanager

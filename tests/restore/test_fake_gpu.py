@@ -25,6 +25,12 @@ from tests.support.sections import paper_diffusion
 GPU = torch.device("cuda:0")
 
 
+@pytest.fixture(autouse=True)
+def pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fake tensors cannot be pinned."""
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
+
+
 @pytest.fixture
 def mode() -> Iterator[FakeTensorMode]:
     with FakeTensorMode() as mode, torch.no_grad():

@@ -64,6 +64,9 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     "python -m benchmarks.latents --model demo": (PARSED, "needs these photos: tests/restore/test_pretrained.py"),
     f"{SWEEP} --grid more_photos": (f"{SWEEP} plan {SMALL}", "needs these photos, and the models of the demo"),
     f"{SWEEP} --grid evidence": (f"{SWEEP} plan {SMALL}", "needs these photos, and hours"),
+    "blurdm run measure --config experiments/presets/evidence.yaml": (PARSED, "needs these photos"),
+    "python -m analysis.build --config experiments/presets/evidence.yaml": (PARSED, "needs the runs of this sweep"),
+    "python -m analysis.report --config experiments/presets/evidence.yaml": (PARSED, "needs the runs of this sweep"),
     f"{SWEEP} --grid ablation_steps": (f"{SWEEP} {SMALL}", "ten minutes"),
     f"{SWEEP} --grid ablation_steps --until decided --budget 30m": (
         f"{SWEEP} {SMALL} --until decided --budget 1runs",

@@ -160,6 +160,9 @@ def test_tf32_is_switched_for_as_long_as_training_lasts() -> None:
     for precision, switch in (("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")):
         with matmul_precision(Compute(precision=precision, micro_batches=1, execution="eager"), "cpu"):  # type: ignore[arg-type]
             assert fp32_switches() == (switch, switch)
+            with torch.backends.cudnn.flags():  # as pyiqa does, which reads the old switches
+                pass
+            assert (fp32_switches()[1] == "tf32") is (switch == "tf32")  # "none" is exact, too
         assert fp32_switches() == before
 
 

@@ -371,7 +371,7 @@ def test_no_rank_outlives_a_killed_command_which_continues(tiny_data: Path, tmp_
 
 @pytest.mark.parametrize(
     ("visible", "slot", "ranks", "expected"),
-    [("4,5,6,7", 0, 2, "4,5"), ("4,5,6,7", 3, 2, "6,7"), ("4,5,6,7", 6, 1, "6"), ("4", 0, 2, "4")],
+    [("4,5,6,7", 0, 2, "4,5"), ("4,5,6,7", 3, 2, "6,7"), ("4,5,6,7", 6, 1, "6"), ("4", 0, 2, "0")],
 )
 def test_a_worker_sees_the_gpus_of_its_run(
     monkeypatch: pytest.MonkeyPatch, visible: str, slot: int, ranks: int, expected: str
