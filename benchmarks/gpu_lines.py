@@ -18,7 +18,7 @@ HEAD = (
 
 
 def identity(line: Line) -> tuple[Any, ...]:
-    """What a line measured: two lines with the same are measurements of the same."""
+    """Key of a line: two lines with the same are measurements of the same."""
     return tuple(line.get(name) for name in IDENTITY)
 
 

@@ -31,7 +31,7 @@ class Product(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """What a device reaches: multiply-accumulates per second of a large product by precision; bytes per second."""
+    """Rates of a device: multiply-accumulates per second of a large product by precision; bytes per second."""
 
     products: dict[str, float]
     bandwidth: float

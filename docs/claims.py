@@ -109,7 +109,7 @@ def evidence_sentences() -> str:
 
 
 def evidence_prior() -> str:
-    """What the latents of the evidence experiment are worth to their networks, on validation images."""
+    """Worth of the latents of the evidence experiment to their networks, on validation images."""
     with (EVIDENCE / "prior.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["label"]: row for row in csv.DictReader(file)}
     text = [f"| | {' | '.join(rows)} |", "| --- |" + " --- |" * len(rows)]

@@ -106,7 +106,7 @@ def measured(root: Path, resources: Resources = ON_CPU) -> Speeds:
 
 
 def _is_like(origin: Mapping[str, Any], usable: Resources) -> bool:
-    """Whether a run of this provenance ran on as many ranks, and the kind of device, that ``usable`` are."""
+    """True if a run of this provenance ran on as many ranks, and the kind of device, that ``usable`` are."""
     kinds = (device.partition(":")[0] for device in (origin["device"], usable.device))
     return len(set(kinds)) == 1 and origin.get("ranks", 1) == usable.ranks
 

@@ -21,7 +21,7 @@ class Gpu:
 
 
 def gpus_of(device: str, ranks: int = 1) -> list[Gpu]:
-    """What nvidia-smi tells of the GPUs that ``ranks`` ranks on ``device`` compute on; empty on a CPU or without it."""
+    """Fields of nvidia-smi, of the GPUs that ``ranks`` ranks on ``device`` compute on; empty on a CPU or without it."""
     if not device.startswith("cuda"):
         return []
     there, named = _all_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -69,7 +69,7 @@ def wait_for(device: str) -> None:
 
 
 def held_mb(device: str, module: nn.Module) -> float:
-    """What the process holds on a GPU beside ``module``, such as networks of metrics; 0 on a CPU."""
+    """MB that the process holds on a GPU beside ``module``, such as networks of metrics; 0 on a CPU."""
     if not device.startswith("cuda"):
         return 0.0
     own = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))

@@ -42,7 +42,7 @@ def matmul_precision(compute: Compute, device: str) -> Iterator[None]:
 
 
 def _switches() -> tuple[Any, ...]:
-    """How fp32 is computed on CUDA by products, convolutions and recurrent networks (which go with convolutions)."""
+    """Of fp32 on CUDA: in products, convolutions, and recurrent networks, which go with convolutions."""
     cudnn: Any = torch.backends.cudnn
     return torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
 

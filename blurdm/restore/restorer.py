@@ -131,7 +131,7 @@ class Restorer:
         return choose_tile(self._costs, self.network.multiple, self.memory, height, width, held)
 
     def _together(self, tile: int | None) -> int:
-        """How many tiles are restored at once: on a CPU one, on a GPU as many as its memory takes."""
+        """Number of tiles restored at once: on a CPU one, on a GPU as many as its memory takes."""
         if tile is None or not self.device.startswith("cuda") or self._costs is None:
             return 1
         return self._costs.at_once((self.gpu_memory or self.memory) - RESIDENT, tile, tile)

@@ -56,7 +56,7 @@ def use_device(device: str) -> None:
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the GPUs that this process sees, in PyTorch's order. CUDA is not started."""
+    """Names, as in CUDA_VISIBLE_DEVICES, of the GPUs that this process sees, in PyTorch's order; CUDA stays off."""
     import torch
 
     named, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()

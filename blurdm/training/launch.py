@@ -98,7 +98,7 @@ def _launch(work: Work, arguments: tuple[Any, ...], resources: Resources, lines:
 
 
 class _Ranks:
-    """What this process hears from its ranks; ``hung`` says why it killed them, if it had to."""
+    """Messages from the ranks of this process; ``hung`` says why it killed them, if it had to."""
 
     def __init__(self, lines: Sequence[Connection], on_progress: OnProgress) -> None:
         self.lines, self.on_progress, self.vigil = lines, on_progress, Vigil(len(lines))

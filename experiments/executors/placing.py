@@ -39,7 +39,7 @@ def choose_gpus(parsed: argparse.Namespace) -> None:
 
 
 def is_local(parsed: argparse.Namespace) -> bool:
-    """Whether runs compute on this machine only."""
+    """True if runs compute on this machine only."""
     return parsed.executor != "slurm" and not parsed.ray_address
 
 
@@ -80,7 +80,7 @@ def share_gpus(parsed: argparse.Namespace, configs: Iterable[Config], stages: Co
 
 
 def gpus_here(parsed: argparse.Namespace) -> int:
-    """How many GPUs the runs are spread over, at least one."""
+    """Number of GPUs that the runs are spread over, at least one."""
     return 1 if ":" in parsed.device or not is_local(parsed) else max(1, len(visible_gpus()))
 
 
@@ -103,7 +103,7 @@ def cores() -> int:
 
 
 def runs_on(gpus: int, gpus_per_run: float) -> int:
-    """How many runs fit on so many GPUs at once, at least one."""
+    """Number of runs that fit on so many GPUs at once, at least one."""
     return max(1, int(gpus / gpus_per_run + ROUNDING))
 
 

@@ -174,6 +174,6 @@ def faked(module: Module, mode: FakeTensorMode) -> Module:
 
 
 def fp32_switches() -> tuple[str, str]:
-    """How CUDA computes fp32 products and convolutions from here on: ieee, tf32, or none for what is set above them."""
+    """Present rules of fp32 products and convolutions on CUDA: ieee, tf32, or none for what is set above them."""
     backends: Any = torch.backends
     return backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision

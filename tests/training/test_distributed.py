@@ -195,7 +195,7 @@ def test_gradients_are_averaged_meanwhile(tmp_path: Path, warm_workers: None) ->
 
 
 def on_node(number: int, port: int, out: Path) -> None:
-    """What a node of two does that shares nothing with the other but the first one's address."""
+    """Work of a node of two that shares nothing with the other but the first one's address."""
     store = dist.TCPStore("127.0.0.1", port, is_master=number == 0)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=number, world_size=2)
     os.environ["RANK"] = str(number)
