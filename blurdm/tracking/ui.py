@@ -49,10 +49,10 @@ def show(port: int, repo: Path, names: Sequence[str], is_local: bool) -> int:
             start_new_session=True,  # so that its workers end with it
         )
         stack.callback(_end, process)
-        _wait(server, process)
-        _print_pages(uri, server, repo, names)
-        print("Ctrl-C ends it.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
+            _wait(server, process)
+            _print_pages(uri, server, repo, names)
+            print("Ctrl-C ends it.", flush=True)
             return process.wait()
     return 0
 
