@@ -24,7 +24,7 @@ def conclusion(facts: Facts) -> list[str]:
     text += "".join(f", the {ARMS[arm].title.lower()} to {_score(facts, arm)} {UNIT}" for arm in others)
     blurred = _score(facts, INPUT)
     text += f" (blurred input: {blurred} {UNIT})." if blurred else "."
-    return [text, *decided(facts), *power(facts)]
+    return [text, *decided(facts), *diffusion(facts), *power(facts)]
 
 
 def decided(facts: Facts) -> list[str]:
@@ -39,6 +39,21 @@ def decided(facts: Facts) -> list[str]:
     if not found:
         return [f"{sample}, none of the {count(len(rows), 'comparison')} is decided."]
     return [f"{sample}, {len(found)} of {count(len(rows), 'comparison')} {_are(len(found))} decided: {listed(found)}."]
+
+
+def diffusion(facts: Facts) -> list[str]:
+    """A sentence on what the diffusion adds to its own encoder's latent, on validation images."""
+    gain, noise = (facts.cell("prior", f"chain__{METHOD}", name) for name in ("gain_zb", "eps_correlation"))
+    if gain is None or gain.value is None or gain.low is None or gain.high is None:
+        return []
+    shown = "helps" if gain.low > 0 else "harms" if gain.high < 0 else "is not shown to help"
+    text = (
+        f"The diffusion itself {shown}: on validation images, its latent instead of its encoder's is worth"
+        f" {gain.value:+.{DIGITS}f} [{gain.low:+.{DIGITS}f}, {gain.high:+.{DIGITS}f}] {UNIT}"
+    )
+    if noise is None or noise.value is None:
+        return [f"{text}."]
+    return [f"{text}, and its estimate of the noise correlates with the noise by {noise.text}."]
 
 
 def power(facts: Facts) -> list[str]:
@@ -75,7 +90,7 @@ def results(facts: Facts) -> list[Part]:
     parts += [Paragraph(" ".join(tested))] if (tested := _tested(facts)) else []
     parts += [TablePart("differences"), FigurePart("differences")]
     prior = facts.with_references("{table} says what the latent of each network is worth to it.", table="prior")
-    parts += [Paragraph(" ".join(prior))] if prior else []
+    parts += [Paragraph(" ".join([*prior, *diffusion(facts)]))] if prior else []
     parts += [TablePart("prior"), TablePart("methods")]
     parts += [Paragraph(" ".join(pictures))] if pictures else []
     return [*parts, *map(FigurePart, ("severity", "restorations", "failures", "trajectory"))]
@@ -94,9 +109,11 @@ def _scores(facts: Facts) -> list[str]:
     text = [f"The best means in {reference('table', 'main')}: {'; '.join(sentences)}."] if sentences else []
     own, bound = (facts.cell("main", arm, PRIMARY) for arm in (METHOD, ORACLE))
     if own and bound and own.value is not None and bound.value is not None:
+        means = "what a prior as good as that would change" if bound.value > own.value else "so it bounds nothing here"
         text.append(
             f"The oracle latent, which sees the sharp image, reaches {bound.text} {UNIT} {SCORE},"
-            f" {bound.value - own.value:+.{DIGITS}f} {UNIT} from BlurDM: what a prior as good as that would change."
+            f" {bound.value - own.value:+.{DIGITS}f} {UNIT} from BlurDM: {means}. Its network is that of stage 1, which"
+            " stage 3 trains on."
         )
     return text
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from analysis.page.contents import read_contents
 from analysis.sources import Sources
 from analysis.tables.chain import difference_numbers, marks_note, warm_up
 from analysis.tables.settings import in_words
+from analysis.tables.table import Cell, Table, TableRow
 from tests.support.fake_runs import edit_json, make_chain
 
 
@@ -67,6 +69,19 @@ def test_the_conclusion_has_every_score_and_what_is_decided(facts: Facts) -> Non
     assert expected in text and "With 4 test photos and 2 seeds" in text
     detectable = facts.differences[0].cells["detectable"].value
     assert detectable is not None and f"below about {detectable:.1f} dB" in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0.1, 0.9, "helps"), (-0.9, -0.1, "harms"), (-0.4, 0.9, "is not shown to help")]
+)
+def test_the_conclusion_says_what_the_diffusion_itself_does(facts: Facts, low: float, high: float, said: str) -> None:
+    cells = {"gain_zb": Cell("+0.250", 0.25, low, high), "eps_correlation": Cell("0.01", 0.01)}
+    table = Table("prior", "", "", "", (), (TableRow("chain__blurdm", "BlurDM", cells),))
+    tables = {**facts.contents.tables, "prior": table}
+    with_prior = replace(facts, contents=replace(facts.contents, tables=tables))
+    text = " ".join(conclusion(with_prior))
+    assert f"The diffusion itself {said}: " in text and f"+0.25 [{low:+.2f}, {high:+.2f}] dB" in text
+    assert text.count("by 0.01.") == 1 and "The diffusion itself" not in " ".join(conclusion(facts))
 
 
 def test_one_seed_decides_nothing_about_methods(tmp_path: Path) -> None:
