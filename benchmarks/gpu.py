@@ -14,8 +14,8 @@ On a CPU this only shows that it works; ``train_step.py`` measures there.
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -51,7 +51,7 @@ NAMES = {"1": "pretrain", "2": "diffusion", "3": "joint"}
 PRECISIONS, EXECUTIONS = (get_args(Compute.model_fields[name].annotation) for name in ("precision", "execution"))
 OURS = tuple(p if e == "eager" else f"{p}-{e}" for p in PRECISIONS for e in EXECUTIONS)
 FORMS = (PLAIN, *PRECISIONS, *(f"bf16-{e}" for e in EXECUTIONS if e != "eager"))  # by default
-SETTINGS = (AS_TRAINED, "benchmark", "contiguous")
+SETTINGS = (AS_TRAINED, "untuned", "contiguous")
 SIDE, MEGABYTES = {"cuda": 8192, "cpu": 256}, {"cuda": 1024, "cpu": 16}  # of what rates are measured on
 
 
@@ -155,14 +155,9 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name()
 
 
-@contextmanager
-def _searching() -> Iterator[None]:
-    """cuDNN tries its algorithms for every shape, and takes the fastest."""
-    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+def _untuned() -> AbstractContextManager[object]:
+    """cuDNN chooses its algorithms by rule, and does not time them."""
+    return patch("blurdm.stages.training.tuned_convolutions", lambda device: nullcontext())
 
 
 def _contiguous() -> AbstractContextManager[object]:
@@ -171,7 +166,7 @@ def _contiguous() -> AbstractContextManager[object]:
 
 
 SETTING: dict[str, Callable[[], AbstractContextManager[object]]] = dict(
-    zip(SETTINGS, (nullcontext, _searching, _contiguous), strict=True)
+    zip(SETTINGS, (nullcontext, _untuned, _contiguous), strict=True)
 )
 
 

@@ -1,4 +1,4 @@
-"""What ``gpu.py`` measured, a JSON object a line, and the tables that follow from it. No torch here."""
+"""Measurements of ``gpu.py``, one JSON object per line, and the tables made from them. No torch here."""
 
 import json
 import statistics

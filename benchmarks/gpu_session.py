@@ -69,7 +69,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
         Part("waits", 40, check("waits"), says=True),
         Part("steps", 80, steps("--stages", "3", "--forms", "plain", "fp32", "tf32", "bf16")),
         Part("batches", 60, steps("--stages", "3", "--forms", "bf16", "--batch", *batches)),
-        Part("layout", 30, steps("--stages", "3", "--forms", "bf16", "--settings", "benchmark", "contiguous")),
+        Part("layout", 30, steps("--stages", "3", "--forms", "bf16", "--settings", "untuned", "contiguous")),
         Part("kernels", 20, check("kernels")),
         Part("compiled", 110, steps("--stages", "3", "--forms", *compiled), LOGS),
         Part("stage 2", 80, steps("--stages", "2", "--forms", "plain", "fp32", "tf32", "bf16", *compiled), LOGS),

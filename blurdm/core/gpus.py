@@ -1,4 +1,4 @@
-"""What nvidia-smi tells of the GPUs that a process sees: nothing is started on them, and PyTorch is not asked."""
+"""GPUs that a process sees, as nvidia-smi reports them: CUDA is not started, and PyTorch is not imported."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as nvidia-smi tells it; ``memory`` in bytes."""
+    """A GPU as nvidia-smi reports it; ``memory`` in bytes."""
 
     index: str
     uuid: str

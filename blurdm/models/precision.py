@@ -42,7 +42,7 @@ def matmul_precision(compute: Compute, device: str) -> Iterator[None]:
 
 
 def _switches() -> tuple[Any, ...]:
-    """Of fp32 on CUDA: in products, convolutions, and recurrent networks, which go with convolutions."""
+    """Switches of fp32 arithmetic on CUDA: products, convolutions, and recurrent networks."""
     cudnn: Any = torch.backends.cudnn
     return torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
 

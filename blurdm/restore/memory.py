@@ -79,7 +79,7 @@ class MemoryCosts:
         return _bytes(self._tile, height * width)
 
     def at_once(self, room: int, height: int, width: int) -> int:
-        """Number of tiles or images of this size fit into ``room`` bytes together: at least 1, at most MOST_TILES."""
+        """Number of tiles or images of this size that fit into ``room`` bytes: at least 1, at most MOST_TILES."""
         return max(1, min(MOST_TILES, int(room / (SPARE * self.tile(height, width)))))
 
 

@@ -1,12 +1,16 @@
 """A photo as the tiles are cut from it: on a CPU as an array, on a GPU as a copy of the whole there."""
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from blurdm.models.transfer import to_device
 from blurdm.restore.tiling import ImageSource, Window
+
+Array = TypeVar("Array", np.ndarray, Tensor)
 
 LARGEST = {"uint8": 255, "uint16": 65535, "float32": 1, "float64": 1, "float16": 1}
 
@@ -15,17 +19,15 @@ def source_of(pixels: np.ndarray, device: str) -> ImageSource:
     """``pixels`` (H, W) or (H, W, 3) of a type in LARGEST; grey becomes three equal channels."""
     if not device.startswith("cuda"):
         return ArraySource(pixels)
-    kind = torch.from_numpy(np.empty(0, pixels.dtype)).dtype
-    host = torch.empty(pixels.shape, dtype=kind, pin_memory=True)
-    host.numpy()[...] = pixels
-    return DeviceSource(host.to(device, non_blocking=True), LARGEST[pixels.dtype.name])
+    whole = to_device(torch.from_numpy(pixels.copy()), torch.device(device))
+    return DeviceSource(whole, LARGEST[pixels.dtype.name])
 
 
 @dataclass(frozen=True)
-class ArraySource:
-    """An ``ImageSource`` of an array."""
+class _Pixels(Generic[Array]):
+    """The size of an image (H, W) or (H, W, 3)."""
 
-    pixels: np.ndarray
+    pixels: Array
 
     @property
     def height(self) -> int:
@@ -34,6 +36,11 @@ class ArraySource:
     @property
     def width(self) -> int:
         return self.pixels.shape[1]
+
+
+@dataclass(frozen=True)
+class ArraySource(_Pixels[np.ndarray]):
+    """An ``ImageSource`` of an array."""
 
     def window(self, window: Window) -> Tensor:
         part = self.pixels[window.slices]
@@ -44,19 +51,10 @@ class ArraySource:
 
 
 @dataclass(frozen=True)
-class DeviceSource:
+class DeviceSource(_Pixels[Tensor]):
     """An ``ImageSource`` of a tensor (H, W) or (H, W, 3) whose largest value is ``largest``: ArraySource's bits."""
 
-    pixels: Tensor
     largest: int
-
-    @property
-    def height(self) -> int:
-        return self.pixels.shape[0]
-
-    @property
-    def width(self) -> int:
-        return self.pixels.shape[1]
 
     def window(self, window: Window) -> Tensor:
         part = self.pixels[window.slices]

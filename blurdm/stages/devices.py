@@ -69,8 +69,8 @@ def gpu_origin(device: str) -> dict[str, Any]:
         return {}
     import torch
 
-    told = gpus_of(device)
-    return describe_gpu(torch.cuda.get_device_properties(device), told[0].driver if told else None) | {
+    reported = gpus_of(device)
+    return describe_gpu(torch.cuda.get_device_properties(device), reported[0].driver if reported else None) | {
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }

@@ -14,7 +14,7 @@ from blurdm.models.build import initialise
 from blurdm.models.cost import count_macs, wait_for
 from blurdm.models.encoder import Encoder
 from blurdm.models.network import Network
-from blurdm.models.precision import matmul_precision, maybe_compile
+from blurdm.models.precision import matmul_precision, maybe_compile, tuned_convolutions
 from blurdm.models.prior import PriorGenerator
 from blurdm.training.distributed import BatchPart
 from blurdm.training.image import forward_pass
@@ -29,7 +29,7 @@ BatchLoss = Callable[[BatchPart], Tensor]
 def seconds_per_step(config: Config, stage: str, device: str, steps: int) -> float:
     """Seconds of one optimisation step of ``stage`` at the config's batch and crop: mean of ``steps``."""
     step = training_step(config, stage, device)
-    with matmul_precision(config.compute, device):
+    with matmul_precision(config.compute, device), tuned_convolutions(device):
         step()
         wait_for(device)
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Which devices the options of a sweep ask for, and how many of its runs go at a time."""
+"""Devices that the options of a sweep select, and the number of runs at a time."""
 
 import argparse
 import math
@@ -13,7 +13,7 @@ from blurdm.stages.devices import choose_device, require_device, visible_gpus
 
 ROUNDING = 1e-6  # 1 / 0.1 counts as 10
 SHARING = ("ray", "processes")  # executors whose runs may share a GPU
-HERE = ("inline", "processes")  # executors that can be told a GPU by its number
+BY_NUMBER = ("inline", "processes")  # executors that take a single GPU, cuda:N
 MOST_ON_A_GPU = 8  # more small runs side by side give little
 SLURM_JOBS = 8  # at a time by default: how much the cluster has is for Slurm to know
 
@@ -30,7 +30,7 @@ def choose_gpus(parsed: argparse.Namespace) -> None:
         device = "cuda" if given else "cpu"
     if given is not None and (given == 0) != (device == "cpu"):
         raise InputError(f"--device {device}: not together with --gpus-per-run {given:g}; should be one of them")
-    if ":" in device and (parsed.executor not in HERE or (given or parsed.ranks or 1) > 1):
+    if ":" in device and (parsed.executor not in BY_NUMBER or (given or parsed.ranks or 1) > 1):
         raise InputError(f"--device {device}: is one GPU of this machine; should be cuda for other executors and ranks")
     parsed.sharing = given is None and device != "cpu" and not parsed.ranks and parsed.executor in SHARING
     parsed.device = device

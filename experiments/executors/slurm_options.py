@@ -115,7 +115,7 @@ def parameters(options: Mapping[str, Any], resources: Resources, stage: str) -> 
 
 
 def _cores(resources: Resources) -> int:
-    """Resources that a job asks for unless it is told: the threads of its ranks; with GPUs what keeps these busy."""
+    """Default cores of a job: the threads of its ranks, and at least CORES_PER_GPU for each GPU."""
     least = CORES_PER_GPU if resources.device.startswith("cuda") else 1
     return max(resources.threads, least) * resources.ranks
 

@@ -85,15 +85,19 @@ def test_a_step_is_bound_by_its_products_or_by_their_traffic() -> None:
 
 
 def test_a_setting_holds_for_its_form_alone() -> None:
-    before, module = torch.backends.cudnn.benchmark, torch.nn.Conv2d(4, 4, 3)
+    module = torch.nn.Conv2d(4, 4, 3)
 
     def weight() -> torch.Tensor:
         changed: torch.nn.Module = training.to_channels_last(module)  # type: ignore[attr-defined]
         return next(changed.parameters())
 
-    with SETTING["benchmark"]():
-        assert torch.backends.cudnn.benchmark is True
-    assert torch.backends.cudnn.benchmark is before
+    def tunes() -> bool:
+        with training.tuned_convolutions("cuda"):  # type: ignore[attr-defined]
+            return torch.backends.cudnn.benchmark
+
+    with SETTING["untuned"]():
+        assert tunes() is False
+    assert tunes() is True and torch.backends.cudnn.benchmark is False
     with SETTING["contiguous"]():
         assert weight().is_contiguous()
     assert not weight().is_contiguous()

@@ -1,5 +1,6 @@
 """Runs that share GPUs: how many at a time, and what the simulation says of cases that can be computed by hand."""
 
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from benchmarks.gpu_sharing import Machine, makespan
 from blurdm.core.errors import InputError
 from blurdm.stages import devices
 from blurdm.stages.plan import plan
+from blurdm.stages.pool import use_gpus
 from experiments.executors import check_device, check_options, max_concurrent, ranks
 from experiments.sweep import parser
 from tests.support.tiny import tiny_config
@@ -82,3 +84,26 @@ def test_the_gpus_of_a_machine_are_used_unless_told_otherwise(
     parsed = asked(*options)
     check_device(parsed)
     assert (parsed.device, parsed.gpus_per_run, max_concurrent(parsed)) == (device, gpus, at_a_time)
+
+
+@pytest.mark.parametrize(
+    ("visible", "slot", "ranks", "expected"),
+    [("4,5,6,7", 0, 2, "4,5"), ("4,5,6,7", 3, 2, "6,7"), ("4,5,6,7", 6, 1, "6"), ("4", 0, 2, "0")],
+)
+def test_a_worker_sees_the_gpus_of_its_run(
+    monkeypatch: pytest.MonkeyPatch, visible: str, slot: int, ranks: int, expected: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # put back afterwards
+    use_gpus(visible.split(","), slot, ranks)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+
+
+def test_the_sweeps_options_agree() -> None:
+    def asked(*more: str) -> int:
+        parsed = parser().parse_args(["--grid", "ablation_steps", *more])
+        check_options(parsed)
+        return ranks(parsed)
+
+    assert asked() == 1 and asked("--gpus-per-run", "4") == 4 and asked("--ranks", "2") == 2
+    with pytest.raises(InputError, match="--ranks 2: should be one per GPU, as --gpus-per-run 4"):
+        asked("--gpus-per-run", "4", "--ranks", "2")

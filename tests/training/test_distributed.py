@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,30 +13,22 @@ from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from blurdm.core.config import Compute
 from blurdm.core.errors import InputError, RankEnded, StopRequested
 from blurdm.core.progress import Progress, ignore_progress
 from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import SIGNALS, StopFlag
 from blurdm.core.store import finished, heartbeat
 from blurdm.stages.plan import plan
-from blurdm.stages.pool import use_gpus
 from blurdm.stages.run import run_stage
-from blurdm.training import distributed, vigil
+from blurdm.training import vigil
 from blurdm.training.distributed import BatchPart, share_batch_statistics
 from blurdm.training.launch import run_distributed
-from blurdm.training.step import LossParts, take_step
-from experiments.executors import check_options
-from experiments.executors import ranks as ranks_of
-from experiments.sweep import parser
 from tests.support.processes import descendants
 from tests.support.stopping import digest
 from tests.support.tiny import REPOSITORY, tiny_config, write_tiny_config
@@ -148,78 +139,6 @@ def test_batch_norm_sees_the_whole_batch(tmp_path: Path, warm_workers: None) -> 
     for name in ("0.running_mean", "0.running_var", "0.num_batches_tracked"):
         torch.testing.assert_close(first[name], expected[name])
         torch.testing.assert_close(second[name], first[name], rtol=0, atol=0)
-
-
-def averaged(how: str, out: Path, resources: Resources, on_progress: Callable[[Progress], None]) -> list[str]:
-    """Gradients of two micro-batches and of a frozen part, with each way to average; what the ranks sent meanwhile."""
-    distributed.BUCKET_BYTES, told = 100, list[str]()
-    module = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3, bias=False), nn.Linear(3, 2)).double()
-    with torch.no_grad():
-        for number, parameter in enumerate(module.parameters()):
-            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view(parameter.shape).cos() * (number + 1))
-    module[2].requires_grad_(False)
-    inputs = torch.linspace(-2, 2, 40, dtype=torch.float64).view(8, 5)
-    reduce = dist.all_reduce
-
-    def seen(x: Tensor, **more: Any) -> Any:
-        told.append(f"{x.numel()}")
-        return reduce(x, **more)
-
-    def loss(part: BatchPart) -> LossParts:
-        return module(part.of(inputs)).square().mean(), {}
-
-    compute, section = Compute(all_reduce=how, micro_batches=2), tiny_config(out).baseline  # type: ignore[arg-type]
-    with patch.object(dist, "all_reduce", seen):
-        take_step(module, torch.optim.SGD(module.parameters(), lr=0.0), None, loss, section, compute)
-    grads = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-    torch.save(grads, out / f"{how}{os.environ.get('RANK', 'all')}.pt")
-    return told
-
-
-def test_gradients_are_averaged_meanwhile(tmp_path: Path, warm_workers: None) -> None:
-    """In buckets, the same on each rank, and as after the backward pass up to rounding, clipping included."""
-    sent = {
-        how: run_distributed(averaged, (how, tmp_path), Resources(ranks=2), ignore_progress)
-        for how in ("exact", "overlapped")
-    }
-    assert sent == {"exact": ["1", "63"], "overlapped": ["21", "42", "1"]}  # the loss is one number
-    expected, *ours = (torch.load(tmp_path / f"{name}.pt") for name in ("exact0", "overlapped0", "overlapped1"))
-    assert list(expected) == ["0.weight", "0.bias", "1.weight"]
-    for got in ours:
-        assert got.keys() == expected.keys()
-        for name, value in expected.items():
-            torch.testing.assert_close(got[name], value, rtol=1e-12, atol=0)
-            torch.testing.assert_close(got[name], ours[0][name], rtol=0, atol=0)
-    averaged("overlapped", tmp_path, Resources(), ignore_progress)  # and of one rank
-    torch.testing.assert_close(torch.load(tmp_path / "overlappedall.pt"), expected)
-
-
-def on_node(number: int, port: int, out: Path) -> None:
-    """Work of a node of two that shares nothing with the other but the first one's address."""
-    store = dist.TCPStore("127.0.0.1", port, is_master=number == 0)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=number, world_size=2)
-    os.environ["RANK"] = str(number)
-    averaged("overlapped", out, Resources(), ignore_progress)
-    dist.destroy_process_group()
-
-
-def test_two_nodes_average_meanwhile(tmp_path: Path) -> None:
-    """Each a process that was started by itself, with the network's loopback between them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = "import sys; from pathlib import Path; from tests.training.test_distributed import on_node;"
-    code += "on_node(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))"
-    nodes = [
-        subprocess.Popen([sys.executable, "-c", code, str(number), str(port), str(tmp_path)], cwd=REPOSITORY)
-        for number in range(2)
-    ]
-    assert [node.wait(120) for node in nodes] == [0, 0]
-    averaged("exact", tmp_path, Resources(), ignore_progress)
-    expected, *ours = (torch.load(tmp_path / f"{name}.pt") for name in ("exactall", "overlapped0", "overlapped1"))
-    for name, value in expected.items():
-        assert torch.equal(ours[0][name], ours[1][name])
-        torch.testing.assert_close(ours[0][name], value, rtol=1e-12, atol=0)
 
 
 def test_overlapped_training_ends_near_exact_training_and_continues(
@@ -369,29 +288,6 @@ def test_no_rank_outlives_a_killed_command_which_continues(tiny_data: Path, tmp_
     assert again.told[0].step > 0 and difference(run, one_baseline, root) < ROUNDING
 
 
-@pytest.mark.parametrize(
-    ("visible", "slot", "ranks", "expected"),
-    [("4,5,6,7", 0, 2, "4,5"), ("4,5,6,7", 3, 2, "6,7"), ("4,5,6,7", 6, 1, "6"), ("4", 0, 2, "0")],
-)
-def test_a_worker_sees_the_gpus_of_its_run(
-    monkeypatch: pytest.MonkeyPatch, visible: str, slot: int, ranks: int, expected: str
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # put back afterwards
-    use_gpus(visible.split(","), slot, ranks)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
-
-
 def test_there_must_be_a_gpu_for_every_rank() -> None:
     with pytest.raises(InputError, match="2 ranks need a GPU each, but 0 are visible; ask for fewer"):
         run_distributed(normalised, (), Resources(device="cuda", ranks=2), ignore_progress)
-
-
-def test_the_sweeps_options_agree() -> None:
-    def asked(*more: str) -> int:
-        parsed = parser().parse_args(["--grid", "ablation_steps", *more])
-        check_options(parsed)
-        return ranks_of(parsed)
-
-    assert asked() == 1 and asked("--gpus-per-run", "4") == 4 and asked("--ranks", "2") == 2
-    with pytest.raises(InputError, match="--ranks 2: should be one per GPU, as --gpus-per-run 4"):
-        asked("--gpus-per-run", "4", "--ranks", "2")
