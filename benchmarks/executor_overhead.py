@@ -22,7 +22,7 @@ from blurdm.core.runs import Resources, Run, never
 from blurdm.stages.plan import plan
 from experiments.bases import preset_path
 from experiments.executors import Executor
-from tests.support.slurm.cluster import one_node
+from tests.support.slurm.cluster import slurm_here
 
 FEW, MANY = 3, 15
 
@@ -100,7 +100,7 @@ def main() -> None:
     print("| --- | --- | --- | --- |")
     print(f"| direct | {base:.2f} | | |", flush=True)
     for name in parsed.executors.split(","):
-        with one_node() if name == "slurm" else nullcontext(), tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        with slurm_here() if name == "slurm" else nullcontext(), tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             executor = make(name, Path(folder))
             resources = Resources()
 

@@ -38,7 +38,7 @@ from experiments.executors import make_executor
 from experiments.grid import Sweep, grid_path, load_grid
 from experiments.sweep import parser as sweep_parser
 from tests.support.processes import children, named
-from tests.support.slurm.cluster import one_node
+from tests.support.slurm.cluster import slurm_here
 from tests.support.tiny import TEST, TRAIN, WINDOW, tiny_config, write_crop
 
 STEPS = 400
@@ -188,7 +188,7 @@ def main() -> int:
             whole = undisturbed(runs, Path(folder), ranks_of(executor))
             share = (options.kills - done) // (len(options.executors) - number)
             started, root = time.monotonic(), Path(folder) / executor
-            with one_node() if executor == "slurm" else nullcontext():
+            with slurm_here() if executor == "slurm" else nullcontext():
                 killed = kill_often(executor, data, root, share, moments)
             seconds = round(time.monotonic() - started)
             differ = sum(a != b for a, b in zip(digests(runs, root), whole, strict=True))

@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--gpus-per-run", type=gpus, metavar="N", help="0.25: four runs share a GPU (default: as many as have memory)")
     add("--ranks", type=count, metavar="N", help="processes that train a run (default: one per GPU)")
+    add("--nodes-per-run", type=count, metavar="N", help="slurm: that share the ranks of a training (default: 1)")
     add("--threads", type=threads, default=1, help="CPU threads of each rank; part of bit-exactness")
     add("--cache", type=place, metavar="FOLDER", help="of decoded images (RUNS/.frames); '$TMPDIR': on each node")
     add("--retries", type=whole(0, 1000), default=3, help="ray, slurm: how often a lost run is started again")

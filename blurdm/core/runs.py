@@ -24,9 +24,9 @@ class Resources:
 
     A checkpoint is written every ``checkpoint_seconds``, or less often where that would take a hundredth of the time.
     ``ranks`` processes train together, each on a GPU of its own, or on ``threads`` CPU threads of its own: the same
-    steps as one takes, up to rounding (and but for dropout, whose masks each rank draws for itself). ``cache`` holds
-    decoded images, ``rows`` the per-image rows of each metric by what they were measured on; None: not kept. A
-    ``NodePath`` is looked up where the stage runs.
+    steps as one takes, up to rounding (and but for dropout, whose masks each rank draws for itself). An equal part of
+    the ranks is on each of ``nodes`` machines. ``cache`` holds decoded images, ``rows`` the per-image rows of each
+    metric by what they were measured on; None: not kept. A ``NodePath`` is looked up where the stage runs.
     """
 
     device: str = "cpu"
@@ -36,11 +36,16 @@ class Resources:
     stop: Callable[[], bool] = never
     ranks: int = 1
     rows: Path | None = None
+    nodes: int = 1
+
+    @property
+    def ranks_per_node(self) -> int:
+        return self.ranks // self.nodes
 
     def for_stage(self, stage: str) -> "Resources":
-        """The part of these that ``stage`` uses: ranks only for training, a GPU unless it computes on the CPU."""
+        """The part of these that ``stage`` uses: several ranks only for training, a GPU unless it is on the CPU."""
         device = self.device if STAGES[stage].device == "any" else "cpu"
-        return replace(self, device=device, ranks=self.ranks if stage in TRAINED else 1)
+        return replace(self, device=device) if stage in TRAINED else replace(self, device=device, ranks=1, nodes=1)
 
 
 @dataclass(frozen=True)

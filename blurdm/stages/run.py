@@ -56,18 +56,33 @@ def run_stage(
         return result if result is not None else _compute(run, root, folder, resources, on_progress, launch)
 
 
-def _compute(
-    run: Run, root: Path, folder: Path, resources: Resources, on_progress: OnProgress, launch: Launch
-) -> dict[str, Any]:
+def join_stage(run: Run, root: Path, resources: Resources, launch: Launch) -> None:
+    """Take part in the ``run`` of a process on another machine, which has its folder: nothing is written."""
+    call_stage(run, _inputs(run, root), run.folder(root), _usable(run, resources), ignore_progress, launch)
+
+
+def _usable(run: Run, resources: Resources) -> Resources:
+    """The part of ``resources`` that ``run`` uses, with places of this machine; InputError if a GPU is too small."""
     resources = resources.for_stage(run.stage)
     if resources.cache is not None:
         resources = replace(resources, cache=on_this_machine(resources.cache))
     if run.stage in TRAINED and (gpus := gpus_of(resources.device, resources.ranks)):
         smallest = min(gpus, key=lambda gpu: gpu.memory)
         require_memory(run, resources, smallest.memory, smallest.name)
+    return resources
+
+
+def _inputs(run: Run, root: Path) -> dict[str, Path]:
+    return {name: i.folder(root) for name, i in run.inputs.items() if isinstance(i, Run)}
+
+
+def _compute(
+    run: Run, root: Path, folder: Path, resources: Resources, on_progress: OnProgress, launch: Launch
+) -> dict[str, Any]:
+    resources = _usable(run, resources)
     write_json(folder / "config.json", run.description)
     origin = provenance(resources)
-    inputs = {name: i.folder(root) for name, i in run.inputs.items() if isinstance(i, Run)}
+    inputs = _inputs(run, root)
     started = time.monotonic()
     try:
         # Other stages save before they stop; this one has nothing to save.

@@ -40,7 +40,7 @@ __all__ = [
     "share_gpus",
 ]
 
-SLURM_OPTIONS = ("slurm_options", "detach", "poll", "runs_per_job", "minutes_per_job")
+SLURM_OPTIONS = ("slurm_options", "detach", "poll", "runs_per_job", "minutes_per_job", "nodes_per_run")
 
 
 class Executor(Protocol):
@@ -113,6 +113,11 @@ def check_options(parsed: argparse.Namespace) -> None:
     choose_gpus(parsed)
     if parsed.gpus_per_run and ranks(parsed) != math.ceil(parsed.gpus_per_run):
         raise InputError(f"--ranks {parsed.ranks}: should be one per GPU, as --gpus-per-run {parsed.gpus_per_run}")
+    if parsed.nodes_per_run and ranks(parsed) % parsed.nodes_per_run:
+        raise InputError(
+            f"--nodes-per-run {parsed.nodes_per_run}: each node has as many ranks as the others, but a run has "
+            f"{ranks(parsed)} (--gpus-per-run or --ranks); should be a divisor of that"
+        )
     if 0 < parsed.gpus_per_run < 1 and parsed.executor not in SHARING:
         raise InputError(
             f"--gpus-per-run {parsed.gpus_per_run}: only --executor {' or '.join(SHARING)} lets runs share a GPU, not "

@@ -113,5 +113,5 @@ def ranks(parsed: argparse.Namespace) -> int:
 
 
 def resources_of(parsed: argparse.Namespace) -> Resources:
-    """Devices, threads and ranks of each run."""
-    return Resources(parsed.device, parsed.threads, ranks=ranks(parsed))
+    """Devices, threads, ranks and nodes of each run."""
+    return Resources(parsed.device, parsed.threads, ranks=ranks(parsed), nodes=parsed.nodes_per_run or 1)

@@ -11,7 +11,6 @@ from typing import Any
 
 import ray  # noqa: TID253
 import torch
-import torch.distributed as dist
 from ray.exceptions import RayActorError, RayTaskError  # noqa: TID253
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy  # noqa: TID253
 
@@ -19,9 +18,10 @@ from blurdm.core.allocator import keep_freed_memory
 from blurdm.core.errors import InputError, RankEnded, StopRequested
 from blurdm.core.progress import OnProgress, ignore_progress
 from blurdm.core.runs import Resources, never
-from blurdm.training.distributed import PATIENCE, join_group, leave_group
+from blurdm.training.distributed import join_group, leave_group
 from blurdm.training.launch import Work
-from blurdm.training.vigil import BEAT_SECONDS, Vigil
+from blurdm.training.vigil import Vigil
+from experiments.executors.meeting import Beats, beat, open_store
 
 POLL_SECONDS = 0.5
 # A rank that fails makes others fail. This is how long the causes are waited for: the death of a process is noticed
@@ -37,9 +37,9 @@ def run_on_bundles(work: Work, arguments: Sequence[Any], resources: Resources, o
     agree on a stop. RankEnded if a rank dies; InputError and StopRequested as raised by ``work``.
     """
     host = ray.util.get_node_ip_address()
-    store = _store(host, 0, is_master=True)
+    store = open_store(host, 0, is_master=True)
     work_there = partial(_work, host, store.port, os.getcwd(), work, tuple(arguments))
-    others = _Others(work_there, resources, _store(host, store.port, is_master=False))
+    others = _Others(work_there, resources, open_store(host, store.port))
     try:
         outcome = _as_rank(0, store, work, arguments, resources, on_progress)
         others.settled.wait()  # they end with rank 0, or fail
@@ -53,11 +53,6 @@ def run_on_bundles(work: Work, arguments: Sequence[Any], resources: Resources, o
     if cause := others.cause():
         raise cause
     return outcome
-
-
-def _store(host: str, port: int, is_master: bool) -> Any:
-    """Where ranks find each other: a server at rank 0, on a free port if ``port`` is 0, and its clients."""
-    return dist.TCPStore(host, port, is_master=is_master, wait_for_workers=False, timeout=PATIENCE)  # type: ignore[attr-defined]
 
 
 def _as_rank(
@@ -77,18 +72,10 @@ def _work(
     os.chdir(directory)
     keep_freed_memory()
     torch.set_num_threads(resources.threads)
-    store = _store(host, port, is_master=False)
-    threading.Thread(target=_beat, args=(_store(host, port, is_master=False), number), daemon=True).start()
+    store = open_store(host, port)
+    threading.Thread(target=beat, args=(open_store(host, port), number), daemon=True).start()
     with suppress(StopRequested):  # rank 0 raises it, too
         _as_rank(number, store, work, arguments, resources, ignore_progress)
-
-
-def _beat(store: Any, number: int) -> None:
-    """Give signs of life of rank ``number``, as long as rank 0 is there."""
-    with suppress(RuntimeError):  # what a store raises that has lost its server
-        while True:
-            store.set(f"beat {number}", str(time.monotonic()))
-            time.sleep(BEAT_SECONDS)
 
 
 class _Rank:
@@ -103,8 +90,8 @@ class _Others:
 
     def __init__(self, work: Callable[..., None], resources: Resources, store: Any) -> None:
         self.resources, self.errors = replace(resources, stop=never), dict[int, Exception]()
-        self.stop, self.store, self.hung = resources.stop, store, ""
-        self.vigil, self.beats = Vigil(resources.ranks), dict[str, bytes]()
+        self.stop, self.hung = resources.stop, ""
+        self.vigil, self.beats = Vigil(resources.ranks), Beats(store)
         self.settled, self.over = threading.Event(), threading.Event()
         group = ray.util.get_current_placement_group()
         assert group is not None  # every trial has one
@@ -146,10 +133,8 @@ class _Others:
 
     def _listen(self, numbers: Iterable[int]) -> None:
         self.vigil.look(self.stop())
-        for key in (f"beat {number}" for number in numbers):
-            if self.store.check([key]) and (beat := self.store.get(key)) != self.beats.get(key):
-                self.beats[key] = beat
-                self.vigil.heard(int(key.rpartition(" ")[2]))
+        for number in self.beats.heard(numbers):
+            self.vigil.heard(number)
 
     def cause(self) -> Exception | None:
         """Why the run cannot go on, if that is another rank; a rank that died comes before errors that follow."""

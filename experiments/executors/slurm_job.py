@@ -1,12 +1,13 @@
-"""One Slurm job: computes its runs one after another. Imported on the nodes; torch only if a run's inputs exist."""
+"""One Slurm job: computes its runs one after another. Imported on the nodes; torch only when it is needed."""
 
 import os
 import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blurdm.core.errors import InputError, RankEnded, StopRequested
 from blurdm.core.graph import Failure, inputs
@@ -14,6 +15,9 @@ from blurdm.core.runs import Resources, Run
 from blurdm.core.signals import StopFlag
 from blurdm.core.store import finished, read_json, write_json
 from experiments.executors.slurm_queue import controller_state
+
+if TYPE_CHECKING:
+    from experiments.executors.slurm_nodes import NodeTask
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,14 @@ class RunJob:
         """Compute every run, also after one that failed; returns "finished" or why it stopped, for the log."""
         submitits_handler = signal.getsignal(signal.SIGUSR2)
         flag = StopFlag().install()
+        task = self._node_task()
+        if task is not None and task.number:
+            return task.follow(self.runs, self.root, replace(self.resources, stop=flag))
         failed: Exception | None = None
         for run in self.runs:
             print(f"{run.stage} {run.key}", flush=True)
             try:
-                self._compute(run, flag)
+                self._compute(run, flag, task)
             except StopRequested as stopped:
                 print(stopped, flush=True)
                 # Before a time limit or during preemption's grace time, submitit requeues the job. One that Slurm is
@@ -56,8 +63,18 @@ class RunJob:
             raise failed
         return "finished"
 
-    def _compute(self, run: Run, stop: Callable[[], bool]) -> None:
-        """Compute ``run``; an error of its own is recorded, and raised again."""
+    def _node_task(self) -> "NodeTask | None":
+        """This process among the tasks of a job on several nodes."""
+        nodes = self.resources.for_stage(self.runs[0].stage).nodes
+        if nodes == 1:
+            return None
+        from experiments.executors.slurm_nodes import NodeTask
+
+        start = os.environ.get("SLURM_RESTART_COUNT", "0")
+        return NodeTask(self.folder / f"{this_job()}.{start}.store.json", nodes)
+
+    def _compute(self, run: Run, stop: Callable[[], bool], task: "NodeTask | None") -> None:
+        """Compute ``run``, on all nodes if this is the first ``task``; an error of its own is recorded, and raised."""
         job = this_job()
         ending_path(self.folder, job, run.key).unlink(missing_ok=True)  # of a job that was requeued
         absent = [needed for needed in inputs(run) if finished(needed.folder(self.root)) is None]
@@ -65,8 +82,10 @@ class RunJob:
             if absent:
                 raise InputError(f"needs {absent[0].stage} {absent[0].key}, which did not finish")
             from blurdm.stages.run import run_stage
+            from blurdm.training.launch import run_distributed
 
-            run_stage(run, self.root, replace(self.resources, stop=stop))
+            launch = run_distributed if task is None else partial(task.lead, run.key)
+            run_stage(run, self.root, replace(self.resources, stop=stop), launch=launch)
         except (StopRequested, RankEnded):
             raise  # without a record, like a lost job, so that it is submitted again
         except Exception as error:
@@ -74,6 +93,9 @@ class RunJob:
             record = {"message": failure.message, "expected": failure.expected, "again": bool(absent)}
             write_json(ending_path(self.folder, job, run.key), record)
             raise
+        finally:
+            if task is not None:
+                task.over(run.key)
 
 
 def this_job() -> str:

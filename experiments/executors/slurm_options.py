@@ -14,6 +14,8 @@ from blurdm.core.runs import Resources
 # A run that hits the limit continues in the next job; submitit's own default would be 5 minutes.
 MINUTES = 60
 SIGNAL_SECONDS = 90
+# After a task has ended, those on other nodes end with it, or else Slurm ends them: one that hangs would keep its job.
+TASK_SECONDS = 60
 CORES_PER_GPU = 4  # beside the one that launches: reading and cutting images, saving, the driver's threads
 LISTS = ("setup", "srun-args")
 PYTHON = "python"  # a command that starts Python on the nodes, such as one in a container
@@ -51,7 +53,9 @@ def check(options: Mapping[str, Any], source: str) -> None:
             raise InputError(f"{where}: should be a long option of sbatch without dashes in front, such as 'partition'")
         name = _name(key)
         if name in RESERVED:
-            raise InputError(f"{where}: is set by the sweep (one task on one node, arrays, dependencies, requeue)")
+            raise InputError(
+                f"{where}: is set by the sweep (nodes, see --nodes-per-run, tasks, arrays, dependencies, requeue)"
+            )
         if name == "time":
             minutes(value, where)
         elif name in LISTS:
@@ -99,25 +103,26 @@ def parameters(options: Mapping[str, Any], resources: Resources, stage: str) -> 
     setup.append('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
     # `-m submitit...` would find this project only in the working directory, which is the user's.
     setup.append(f'export PYTHONPATH="{Path(__file__).parents[2]}${{PYTHONPATH:+:$PYTHONPATH}}"')
-    result = {
+    several = {"nodes": resources.nodes, "ntasks_per_node": 1} if resources.nodes > 1 else {}
+    result = several | {
         "time": minutes(named.pop("time", MINUTES), "time"),
         "signal_delay_s": named.pop("signal-delay", SIGNAL_SECONDS),
-        "srun_args": named.pop("srun-args", []),
+        "srun_args": [*named.pop("srun-args", []), *([f"--wait={TASK_SECONDS}"] if several else [])],
         "cpus_per_task": named.pop("cpus-per-task", _cores(resources)),
         "setup": setup,
         "stderr_to_stdout": True,
     }
     passed = {name: value for name, value in named.items() if value is not None and value is not False}
     if resources.device.startswith("cuda") and not any(GPUS.fullmatch(name) for name in named):
-        passed["gpus-per-node"] = resources.ranks
+        passed["gpus-per-node"] = resources.ranks_per_node
     passed |= {"chdir": str(Path.cwd()), "requeue": True}
     return result | {"additional_parameters": passed}
 
 
 def _cores(resources: Resources) -> int:
-    """Default cores of a job: the threads of its ranks, and at least CORES_PER_GPU for each GPU."""
+    """Default cores of a job on each node: the threads of its ranks, and at least CORES_PER_GPU for each GPU."""
     least = CORES_PER_GPU if resources.device.startswith("cuda") else 1
-    return max(resources.threads, least) * resources.ranks
+    return max(resources.threads, least) * resources.ranks_per_node
 
 
 def _share(name: str, value: Any, training: Resources, resources: Resources) -> Any:
@@ -127,7 +132,7 @@ def _share(name: str, value: Any, training: Resources, resources: Resources) -> 
     if resources.ranks == training.ranks or value is None:
         return value
     if name == "cpus-per-task":
-        return max(1, int(value) * resources.ranks // training.ranks)
+        return max(1, int(value) * resources.ranks_per_node // training.ranks_per_node)
     if name == "gres":
         return GRES_COUNT.sub(rf"\g<1>{resources.ranks}", str(value))
     return COUNT.sub(rf"\g<1>{resources.ranks}", str(value)) if GPUS.fullmatch(name) else value

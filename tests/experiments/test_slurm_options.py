@@ -76,6 +76,22 @@ def test_a_stage_that_uses_less_asks_for_its_share_of_what_is_stated() -> None:
     assert "mem-per-gpu" not in passed["prepare"] and passed["measure"]["qos"] == "low" and "qos" not in passed["joint"]
 
 
+def test_a_training_on_several_nodes_asks_for_the_part_of_one_on_each() -> None:
+    two = Resources(device="cuda", threads=2, ranks=8, nodes=2)
+    asked = {stage: parameters({"srun-args": ["--mpi=none"]}, two, stage) for stage in ("prepare", "joint", "measure")}
+    training = asked["joint"]
+    assert (training["nodes"], training["ntasks_per_node"], training["cpus_per_task"]) == (2, 1, 16)
+    assert training["additional_parameters"]["gpus-per-node"] == 4 and training["srun_args"] == [
+        "--mpi=none",
+        "--wait=60",
+    ]
+    for stage, gpus in (("prepare", None), ("measure", 1)):
+        assert "nodes" not in asked[stage] and asked[stage]["srun_args"] == ["--mpi=none"]
+        assert asked[stage]["additional_parameters"].get("gpus-per-node") == gpus
+    stated = {"cpus-per-task": 32, "gpus-per-node": 4}
+    assert [parameters(stated, two, stage)["cpus_per_task"] for stage in ("joint", "measure")] == [32, 8]
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

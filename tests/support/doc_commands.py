@@ -88,6 +88,10 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
         f"{SWEEP} plan {SMALL.replace('inline', 'slurm')} --runs-per-job 8",
         "the small grid",
     ),
+    f"{SWEEP} run --grid ablation_steps --executor slurm --gpus-per-run 8 --nodes-per-run 2": (
+        PARSED,
+        "needs a cluster: tests/experiments/test_slurm_nodes.py",
+    ),
     f"{SWEEP} run --grid ablation_steps --executor slurm --cache '$TMPDIR/frames'": (PARSED, "needs a cluster"),
     f'{SWEEP} logs "steps=5, official" --grid ablation_steps': (
         f"{SWEEP} logs 'blurdm' {SMALL}",

@@ -1,6 +1,7 @@
 """A real Slurm on this machine alone, up in about two seconds: its own daemons, key, ports and folder; no systemd.
 
-Two partitions: jobs in ``high`` preempt those in ``main``, which get five seconds to save and are queued again.
+Jobs in the partition ``high`` preempt those in ``main``, which get five seconds to save and are queued again. Both have
+one node. The partition ``both`` also has a second one, another daemon of this machine.
 """
 
 import os
@@ -32,13 +33,12 @@ CryptoType=crypto/munge
 # A job waits before it is run again until its old credential has expired; the default is two minutes.
 AuthInfo=socket={folder}/munge.sock,cred_expire=6
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -55,10 +55,13 @@ KillWait=5
 ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 \
-RealMemory=4000 Gres=gpu:2 State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=5
-PartitionName=high Nodes={host} MaxTime=60 State=UP PriorityTier=10 PreemptMode=OFF
+NodeName=DEFAULT CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 \
+RealMemory=4000 State=UNKNOWN
+NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 Port={port_one} Gres=gpu:2
+NodeName=two NodeHostname={host} NodeAddr=127.0.0.1 Port={port_two}
+PartitionName=main Nodes=one Default=YES MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=5
+PartitionName=high Nodes=one MaxTime=60 State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=both Nodes=one,two MaxTime=60 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=5
 """
 
 
@@ -71,20 +74,20 @@ class Cluster:
 
     def start(self) -> None:
         (self.folder / "state").mkdir()
-        controller_port, node_port = _free_ports(2)
-        host = platform.node().partition(".")[0]
+        controller_port, port_one, port_two = _free_ports(3)
         text = CONFIGURATION.format(
             folder=self.folder,
-            host=host,
+            host=platform.node().partition(".")[0],
             user=getuser(),
             cpus=CPUS,
             controller_port=controller_port,
-            node_port=node_port,
+            port_one=port_one,
+            port_two=port_two,
         )
         self.configuration.write_text(text)
         (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
         # devices that exist everywhere stand in for GPUs: they can be asked for, and nothing can compute on them
-        gpus = "".join(f"NodeName={host} Name=gpu File=/dev/{device}\n" for device in ("null", "zero"))
+        gpus = "".join(f"NodeName=one Name=gpu File=/dev/{device}\n" for device in ("null", "zero"))
         (self.folder / "gres.conf").write_text(gpus)
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
@@ -94,8 +97,9 @@ class Cluster:
         self._run("munged", "--foreground", "--force", *options)
         self._wait("munge", "--socket", str(self.folder / "munge.sock"), "--no-input")
         self._run("slurmctld", "-D", "-c", "-f", str(self.configuration))
-        self._run("slurmd", "-D", "-f", str(self.configuration))
-        self._wait("sinfo", "--noheader", "--states=idle", "--format=%T", says="idle")
+        for node in ("one", "two"):
+            self._run("slurmd", "-D", "-N", node, "-f", str(self.configuration))
+        self._wait("sinfo", "--noheader", "--partition=both", "--format=%D %T", says="2 idle")
 
     def stop(self) -> None:
         """End all jobs, and then the daemons: jobs would outlive them."""
@@ -120,7 +124,7 @@ class Cluster:
 
     def _run(self, *command: str) -> None:
         environment = os.environ | {"SLURM_CONF": str(self.configuration)}
-        with open(self.folder / f"{command[0]}.out", "wb") as said:
+        with open(self.folder / f"{command[0]}.out", "ab") as said:
             daemon = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -152,7 +156,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def one_node() -> Iterator[Cluster]:
+def slurm_here() -> Iterator[Cluster]:
     """A cluster that every command finds. In /tmp: a longer path of munge's socket may exceed its limit."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     folder.chmod(0o755)
@@ -171,7 +175,7 @@ def one_node() -> Iterator[Cluster]:
 def slurm_cluster() -> Iterator[Cluster]:
     """Started once."""
     require("slurmctld", "slurmd", "munged", "sbatch")
-    with one_node() as cluster:
+    with slurm_here() as cluster:
         yield cluster
 
 

@@ -62,7 +62,8 @@ class Events:
             self.harm.pop(run.key)(run)
 
     def progress(self, run: Run, progress: Progress) -> None:
-        self.steps.setdefault(run.key, []).append(progress.step)
+        if progress.unit != "note":
+            self.steps.setdefault(run.key, []).append(progress.step)
 
     def ended(self, run: Run, failure: Failure | None) -> None:
         self.ends[run.key] = failure
