@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray  # noqa: TID253
+from ray.exceptions import NodeDiedError, TaskUnschedulableError  # noqa: TID253
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: TID253
 
 from blurdm.core.errors import InputError
@@ -66,6 +67,8 @@ def _sees(probe: Path, content: bytes, seconds: float) -> bool:
 def _answer(answer: Any, node: dict[str, Any]) -> bool:
     try:
         return bool(ray.get(answer, timeout=ANSWER_SECONDS))
+    except (NodeDiedError, TaskUnschedulableError):
+        return True  # a node that has died, which Ray still counted among those that live: no run will be placed there
     except Exception as error:  # of any kind: what a worker without this project fails with is for Ray to choose
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise InputError(

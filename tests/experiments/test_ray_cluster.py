@@ -169,3 +169,25 @@ def test_a_driver_without_the_token_is_told(ray_nodes: "Nodes", tiny_data: Path,
     last = told.stderr.splitlines()[-1]
     assert f"InputError: --ray-address {ray_nodes.address}: no Ray cluster there, or none that lets us in" in last
     assert "RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH should be as on the cluster's nodes" in last
+
+
+def test_a_node_that_has_just_died_is_not_one_that_cannot_run_this(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray counts a node among those that live until it has missed several signs of life."""
+    from ray.exceptions import NodeDiedError, TaskUnschedulableError
+
+    from experiments.executors import ray_shared
+
+    node = {"NodeManagerHostname": "one", "NodeManagerAddress": "192.0.2.2"}
+
+    def fail(error: Exception) -> None:
+        def get(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(ray_shared.ray, "get", get)
+
+    for error in (TaskUnschedulableError("the node does not exist any more"), NodeDiedError("it died")):
+        fail(error)
+        assert ray_shared._answer(None, node)
+    fail(ImportError("no module named blurdm"))
+    with pytest.raises(InputError, match=r"node one \(192\.0\.2\.2\) .* cannot run this project \(no module named"):
+        ray_shared._answer(None, node)
