@@ -17,7 +17,7 @@ from blurdm.stages.run import run_stage
 from experiments.executors import Executor
 from tests.support.tiny import state_of, tiny_config
 
-LONG = {"baseline.iterations": [75, 75], "baseline.validate_every": 150}
+LONG = {"baseline.iterations": [300, 300], "baseline.validate_every": 600}  # ten seconds, for a driver with other work
 
 
 def make_inline(request: pytest.FixtureRequest) -> Executor:
