@@ -183,7 +183,7 @@ def test_a_node_that_has_just_died_is_not_one_that_cannot_run_this(monkeypatch: 
         def get(*_: object, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr(ray_shared.ray, "get", get)
+        monkeypatch.setattr("experiments.executors.ray_shared.ray.get", get)
 
     for error in (TaskUnschedulableError("the node does not exist any more"), NodeDiedError("it died")):
         fail(error)
