@@ -82,7 +82,7 @@ def trained(arm: str) -> Path:
         pointer = Path(folder) / "runs.json"
         if code := blurdm(["run", arm, "--config", str(PRESET), "--pointer", str(pointer)]):
             sys.exit(code)
-        return Path(read_json(pointer)["runs"][0]["folder"])
+        return (pointer.parent.parent / read_json(pointer)["runs"][0]["folder"]).resolve()
 
 
 def measured(restorer: Restorer, config: Config) -> dict[str, Any]:
