@@ -1,9 +1,6 @@
 """Whether the nodes of a Ray cluster see the driver's run folders, and the driver what they wrote."""
 
-import os
 import secrets
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +11,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 from blurdm.core.errors import InputError
 from blurdm.core.store import write_bytes
 from experiments.executors.ray_cluster import REPOSITORY
+from experiments.executors.shared_files import becomes_true
 
-# A file system between machines may show a new file late.
-VISIBLE_SECONDS = 10.0
-POLL_SECONDS = 0.2
+VISIBLE_SECONDS = 10.0  # after which a file that another machine wrote is not expected any more
 ANSWER_SECONDS = 120.0  # of a node whose first worker has to start
 PROBE = "probe"
 
@@ -49,14 +45,7 @@ def result_appears(folder: Path) -> bool:
 
 
 def _appears(path: Path, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not path.is_file():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_SECONDS)
-        with suppress(OSError):
-            os.listdir(path.parent)  # makes NFS ask its server again
-    return True
+    return becomes_true(path.is_file, path.parent, seconds)
 
 
 def _sees(probe: Path, content: bytes, seconds: float) -> bool:

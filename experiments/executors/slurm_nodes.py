@@ -29,6 +29,7 @@ from blurdm.training.distributed import PATIENCE, join_group, leave_group, rank
 from blurdm.training.launch import Work, run_distributed
 from blurdm.training.vigil import BEAT_SECONDS, SILENT_SECONDS, Vigil
 from experiments.executors.meeting import Beats, beat, open_store
+from experiments.executors.shared_files import becomes_true
 
 START_SECONDS = 600.0  # for Python to start on all nodes, and for a file to appear on them
 POLL_SECONDS = 0.2
@@ -68,7 +69,7 @@ class NodeTask:
             write_json(place, {"host": self.host, "port": self.port})
             self.names = self._names()
         else:
-            _wait_until(place.is_file, place.parent, f"{place}: task 0 of the job did not write it")
+            _require_soon(place.is_file, place.parent, f"{place}: task 0 of the job did not write it")
             self.host, self.port = (read_json(place)[key] for key in ("host", "port"))
             self.store = open_store(self.host, self.port)
             self.store.set(f"name {self.number}", name)
@@ -121,7 +122,7 @@ class NodeTask:
         """Take part in ``run``; the kind and message of the error with which this ended, if it did."""
         folder = run.folder(root)
         try:
-            _wait_until(
+            _require_soon(
                 lambda: _checkpoint(folder) == checkpoint,
                 folder / "checkpoint",
                 f"{folder / 'checkpoint'}: is not the same as on the first node; should be on a file system that all "
@@ -231,12 +232,7 @@ def _checkpoint(folder: Path) -> str:
     return f"{state.st_size} bytes, {state.st_mtime_ns}"
 
 
-def _wait_until(condition: Callable[[], bool], folder: Path, otherwise: str) -> None:
-    """InputError unless ``condition`` on files in ``folder`` is true now or soon: other machines may see it late."""
-    deadline = time.monotonic() + START_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise InputError(otherwise)
-        time.sleep(POLL_SECONDS)
-        with suppress(OSError):
-            os.listdir(folder)  # makes NFS ask its server again
+def _require_soon(condition: Callable[[], bool], folder: Path, otherwise: str) -> None:
+    """InputError unless ``condition`` on files in ``folder`` is true now or soon."""
+    if not becomes_true(condition, folder, START_SECONDS):
+        raise InputError(otherwise)

@@ -125,10 +125,10 @@ def test_a_rank_that_hangs_on_another_node_ends_the_job_which_is_lost(
         until(lambda: has_saved(planned, tmp_path))
         rank = max(descendants(second.pid))
         os.kill(rank, signal.SIGSTOP)
-        told = first.communicate()[1]
+        output = first.communicate()[1]
         assert first.returncode == 1 and second.wait() == 0
     reason = r"RankEnded: node two: rank 0 of 1 gave no sign of life for \d+ s and was killed; start again to continue"
-    assert re.search(reason, told) and ending(tmp_path, "7", planned.key) is None, "so that it is submitted again"
+    assert re.search(reason, output) and ending(tmp_path, "7", planned.key) is None, "so that it is submitted again"
     assert list((tmp_path / "b").iterdir()), "each node has its own cache"
 
 
@@ -144,15 +144,15 @@ def test_a_stop_of_any_task_saves_and_ends_all(planned: Run, config: Path, tmp_p
 
 def test_what_is_wrong_on_another_node_is_one_line_that_names_it(planned: Run, config: Path, tmp_path: Path) -> None:
     with two_tasks(tmp_path, config, str(tmp_path / "a"), "") as (first, second):
-        told = first.communicate()[1]
-        assert first.returncode == 1 and second.wait() == 0, told
+        output = first.communicate()[1]
+        assert first.returncode == 1 and second.wait() == 0, output
     end = ending(tmp_path, "7", planned.key)
     assert end is not None and end["expected"] and not end["again"]
     assert end["message"].startswith("node two: cache $NODE_DISK: $NODE_DISK is not set on")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "complaint"),
     [
         (["--nodes-per-run", "2"], "--nodes-per-run: only with --executor slurm, not processes"),
         (
@@ -167,8 +167,8 @@ def test_what_is_wrong_on_another_node_is_one_line_that_names_it(planned: Run, c
     ],
 )
 def test_wrong_numbers_of_nodes_are_one_line(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*arguments, "--grid", "smoke", "--dry-run"]) == 2
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
+    assert complaint in error and error.count("\n") == 1

@@ -25,7 +25,7 @@ from tests.support.tiny import REPOSITORY, tiny_config
 
 def averaged(how: str, out: Path, resources: Resources, on_progress: Callable[[Progress], None]) -> list[str]:
     """Gradients of two micro-batches and of a frozen part, with each way to average; what the ranks sent meanwhile."""
-    distributed.BUCKET_BYTES, told = 100, list[str]()
+    distributed.BUCKET_BYTES, sizes = 100, list[str]()
     module = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3, bias=False), nn.Linear(3, 2)).double()
     with torch.no_grad():
         for number, parameter in enumerate(module.parameters()):
@@ -35,7 +35,7 @@ def averaged(how: str, out: Path, resources: Resources, on_progress: Callable[[P
     reduce = dist.all_reduce
 
     def seen(x: Tensor, **more: Any) -> Any:
-        told.append(f"{x.numel()}")
+        sizes.append(f"{x.numel()}")
         return reduce(x, **more)
 
     def loss(part: BatchPart) -> LossParts:
@@ -46,7 +46,7 @@ def averaged(how: str, out: Path, resources: Resources, on_progress: Callable[[P
         take_step(module, torch.optim.SGD(module.parameters(), lr=0.0), None, loss, section, compute)
     grads = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     torch.save(grads, out / f"{how}{os.environ.get('RANK', 'all')}.pt")
-    return told
+    return sizes
 
 
 def test_gradients_are_averaged_meanwhile(tmp_path: Path, warm_workers: None) -> None:
