@@ -52,6 +52,11 @@ class CameraMotion(Section):
         description="pan: relative change of speed along the exposure; hand: spread of the logarithm of the speed"
     )
     tremor: NonNegative = Field(description="pan: tremor across the path, relative to the length")
+    reference: Literal["middle", "mean"] = later(
+        "middle",
+        "where the sharp image is seen from: where the camera is in the middle of the exposure, as in the paper; or its"
+        " mean place, so that sharp and blurred image are not shifted against each other where the speed is uneven",
+    )
 
     @field_validator("length")
     @classmethod

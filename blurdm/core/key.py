@@ -30,7 +30,8 @@ def identity(section: Any) -> Any:
     excluded = {
         name for name, value in excluded_from_key(type(section)).items() if value in ("", getattr(section, name))
     }
-    return section.model_dump(mode="json", exclude=excluded)
+    inner = {name: identity(value) for name, value in section if isinstance(value, Section) and name not in excluded}
+    return section.model_dump(mode="json", exclude=excluded) | inner
 
 
 def canonical_json(value: Any) -> str:

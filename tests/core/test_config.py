@@ -18,7 +18,8 @@ from tests.support.tiny import REPOSITORY, SMOKE, tiny_config, tiny_tree
 CONFIGS = [REPOSITORY / "params.yaml", *sorted((REPOSITORY / "experiments" / "presets").glob("*.yaml"))]
 HERE = Path("/data/pairs")
 LATER = {  # than the first runs
-    *("synthesis.variation", "synthesis.degradation", "data.degradation"),
+    *("synthesis.variation", "synthesis.degradation", "synthesis.reference", "data.degradation"),
+    "data.fresh_blur.reference",
     *("test", "data.fresh_blur", "backbone.centre", "backbone.inference", "loss.terms"),
     *(f"{stage}.{key}" for stage in ("baseline", "direct", "pretrain", "joint") for key in ("init", "course")),
     *(f"compute.{name}" for name in Compute.model_fields),
@@ -33,7 +34,9 @@ def written_for_0_1(tree: dict[str, Any]) -> dict[str, Any]:
     evaluate = restore | tree["measure"] | {"images_per_scene": tree["restore"]["samples_per_scene"]}
     data = {name: value for name, value in tree["data"].items() if name not in ("fresh_blur", "degradation")}
     made = {
-        name: value for name, value in (tree["synthesis"] or {}).items() if name not in ("variation", "degradation")
+        name: value
+        for name, value in (tree["synthesis"] or {}).items()
+        if name not in ("variation", "degradation", "reference")
     }
     return old | {"synthesis": made or None, "data": data, "evaluate": evaluate}
 

@@ -9,6 +9,7 @@ import pytest
 from blurdm.core.config import Config
 from blurdm.core.config_io import read_yaml, validate
 from blurdm.core.errors import InputError
+from blurdm.core.store import read_json
 from blurdm.data.photos.synthesised import provide_pairs, share_pairs
 from tests.support.tiny import SMOKE, TEST, TRAIN, WINDOW, write_crop
 
@@ -60,6 +61,14 @@ def test_pairs_of_other_settings_are_not_taken_for_those_of_the_config(folder: P
     ):
         provide_pairs(config(folder, seed=7), folder / "chain", print)
     assert contents(folder / "pairs") == before
+
+
+def test_pairs_of_an_earlier_release_have_what_was_usual_then(folder: Path) -> None:
+    provide_pairs(config(folder), folder / "chain", print)
+    assert "reference" not in read_json(folder / "pairs" / "synthesis.json")
+    provide_pairs(config(folder, reference="middle"), folder / "chain", print)
+    with pytest.raises(InputError, match="pairs: its pairs have reference middle, not mean; make them anew"):
+        provide_pairs(config(folder, reference="mean"), folder / "chain", print)
 
 
 def test_pairs_are_made_once_and_shared(folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from blurdm.core.config import Degradation, Synthesis, Variation
 from blurdm.data.blur.camera_path import DENSE, Motion, draw_path, longest_path, probe_points
 from blurdm.data.blur.formation import expose, make_pairs
+from blurdm.data.blur.srgb import srgb_to_linear
 from blurdm.data.pairs import read_image, write_image
 from blurdm.data.photos.dead_leaves import dead_leaves
 from blurdm.data.splits import folder_digest
@@ -55,6 +56,33 @@ def test_a_hand_moves_unevenly_along_a_path_of_the_length_that_is_asked() -> Non
         speed = np.diff(path.clock) / np.diff(DENSE)
         ratios.append(np.std(np.log(speed)))
     assert np.mean(ratios) == pytest.approx(0.6, rel=0.4)
+
+
+def test_blur_around_the_mean_place_of_the_camera_does_not_shift_the_image() -> None:
+    dot = np.zeros((80, 90, 3), np.uint8)
+    dot[39:42, 43:46] = 255
+    for seed in range(6):
+        shifts = {reference: shift_by_blur(dot, reference, seed) for reference in ("middle", "mean")}
+        assert shifts["mean"] < 0.05 < shifts["middle"]  # px
+
+
+def shift_by_blur(dot: np.ndarray, reference: Any, seed: int) -> float:
+    motion = Motion("hand", speed_variation=0.6, reference=reference)
+    exposure = expose(dot, np.random.default_rng(seed), 8.0, motion)
+    assert longest_path(exposure.path, probe_points(exposure.sharp.shape[:2], exposure.corner)) == pytest.approx(8.0)
+    y, x = np.mgrid[: exposure.sharp.shape[0], : exposure.sharp.shape[1]]
+    lights = exposure.sequence[-1].sum(axis=2), srgb_to_linear(exposure.sharp).sum(axis=2)
+    blurred, sharp = (np.array([(axis * light).sum() / light.sum() for axis in (y, x)]) for light in lights)
+    return float(np.linalg.norm(blurred - sharp))
+
+
+def test_a_layer_at_rest_is_in_its_place() -> None:
+    """The sharp image of a layered exposure is what the middle sub-frame is, where that is the reference."""
+    for reference in ("middle", "mean"):
+        motion = Motion("hand", speed_variation=0.6, reference=reference)
+        exposure = expose(photo(), np.random.default_rng(3), 7.0, motion, (60, 72), foreground=photo(9))
+        same = (exposure.sharp == exposure.sequence_u8[0]).all()
+        assert same if reference == "middle" else not same
 
 
 def test_hands_move_in_every_direction() -> None:

@@ -32,18 +32,20 @@ class Motion:
     angle: float = 8.0
     speed_variation: float = 0.3
     tremor: float = 0.04
+    reference: Literal["middle", "mean"] = "middle"
 
     @classmethod
     def of(cls, section: CameraMotion) -> "Motion":
-        return cls(section.motion, section.angle, section.speed_variation, section.tremor)
+        return cls(section.motion, section.angle, section.speed_variation, section.tremor, section.reference)
 
 
 @dataclass(frozen=True)
 class CameraPath:
-    """Pose p(s) = scale * (velocity s + acceleration s^2 + waves), 6 degrees of freedom, s in [-1/2, 1/2], p(0) = 0.
+    """Pose p(s) = scale * (velocity s + acceleration s^2 + waves - origin), 6 degrees of freedom, s in [-1/2, 1/2].
 
-    The scene is a plane at depth 1; ``centre`` is the principal point (x, y) in px. ``clock`` replaces s at the times
-    DENSE: increasing, 0 at time 0, and 1 further at the end than at the start; None: even speed.
+    The sharp image is seen from pose 0. The scene is a plane at depth 1; ``centre`` is the principal point (x, y) in px.
+    ``clock`` replaces s at the times DENSE: increasing, 0 at time 0, and 1 further at the end than at the start; None:
+    even speed. ``origin`` None: 0, so p(0) = 0.
     """
 
     focal: float
@@ -54,6 +56,7 @@ class CameraPath:
     phase: np.ndarray  # (6, waves)
     scale: float = 1.0
     clock: np.ndarray | None = None
+    origin: np.ndarray | None = None  # (6,)
 
     def pose(self, s: np.ndarray) -> np.ndarray:
         """Rotation vector and translation at times ``s``: (N, 6)."""
@@ -61,10 +64,11 @@ class CameraPath:
             s = np.interp(s, DENSE, self.clock)
         turn = 2 * math.pi * s[:, None, None] * WAVES
         waves = (self.amplitude * (np.sin(turn + self.phase) - np.sin(self.phase))).sum(-1)
-        return self.scale * (s[:, None] * self.velocity + s[:, None] ** 2 * self.acceleration + waves)
+        path = s[:, None] * self.velocity + s[:, None] ** 2 * self.acceleration + waves
+        return self.scale * (path if self.origin is None else path - self.origin)
 
     def homographies(self, s: np.ndarray) -> np.ndarray:
-        """H(s) = K (R + t n^T) K^-1, which moves a point from where it is at s = 0 to where it is at s: (N, 3, 3)."""
+        """H(s) = K (R + t n^T) K^-1, which moves a point from where it is at pose 0 to where it is at s: (N, 3, 3)."""
         pose = self.pose(s)
         view = rotation_matrices(pose[:, :3])
         view[:, :, 2] += pose[:, 3:]  # n = (0, 0, 1)
@@ -99,6 +103,8 @@ def draw_path(
         path = CameraPath(focal, centre, velocity, np.zeros(6), waves, phase)
         if motion.kind == "hand":
             path = replace(path, clock=_uneven_clock(motion.speed_variation, rng))
+    if motion.reference == "mean":
+        path = replace(path, origin=path.pose(DENSE).mean(axis=0))
     for _ in range(20):  # the length is nearly proportional to the scale
         measured = longest_path(path, probes)
         if abs(measured - length) < 1e-9 * length:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -19,22 +20,37 @@ class Layer:
     opacity: np.ndarray
     path: CameraPath
 
+    @cached_property
+    def premultiplied(self) -> np.ndarray:
+        """Light times opacity, and opacity, (H, W, 4): its edges stay clean when it is resampled."""
+        return np.concatenate([self.light * self.opacity, self.opacity], axis=2)
+
 
 def subframes(
     around: np.ndarray, corner: tuple[int, int], margin: int, path: CameraPath, layer: Layer | None, count: int
 ) -> Iterator[np.ndarray]:
-    """The view in the middle of each of ``count`` equal parts of the exposure; the central one is not moved."""
+    """The view in the middle of each of ``count`` equal parts of the exposure."""
     s = moments(count)
     behind = path.homographies(s)
     if layer is None:
         for view in behind:
             yield _warp(around, view, corner, margin)
         return
-    covered = np.concatenate([layer.light * layer.opacity, layer.opacity], axis=2)  # premultiplied, so edges stay clean
     for view, view_of_layer in zip(behind, layer.path.homographies(s), strict=True):
-        front = _warp(covered, view_of_layer, corner, margin)
-        # Opacity overshoots like the light that it multiplies; clipping one of them alone would tint the edges.
-        yield front[..., :3] + (1 - front[..., 3:]) * _warp(around, view, corner, margin)
+        front = _warp(layer.premultiplied, view_of_layer, corner, margin)
+        yield _composed(front, _warp(around, view, corner, margin))
+
+
+def view_at_rest(around: np.ndarray, margin: int, layer: Layer | None) -> np.ndarray:
+    """The window inside ``around`` (H, W, 3), linear light, with camera and layer at pose 0."""
+    inner = slice(margin, -margin), slice(margin, -margin)
+    return around[inner] if layer is None else _composed(layer.premultiplied[inner], around[inner])
+
+
+def _composed(front: np.ndarray, behind: np.ndarray) -> np.ndarray:
+    # Opacity overshoots like the light that it multiplies; clipping one of them alone would tint the edges.
+    composed: np.ndarray = front[..., :3] + (1 - front[..., 3:]) * behind
+    return composed
 
 
 def _warp(around: np.ndarray, view: np.ndarray, corner: tuple[int, int], margin: int) -> np.ndarray:

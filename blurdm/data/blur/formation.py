@@ -31,7 +31,7 @@ from blurdm.data.blur.camera_path import (
     probe_points,
     subframe_count,
 )
-from blurdm.data.blur.camera_view import Layer, blob, subframes
+from blurdm.data.blur.camera_view import Layer, blob, subframes, view_at_rest
 from blurdm.data.blur.degradation import degrade, draw
 from blurdm.data.blur.srgb import linear_to_srgb, srgb_to_linear
 from blurdm.data.pairs import MIN_SIZE, SUFFIXES, decode_image, read_bytes, write_image
@@ -53,7 +53,8 @@ COLUMNS = ("split", "scene", "name", "photo", "photo_sha256", "licence", "length
 class Exposure:
     """One exposure: ``sharp`` and ``blur`` uint8 (H, W, 3), and the images between them.
 
-    ``sequence`` (T+1, H, W, 3) float32 linear light, not clipped: I_0 (the middle sub-frame) to I_T, at exposure times
+    ``sequence`` (T+1, H, W, 3) float32 linear light, not clipped: I_0 (the middle sub-frame, which is ``sharp`` unless
+    the motion's reference is its mean) to I_T, at exposure times
     ``alpha`` (T+1,) relative to alpha_T = 1. ``corner`` is (top, left) of the window in the photo.
     """
 
@@ -113,7 +114,7 @@ def expose(
     start, end = point_paths(path, probes[-1:], np.array([-0.5, 0.5]))[:, 0]
     angle = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0]))
     return Exposure(
-        sharp=linear_to_srgb(sequence[0]),
+        sharp=linear_to_srgb(view_at_rest(around, margin, layer)),
         blur=linear_to_srgb(sequence[-1]),
         sequence=sequence,
         alpha=alpha,

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from blurdm.core.config import Config, Synthesis
 from blurdm.core.errors import InputError
-from blurdm.core.key import identity
+from blurdm.core.key import excluded_from_key, identity
 from blurdm.core.progress import Notify
 from blurdm.core.store import write_bytes
 
 SHARED = "pairs"  # folder beside the chain's pointers
-SETTINGS = "synthesis.json"  # as blurdm.data.blur.formation has it
+SETTINGS = "synthesis.json"  # as blurdm.data.blur.formation has it, and what is no setting
+PLACES = ("photos", "pairs")
 
 
 def provide_pairs(config: Config, chain: Path, notify: Notify) -> None:
@@ -44,8 +45,9 @@ def provide_pairs(config: Config, chain: Path, notify: Notify) -> None:
 
 def _require_same(synthesis: Synthesis, root: Path) -> None:
     """InputError if the pairs in ``root`` were made with other settings."""
-    stated, wanted = _settings(root), identity(synthesis)
-    other = [key for key in wanted.keys() & stated.keys() - {"photos"} if stated[key] != wanted[key]]
+    usual = {key: value for key, value in excluded_from_key(Synthesis).items() if key not in PLACES}
+    stated, wanted = (usual | settings for settings in (_settings(root), identity(synthesis)))
+    other = [key for key in sorted(wanted.keys() & stated.keys() - set(PLACES)) if stated[key] != wanted[key]]
     if other:
         raise InputError(
             f"{root}: its pairs have {other[0]} {stated[other[0]]}, not {wanted[other[0]]}; make them anew with"
