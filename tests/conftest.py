@@ -77,7 +77,11 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 # Tests of one file share a worker, for they share what is slow to make; so do those of files with the same server.
 SERVERS = {
-    "ray": ("test_executors", "test_missing_rows", "test_ray_cluster", "test_ray_nodes", "test_ray_search"),
+    "ray": ("test_executors", "test_missing_rows", "test_ray_search"),
+    "ray_faults": (
+        "test_ray_cluster",
+        "test_ray_nodes",
+    ),  # on a cluster of their own: one worker's work would be half of all
     "slurm": ("test_slurm", "test_slurm_sweeps"),
     "mlflow": ("test_browser", "test_follow", "test_limits", "test_tracking_grid"),
 }
@@ -85,6 +89,7 @@ GROUP = {name: server for server, names in SERVERS.items() for name in names}
 # What takes longest begins first, so that no worker waits long for another at the end.
 SLOWEST = (
     "ray",
+    "ray_faults",
     "test_dvc",
     "slurm",
     "mlflow",

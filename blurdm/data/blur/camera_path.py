@@ -43,7 +43,7 @@ class Motion:
 class CameraPath:
     """Pose p(s) = scale * (velocity s + acceleration s^2 + waves - origin), 6 degrees of freedom, s in [-1/2, 1/2].
 
-    The sharp image is seen from pose 0. The scene is a plane at depth 1; ``centre`` is the principal point (x, y) in px.
+    The sharp image is seen from pose 0. The scene is a plane at depth 1; ``centre``: the principal point (x, y) in px.
     ``clock`` replaces s at the times DENSE: increasing, 0 at time 0, and 1 further at the end than at the start; None:
     even speed. ``origin`` None: 0, so p(0) = 0.
     """
