@@ -3,7 +3,7 @@ latent, and (BlurDM) the blur encoder's without any diffusion, z_0 with the nois
 
 A training run reports the same of crops of validation images (docs/method.md).
 
-python -m benchmarks.latents [--model demo] [--pairs data/pretrained_pairs]
+python -m benchmarks.latents --model MODEL [--pairs data/photo_pairs]
 
 A prior that helps loses PSNR with each of the others. ``largest_change``: of any pixel, in 8-bit levels.
 """
@@ -79,8 +79,8 @@ def probe(network: Network, tests: list[TestImage]) -> dict[str, dict[str, Any]]
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.latents", description=__doc__)
-    parser.add_argument("--model", default="demo", help="run folder, file or installed model")
-    parser.add_argument("--pairs", type=Path, default=Path("data/pretrained_pairs"))
+    parser.add_argument("--model", required=True, help="run folder, file or installed model")
+    parser.add_argument("--pairs", type=Path, default=Path("data/photo_pairs"))
 
     def measure() -> None:
         options = parser.parse_args(arguments)

@@ -1,15 +1,15 @@
 """Make the model that comes with the package, and measure it on photos that it has not seen.
 
-python -m benchmarks.pretrained [--arm joint] trains the model if necessary, and writes demo.safetensors and demo.json
-to blurdm/pretrained/; with --measure, demo.json alone, of the model that is there. The figures of the model card beside
-them, demo.md, are from demo.json: python -m docs.claims.
+python -m benchmarks.pretrained [--arm baseline] trains the model if necessary, and writes photos.safetensors and
+photos.json to blurdm/pretrained/; with --measure, photos.json alone, of the model that is there. The figures of the
+model card beside them, photos.md, are from photos.json: python -m docs.claims.
 """
 
 import io
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,14 +28,17 @@ from blurdm.core.config_io import load_config
 from blurdm.core.store import file_digest, read_json, write_json
 from blurdm.data.pairs import read_image, to_float
 from blurdm.metrics.measure import make_measure
+from blurdm.metrics.psnr import MOST_DB
 from blurdm.restore.models import DEFAULT, INSTALLED, export_model
 from blurdm.restore.restorer import Restorer, load
 from blurdm.restore.trained_on import blur_of
 
-PRESET = Path("experiments/presets/pretrained.yaml")
+PRESET = Path("experiments/presets/photos.yaml")
 METRICS = ("psnr", "ssim", "lpips")
 Fault = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-BANDS = ((0.0, 2.0), (2.0, 5.0), (5.0, 9.0))  # px: length of the exposure
+BLURRED = (2.0, 15.0)  # px: length of the exposure that the figures are for, where nothing else is said
+BANDS = ((0.5, 2.0), (2.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 18.0))
+SHARP_BELOW = 0.06  # chosen on validation photos
 EVERY = 4  # of the validation pairs, one chooses the settings of methods without a network
 
 
@@ -51,7 +54,7 @@ class Tested(NamedTuple):
 
 def main() -> int:
     parser = Parser(description=__doc__)
-    parser.add_argument("--arm", choices=["baseline", "direct", "joint"], default="joint")
+    parser.add_argument("--arm", choices=["baseline", "direct", "joint"], default="baseline")
     parser.add_argument("--measure", action="store_true", help="train nothing: measure the model that is there")
     options = parser.parse_args()
     config = load_config(PRESET)
@@ -59,7 +62,7 @@ def main() -> int:
     if options.measure:
         make_pairs()
     else:
-        export_model(trained(options.arm), file, blur_of(config))
+        export_model(trained(options.arm), file, blur_of(config), SHARP_BELOW)
     restorer = load()
     arm = restorer.model.description["stage"]
     report = {"preset": str(PRESET), "arm": arm, "file_sha256": file_digest(file)} | measured(restorer, config)
@@ -70,7 +73,7 @@ def main() -> int:
 
 def make_pairs() -> None:
     """Fetch the photos and make the pairs, as far as they are missing."""
-    for command in (["data", "photos", "--set", "evidence"], ["data", "pairs", "--config", str(PRESET)]):
+    for command in (["data", "photos", "--set", "general"], ["data", "pairs", "--config", str(PRESET)]):
         if code := blurdm(command):
             sys.exit(code)
 
@@ -86,59 +89,70 @@ def trained(arm: str) -> Path:
 
 
 def measured(restorer: Restorer, config: Config) -> dict[str, Any]:
-    """Metrics before and after over the test pairs, with 95 % intervals over photos: as they are, by the length of the
-    blur, and with faults; sharp photos, with faults and without; methods without a network; and what a latent does.
+    """Metrics before and after on the test pairs of BLURRED, with 95 % intervals over photos: as they are and with
+    faults, and of methods without a network; PSNR by the length of the blur; sharp photos, with faults and without; and
+    what a latent does.
     """
     root = Path(config.data.root)
-    blurred, sharp = (list(images(root, kind)) for kind in ("blur", "sharp"))
-    frame = pd.DataFrame(rows(restorer.restore, blurred))
-    restored = frame[frame.arm == "restored"]
-    parts = {f"{low:g}-{high:.0f} px": (frame.length_px >= low) & (frame.length_px < high) for low, high in BANDS}
+    every = [test for test in images(root, "blur") if test.length_px > 0]
+    blurred = [test for test in every if in_band(test, BLURRED)]
+    sharp = [*{test.scene: test for test in images(root, "sharp")}.values()]  # one of each photo
+    without_network = best_methods(validation_pairs(config))
+    restoring: dict[str, Method] = {"restored": restorer.restore}
+    frame = measured_by(restoring | {name: method for name, (method, _) in without_network.items()}, blurred, METRICS)
     faulty = {
-        kind: {name: pd.DataFrame(rows(restorer.restore, tests, fault, ("psnr",))) for name, fault in FAULTS.items()}
+        kind: {name: measured_by(restoring, tests, ("psnr",), fault) for name, fault in FAULTS.items()}
         for kind, tests in (("blurred", blurred), ("sharp", sharp))
     }
-    kept = pd.DataFrame(rows(restorer.restore, sharp, metrics=("psnr",)))
-    kept = kept[kept.arm == "restored"].groupby("scene").psnr.mean()
+    kept = measured_by(restoring, sharp, ("psnr",)).query("arm == 'restored'").psnr
+    parts = {band: measured_by(restoring, [test for test in every if in_band(test, band)], ("psnr",)) for band in BANDS}
+    gains = frame.pivot_table("psnr", ["scene", "image"], "arm").eval("restored - blurred").groupby("scene").mean()
     report = {
         "model_digest": restorer.model.digest,
-        "test_photos": sorted(frame.scene.unique()),
-        "test_images": len(restored),
+        "test_photos": sorted({test.scene for test in every}),
+        "blur_px": BLURRED,
         "metrics": {metric: compared(frame, metric) for metric in METRICS},
-        "by_length": {name: {"psnr": compared(frame[part], "psnr")} for name, part in parts.items() if part.any()},
+        "gain_by_photo": {str(scene): round(float(gain), 2) for scene, gain in gains.sort_values().items()},
+        "by_length": {f"{low:g}-{high:g} px": {"psnr": compared(part, "psnr")} for (low, high), part in parts.items()},
         "with_faults": {name: {"psnr": compared(part, "psnr")} for name, part in faulty["blurred"].items()},
         "sharp_with_faults": {name: {"psnr": compared(part, "psnr")} for name, part in faulty["sharp"].items()},
-        "without_network": without_network(config, blurred),
-        "sharp_photo_kept_psnr": round(float(kept.mean()), 2),
-        "sharp_photo_least_psnr": round(float(kept.min()), 2),
+        "without_network": {
+            name: {"settings": settings} | {metric: compared(frame, metric, name) for metric in ("psnr", "lpips")}
+            for name, (_, settings) in without_network.items()
+        },
+        "sharp_photos": {
+            "photos": len(kept),
+            "left": int((kept == MOST_DB).sum()),
+            "least_psnr": round(float(kept.min()), 2),
+        },
     }
     return report | ({} if restorer.network.prior is None else {"latents": probe(restorer.network, pairs_of(root))})
 
 
-def without_network(config: Config, tests: list[Tested]) -> dict[str, Any]:
-    """PSNR and LPIPS of methods without a network on the test pairs, at their best setting on validation pairs."""
-    root, scenes = Path(config.data.root), config.data.val_scenes
+def in_band(test: Tested, band: tuple[float, float]) -> bool:
+    return band[0] <= test.length_px < band[1]
+
+
+def validation_pairs(config: Config) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Blurred and sharp image of some validation pairs of BLURRED, which choose settings."""
+    scenes = config.data.val_scenes
     assert isinstance(scenes, tuple)
-    chosen = [(test.pixels, test.sharp) for test in images(root, "blur", "train") if test.scene in scenes][::EVERY]
-    report = {}
-    for name, (method, settings) in best_methods(chosen).items():
-        frame = pd.DataFrame(rows(method, tests, metrics=("psnr", "lpips")))
-        report[name] = {"settings": settings} | {metric: compared(frame, metric) for metric in ("psnr", "lpips")}
-    return report
+    tests = (test for test in images(Path(config.data.root), "blur", "train") if test.scene in scenes)
+    return [(test.pixels, test.sharp) for test in tests if in_band(test, BLURRED)][::EVERY]
 
 
-def compared(frame: pd.DataFrame, metric: str) -> dict[str, Any]:
-    """Means of both arms and their paired difference with its interval."""
-    difference = paired_difference(frame, "restored", "blurred", metric)
+def compared(frame: pd.DataFrame, metric: str, arm: str = "restored") -> dict[str, Any]:
+    """Means of an arm and of the blurred images, and their paired difference with its interval."""
+    difference = paired_difference(frame, arm, "blurred", metric)
     assert difference is not None
-    means = frame.groupby("arm")[metric].mean()
+    means, blurred = frame.groupby("arm")[metric].mean(), frame[frame.arm == "blurred"]
     interval = [difference.mean, difference.low, difference.high]
     return {
         "blurred": round(float(means["blurred"]), 4),
-        "restored": round(float(means["restored"]), 4),
+        "restored": round(float(means[arm]), 4),
         "difference": [round(float(value), 4) for value in interval],
-        "images": len(frame) // 2,
-        "photos": frame.scene.nunique(),
+        "images": len(blurred),
+        "photos": blurred.scene.nunique(),
     }
 
 
@@ -149,18 +163,19 @@ def images(root: Path, kind: str, split: str = "test") -> Iterable[Tested]:
         yield Tested(pair.scene, pair.name, pair.length_px, image, sharp)
 
 
-def rows(
-    restore: Method, tests: Iterable[Tested], fault: Fault | None = None, metrics: Sequence[str] = METRICS
-) -> Iterable[dict[str, Any]]:
-    """Two rows per image: as it is (with ``fault``), called blurred, and restored."""
-    measure = make_measure(metrics, "standard")
+def measured_by(
+    methods: Mapping[str, Method], tests: Sequence[Tested], metrics: Sequence[str], fault: Fault | None = None
+) -> pd.DataFrame:
+    """A row per image and arm: blurred, as it is (with ``fault``), and restored by each method."""
+    measure, table = make_measure(metrics, "standard"), []
     for number, test in enumerate(tests):
         image = test.pixels if fault is None else fault(test.pixels, np.random.default_rng(number))
-        for arm, pixels in (("blurred", image), ("restored", restore(image))):
+        for arm, pixels in ("blurred", image), *((name, method(image)) for name, method in methods.items()):
             both = (torch.from_numpy(to_float(image))[None] for image in (pixels, test.sharp))
             values = {name: value.item() for name, value in measure(*both).items()}
             about = {"arm": arm, "scene": test.scene, "image": test.name, "seed": float("nan")}
-            yield about | {"length_px": test.length_px} | values
+            table.append(about | {"length_px": test.length_px} | values)
+    return pd.DataFrame(table)
 
 
 def with_noise(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

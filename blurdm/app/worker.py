@@ -96,8 +96,10 @@ class Worker:
 
     def _restore_with(self, model: str, photo: Photo, name: str, send: Send, on_tile: OnTile) -> None:
         try:
-            pixels = self._restorer(model).restore(photo.pixels, on_tile, size_of(photo))
-            send({"result": self._result_html(photo, pixels, name, model)})
+            restorer = self._restorer(model)
+            pixels = restorer.restore(photo.pixels, on_tile, size_of(photo))
+            note = "<p>Sharp to this model: left as it is.</p>" if restorer.found_sharp(photo.pixels, pixels) else ""
+            send({"result": self._result_html(photo, pixels, name, model, note)})
         except StopRequested:
             raise
         except Exception as error:  # such as a full disk: only this result is missing
@@ -115,8 +117,8 @@ class Worker:
             self._loaded = model, load(self.models[model].model, memory=self.memory, device=self.device)
         return self._loaded[1]
 
-    def _result_html(self, photo: Photo, pixels: np.ndarray, name: str, model: str) -> str:
-        """Store the result; returns a slider and a link that saves it, as HTML."""
+    def _result_html(self, photo: Photo, pixels: np.ndarray, name: str, model: str, note: str) -> str:
+        """Store the result; returns ``note``, a slider and a link that saves it, as HTML."""
         height, width = pixels.shape[:2]
         sliders = _slider(photo, pixels, f"{name}, {model}")
         if max(height, width) > SIDE:  # shown smaller, which hides small blur
@@ -130,7 +132,7 @@ class Worker:
         address = secrets.token_urlsafe()
         self.results[address] = result
         return (
-            f"<section><h2>{escape(model)}</h2>{sliders}"
+            f"<section><h2>{escape(model)}</h2>{note}{sliders}"
             f'<p><a class="save" href="results/{address}" download>Save the result</a> {width} × {height} px,'
             f" {photo.format}</p></section>"
         )

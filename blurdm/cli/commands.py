@@ -40,7 +40,7 @@ def deblur(parsed: argparse.Namespace) -> int:
     parsed.device = choose_device(parsed.device)
     if parsed.out:
         require_folder_to_write("--out", parsed.out)
-    options = ("model", "device", "memory", "tile", "latent", "seed", "precision", "strength")
+    options = ("model", "device", "memory", "tile", "latent", "seed", "precision", "strength", "even_sharp")
     chosen = {name: getattr(parsed, name) for name in options}
     return deblur(parsed.photos, parsed.out, chosen, parsed.jobs, parsed.threads, parsed.compare)
 

@@ -135,6 +135,7 @@ def _add_deblur(group: "argparse._SubParsersAction[Parser]") -> None:
     deblur.add_argument("--device", type=device, default="auto", help=DEVICES)
     deblur.add_argument("--precision", choices=["fp32", "bf16"], help="default: bf16 on a GPU, fp32 on a CPU")
     deblur.add_argument("--seed", type=seed, default=0, help="of the prior's noise")
+    deblur.add_argument("--even-sharp", action="store_true", help="restore also photos that are sharp to the model")
     deblur.add_argument("--strength", type=float, default=1.0, help="from 0, the photo as it is, to 1 (%(default)s)")
     deblur.set_defaults(command=commands.deblur)
 

@@ -38,6 +38,7 @@ class Outcome:
     failure: str | None = None
     preview: Preview | None = None
     partial: bool = False
+    sharp: bool = False  # and so left as it is
 
 
 def deblur(
@@ -102,6 +103,7 @@ def restore_file(restorer: Restorer, work: Work, on_tile: OnTile = ignore_tiles)
     try:
         budget = restorer.photo_budget()
         content = read_content(task.photo, budget)
+        sharp = False
         skipped = is_done(task, content, restorer.settings, entries)
         if skipped and not compare:
             return Outcome(task, skipped=True)
@@ -110,9 +112,10 @@ def restore_file(restorer: Restorer, work: Work, on_tile: OnTile = ignore_tiles)
             pixels = decode_photo(read_content(task.target, budget), shown(task.target), budget).pixels
         else:
             pixels = restorer.restore(photo.pixels, on_tile, size_of(photo))
+            sharp = restorer.found_sharp(photo.pixels, pixels)
             store(task, content, restorer.settings, encode_photo(photo, pixels), entries, permissions(task.photo))
         preview = make_preview(task.name, photo, pixels) if compare else None
-        return Outcome(task, skipped=skipped, preview=preview, partial=photo.partial)
+        return Outcome(task, skipped=skipped, preview=preview, partial=photo.partial, sharp=sharp)
     except InputError as error:
         message = shown(str(error))
         return Outcome(task, failure=message if shown(task.photo) in message else f"{shown(task.photo)}: {message}")
@@ -181,7 +184,7 @@ def _progress(total: int) -> Iterator[tuple[OnTile, Callable[[Outcome], None]]]:
             done += 1
             bar.update(job, completed=done)
             if outcome.failure is None:
-                state = "was there" if outcome.skipped else "restored"
+                state = "was there" if outcome.skipped else "sharp: left as it is" if outcome.sharp else "restored"
                 bar.console.file.flush()
                 print(f"{shown(outcome.task.photo)} -> {shown(outcome.task.target)} ({state})", flush=True)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from blurdm.core.arms import MODELS, STAGES
 from blurdm.core.config import Config
 from blurdm.core.config_io import validate_as
-from blurdm.core.errors import InputError
+from blurdm.core.errors import InputError, printable
 from blurdm.core.key import canonical_json
 from blurdm.core.registry import require
 from blurdm.core.store import finished, parse_json, read_json, write_bytes
@@ -26,8 +26,9 @@ from blurdm.restore.trained_on import KEY, UNKNOWN, trained_on
 from blurdm.training.checkpoint import weights_file
 
 INSTALLED = Path(__file__).parent.parent / "pretrained"
-DEFAULT = "demo"
+DEFAULT = "photos"
 FORMAT = "blurdm model 1"
+SHARP = "sharp_below"  # in the metadata of a model file
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ class Model:
     digest: str
     description: dict[str, Any]
     trained_on: str = UNKNOWN
+    sharp_below: float = 0.0  # photos that it changes less, as relative_change has it, are sharp; 0: it cannot tell
 
 
 def find_model(model: str | Path | None, device: str = "cpu") -> Model:
-    """The model of a run folder, a file or an installed name; None: the one called "demo".
+    """The model of a run folder, a file or an installed name; None: the one called "photos".
 
     InputError if there is none, or if it cannot restore photos.
     """
@@ -65,7 +67,9 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
     if STAGES[description["stage"]].trains == "pretrain":
         raise InputError(f"{model}: a stage-1 network sees the sharp image; it cannot restore a photo that has none")
     network, digest = _build(description, weights, device)
-    return Model(network, "/".join(place.with_suffix("").parts[-2:]), digest, description, trained_on(place))
+    return Model(
+        network, "/".join(place.with_suffix("").parts[-2:]), digest, description, trained_on(place), _sharp_below(place)
+    )
 
 
 def load_network(folder: Path, device: str = "cpu") -> Network:
@@ -73,14 +77,15 @@ def load_network(folder: Path, device: str = "cpu") -> Network:
     return _build(*_read_run(folder), device)[0]
 
 
-def export_model(folder: Path, file: Path, about: str = "") -> None:
+def export_model(folder: Path, file: Path, about: str = "", sharp_below: float = 0.0) -> None:
     """Write the model of the finished run in ``folder`` as one safetensors file that holds its settings too.
 
-    ``about``: what it was trained on, where more is known than the run says.
+    ``about``: what it was trained on, where more is known than the run says. ``sharp_below``: as that of a Model.
     """
     description, weights = _read_run(folder)
     model = find_model(folder)  # refuses a run that restores no photos
     metadata = {"format": FORMAT, "model": canonical_json(description), KEY: about or model.trained_on}
+    metadata |= {SHARP: str(sharp_below)} if sharp_below else {}
     content = save(read_weights(weights), metadata)
     write_bytes(file, content)
 
@@ -116,6 +121,21 @@ def _read_file(file: Path) -> tuple[dict[str, Any], Path]:
             f"{file}: not a model file; should be one that `blurdm export model RUN FILE.safetensors` wrote"
         )
     return description, file
+
+
+def _sharp_below(place: Path) -> float:
+    """The limit that a model file states, 0 for one that states none; InputError unless it is a number."""
+    if place.is_dir():
+        return 0.0
+    with opened(place) as content:
+        stated = (content.metadata() or {}).get(SHARP, "0")
+    try:
+        limit = float(stated)
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit < float("inf"):
+        raise InputError(f"{place}: its {SHARP} is {printable(stated)[:40]}; should be 0 or a positive number")
+    return limit
 
 
 def _build(description: dict[str, Any], file: Path, device: str) -> tuple[Network, str]:

@@ -20,6 +20,7 @@ from blurdm.restore.latent import photo_latent
 from blurdm.restore.memory import RESIDENT, MemoryCosts, choose_tile, gpu_room, parse_memory, photo_budget
 from blurdm.restore.models import Model, find_model
 from blurdm.restore.photo import photo_bytes
+from blurdm.restore.sharpness import relative_change
 from blurdm.restore.sources import LARGEST, source_of
 from blurdm.restore.tiling import ImageSource, TensorSource, Window, check_tile, joined, restore_tiles
 
@@ -53,8 +54,10 @@ class Restorer:
         precision: Precision | None = None,
         strength: float = 1.0,
         gpu_memory: int | None = None,
+        even_sharp: bool = False,
     ) -> None:
         self.strength = strength
+        self.sharp_below = 0.0 if even_sharp else model.sharp_below
         self.model, self.network = model, model.network
         self.memory = parse_memory(memory)
         self.latent, self.seed = latent, seed
@@ -107,9 +110,10 @@ class Restorer:
     @property
     def settings(self) -> str:
         """Digest of all settings that change the result."""
-        blended = () if self.strength == 1 else (self.strength,)  # which came later
+        later: list[object] = [] if self.strength == 1 else [self.strength]
+        later += [("sharp below", self.sharp_below)] if self.sharp_below else []
         tiles = self.tile or ("gpu" if self.gpu_memory else self.memory)  # what is free on a GPU is no setting
-        chosen = (self.model.digest, self.seed, self.latent, tiles, self.precision, *blended)
+        chosen = (self.model.digest, self.seed, self.latent, tiles, self.precision, *later)
         return hashlib.sha256(repr(chosen).encode()).hexdigest()
 
     def photo_budget(self) -> int:
@@ -154,7 +158,10 @@ class Restorer:
         return result if image.ndim == 4 else result[0]
 
     def restore(self, pixels: np.ndarray, on_tile: OnTile = ignore_tiles, held: int | None = None) -> np.ndarray:
-        """``pixels`` (H, W) or (H, W, 3) restored, of the same type; ``held`` as in ``tile_for``."""
+        """``pixels`` (H, W) or (H, W, 3) restored, of the same type; ``held`` as in ``tile_for``.
+
+        What is sharp to the model is returned as it is.
+        """
         _check(pixels)
         height, width = pixels.shape[:2]
         restored = np.empty_like(pixels, order="C")
@@ -167,7 +174,13 @@ class Restorer:
             source = source_of(pixels, self.device)
             infer, emit = self._inference(source, noise), self._output(pixels, restored)
             restore_tiles(source, infer, tile, self.network.multiple, emit, on_tile, self._together(tile))
+        if self.sharp_below and relative_change(pixels, restored) < self.sharp_below * self.strength:
+            restored[:] = pixels
         return restored
+
+    def found_sharp(self, pixels: np.ndarray, restored: np.ndarray) -> bool:
+        """True if ``restored`` is ``pixels`` themselves, which are sharp to the model."""
+        return self.sharp_below > 0 and np.array_equal(pixels, restored)
 
     def _inference(self, source: ImageSource, noise: Tensor | None) -> Callable[[Tensor, Sequence[Window]], Tensor]:
         """The network on tiles of ``source``, each with its part of the photo's latent or its own."""
@@ -219,6 +232,7 @@ def load(
     seed: int = 0,
     precision: Precision | None = None,
     strength: float = 1.0,
+    even_sharp: bool = False,
     gpu_memory: int | None = None,
 ) -> Restorer:
     """See ``blurdm.load``; ``gpu_memory`` as that of a Restorer."""
@@ -229,7 +243,7 @@ def load(
     if not 0 <= strength <= 1:
         raise InputError(f"strength {strength:g}: should be from 0, the photo as it is, to 1, as restored")
     found = find_model(model, choose_device(device))
-    return Restorer(found, memory, tile, latent, seed, precision, strength, gpu_memory)
+    return Restorer(found, memory, tile, latent, seed, precision, strength, gpu_memory, even_sharp)
 
 
 def choose_device(device: str | None) -> str:

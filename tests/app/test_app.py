@@ -120,7 +120,7 @@ def test_a_broken_model_is_listed_with_its_reason_and_the_others_work(served: Se
     broken = [label for label in labels if label.startswith("broken/")]
     assert len(broken) == len(BROKEN) + 1 == sum(states)
     assert all(re.fullmatch(r"broken/\S+ cannot be used: .{10,300}", label) for label in broken), broken
-    assert "demo trained on camera shake, blur of 0.5 to 9 px" in labels
+    assert "photos trained on an unsteady hand, blur of 0.5 to 18 px" in labels
     assert "joint/seed0 trained on rain & <b>snow</b>" in labels
     assert "baseline/seed0 trained on what is not recorded" in labels
     status, events = served.post(encoded(picture(), "PNG"), model="broken/weights")
@@ -233,11 +233,11 @@ def test_one_photo_at_a_time_and_a_browser_that_leaves_stops_it(served: Served) 
 
 def test_a_port_that_is_taken_and_a_missing_model_are_one_line(blurdm: Any, served: Served, tmp_path: Path) -> None:
     port = urlsplit(served.address).port
-    told: Told = blurdm("app", "--port", port, "--model", "demo")
+    told: Told = blurdm("app", "--port", port, "--model", "photos")
     assert told.code == 2 and told.complaints == [
         f"blurdm: --port {port}: Address already in use; give another, or 0 for any that is free"
     ]
-    told = blurdm("app", "--port", 70000, "--model", "demo")
+    told = blurdm("app", "--port", 70000, "--model", "photos")
     assert told.code == 2 and len(told.complaints) == 1 and "--port: '70000'" in told.complaints[0]
     told = blurdm("app", "--model", "nane")
     assert told.code == 2 and "'nane' is not known" in told.complaints[0]

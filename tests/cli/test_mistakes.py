@@ -354,7 +354,7 @@ FORBIDDEN = {
     "blurdm run prepare --config tiny.yaml --set data.root=pairs": "Permission denied",
     "blurdm deblur real.png --model secret.safetensors": "secret.safetensors",
     "blurdm deblur secret.png": "secret.png",
-    "blurdm export model demo.safetensors shut/x": "demo.safetensors",
+    "blurdm export model photos.safetensors shut/x": "photos.safetensors",
     "blurdm weights pack shut/x.tar": "shut",
     "blurdm track --runs closed": "closed",
     "sweep run --grid smoke --preset tiny.yaml --results shut": "--results shut: shut cannot be written to",

@@ -160,7 +160,7 @@ def test_every_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         page = place.partition(":")[0]
         if page != "CONTRIBUTING.md":
             names[page] = {"photo": np.full((32, 40, 3), 128, np.uint8)}
-            exec(compile(block.replace("models/joint/seed0", "demo"), place, "exec"), names[page])
+            exec(compile(block.replace("models/joint/seed0", "photos"), place, "exec"), names[page])
     assert names["docs/photos.md"]["sharp"].shape == (32, 40, 3)
 
 

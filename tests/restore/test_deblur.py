@@ -159,14 +159,14 @@ def test_without_a_model_there_is_one_clear_line(
 ) -> None:
     monkeypatch.setattr("blurdm.restore.models.INSTALLED", tmp_path / "pretrained")
     told = blurdm("deblur", photos)
-    assert told.code == 2 and "no model given, and none called 'demo' is installed" in told.complaints[0]
+    assert told.code == 2 and "no model given, and none called 'photos' is installed" in told.complaints[0]
 
 
-def test_an_installed_model_is_found_by_name_and_the_demo_without(
+def test_an_installed_model_is_found_by_name_and_the_usual_one_without(
     photos: Path, model: Path, tmp_path: Path, blurdm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blurdm.restore.models.INSTALLED", tmp_path / "pretrained")
-    for name in ("demo", "other"):
+    for name in ("photos", "other"):
         assert blurdm("export", "model", model, tmp_path / "pretrained" / f"{name}.safetensors").code == 0
     choices: list[list[object]] = [[], ["--model", "other"], ["--model", model]]
     for number, options in enumerate(choices):
@@ -174,7 +174,7 @@ def test_an_installed_model_is_found_by_name_and_the_demo_without(
     first, *rest = ((tmp_path / f"out{number}" / "a.jpg").read_bytes() for number in range(3))
     assert all(other == first for other in rest)
     told = blurdm("deblur", photos / "a.jpg", "--model", "nane", "--out", tmp_path / "out")
-    assert told.code == 2 and "'nane' is not known; known: demo, other" in told.complaints[0]
+    assert told.code == 2 and "'nane' is not known; known: other, photos" in told.complaints[0]
 
 
 def test_a_terminal_sees_how_long_it_takes(photos: Path, model: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The model that comes with the package: the one that its card describes, which helps on photos it has not seen."""
+"""The model that comes with the package: the one that its card describes, which helps on blur it has not seen."""
 
 import json
 from collections.abc import Callable
@@ -19,16 +19,20 @@ from blurdm.core.store import file_digest
 from blurdm.data.blur.camera_path import Motion
 from blurdm.data.blur.formation import expose
 from blurdm.data.pairs import read_image, write_image
+from blurdm.data.photos.dead_leaves import dead_leaves
 from blurdm.models.fusion import Fusion
 from blurdm.models.network import Network
 from blurdm.restore.models import INSTALLED, find_model, installed
 from blurdm.stages import test_images as pairs
 from tests.support.tiny import REPOSITORY, Told
 
-FILE = INSTALLED / "demo.safetensors"
-FIGURES = json.loads((INSTALLED / "demo.json").read_text())
-CARD = (INSTALLED / "demo.md").read_text()
-HELD_OUT = {"chelsea": "skimage/data/chelsea.png", "coffee": "skimage/data/coffee.png"}
+FILE = INSTALLED / "photos.safetensors"
+FIGURES = json.loads((INSTALLED / "photos.json").read_text())
+CARD = (INSTALLED / "photos.md").read_text()
+# Photos that packages have are training photos; those kept for test have to be fetched: their figures are on the card.
+PHOTOS = {"chelsea": "skimage/data/chelsea.png", "coffee": "skimage/data/coffee.png"}
+
+HELPS = ("5-10 px", "10-15 px")
 
 
 def read_photo(path: str) -> np.ndarray:
@@ -43,7 +47,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_file_figures_and_card_belong_together() -> None:
-    assert FILE.stat().st_size < 8e6 and installed() == ["demo"]
+    assert FILE.stat().st_size < 8e6 and installed() == ["photos"]
     assert file_digest(FILE) == FIGURES["file_sha256"] and FIGURES["file_sha256"] in CARD
     model = find_model(None)
     assert model.digest == FIGURES["model_digest"] and model.description["stage"] == FIGURES["arm"]
@@ -57,18 +61,17 @@ def test_the_card_has_every_part() -> None:
     """Its figures are compared by tests/docs/test_claims.py."""
     for part in ("## Data", "## Licence", "## Recipe", "## Measured", "## What it cannot do", "benchmarks.pretrained"):
         assert part in CARD
-    low = {name: band["psnr"]["difference"][1] for name, band in FIGURES["by_length"].items()}
-    assert low["0-2 px"] < 0 < min(low["2-5 px"], low["5-9 px"]), "it helps with 2 to 9 px; with less it is open"
-    faults = {name: entry["psnr"]["difference"][1] for name, entry in FIGURES["with_faults"].items()}
-    assert faults.pop("JPEG of quality 75") > 0 > max(faults.values()), "it helps with JPEG; with noise it is open"
-    assert FIGURES["metrics"]["psnr"]["difference"][1] > 0
+    bands, metrics = FIGURES["by_length"], FIGURES["metrics"]
+    assert all(bands[name]["psnr"]["difference"][1] > 0 for name in HELPS), "blur that the card says it helps with"
+    assert metrics["psnr"]["difference"][1] > 0 > metrics["lpips"]["difference"][2]
+    assert 9 > len(FIGURES["with_faults"]) == len(FIGURES["sharp_with_faults"]) > 2
 
 
 @pytest.fixture
-def held_out(tmp_path: Path) -> list[pairs.TestImage]:
-    """A blurred and a sharp window of each of two photos that the model has not seen."""
+def exposed(tmp_path: Path) -> list[pairs.TestImage]:
+    """A blurred and a sharp window of each of two photos."""
     tests = []
-    for number, (name, path) in enumerate(HELD_OUT.items()):
+    for number, (name, path) in enumerate(PHOTOS.items()):
         pair = expose(read_photo(path), np.random.default_rng(number), 5.0, Motion("shake"), (96, 112))
         tests.append(pairs.TestImage(name, "0", tmp_path / f"{name}_blur.png", tmp_path / f"{name}_sharp.png"))
         write_image(tests[-1].blur, pair.blur)
@@ -76,56 +79,44 @@ def held_out(tmp_path: Path) -> list[pairs.TestImage]:
     return tests
 
 
-def test_the_card_says_that_the_prior_does_nothing_and_it_does_nothing(held_out: list[pairs.TestImage]) -> None:
-    """Own, another photo's, a constant and an undiffused latent: as stored, and measured anew, with two more."""
-    assert "prior of this model does nothing" in " ".join(CARD.split())
-    measured = probe(find_model(None).network, held_out)
-    assert set(measured) == set(LATENTS.values()) and set(FIGURES["latents"]) == set(measured)
-    for report in (FIGURES["latents"], measured):
-        others = [entry for name, entry in report.items() if name != LATENTS[OWN]]
-        assert len(others) >= 3
-        for entry in others:
-            assert abs(entry["own_minus_this"][0]) < 0.02 and entry["largest_change"] < 2
-
-
-def test_a_latent_that_matters_is_measured_and_a_backbone_alone_has_none(held_out: list[pairs.TestImage]) -> None:
-    """So what the card says of this model does not come from the way of measuring."""
+def test_a_latent_that_matters_is_measured_and_a_backbone_alone_has_none(exposed: list[pairs.TestImage]) -> None:
     config = load_config(REPOSITORY / "params.yaml")
     network = Network("joint", config.backbone, config.latent, config.diffusion).eval()
     for module in network.modules():
         if isinstance(module, Fusion):
             module.linear.weight.data *= 20
-    report = probe(network, held_out)
+    report = probe(network, exposed)
     still = {LATENTS[name] for name in (OWN, NO_NOISE, NO_EPS)}  # an untrained process hardly changes a latent
     assert min(entry["largest_change"] for name, entry in report.items() if name not in still) > 2
     with pytest.raises(InputError, match="a model without a prior has no latent"):
-        probe(Network("baseline", config.backbone, None, None), held_out)
+        probe(Network("baseline", config.backbone, None, None), exposed)
 
 
 def test_pairs_that_are_not_there_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert latents_main(["--pairs", str(tmp_path)]) == 2
+    assert latents_main(["--model", "photos", "--pairs", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "manifest.csv: missing; make the pairs with: blurdm data pairs" in line
 
 
-def test_it_restores_without_a_model_and_helps_on_photos_it_has_not_seen(
+def test_it_restores_without_a_model_and_helps_with_blur_it_has_not_seen(
     blurdm: Callable[..., Told], tmp_path: Path
 ) -> None:
+    hand = Motion("hand", speed_variation=0.6, reference="mean")
+    sharp = {name: read_photo(path) for name, path in PHOTOS.items()}
+    sharp["leaves"] = dead_leaves(np.random.default_rng(1))
     gains = []
-    for number, (name, path) in enumerate(HELD_OUT.items()):
-        assert name in FIGURES["test_photos"], "held out"
-        sharp = read_photo(path)
+    for number, (name, pixels) in enumerate(sharp.items()):
         rng = np.random.default_rng(number)
-        for length in (3.0, 5.0, 7.0):
-            pair = expose(sharp, rng, length, Motion("shake"), (160, 192))
+        for length in (5.0, 8.0, 12.0):
+            pair = expose(pixels, rng, length, hand, (160, 192))
             file = tmp_path / f"{name}{length:.0f}.png"
             write_image(file, pair.blur)
             told = blurdm("deblur", file)
-            assert told.code == 0 and "restoring with model pretrained/demo" in told.err
+            assert told.code == 0 and "restoring with model pretrained/photos" in told.err
             restored = read_image(tmp_path / "restored" / file.name)
             gains.append(psnr(restored, pair.sharp) - psnr(pair.blur, pair.sharp))
-    assert np.mean(gains) > 0.1 and min(gains) > -0.1, gains
+    assert np.mean(gains) > 0.3 and min(gains) > -0.1, gains
 
 
 def test_python_takes_it_by_itself() -> None:
-    assert package.load().model.digest == package.load("demo").model.digest
+    assert package.load().model.digest == package.load("photos").model.digest

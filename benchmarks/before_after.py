@@ -1,0 +1,61 @@
+"""Pictures of what the included model does to photos that it has not seen: python -m benchmarks.before_after.
+
+Writes docs/images/model.jpg: from left to right blurred, restored and sharp; a row each of seven of its test photos by
+what they gain in photos.json: the best, at four more even steps, and the two worst. So nothing is chosen by eye.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from benchmarks.pretrained import BLURRED, PRESET, Tested, images, in_band, make_pairs
+from blurdm.core.command import Parser, run_command
+from blurdm.core.config_io import load_config
+from blurdm.core.store import read_json
+from blurdm.restore.models import DEFAULT, INSTALLED
+from blurdm.restore.restorer import load
+
+PICTURE = Path("docs/images/model.jpg")
+WINDOW = 192, 256  # height and width of a picture, px
+CAPTION = 18  # px
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)  # of the photos gain more; and the two worst
+
+
+def main() -> None:
+    parser = Parser(description=__doc__)
+    parser.parse_args()
+    make_pairs()
+    gains = list(read_json(INSTALLED / f"{DEFAULT}.json")["gain_by_photo"])[::-1]  # best first
+    chosen = [gains[int(share * len(gains))] for share in SHARES] + gains[-2:]
+    tests: dict[str, Tested] = {}
+    for test in images(Path(load_config(PRESET).data.root), "blur"):
+        if in_band(test, BLURRED):
+            tests.setdefault(test.scene, test)
+    restorer = load()
+    rows = [row(tests[scene], restorer.restore(tests[scene].pixels)) for scene in chosen]
+    PICTURE.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.concatenate(rows)).save(PICTURE, quality=88, optimize=True)
+    print(PICTURE, *chosen, sep="\n")
+
+
+def row(test: Tested, restored: np.ndarray) -> np.ndarray:
+    """Three pictures side by side below their caption, uint8 (CAPTION + height, 3 width, 3)."""
+    strip = Image.new("RGB", (3 * WINDOW[1], CAPTION + WINDOW[0]), "white")
+    kinds = {"blurred": test.pixels, "restored": restored, "sharp": test.sharp}
+    for column, (kind, pixels) in enumerate(kinds.items()):
+        text = f"{test.scene.replace('_', ' ')}, {test.length_px:.0f} px" if kind == "blurred" else kind
+        if kind != "sharp":
+            text += f": {psnr(pixels, test.sharp):.1f} dB"
+        ImageDraw.Draw(strip).text((column * WINDOW[1] + 4, 3), text, "black")
+        strip.paste(Image.fromarray(pixels), (column * WINDOW[1], CAPTION))
+    return np.asarray(strip)
+
+
+def psnr(image: np.ndarray, truth: np.ndarray) -> float:
+    return float(-10 * np.log10(np.mean((image / 255.0 - truth / 255.0) ** 2)))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("before_after", main))
