@@ -128,7 +128,8 @@ def model_table() -> str:
     """The included model: metrics before and after, by the length of the blur, and with faults it was not made for."""
     figures = read_json(MODEL)
     rows = {name.upper(): entry for name, entry in figures["metrics"].items()}
-    rows |= {f"PSNR, blur of {name}": entry["psnr"] for name, entry in figures["by_length"].items()}
+    lengths = sorted(figures["by_length"].items(), key=lambda item: float(item[0].partition("-")[0]))
+    rows |= {f"PSNR, blur of {name}": entry["psnr"] for name, entry in lengths}
     rows |= {f"PSNR, blur and {name}": entry["psnr"] for name, entry in figures["with_faults"].items()}
     rows |= {f"PSNR, sharp with {name}": entry["psnr"] for name, entry in figures["sharp_with_faults"].items()}
     for name, entry in figures["without_network"].items():
@@ -146,7 +147,7 @@ def model_gain() -> str:
     """The included model in one sentence each: what it gains, and what it does to a sharp photo."""
     figures = read_json(MODEL)
     psnr, lpips = (figures["metrics"][metric] for metric in ("psnr", "lpips"))
-    worst, gain = next(iter(figures["gain_by_photo"].items()))
+    gain, worst = min((gain, scene) for scene, gain in figures["gain_by_photo"].items())
     (low, high), sharp = figures["blur_px"], figures["sharp_photos"]
     return (
         f"On {psnr['images']} images of {psnr['photos']} photos that it has not seen, with blur of {low:g} to {high:g}"
