@@ -55,6 +55,8 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
             )
         model = DEFAULT
     place = Path(model)
+    if str(model) in installed() and finished(place) is None:  # a folder of photos is none of a model
+        place = INSTALLED / f"{model}.safetensors"
     if place.is_dir():
         description, weights = _read_run(place)
     else:
@@ -62,7 +64,6 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
             if place.suffix == ".safetensors" or "/" in str(model):
                 raise InputError(f"{model}: not a finished run and not a model file; no such folder or file")
             require("model", str(model), installed())
-            place = INSTALLED / f"{model}.safetensors"
         description, weights = _read_file(place)
     if STAGES[description["stage"]].trains == "pretrain":
         raise InputError(f"{model}: a stage-1 network sees the sharp image; it cannot restore a photo that has none")

@@ -120,3 +120,13 @@ def test_it_restores_without_a_model_and_helps_with_blur_it_has_not_seen(
 
 def test_python_takes_it_by_itself() -> None:
     assert package.load().model.digest == package.load("photos").model.digest
+
+
+def test_a_folder_that_has_the_name_of_the_model_is_not_taken_for_it(
+    blurdm: Callable[..., Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(tmp_path / "photos" / "a.png", read_photo(PHOTOS["coffee"])[:40, :50])
+    monkeypatch.chdir(tmp_path)
+    for model in ([], ["--model", "photos"]):
+        told = blurdm("deblur", "photos", *model)
+        assert told.code == 0 and "restoring with model pretrained/photos" in told.err
