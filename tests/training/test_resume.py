@@ -162,25 +162,28 @@ def test_twenty_kills_at_random_moments_change_no_bit(
 def test_a_worker_that_was_told_to_stop_alone_is_reported_and_continues(
     tmp_path: Path, long_run: tuple[Config, Path], warm_workers: None
 ) -> None:
-    config, whole = long_run
-    run = plan(config, "baseline", 0)
+    config, _ = long_run
+    steps = tuple(5 * count for count in config.baseline.iterations)  # not over before a busy machine stops it
+    longer = config.model_copy(update={"baseline": config.baseline.model_copy(update={"iterations": steps})})
+    run, whole = plan(longer, "baseline", 0), tmp_path / "whole"
+    work_once(run, whole, None)
 
     def stop_at_work() -> None:
-        while not saved(tmp_path):
+        while not saved(tmp_path / "runs"):
             time.sleep(0.001)
         for worker in multiprocessing.active_children():
             worker.terminate()
 
     stopper = threading.Thread(target=stop_at_work)
     stopper.start()
-    failures = run_all([run], tmp_path, Resources(checkpoint_seconds=EVERY_STEP), 1, StopFlag(), Display({}))
+    failures = run_all([run], tmp_path / "runs", Resources(checkpoint_seconds=EVERY_STEP), 1, StopFlag(), Display({}))
     stopper.join()
     assert [failure.message for failure in failures] == [
         "its process ended early (exit code 0); start again to continue"
     ]
-    assert finished(run.folder(tmp_path)) is None
-    work_once(run, tmp_path, None)
-    assert digest(run, tmp_path) == digest(run, whole)
+    assert finished(run.folder(tmp_path / "runs")) is None
+    work_once(run, tmp_path / "runs", None)
+    assert digest(run, tmp_path / "runs") == digest(run, whole)
 
 
 def start(config: Path, root: Path, *more: str) -> "subprocess.Popen[str]":
