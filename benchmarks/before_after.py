@@ -6,11 +6,13 @@ that gains most nearly what the photo gains. So nothing is chosen by eye.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from benchmarks.classical import psnr
 from benchmarks.pretrained import BLURRED, PRESET, Tested, images, in_band, make_pairs
 from blurdm.core.command import Parser, run_command
 from blurdm.core.config_io import load_config
@@ -29,16 +31,21 @@ def main() -> None:
     parser.parse_args()
     make_pairs()
     gains = read_json(INSTALLED / f"{DEFAULT}.json")["gain_by_photo"]
-    by_gain = sorted(gains, key=gains.__getitem__, reverse=True)
-    chosen = [by_gain[int(share * len(by_gain))] for share in SHARES] + by_gain[-2:]
     tests = [test for test in images(Path(load_config(PRESET).data.root), "blur") if in_band(test, BLURRED)]
-    restorer, rows = load(), []
-    for scene in chosen:
+    restorer, scenes = load(), chosen(gains)
+    rows = []
+    for scene in scenes:
         both = [(test, restorer.restore(test.pixels)) for test in tests if test.scene == scene]
         rows.append(row(*min(both, key=lambda pair: abs(gain_of(*pair) - gains[scene]))))
     PICTURE.parent.mkdir(exist_ok=True)
     Image.fromarray(np.concatenate(rows)).save(PICTURE, quality=88, optimize=True)
-    print(PICTURE, *chosen, sep="\n")
+    print(PICTURE, *scenes, sep="\n")
+
+
+def chosen(gains: Mapping[str, float]) -> list[str]:
+    """Photos from the one with the largest gain in even steps, and the two with the smallest."""
+    by_gain = sorted(gains, key=gains.__getitem__, reverse=True)
+    return [by_gain[int(share * len(by_gain))] for share in SHARES] + by_gain[-2:]
 
 
 def row(test: Tested, restored: np.ndarray) -> np.ndarray:
@@ -56,10 +63,6 @@ def row(test: Tested, restored: np.ndarray) -> np.ndarray:
 
 def gain_of(test: Tested, restored: np.ndarray) -> float:
     return psnr(restored, test.sharp) - psnr(test.pixels, test.sharp)
-
-
-def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    return float(-10 * np.log10(np.mean((image / 255.0 - truth / 255.0) ** 2)))
 
 
 if __name__ == "__main__":

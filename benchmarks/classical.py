@@ -40,13 +40,13 @@ def best_methods(pairs: Sequence[Pair]) -> dict[str, tuple[Method, dict[str, flo
     chosen: dict[str, tuple[Method, dict[str, float]]] = {}
     for name, (function, choices) in SETTINGS.items():
         settings = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
-        means = [np.mean([_psnr(function(blur, **s), sharp) for blur, sharp in pairs]) for s in settings]
+        means = [np.mean([psnr(function(blur, **s), sharp) for blur, sharp in pairs]) for s in settings]
         best = settings[int(np.argmax(means))]
         chosen[name] = partial(function, **best), best
     return chosen
 
 
-def _psnr(image: np.ndarray, truth: np.ndarray) -> float:
+def psnr(image: np.ndarray, truth: np.ndarray) -> float:
     error = np.mean((image.astype(float) - truth) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-10)))
 

@@ -78,10 +78,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 # Tests of one file share a worker, for they share what is slow to make; so do those of files with the same server.
 SERVERS = {
     "ray": ("test_executors", "test_missing_rows", "test_ray_search"),
-    "ray_faults": (
-        "test_ray_cluster",
-        "test_ray_nodes",
-    ),  # on a cluster of their own: one worker's work would be half of all
+    "ray_faults": ("test_ray_cluster", "test_ray_nodes"),  # with a cluster of their own: together they are half of all
     "slurm": ("test_slurm", "test_slurm_sweeps"),
     "mlflow": ("test_browser", "test_follow", "test_limits", "test_tracking_grid"),
 }

@@ -180,7 +180,7 @@ class Restorer:
 
     def found_sharp(self, pixels: np.ndarray, restored: np.ndarray) -> bool:
         """True if ``restored`` is ``pixels`` themselves, which are sharp to the model."""
-        return self.sharp_below > 0 and np.array_equal(pixels, restored)
+        return self.sharp_below * self.strength > 0 and np.array_equal(pixels, restored)
 
     def _inference(self, source: ImageSource, noise: Tensor | None) -> Callable[[Tensor, Sequence[Window]], Tensor]:
         """The network on tiles of ``source``, each with its part of the photo's latent or its own."""

@@ -167,9 +167,8 @@ def test_the_hint_of_a_detached_sweep_works_and_shows_jobs_and_logs(
     assert done.returncode == 0 and done.stdout.startswith("mine: 0 of 2 rows done"), done.stderr
     jobs = recorded(tmp_path / "runs" / "sweeps" / "mine.slurm")
     last = next(job for job in jobs.values() if job.run_folder.parent.name == "measure")
-    line = (
-        rf"measure {last.run_folder.name}: pending( \(Dependency\))?, job {last.id}, log {re.escape(str(last.log))}\n"
-    )
+    job = rf"job {last.id}, log {re.escape(str(last.log))}\n"
+    line = rf"measure {last.run_folder.name}: pending( \(Dependency\))?, {job}"
     assert re.search(line, done.stdout), done.stdout  # Slurm gives the reason a little later
 
     trained = next(job for job in jobs.values() if job.run_folder.parent.name == "baseline")

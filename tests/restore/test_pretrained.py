@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import blurdm as package
+from benchmarks import before_after, pretrained
 from benchmarks.latents import main as latents_main
 from benchmarks.latents import probe
 from blurdm.core.config_io import load_config
@@ -31,7 +32,6 @@ FIGURES = json.loads((INSTALLED / "photos.json").read_text())
 CARD = (INSTALLED / "photos.md").read_text()
 # Photos that packages have are training photos; those kept for test have to be fetched: their figures are on the card.
 PHOTOS = {"chelsea": "skimage/data/chelsea.png", "coffee": "skimage/data/coffee.png"}
-
 HELPS = ("5-10 px", "10-15 px")
 
 
@@ -116,6 +116,17 @@ def test_it_restores_without_a_model_and_helps_with_blur_it_has_not_seen(
             restored = read_image(tmp_path / "restored" / file.name)
             gains.append(psnr(restored, pair.sharp) - psnr(pair.blur, pair.sharp))
     assert np.mean(gains) > 0.8 and min(gains) > -0.5, gains
+
+
+def test_pictures_are_of_photos_from_the_best_to_the_two_worst() -> None:
+    gains = FIGURES["gain_by_photo"]
+    scenes = before_after.chosen(gains)
+    assert len(set(scenes)) == len(scenes) == 7
+    ordered = [gains[scene] for scene in scenes]
+    assert ordered == sorted(gains.values(), reverse=True)[:1] + ordered[1:5] + sorted(gains.values())[1::-1]
+    pixels = np.full((*before_after.WINDOW, 3), 200, np.uint8)
+    strip = before_after.row(pretrained.Tested("a_b", "0", 7.0, pixels - np.uint8(100), pixels), pixels - np.uint8(1))
+    assert strip[-1, ::255].mean(axis=1).tolist()[:3] == [100, 100, 199] and (strip[-1, -1] == 200).all()
 
 
 def test_python_takes_it_by_itself() -> None:

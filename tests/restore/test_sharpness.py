@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import blurdm as package
@@ -54,6 +55,7 @@ def test_the_limit_of_the_model_decides(folder: Path, tmp_path: Path, strength: 
         assert np.array_equal(model.deblur(photo), photo if left else restored)
         assert model.found_sharp(photo, model.deblur(photo)) == left
         assert np.array_equal(package.load(file, strength=strength, even_sharp=True).deblur(photo), restored)
+        assert not package.load(file, strength=0.0).found_sharp(photo, photo), "it was asked for as it is"
 
 
 def test_the_command_says_so_and_restores_even_that_if_asked(
@@ -72,17 +74,11 @@ def test_the_command_says_so_and_restores_even_that_if_asked(
 @pytest.mark.parametrize("stated", ["-1", "inf", "nan", "", "\x1b[2J"])
 def test_a_limit_that_is_no_number_is_one_line(folder: Path, tmp_path: Path, stated: str) -> None:
     export_model(folder, tmp_path / "good.safetensors", sharp_below=0.5)
-    metadata = {"format": "blurdm model 1", "model": description(tmp_path / "good.safetensors"), SHARP: stated}
+    with safe_open(tmp_path / "good.safetensors", framework="pt") as content:
+        metadata = content.metadata() | {SHARP: stated}
     save_file(load_file(tmp_path / "good.safetensors"), tmp_path / "bad.safetensors", metadata)
     with pytest.raises(
         InputError, match="bad.safetensors: its sharp_below is .*; should be 0 or a positive number"
     ) as told:
         find_model(tmp_path / "bad.safetensors")
     assert str(told.value).isprintable()
-
-
-def description(file: Path) -> str:
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as content:
-        return str(content.metadata()["model"])

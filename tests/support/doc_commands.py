@@ -61,6 +61,7 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     "blurdm profile --size 720x1280 --steps 5 --device cuda": ("blurdm profile --size 32x48 --steps 1", "needs a GPU"),
     "python -m benchmarks.pretrained": (PARSED, "trains for an hour"),
     "python -m benchmarks.pretrained --measure": (PARSED, "needs these photos"),
+    "python -m benchmarks.before_after": (PARSED, "needs these photos"),
     f"{SWEEP} --grid more_photos": (f"{SWEEP} plan {SMALL}", "needs these photos, and the models of the demo"),
     f"{SWEEP} --grid evidence": (f"{SWEEP} plan {SMALL}", "needs these photos, and hours"),
     "blurdm run measure --config experiments/presets/evidence.yaml": (PARSED, "needs these photos"),

@@ -139,9 +139,7 @@ def test_a_chain_trains_on_fresh_blur_and_says_so_in_its_keys(sharp_data: Path, 
     assert len(keys) == 3
     assert read_json(run.folder(tmp_path / "a") / "config.json")["sections"]["data"]["fresh_blur"] == PAN
     new = PAN | {"reference": "middle"}
-    assert (
-        plan(config_of(sharp_data, new, **changes), "joint", 0).key == run.key
-    )  # as runs made before there was a choice
+    assert plan(config_of(sharp_data, new, **changes), "joint", 0).key == run.key, "as before there was a choice"
 
 
 def test_too_long_for_the_images_is_said(sharp_data: Path, tmp_path: Path) -> None:

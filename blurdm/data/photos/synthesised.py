@@ -45,7 +45,7 @@ def provide_pairs(config: Config, chain: Path, notify: Notify) -> None:
 
 def _require_same(synthesis: Synthesis, root: Path) -> None:
     """InputError if the pairs in ``root`` were made with other settings."""
-    usual = {key: value for key, value in excluded_from_key(Synthesis).items() if key not in PLACES}
+    usual = excluded_from_key(Synthesis)
     stated, wanted = (usual | settings for settings in (_settings(root), identity(synthesis)))
     other = [key for key in sorted(wanted.keys() & stated.keys() - set(PLACES)) if stated[key] != wanted[key]]
     if other:
