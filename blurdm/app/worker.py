@@ -97,9 +97,9 @@ class Worker:
     def _restore_with(self, model: str, photo: Photo, name: str, send: Send, on_tile: OnTile) -> None:
         try:
             restorer = self._restorer(model)
-            pixels = restorer.restore(photo.pixels, on_tile, size_of(photo))
-            note = "<p>Sharp to this model: left as it is.</p>" if restorer.found_sharp(photo.pixels, pixels) else ""
-            send({"result": self._result_html(photo, pixels, name, model, note)})
+            restored = restorer.restore_photo(photo.pixels, on_tile, size_of(photo))
+            note = "" if restored.scale == 1 else f"<p>{restored.note.capitalize()}.</p>"
+            send({"result": self._result_html(photo, restored.pixels, name, model, note)})
         except StopRequested:
             raise
         except Exception as error:  # such as a full disk: only this result is missing

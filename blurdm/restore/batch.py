@@ -34,11 +34,10 @@ class Outcome:
     """The result of one photo: ``failure`` is None, or an error in one line; ``partial`` as that of a Photo."""
 
     task: Task
-    skipped: bool = False
+    note: str = ""  # what was done
     failure: str | None = None
     preview: Preview | None = None
     partial: bool = False
-    sharp: bool = False  # and so left as it is
 
 
 def deblur(
@@ -103,19 +102,19 @@ def restore_file(restorer: Restorer, work: Work, on_tile: OnTile = ignore_tiles)
     try:
         budget = restorer.photo_budget()
         content = read_content(task.photo, budget)
-        sharp = False
+        note = "was there"
         skipped = is_done(task, content, restorer.settings, entries)
         if skipped and not compare:
-            return Outcome(task, skipped=True)
+            return Outcome(task, note)
         photo = decode_photo(content, shown(task.photo), budget)
         if skipped:
             pixels = decode_photo(read_content(task.target, budget), shown(task.target), budget).pixels
         else:
-            pixels = restorer.restore(photo.pixels, on_tile, size_of(photo))
-            sharp = restorer.found_sharp(photo.pixels, pixels)
+            restored = restorer.restore_photo(photo.pixels, on_tile, size_of(photo))
+            pixels, note = restored.pixels, restored.note
             store(task, content, restorer.settings, encode_photo(photo, pixels), entries, permissions(task.photo))
         preview = make_preview(task.name, photo, pixels) if compare else None
-        return Outcome(task, skipped=skipped, preview=preview, partial=photo.partial, sharp=sharp)
+        return Outcome(task, note, preview=preview, partial=photo.partial)
     except InputError as error:
         message = shown(str(error))
         return Outcome(task, failure=message if shown(task.photo) in message else f"{shown(task.photo)}: {message}")
@@ -184,8 +183,7 @@ def _progress(total: int) -> Iterator[tuple[OnTile, Callable[[Outcome], None]]]:
             done += 1
             bar.update(job, completed=done)
             if outcome.failure is None:
-                state = "was there" if outcome.skipped else "sharp: left as it is" if outcome.sharp else "restored"
                 bar.console.file.flush()
-                print(f"{shown(outcome.task.photo)} -> {shown(outcome.task.target)} ({state})", flush=True)
+                print(f"{shown(outcome.task.photo)} -> {shown(outcome.task.target)} ({outcome.note})", flush=True)
 
         yield on_tile, report

@@ -28,7 +28,7 @@ from blurdm.training.checkpoint import weights_file
 INSTALLED = Path(__file__).parent.parent / "pretrained"
 DEFAULT = "photos"
 FORMAT = "blurdm model 1"
-SHARP = "sharp_below"  # in the metadata of a model file
+SHARP, COARSE = "sharp_below", "coarse_above"  # in the metadata of a model file
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Model:
     digest: str
     description: dict[str, Any]
     trained_on: str = UNKNOWN
-    sharp_below: float = 0.0  # photos that it changes less, as relative_change has it, are sharp; 0: it cannot tell
+    # As relative_change has it, 0: it cannot tell.
+    sharp_below: float = 0.0  # photos that it changes less are sharp
+    coarse_above: float = 0.0  # smaller copies of a photo that it changes more are of blur too long for it at full size
 
 
 def find_model(model: str | Path | None, device: str = "cpu") -> Model:
@@ -68,9 +70,8 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
     if STAGES[description["stage"]].trains == "pretrain":
         raise InputError(f"{model}: a stage-1 network sees the sharp image; it cannot restore a photo that has none")
     network, digest = _build(description, weights, device)
-    return Model(
-        network, "/".join(place.with_suffix("").parts[-2:]), digest, description, trained_on(place), _sharp_below(place)
-    )
+    name = "/".join(place.with_suffix("").parts[-2:])
+    return Model(network, name, digest, description, trained_on(place), _limit(place, SHARP), _limit(place, COARSE))
 
 
 def load_network(folder: Path, device: str = "cpu") -> Network:
@@ -78,15 +79,17 @@ def load_network(folder: Path, device: str = "cpu") -> Network:
     return _build(*_read_run(folder), device)[0]
 
 
-def export_model(folder: Path, file: Path, about: str = "", sharp_below: float = 0.0) -> None:
+def export_model(
+    folder: Path, file: Path, about: str = "", sharp_below: float = 0.0, coarse_above: float = 0.0
+) -> None:
     """Write the model of the finished run in ``folder`` as one safetensors file that holds its settings too.
 
-    ``about``: what it was trained on, where more is known than the run says. ``sharp_below``: as that of a Model.
+    ``about``: what it was trained on, where more is known than the run says. The limits are as those of a Model.
     """
     description, weights = _read_run(folder)
     model = find_model(folder)  # refuses a run that restores no photos
     metadata = {"format": FORMAT, "model": canonical_json(description), KEY: about or model.trained_on}
-    metadata |= {SHARP: str(sharp_below)} if sharp_below else {}
+    metadata |= {name: str(limit) for name, limit in ((SHARP, sharp_below), (COARSE, coarse_above)) if limit}
     content = save(read_weights(weights), metadata)
     write_bytes(file, content)
 
@@ -124,18 +127,18 @@ def _read_file(file: Path) -> tuple[dict[str, Any], Path]:
     return description, file
 
 
-def _sharp_below(place: Path) -> float:
+def _limit(place: Path, name: str) -> float:
     """The limit that a model file states, 0 for one that states none; InputError unless it is a number."""
     if place.is_dir():
         return 0.0
     with opened(place) as content:
-        stated = (content.metadata() or {}).get(SHARP, "0")
+        stated = (content.metadata() or {}).get(name, "0")
     try:
         limit = float(stated)
     except ValueError:
         limit = -1.0
     if not 0 <= limit < float("inf"):
-        raise InputError(f"{place}: its {SHARP} is {printable(stated)[:40]}; should be 0 or a positive number")
+        raise InputError(f"{place}: its {name} is {printable(stated)[:40]}; should be 0 or a positive number")
     return limit
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,9 +20,18 @@ from blurdm.restore.latent import photo_latent
 from blurdm.restore.memory import RESIDENT, MemoryCosts, choose_tile, gpu_room, parse_memory, photo_budget
 from blurdm.restore.models import Model, find_model
 from blurdm.restore.photo import photo_bytes
+from blurdm.restore.scales import add_change, reduced, scales_of
 from blurdm.restore.sharpness import relative_change
 from blurdm.restore.sources import LARGEST, source_of
-from blurdm.restore.tiling import ImageSource, TensorSource, Window, check_tile, joined, restore_tiles
+from blurdm.restore.tiling import (
+    ImageSource,
+    TensorSource,
+    Window,
+    check_tile,
+    joined,
+    number_of_tiles,
+    restore_tiles,
+)
 
 TileLatent = Literal["photo", "tile"]
 Precision = Literal["fp32", "bf16"]
@@ -32,6 +41,23 @@ Picture = TypeVar("Picture", np.ndarray, Tensor, Image.Image)
 
 def ignore_tiles(done: int, total: int) -> None:
     """For callers that do not watch."""
+
+
+class Restored(NamedTuple):
+    """A photo's new pixels, and the scale at which that began: 1 px of the smaller copy is as many of the photo.
+
+    Scale 1: at full size alone. 0: what is sharp to the model is left as it is.
+    """
+
+    pixels: np.ndarray
+    scale: int
+
+    @property
+    def note(self) -> str:
+        """What was done, in a few words."""
+        if self.scale == 0:
+            return "sharp: left as it is"
+        return "restored" if self.scale == 1 else f"long blur: restored from 1/{self.scale} of its size on"
 
 
 class Restorer:
@@ -58,6 +84,7 @@ class Restorer:
     ) -> None:
         self.strength = strength
         self.sharp_below = 0.0 if even_sharp else model.sharp_below
+        self.coarse_above = model.coarse_above
         self.model, self.network = model, model.network
         self.memory = parse_memory(memory)
         self.latent, self.seed = latent, seed
@@ -112,6 +139,7 @@ class Restorer:
         """Digest of all settings that change the result."""
         later: list[object] = [] if self.strength == 1 else [self.strength]
         later += [("sharp below", self.sharp_below)] if self.sharp_below else []
+        later += [("coarse above", self.coarse_above)] if self.coarse_above else []
         tiles = self.tile or ("gpu" if self.gpu_memory else self.memory)  # what is free on a GPU is no setting
         chosen = (self.model.digest, self.seed, self.latent, tiles, self.precision, *later)
         return hashlib.sha256(repr(chosen).encode()).hexdigest()
@@ -158,29 +186,75 @@ class Restorer:
         return result if image.ndim == 4 else result[0]
 
     def restore(self, pixels: np.ndarray, on_tile: OnTile = ignore_tiles, held: int | None = None) -> np.ndarray:
-        """``pixels`` (H, W) or (H, W, 3) restored, of the same type; ``held`` as in ``tile_for``.
+        """``pixels`` (H, W) or (H, W, 3) restored, of the same type; ``held`` as in ``tile_for``."""
+        return self.restore_photo(pixels, on_tile, held).pixels
 
-        What is sharp to the model is returned as it is.
+    def restore_photo(self, pixels: np.ndarray, on_tile: OnTile = ignore_tiles, held: int | None = None) -> Restored:
+        """As ``restore``, with what was found.
+
+        Where the model's file says how much it changes photos of longer blur than it knows, smaller copies come first:
+        what changes one of them so much is added to the photo. What is sharp to the model is returned as it is.
         """
         _check(pixels)
-        height, width = pixels.shape[:2]
         restored = np.empty_like(pixels, order="C")
         digest = hashlib.sha256(f"{pixels.dtype} {pixels.shape}".encode())
         for row in pixels:
             digest.update(row.tobytes())
         noise = self.network.draw_noise([derive(self.seed, "photo noise", digest.hexdigest())])
-        with torch.no_grad(), matmul_precision(PLAIN, self.device):
-            tile = self.tile_for(height, width, held)
-            source = source_of(pixels, self.device)
-            infer, emit = self._inference(source, noise), self._output(pixels, restored)
-            restore_tiles(source, infer, tile, self.network.multiple, emit, on_tile, self._together(tile))
-        if self.sharp_below and relative_change(pixels, restored) < self.sharp_below * self.strength:
-            restored[:] = pixels
-        return restored
+        passes = [*(scales_of(*pixels.shape[:2]) if self.coarse_above else []), 1]
+        report = self._in_all(passes, pixels, held, on_tile)
+        start, now = 1, pixels
+        for scale in passes[:-1]:
+            small = reduced(now, scale)
+            after = np.empty_like(small)
+            self._pass(small, small, after, 1.0, noise, report, self._beside(pixels, held, scale))
+            if relative_change(small, after) > self.coarse_above:
+                add_change(now, small, after, scale, restored)
+                start, now = max(start, scale), restored
+        self._pass(now, pixels, restored, self.strength, noise, report, held)
+        limit = self.sharp_below * self.strength
+        if start == 1 and limit and relative_change(pixels, restored) < limit:
+            restored[:], start = pixels, 0
+        return Restored(restored, start)
 
-    def found_sharp(self, pixels: np.ndarray, restored: np.ndarray) -> bool:
-        """True if ``restored`` is ``pixels`` themselves, which are sharp to the model."""
-        return self.sharp_below * self.strength > 0 and np.array_equal(pixels, restored)
+    def _pass(
+        self,
+        pixels: np.ndarray,
+        own: np.ndarray,
+        out: np.ndarray,
+        strength: float,
+        noise: Tensor | None,
+        on_tile: OnTile,
+        held: int | None,
+    ) -> None:
+        """Put ``pixels`` restored into ``out``, which may be ``pixels``, blended with the photo's ``own``."""
+        with torch.no_grad(), matmul_precision(PLAIN, self.device):
+            tile = self.tile_for(*pixels.shape[:2], held)
+            source = source_of(pixels, self.device)
+            infer, emit = self._inference(source, noise), self._output(own, out, strength)
+            restore_tiles(source, infer, tile, self.network.multiple, emit, on_tile, self._together(tile))
+
+    def _beside(self, pixels: np.ndarray, held: int | None, scale: int) -> int:
+        """``held`` of the photo, and of its copy at ``scale`` before and after."""
+        height, width = pixels.shape[:2]
+        whole = photo_bytes(width, height, 3, 1) if held is None else held
+        return whole + 2 * pixels.nbytes // scale**2
+
+    def _in_all(self, passes: Sequence[int], pixels: np.ndarray, held: int | None, on_tile: OnTile) -> OnTile:
+        """``on_tile`` for the tiles of each of ``passes``, one after another: it gets their number in all."""
+        numbers = []
+        for scale in passes:
+            height, width = (-(-side // scale) for side in pixels.shape[:2])
+            tile = self.tile_for(height, width, held if scale == 1 else self._beside(pixels, held, scale))
+            numbers.append(number_of_tiles(height, width, tile, self.network.multiple))
+        done = 0
+
+        def report(_: int, __: int) -> None:
+            nonlocal done
+            done += 1
+            on_tile(done, sum(numbers))
+
+        return report
 
     def _inference(self, source: ImageSource, noise: Tensor | None) -> Callable[[Tensor, Sequence[Window]], Tensor]:
         """The network on tiles of ``source``, each with its part of the photo's latent or its own."""
@@ -202,8 +276,8 @@ class Restorer:
 
         return infer
 
-    def _output(self, pixels: np.ndarray, restored: np.ndarray) -> Callable[[int, Tensor], None]:
-        """A function that puts finished rows of ``pixels`` into ``restored``; InputError for what is no number."""
+    def _output(self, pixels: np.ndarray, restored: np.ndarray, strength: float) -> Callable[[int, Tensor], None]:
+        """A function that puts finished rows, blended with ``pixels``, into ``restored``; InputError for no numbers."""
         largest = LARGEST[pixels.dtype.name]
 
         def emit(top: int, images: Tensor) -> None:
@@ -213,9 +287,9 @@ class Restorer:
                     f"model {self.model.name} makes no picture of this photo, but values that are no numbers"
                 )
             values = rows.mean(dim=0) if pixels.ndim == 2 else rows.permute(1, 2, 0)
-            if self.strength < 1:
+            if strength < 1:
                 own = torch.from_numpy(pixels[top : top + rows.shape[1]].astype(np.float32) / np.float32(largest))
-                values = torch.lerp(own.to(values), values, self.strength)
+                values = torch.lerp(own.to(values), values, strength)
             scaled = values if largest == 1 else (values * largest).round()
             restored[top : top + rows.shape[1]] = scaled.cpu().numpy().astype(pixels.dtype)
 

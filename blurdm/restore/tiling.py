@@ -90,6 +90,12 @@ def spans(length: int, tile: int, multiple: int) -> list[tuple[int, int]]:
     return [(start, tile) for start in starts] + [(last, length - last)]
 
 
+def number_of_tiles(height: int, width: int, tile: int | None, multiple: int) -> int:
+    """Of an image of this size; ``tile`` as in ``restore_tiles``."""
+    side = tile or max(height, width)
+    return len(spans(height, side, multiple)) * len(spans(width, side, multiple))
+
+
 def ramps(parts: list[tuple[int, int]]) -> list[Tensor]:
     """The weights (size,) of each span; at every px of the image those of all spans add up to 1.
 

@@ -5,12 +5,11 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from blurdm.restore import batch
 from blurdm.restore.files import MANIFEST
-from blurdm.restore.restorer import Restorer
+from blurdm.restore.restorer import Restored, Restorer
 from tests.support.photos import encoded, picture, run_folder
 from tests.support.sections import paper_diffusion
 from tests.support.tiny import Told
@@ -102,17 +101,17 @@ def test_links_where_temporary_files_were_do_no_harm(album: Path, model: Path, b
 def test_a_file_put_at_the_target_meanwhile_is_kept(
     earlier: bool, album: Path, model: Path, blurdm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, restore = album / "restored" / "a.png", Restorer.restore
+    target, restore = album / "restored" / "a.png", Restorer.restore_photo
     if earlier:
         assert blurdm("deblur", album, "--model", model, "--seed", 1).code == 0
 
-    def put(*arguments: object, **options: object) -> np.ndarray:
+    def put(*arguments: object, **options: object) -> Restored:
         target.parent.mkdir(exist_ok=True)
         target.unlink(missing_ok=True)
         target.write_text("somebody's")
         return restore(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Restorer, "restore", put)
+    monkeypatch.setattr(Restorer, "restore_photo", put)
     result = blurdm("deblur", album, "--model", model)
     assert result.code == 2 and len(result.complaints) == 1 and str(target) in result.complaints[0]
     assert target.read_text() == "somebody's" and result.out.count("(restored)") == 1
@@ -171,14 +170,14 @@ def test_names_as_long_as_the_disk_allows(name: str, album: Path, model: Path, b
 def test_another_process_may_restore_the_same_photos_meanwhile(
     album: Path, model: Path, blurdm: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restore, codes = Restorer.restore, []
+    restore, codes = Restorer.restore_photo, []
 
-    def beside(*arguments: object, **options: object) -> np.ndarray:
-        monkeypatch.setattr(Restorer, "restore", restore)
+    def beside(*arguments: object, **options: object) -> Restored:
+        monkeypatch.setattr(Restorer, "restore_photo", restore)
         codes.append(batch.deblur([album], None, {"model": model}))
         return restore(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Restorer, "restore", beside)
+    monkeypatch.setattr(Restorer, "restore_photo", beside)
     result = blurdm("deblur", album, "--model", model)
     assert (result.code, codes) == (0, [0]), result.err
     assert blurdm("deblur", album, "--model", model).out.count("(was there)") == 2

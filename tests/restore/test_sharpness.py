@@ -53,9 +53,9 @@ def test_the_limit_of_the_model_decides(folder: Path, tmp_path: Path, strength: 
         assert find_model(file).sharp_below == limit
         model = package.load(file, strength=strength)
         assert np.array_equal(model.deblur(photo), photo if left else restored)
-        assert model.found_sharp(photo, model.deblur(photo)) == left
+        assert (model.restore_photo(photo).scale == 0) == left
         assert np.array_equal(package.load(file, strength=strength, even_sharp=True).deblur(photo), restored)
-        assert not package.load(file, strength=0.0).found_sharp(photo, photo), "it was asked for as it is"
+        assert package.load(file, strength=0.0).restore_photo(photo).scale == 1, "it was asked for as it is"
 
 
 def test_the_command_says_so_and_restores_even_that_if_asked(
