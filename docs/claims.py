@@ -130,6 +130,9 @@ def model_table() -> str:
     rows = {name.upper(): entry for name, entry in figures["metrics"].items()}
     lengths = sorted(figures["by_length"].items(), key=lambda item: float(item[0].partition("-")[0]))
     rows |= {f"PSNR, blur of {name}": entry["psnr"] for name, entry in lengths}
+    for name, entry in figures["long_blur"].items():
+        rows |= {f"PSNR, blur of {name}": entry["restored"]}
+        rows |= {f"PSNR, blur of {name}, at full size alone": entry["at full size"]}
     rows |= {f"PSNR, blur and {name}": entry["psnr"] for name, entry in figures["with_faults"].items()}
     rows |= {f"PSNR, sharp with {name}": entry["psnr"] for name, entry in figures["sharp_with_faults"].items()}
     for name, entry in figures["without_network"].items():

@@ -1,7 +1,7 @@
 """Restorer: restores arrays, PIL images and tensors of any size within a memory budget."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -201,21 +201,45 @@ class Restorer:
         for row in pixels:
             digest.update(row.tobytes())
         noise = self.network.draw_noise([derive(self.seed, "photo noise", digest.hexdigest())])
-        passes = [*(scales_of(*pixels.shape[:2]) if self.coarse_above else []), 1]
-        report = self._in_all(passes, pixels, held, on_tile)
+        tiles = self._tiles(pixels, held)
+        report = self._in_all(tiles, pixels, on_tile)
         start, now = 1, pixels
-        for scale in passes[:-1]:
+        for scale in [scale for scale in tiles if scale > 1]:
             small = reduced(now, scale)
             after = np.empty_like(small)
-            self._pass(small, small, after, 1.0, noise, report, self._beside(pixels, held, scale))
+            self._pass(small, small, after, 1.0, noise, tiles[scale], report)
             if relative_change(small, after) > self.coarse_above:
                 add_change(now, small, after, scale, restored)
                 start, now = max(start, scale), restored
-        self._pass(now, pixels, restored, self.strength, noise, report, held)
+        self._pass(now, pixels, restored, self.strength, noise, tiles[1], report)
         limit = self.sharp_below * self.strength
         if start == 1 and limit and relative_change(pixels, restored) < limit:
             restored[:], start = pixels, 0
         return Restored(restored, start)
+
+    def _tiles(self, pixels: np.ndarray, held: int | None) -> dict[int, int | None]:
+        """The scales at which ``pixels`` are looked at, from coarse to fine, and the side of the tiles at each."""
+        height, width = pixels.shape[:2]
+        held = photo_bytes(width, height, 3, 1) if held is None else held
+        tiles = {}
+        for scale in scales_of(height, width) if self.coarse_above else []:
+            copies = 2 * pixels.nbytes // scale**2  # before and after
+            tiles[scale] = self.tile_for(-(-height // scale), -(-width // scale), held + copies)
+        return tiles | {1: self.tile_for(height, width, held)}
+
+    def _in_all(self, tiles: Mapping[int, int | None], pixels: np.ndarray, on_tile: OnTile) -> OnTile:
+        """``on_tile`` for the tiles of all scales, one after another."""
+        total, done = 0, 0
+        for scale, tile in tiles.items():
+            height, width = (-(-side // scale) for side in pixels.shape[:2])
+            total += number_of_tiles(height, width, tile, self.network.multiple)
+
+        def report(_: int, __: int) -> None:
+            nonlocal done
+            done += 1
+            on_tile(done, total)
+
+        return report
 
     def _pass(
         self,
@@ -224,37 +248,14 @@ class Restorer:
         out: np.ndarray,
         strength: float,
         noise: Tensor | None,
+        tile: int | None,
         on_tile: OnTile,
-        held: int | None,
     ) -> None:
         """Put ``pixels`` restored into ``out``, which may be ``pixels``, blended with the photo's ``own``."""
         with torch.no_grad(), matmul_precision(PLAIN, self.device):
-            tile = self.tile_for(*pixels.shape[:2], held)
             source = source_of(pixels, self.device)
             infer, emit = self._inference(source, noise), self._output(own, out, strength)
             restore_tiles(source, infer, tile, self.network.multiple, emit, on_tile, self._together(tile))
-
-    def _beside(self, pixels: np.ndarray, held: int | None, scale: int) -> int:
-        """``held`` of the photo, and of its copy at ``scale`` before and after."""
-        height, width = pixels.shape[:2]
-        whole = photo_bytes(width, height, 3, 1) if held is None else held
-        return whole + 2 * pixels.nbytes // scale**2
-
-    def _in_all(self, passes: Sequence[int], pixels: np.ndarray, held: int | None, on_tile: OnTile) -> OnTile:
-        """``on_tile`` for the tiles of each of ``passes``, one after another: it gets their number in all."""
-        numbers = []
-        for scale in passes:
-            height, width = (-(-side // scale) for side in pixels.shape[:2])
-            tile = self.tile_for(height, width, held if scale == 1 else self._beside(pixels, held, scale))
-            numbers.append(number_of_tiles(height, width, tile, self.network.multiple))
-        done = 0
-
-        def report(_: int, __: int) -> None:
-            nonlocal done
-            done += 1
-            on_tile(done, sum(numbers))
-
-        return report
 
     def _inference(self, source: ImageSource, noise: Tensor | None) -> Callable[[Tensor, Sequence[Window]], Tensor]:
         """The network on tiles of ``source``, each with its part of the photo's latent or its own."""
