@@ -30,6 +30,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/*.md", "blurdm/pretrained/*.md", "results/*/README.md")
 BLOCK = re.compile(r"(<!-- made by: python -m docs\.claims ([\w-]+) -->\n\n)(.*?)(\n<!-- end -->)", re.DOTALL)
 MODEL = REPOSITORY / "blurdm" / "pretrained" / "photos.json"
+ARMS = REPOSITORY / "blurdm" / "pretrained" / "arms.json"
 GPU = REPOSITORY / "results" / "gpu" / "steps.jsonl"
 PSNR = ("PSNR (dB) ↑",)
 PRIOR_ROWS = (  # column of the report's table of priors, title, digits
@@ -162,6 +163,18 @@ def model_gain() -> str:
     )
 
 
+def model_arms() -> str:
+    """Whether BlurDM would be better than the included model's backbone: benchmarks.best_arm."""
+    columns = ("", "PSNR (dB)", "minus backbone alone (dB) [95 %]", "own latent (dB)", "mean latent (dB)")
+    text = [f"| {' | '.join(columns)} |", "| --- | --- | --- | --- | --- |"]
+    for arm, entry in sorted(read_json(ARMS)["arms"].items(), key=lambda item: item[1]["psnr"]):
+        difference = interval(entry["difference"], 2) if "difference" in entry else "–"
+        latents = (entry.get(f"prior_psnr_{latent}") for latent in ("own", "mean"))
+        cells = (f"{entry['psnr']:.2f}", difference, *(f"{value:.2f}" if value else "–" for value in latents))
+        text.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(text) + "\n"
+
+
 def interval(values: list[float], digits: int) -> str:
     mean, low, high = (f"{value:+.{digits}f}" for value in values)
     return f"{mean} [{low}, {high}]"
@@ -223,6 +236,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "evidence-psnr": lambda: lines(evidence_differences(untouched=False), PSNR),
     "evidence-untouched": lambda: lines(evidence_differences(untouched=True)),
     "evidence-all": lambda: lines(evidence_differences(untouched=False)),
+    "model-arms": model_arms,
     "model-gain": model_gain,
     "model-table": model_table,
     "sharing": sharing,

@@ -51,7 +51,7 @@ def print_logs(path: Path, row_name: str, lines: int) -> None:
     jobs = _jobs(path)
     logs: dict[Path, list[str]] = {}
     for stage, key in _addresses(ledger, row):
-        places = [root / stage / key / LOG, *([jobs[key].job.log] if key in jobs else [])]
+        places = [root / stage / key / LOG, *(jobs[key].job.logs if key in jobs else [])]
         for log in filter(Path.is_file, places):
             logs.setdefault(log, []).append(f"{stage} {key}")
     if not logs:

@@ -115,5 +115,11 @@ def ending(folder: Path, job: str, key: str) -> dict[str, Any] | None:
 
 
 def log_path(folder: Path, job: str) -> Path:
-    """The file to which Slurm writes the job's output, as submitit names it."""
+    """The file to which Slurm writes the output of the job's first node, as submitit names it."""
     return folder / f"{job}_0_log.out"
+    return folder / f"{job}_0_log.out"
+
+
+def log_paths(folder: Path, job: str) -> list[Path]:
+    """Those of all its nodes that are there, in their order."""
+    return sorted(folder.glob(f"{job}_*_log.out"), key=lambda path: int(path.name.split("_")[1]))

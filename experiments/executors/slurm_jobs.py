@@ -8,7 +8,7 @@ from typing import NamedTuple
 from blurdm.core.errors import InputError
 from blurdm.core.store import finished, read_json, write_json
 from experiments.executors import slurm_queue
-from experiments.executors.slurm_job import ending, log_path
+from experiments.executors.slurm_job import ending, log_path, log_paths
 from experiments.executors.slurm_queue import NoAnswer, Queued, queued
 
 RECORD = "jobs.json"
@@ -30,6 +30,10 @@ class Job:
     @property
     def log(self) -> Path:
         return log_path(self.start, self.id)
+
+    @property
+    def logs(self) -> list[Path]:
+        return log_paths(self.start, self.id)
 
 
 class JobState(NamedTuple):

@@ -80,6 +80,8 @@ def test_two_nodes_end_with_the_bits_of_one_also_after_a_time_limit_and_a_loss(
     assert executor.execute([run], sweep.root, TWO_NODES, never, events) == [] and sweep.equals_inline(run)
     harming.join()
     assert all(later >= min(earlier - 1, 2) for earlier, later in pairwise(events.steps[run.key])), "started anew"
+    job = sweep.job(run)
+    assert [log.name for log in job.logs] == [f"{job.id}_{node}_log.out" for node in (0, 1)] and job.log == job.logs[0]
     harmed, *_ = (log for job, log in sweep.logs().items() if job != sweep.job(run).id and "Requeued job" in log)
     assert harmed.count("blurdm.core.errors.RankEnded: node two gave no sign of life for") == 1
 
