@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from blurdm.app.worker import KEPT
-from blurdm.restore.models import find_model
+from blurdm.restore.models import export_model, find_model
 from blurdm.restore.photo import decode_photo
 from blurdm.restore.restorer import Restorer
 from blurdm.restore.trained_on import KEY
@@ -125,6 +125,23 @@ def test_a_broken_model_is_listed_with_its_reason_and_the_others_work(served: Se
     assert "baseline/seed0 trained on what is not recorded" in labels
     status, events = served.post(encoded(picture(), "PNG"), model="broken/weights")
     assert status == 400 and "'broken/weights' can be used" in events[0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"sharp_below": 1e9}, "Sharp: left as it is."),
+        ({"coarse_above": 1e-9}, "Long blur: restored from 1/4 of its size on."),
+    ],
+)
+def test_the_page_says_what_was_found(models: Path, tmp_path: Path, limits: dict[str, float], said: str) -> None:
+    file = tmp_path / "careful.safetensors"
+    export_model(models / "baseline" / "seed0", file, **limits)
+    with serving(tmp_path, "--models", models, "--model", file) as app:
+        found, plain = (
+            app.post(encoded(picture(287, 261), "PNG"), model=m)[1][-1] for m in (str(file), "baseline/seed0")
+        )
+    assert f"<p>{said}</p>" in found["result"] and said not in plain["result"]
 
 
 def test_a_hostile_file_is_one_clear_line_and_the_next_photo_goes_on(
