@@ -1,9 +1,9 @@
 """Does BlurDM help the model that comes with the package? python -m benchmarks.best_arm, on its validation photos.
 
-From the weights of the model's first training (benchmarks.pretrained), the backbone alone, BlurDM in three forms, and its
-three stages without a diffusion are trained on; all but the first have stage 1 and 2 besides. Stage 1 alone, the oracle,
-shows what a perfect prior would be worth: its latent is of the sharp image. Prints PSNR on validation pairs, and what each
-gains over the backbone alone, with 95 % intervals over photos (of one training each), and writes them to
+From the weights of the model's first training (benchmarks.pretrained), the backbone alone, BlurDM in three forms, and
+its three stages without a diffusion are trained on; all but the first have stage 1 and 2 besides. Stage 1 alone, the
+oracle, shows what a perfect prior would be worth: its latent is of the sharp image. Prints PSNR on validation pairs,
+and what each gains over the backbone alone, with 95 % intervals over photos (of one training each), and writes them to
 blurdm/pretrained/arms.json, with what a run reports of its prior.
 """
 
