@@ -89,7 +89,8 @@ def export_model(
     description, weights = _read_run(folder)
     model = find_model(folder)  # refuses a run that restores no photos
     metadata = {"format": FORMAT, "model": canonical_json(description), KEY: about or model.trained_on}
-    metadata |= {name: str(limit) for name, limit in ((SHARP, sharp_below), (COARSE, coarse_above)) if limit}
+    limits = {SHARP: sharp_below, COARSE: coarse_above}
+    metadata |= {name: str(_checked(limit, name, file)) for name, limit in limits.items() if limit}
     content = save(read_weights(weights), metadata)
     write_bytes(file, content)
 
@@ -133,12 +134,17 @@ def _limit(place: Path, name: str) -> float:
         return 0.0
     with opened(place) as content:
         stated = (content.metadata() or {}).get(name, "0")
+    return _checked(stated, name, place)
+
+
+def _checked(stated: str | float, name: str, place: Path) -> float:
+    """A limit of the model file ``place``; InputError unless it is 0 or a positive number."""
     try:
         limit = float(stated)
     except ValueError:
         limit = -1.0
     if not 0 <= limit < float("inf"):
-        raise InputError(f"{place}: its {name} is {printable(stated)[:40]}; should be 0 or a positive number")
+        raise InputError(f"{place}: its {name} is {printable(str(stated))[:40]!r}; should be 0 or a positive number")
     return limit
 
 

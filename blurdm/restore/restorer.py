@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -204,12 +205,8 @@ class Restorer:
         tiles = self._tiles(pixels, held)
         report = self._in_all(tiles, pixels, on_tile)
         start, now = 1, pixels
-        for scale in [scale for scale in tiles if scale > 1]:
-            small = reduced(now, scale)
-            after = np.empty_like(small)
-            self._pass(small, small, after, 1.0, noise, tiles[scale], report)
-            if relative_change(small, after) > self.coarse_above:
-                add_change(now, small, after, scale, restored)
+        for scale, tile in tiles.items():
+            if scale > 1 and self._coarse_pass(now, restored, scale, noise, tile, report):
                 start, now = max(start, scale), restored
         self._pass(now, pixels, restored, self.strength, noise, tiles[1], report)
         limit = self.sharp_below * self.strength
@@ -218,14 +215,18 @@ class Restorer:
         return Restored(restored, start)
 
     def _tiles(self, pixels: np.ndarray, held: int | None) -> dict[int, int | None]:
-        """The scales at which ``pixels`` are looked at, from coarse to fine, and the side of the tiles at each."""
+        """The scales at which ``pixels`` are looked at, from coarse to fine, and the side of the tiles at each.
+
+        One for whose copies memory is too small is left out.
+        """
         height, width = pixels.shape[:2]
         held = photo_bytes(width, height, 3, 1) if held is None else held
-        tiles = {}
-        for scale in scales_of(height, width) if self.coarse_above else []:
+        whole, tiles = self.tile_for(height, width, held), {}
+        for scale in scales_of(height, width) if self.coarse_above and self.strength else []:
             copies = 2 * pixels.nbytes // scale**2  # before and after
-            tiles[scale] = self.tile_for(-(-height // scale), -(-width // scale), held + copies)
-        return tiles | {1: self.tile_for(height, width, held)}
+            with suppress(InputError):
+                tiles[scale] = self.tile_for(-(-height // scale), -(-width // scale), held + copies)
+        return tiles | {1: whole}
 
     def _in_all(self, tiles: Mapping[int, int | None], pixels: np.ndarray, on_tile: OnTile) -> OnTile:
         """``on_tile`` for the tiles of all scales, one after another."""
@@ -240,6 +241,18 @@ class Restorer:
             on_tile(done, total)
 
         return report
+
+    def _coarse_pass(
+        self, pixels: np.ndarray, out: np.ndarray, scale: int, noise: Tensor | None, tile: int | None, on_tile: OnTile
+    ) -> bool:
+        """Put ``pixels`` with what changes of their copy at ``scale`` into ``out``, if that is much; True if so."""
+        small = reduced(pixels, scale)
+        after = np.empty_like(small)
+        self._pass(small, small, after, 1.0, noise, tile, on_tile)
+        much = relative_change(small, after) > self.coarse_above
+        if much:
+            add_change(pixels, small, after, scale, out)
+        return much
 
     def _pass(
         self,

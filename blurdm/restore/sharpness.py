@@ -5,16 +5,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blurdm.restore.sources import LARGEST
+
 SIGMA, REACH = 1.5, 6  # px: finer structure is detail
 STRIP = 128  # rows: needs little memory beside a large photo
+LEAST = 1 / 255  # of white, root mean square: less detail is that of rounding
 
 
 def relative_change(before: np.ndarray, after: np.ndarray) -> float:
     """Root mean square of the change of a photo (H, W) or (H, W, 3), relative to that of its detail; 0: no change.
 
-    Sides are 16 px or more.
+    Sides are 16 px or more. Detail counts as LEAST at the least.
     """
     change = detail = 0.0
+    least = before.size * (LEAST * LARGEST[before.dtype.name]) ** 2
     height = len(before)
     for top in range(0, height, STRIP):
         first, last = max(top - REACH, 0), min(top + STRIP + REACH, height)
@@ -23,7 +27,7 @@ def relative_change(before: np.ndarray, after: np.ndarray) -> float:
         detail += fine.double().square().sum().item()
         rows = slice(top, min(top + STRIP, height))
         change += float(np.square(after[rows].astype(np.float64) - before[rows]).sum())
-    return float((change / max(detail, 1e-30)) ** 0.5)
+    return float((change / max(detail, least)) ** 0.5)
 
 
 def _smooth(pixels: Tensor) -> Tensor:

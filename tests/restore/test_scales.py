@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import blurdm as package
+from blurdm.core.errors import InputError
 from blurdm.data.pairs import read_image
 from blurdm.restore.models import export_model, find_model
+from blurdm.restore.restorer import Restorer
 from blurdm.restore.scales import SCALES, SMALLEST, STRIP, add_change, reduced, scales_of
 from blurdm.restore.sharpness import relative_change
 from tests.support.photos import encoded, picture, run_folder
@@ -125,7 +127,7 @@ def test_strength_blends_with_the_photo_itself(
     of_limit: Callable[[float], Path], photo: np.ndarray, kind: type, grey: bool
 ) -> None:
     largest = 1 if kind is np.float32 else np.iinfo(kind).max
-    pixels = (photo / 255 * largest).astype(kind)
+    pixels: np.ndarray = (photo / 255 * largest).astype(kind)
     pixels = pixels[..., 0] if grey else pixels
     file = of_limit(ALWAYS)
     none, half, whole = (package.load(file, strength=share).deblur(pixels) for share in (0.0, 0.5, 1.0))
@@ -133,6 +135,32 @@ def test_strength_blends_with_the_photo_itself(
     tolerance = 1e-6 if largest == 1 else 1
     assert np.abs(none.astype(float) - pixels).max() <= (1e-6 if largest == 1 else 0)
     assert np.abs(half - (pixels.astype(float) + whole) / 2).max() <= tolerance
+
+
+def test_a_scale_without_memory_for_its_copies_is_left_out_and_the_photo_restored(
+    of_limit: Callable[[float], Path], monkeypatch: pytest.MonkeyPatch, photo: np.ndarray
+) -> None:
+    model, whole = package.load(of_limit(ALWAYS)), Restorer.tile_for
+
+    def short(self: Restorer, height: int, width: int, held: int | None = None) -> int | None:
+        if height < len(photo) // 3:
+            raise InputError("memory 1 MB: too little")
+        return whole(self, height, width, held)
+
+    monkeypatch.setattr(Restorer, "tile_for", short)
+    assert model.restore_photo(photo).scale == 2
+    monkeypatch.setattr(Restorer, "tile_for", lambda *_: short(model, 0, 0))
+    with pytest.raises(InputError, match="too little"):
+        model.restore_photo(photo)
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_picture_of_one_colour_has_no_blur(folder: Path, tmp_path: Path, level: int) -> None:
+    """Its detail is none, so any change was infinitely much of it."""
+    flat = np.full((4 * SMALLEST, 4 * SMALLEST, 3), level, np.uint8)
+    change = np.abs(package.load(folder).deblur(flat).astype(float) - flat).max()
+    export_model(folder, tmp_path / "a.safetensors", coarse_above=1.1 * change)
+    assert package.load(tmp_path / "a.safetensors").restore_photo(flat).scale == 1
 
 
 def test_progress_is_of_all_scales(of_limit: Callable[[float], Path], photo: np.ndarray) -> None:
