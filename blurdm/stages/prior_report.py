@@ -191,12 +191,16 @@ def noise_figures(prior: PriorGenerator, encoded: Encoded, noise: Tensor, draws:
     estimates, 1 for none. What is undefined (no noise, a constant estimate) is left out.
     """
     held = [noise[:, 0], *held_noise(noise.unbind(1), prior.schedule)[:-1]]
-    estimates = [step.noise for step in prior.reverse(encoded, noise) if step.noise is not None]
+    steps = zip(prior.reverse(encoded, noise), held, strict=True)
+    known = [(step.noise, true) for step, true in steps if step.noise is not None]  # not in a step without noise
     z_0 = torch.stack([prior.reverse(encoded, each)[-1].z for each in draws])
     untouched = torch.stack([_undenoised(prior, each) for each in draws])
     left, all_of_it = (float(z.double().var(dim=0).mean().sqrt()) for z in (z_0, untouched))
-    figures = {"eps_correlation": correlation(torch.stack(estimates).cpu(), torch.stack(held).cpu())}
-    figures |= {"noise_left": left / all_of_it if all_of_it > 0 else None}
+    figures: dict[str, float | None] = {}
+    if known:
+        estimates, truth = (torch.stack(part).cpu() for part in zip(*known, strict=True))
+        figures["eps_correlation"] = correlation(estimates, truth)
+    figures["noise_left"] = left / all_of_it if all_of_it > 0 else None
     return {name: value for name, value in figures.items() if value is not None}
 
 

@@ -107,6 +107,18 @@ def test_estimators_of_nothing_leave_all_of_the_noise(tiny_data: Path, kind: str
     assert "eps_correlation" not in figures, "a constant correlates with nothing"
 
 
+@pytest.mark.parametrize("kind", NOISY)
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_an_estimator_of_the_clean_latent_estimates_no_noise_where_there_is_none(
+    tiny_data: Path, kind: str, eta: float
+) -> None:
+    """The first step of a schedule that begins at 0 has none; such a training ended with a traceback."""
+    network = network_of(tiny_data, type=kind, eta=eta, predicts="clean", beta_start=0.0)
+    assert generator_of(network).schedule.beta_bar[1] == 0
+    assert -1 <= noise_report(network)["eps_correlation"] <= 1
+    assert noise_report(network_of(tiny_data, type=kind, predicts="clean", beta_schedule="zero")) == {}
+
+
 def test_without_any_noise_there_is_no_share_of_it(tiny_data: Path) -> None:
     figures = noise_report(network_of(tiny_data, beta_schedule="zero"))
     assert "noise_left" not in figures and "eps_correlation" in figures
