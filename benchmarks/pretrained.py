@@ -45,9 +45,10 @@ BANDS = ((0.5, 2.0), (2.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 18.0))
 SECOND = {
     "baseline.iterations": "[22000]",
     "baseline.lr": "[1e-3]",
+    "baseline.validate_every": "2000",
     "loss.terms": "[{name: perceptual, weight: 0.3}, {name: psnr, weight: 0.0005}]",
 }
-SHARP_BELOW, COARSE_ABOVE = 0.15, 0.4  # chosen on validation photos
+SHARP_BELOW, COARSE_ABOVE = 0.25, 0.5  # chosen on validation photos
 # Test photos with longer blur than the model knows at full size.
 LONG = {
     "synthesis.pairs": "data/long_pairs",
