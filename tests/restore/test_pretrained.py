@@ -64,6 +64,8 @@ def test_the_card_has_every_part() -> None:
     bands, metrics = FIGURES["by_length"], FIGURES["metrics"]
     assert all(bands[name]["psnr"]["difference"][1] > 0 for name in HELPS), "blur that the card says it helps with"
     assert metrics["psnr"]["difference"][1] > 0 > metrics["lpips"]["difference"][2]
+    for arms in FIGURES["long_blur"].values():
+        assert arms["restored"]["difference"][0] > max(arms["at full size"]["difference"][0], 0.25), "from copies on"
     assert 9 > len(FIGURES["with_faults"]) == len(FIGURES["sharp_with_faults"]) > 2
 
 

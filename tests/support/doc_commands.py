@@ -59,7 +59,7 @@ SUBSTITUTES: dict[str, tuple[str | None, str]] = {
     f"blurdm profile {GOPRO}": ("blurdm profile --steps 0", "minutes at the paper's size: tests/cli/test_profile.py"),
     f"blurdm profile --all {GOPRO}": (PARSED, "minutes at the paper's size: tests/cli/test_profile.py"),
     "blurdm profile --size 720x1280 --steps 5 --device cuda": ("blurdm profile --size 32x48 --steps 1", "needs a GPU"),
-    "python -m benchmarks.pretrained": (PARSED, "trains for an hour"),
+    "python -m benchmarks.pretrained": (PARSED, "trains for hours"),
     "python -m benchmarks.pretrained --measure": (PARSED, "needs these photos"),
     "python -m benchmarks.before_after": (PARSED, "needs these photos"),
     f"{SWEEP} --grid more_photos": (f"{SWEEP} plan {SMALL}", "needs these photos, and the models of the demo"),
