@@ -48,7 +48,7 @@ SECOND = {
     "baseline.validate_every": "2000",
     "loss.terms": "[{name: perceptual, weight: 0.3}, {name: psnr, weight: 0.0005}]",
 }
-SHARP_BELOW, COARSE_ABOVE = 0.25, 0.7  # chosen on validation photos
+SHARP_BELOW, COARSE_ABOVE = 0.25, 0.70  # chosen on validation photos
 # Test photos with longer blur than the model knows at full size.
 LONG = {
     "synthesis.pairs": "data/long_pairs",

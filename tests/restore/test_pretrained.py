@@ -65,8 +65,19 @@ def test_the_card_has_every_part() -> None:
     assert all(bands[name]["psnr"]["difference"][1] > 0 for name in HELPS), "blur that the card says it helps with"
     assert metrics["psnr"]["difference"][1] > 0 > metrics["lpips"]["difference"][2]
     for arms in FIGURES["long_blur"].values():
-        assert arms["restored"]["difference"][0] > max(arms["at full size"]["difference"][0], 0.25), "from copies on"
+        gain = arms["restored"]["difference"][0]
+        assert max(arms["at full size"]["difference"][0], 0.25) < gain, "from copies on"
+        assert gain < bands["10-15 px"]["psnr"]["difference"][0], "the card says that it gains less there"
     assert 9 > len(FIGURES["with_faults"]) == len(FIGURES["sharp_with_faults"]) > 2
+
+
+def test_no_arm_with_a_prior_is_shown_to_be_better() -> None:
+    arms = json.loads((INSTALLED / "arms.json").read_text())["arms"]
+    oracle = arms.pop("oracle")["difference"]
+    with_prior = {name: arm for name, arm in arms.items() if "prior_psnr_own" in arm}
+    assert len(with_prior) == 4 and oracle[1] > 0, "there was something to gain"
+    assert all(arm["difference"][1] < 0 < arm["difference"][2] for arm in with_prior.values())
+    assert arms["BlurDM"]["prior_psnr_own"] <= arms["BlurDM"]["prior_psnr_mean"]
 
 
 @pytest.fixture
