@@ -117,7 +117,6 @@ def ending(folder: Path, job: str, key: str) -> dict[str, Any] | None:
 def log_path(folder: Path, job: str) -> Path:
     """The file to which Slurm writes the output of the job's first node, as submitit names it."""
     return folder / f"{job}_0_log.out"
-    return folder / f"{job}_0_log.out"
 
 
 def log_paths(folder: Path, job: str) -> list[Path]:

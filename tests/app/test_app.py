@@ -128,15 +128,14 @@ def test_a_broken_model_is_listed_with_its_reason_and_the_others_work(served: Se
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"),
-    [
-        ({"sharp_below": 1e9}, "Sharp: left as it is."),
-        ({"coarse_above": 1e-9}, "Long blur: restored from 1/4 of its size on."),
-    ],
+    ("sharp_below", "coarse_above", "said"),
+    [(1e9, 0.0, "Sharp: left as it is."), (0.0, 1e-9, "Long blur: restored from 1/4 of its size on.")],
 )
-def test_the_page_says_what_was_found(models: Path, tmp_path: Path, limits: dict[str, float], said: str) -> None:
+def test_the_page_says_what_was_found(
+    models: Path, tmp_path: Path, sharp_below: float, coarse_above: float, said: str
+) -> None:
     file = tmp_path / "careful.safetensors"
-    export_model(models / "baseline" / "seed0", file, **limits)
+    export_model(models / "baseline" / "seed0", file, "", sharp_below, coarse_above)
     with serving(tmp_path, "--models", models, "--model", file) as app:
         found, plain = (
             app.post(encoded(picture(287, 261), "PNG"), model=m)[1][-1] for m in (str(file), "baseline/seed0")
