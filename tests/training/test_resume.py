@@ -168,15 +168,19 @@ def test_a_worker_that_was_told_to_stop_alone_is_reported_and_continues(
     run, whole = plan(longer, "baseline", 0), tmp_path / "whole"
     work_once(run, whole, None)
 
+    over = threading.Event()
+
     def stop_at_work() -> None:
         while not saved(tmp_path / "runs"):
             time.sleep(0.001)
-        for worker in multiprocessing.active_children():
-            worker.terminate()
+        while not over.wait(0.1):
+            for worker in multiprocessing.active_children():
+                worker.terminate()
 
     stopper = threading.Thread(target=stop_at_work)
     stopper.start()
     failures = run_all([run], tmp_path / "runs", Resources(checkpoint_seconds=EVERY_STEP), 1, StopFlag(), Display({}))
+    over.set()
     stopper.join()
     assert [failure.message for failure in failures] == [
         "its process ended early (exit code 0); start again to continue"
