@@ -17,8 +17,8 @@ from benchmarks.pretrained import BLURRED, PRESET, Tested, images, in_band, make
 from blurdm.core.command import Parser, run_command
 from blurdm.core.config_io import load_config
 from blurdm.core.store import read_json
+from blurdm.restore.loading import load
 from blurdm.restore.models import DEFAULT, INSTALLED
-from blurdm.restore.restorer import load
 
 PICTURE = Path("docs/images/model.jpg")
 WINDOW = 192, 256  # height and width of a picture, px

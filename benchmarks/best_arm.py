@@ -22,8 +22,8 @@ from benchmarks.pretrained import BLURRED, PRESET, Tested, images, in_band, make
 from blurdm.core.command import Parser, run_command
 from blurdm.core.config_io import load_config
 from blurdm.core.store import read_json, write_json
+from blurdm.restore.loading import load
 from blurdm.restore.models import INSTALLED, load_network
-from blurdm.restore.restorer import load
 from blurdm.restore.tensors import restore_tensor, to_image, to_pixels
 from blurdm.training.checkpoint import weights_file
 
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def settings_of(stage: str, start: str) -> dict[str, str]:
-    """What all arms have: the same start, rate and average, and no images looked at meanwhile."""
+    """The start, rate and average that all arms share; none is validated before its end."""
     stages = ("pretrain", "diffusion", "joint") if stage == "joint" else (stage,)
     common = {f"{name}.ema": AVERAGE for name in stages} | {f"{name}.validate_every": NEVER for name in stages}
     rates = {f"{name}.lr": RATE for name in ("pretrain", "joint") if name in stages}

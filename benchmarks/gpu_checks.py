@@ -36,7 +36,8 @@ from blurdm.core.progress import Progress
 from blurdm.data.pairs import read_image, write_image
 from blurdm.data.photos.demo import demo_set
 from blurdm.models.precision import matmul_precision
-from blurdm.restore.restorer import Precision, Restorer, load
+from blurdm.restore.loading import load
+from blurdm.restore.restorer import Precision, Restorer
 from blurdm.stages.plan import plan
 from blurdm.training.checkpoint import load_weights
 from tests.support.tiny import tiny_config, write_tiny_config

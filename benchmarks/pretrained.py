@@ -31,8 +31,9 @@ from blurdm.core.store import file_digest, read_json, write_json
 from blurdm.data.pairs import read_image, to_float
 from blurdm.metrics.measure import make_measure
 from blurdm.metrics.psnr import MOST_DB
+from blurdm.restore.loading import load
 from blurdm.restore.models import DEFAULT, INSTALLED, export_model
-from blurdm.restore.restorer import Restorer, load
+from blurdm.restore.restorer import Restorer
 from blurdm.restore.trained_on import blur_of
 from blurdm.training.checkpoint import weights_file
 

@@ -33,7 +33,7 @@ def load(
     InputError names what is wrong with any of them.
     """
     # here, for planning imports this package without PyTorch
-    from blurdm.restore.restorer import load as load_restorer
+    from blurdm.restore.loading import load as load_restorer
 
     return load_restorer(
         model,

@@ -164,13 +164,13 @@ def model_gain() -> str:
 
 
 def model_arms() -> str:
-    """Whether BlurDM would be better than the included model's backbone: benchmarks.best_arm."""
+    """PSNR of the included model trained on with and without BlurDM (benchmarks.best_arm)."""
     columns = ("", "PSNR (dB)", "minus backbone alone (dB) [95 %]", "own latent (dB)", "mean latent (dB)")
     text = [f"| {' | '.join(columns)} |", "| --- | --- | --- | --- | --- |"]
     for arm, entry in sorted(read_json(ARMS)["arms"].items(), key=lambda item: item[1]["psnr"]):
         difference = interval(entry["difference"], 2) if "difference" in entry else "–"
         latents = (entry.get(f"prior_psnr_{latent}") for latent in ("own", "mean"))
-        cells = (f"{entry['psnr']:.2f}", difference, *(f"{value:.2f}" if value else "–" for value in latents))
+        cells = (f"{entry['psnr']:.2f}", difference, *("–" if value is None else f"{value:.2f}" for value in latents))
         text.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join(text) + "\n"
 

@@ -20,9 +20,10 @@ from blurdm.pages import data_uri, slider
 from blurdm.restore.compare import SIDE, make_preview
 from blurdm.restore.encoding import encode_photo
 from blurdm.restore.files import shown
+from blurdm.restore.loading import load
 from blurdm.restore.memory import parse_memory, photo_budget
 from blurdm.restore.photo import Photo, check_room, decode_photo, size_of
-from blurdm.restore.restorer import OnTile, Restorer, load
+from blurdm.restore.restorer import OnTile, Restorer
 
 KEPT = 12  # results; the oldest is removed for a new one
 LONGEST_NAME = 80

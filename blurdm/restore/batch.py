@@ -21,8 +21,9 @@ from blurdm.core.signals import stop_with_parent
 from blurdm.restore.compare import MOST_PAIRS, Preview, make_preview, write_page
 from blurdm.restore.encoding import encode_photo
 from blurdm.restore.files import ManifestEntry, Task, find_tasks, is_done, open_results, permissions, shown, store
+from blurdm.restore.loading import load
 from blurdm.restore.photo import decode_photo, read_content, size_of
-from blurdm.restore.restorer import OnTile, Restorer, ignore_tiles, load
+from blurdm.restore.restorer import OnTile, Restorer, ignore_tiles
 
 EXIT_FAILED = 2
 FURTHER_PARTS = "gain maps, depth maps, motion clips or further pictures behind a photo"

@@ -59,6 +59,7 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
     place = Path(model)
     if str(model) in installed() and finished(place) is None:  # a folder of photos is none of a model
         place = INSTALLED / f"{model}.safetensors"
+    stated: Mapping[str, str] = {}
     if place.is_dir():
         description, weights = _read_run(place)
     else:
@@ -66,12 +67,14 @@ def find_model(model: str | Path | None, device: str = "cpu") -> Model:
             if place.suffix == ".safetensors" or "/" in str(model):
                 raise InputError(f"{model}: not a finished run and not a model file; no such folder or file")
             require("model", str(model), installed())
-        description, weights = _read_file(place)
+        weights = place
+        description, stated = _read_file(place)
     if STAGES[description["stage"]].trains == "pretrain":
         raise InputError(f"{model}: a stage-1 network sees the sharp image; it cannot restore a photo that has none")
     network, digest = _build(description, weights, device)
     name = "/".join(place.with_suffix("").parts[-2:])
-    return Model(network, name, digest, description, trained_on(place), _limit(place, SHARP), _limit(place, COARSE))
+    limits = (_checked(stated.get(limit, "0"), limit, place) for limit in (SHARP, COARSE))
+    return Model(network, name, digest, description, trained_on(place), *limits)
 
 
 def load_network(folder: Path, device: str = "cpu") -> Network:
@@ -114,8 +117,8 @@ def _read_run(folder: Path) -> tuple[dict[str, Any], Path]:
     return {"stage": stage, "sections": sections}, weights_file(folder)
 
 
-def _read_file(file: Path) -> tuple[dict[str, Any], Path]:
-    """What the network in a model file is, and the file."""
+def _read_file(file: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """What the network in a model file is, and all that the file states."""
     with opened(file) as content:
         metadata = content.metadata() or {}
     description = parse_json(metadata.get("model", "{}"), f"{file}: its settings")
@@ -125,16 +128,7 @@ def _read_file(file: Path) -> tuple[dict[str, Any], Path]:
         raise InputError(
             f"{file}: not a model file; should be one that `blurdm export model RUN FILE.safetensors` wrote"
         )
-    return description, file
-
-
-def _limit(place: Path, name: str) -> float:
-    """The limit that a model file states, 0 for one that states none; InputError unless it is a number."""
-    if place.is_dir():
-        return 0.0
-    with opened(place) as content:
-        stated = (content.metadata() or {}).get(name, "0")
-    return _checked(stated, name, place)
+    return description, metadata
 
 
 def _checked(stated: str | float, name: str, place: Path) -> float:

@@ -3,8 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -14,16 +13,15 @@ from torch import Tensor
 from blurdm.core.config import PLAIN
 from blurdm.core.errors import InputError
 from blurdm.core.seeding import derive
-from blurdm.data.pairs import MIN_SIZE
 from blurdm.models.fusion import latent_of_window
 from blurdm.models.precision import autocast, matmul_precision
 from blurdm.restore.latent import photo_latent
 from blurdm.restore.memory import RESIDENT, MemoryCosts, choose_tile, gpu_room, parse_memory, photo_budget
-from blurdm.restore.models import Model, find_model
+from blurdm.restore.models import Model
 from blurdm.restore.photo import photo_bytes
-from blurdm.restore.scales import add_change, reduced, scales_of
+from blurdm.restore.scales import Restored, add_change, reduced, reduced_size, scales_of
 from blurdm.restore.sharpness import relative_change
-from blurdm.restore.sources import LARGEST, source_of
+from blurdm.restore.sources import LARGEST, check_pixels, source_of
 from blurdm.restore.tiling import (
     ImageSource,
     TensorSource,
@@ -42,23 +40,6 @@ Picture = TypeVar("Picture", np.ndarray, Tensor, Image.Image)
 
 def ignore_tiles(done: int, total: int) -> None:
     """For callers that do not watch."""
-
-
-class Restored(NamedTuple):
-    """A photo's new pixels, and the scale at which that began: 1 px of the smaller copy is as many of the photo.
-
-    Scale 1: at full size alone. 0: what is sharp to the model is left as it is.
-    """
-
-    pixels: np.ndarray
-    scale: int
-
-    @property
-    def note(self) -> str:
-        """What was done, in a few words."""
-        if self.scale == 0:
-            return "sharp: left as it is"
-        return "restored" if self.scale == 1 else f"long blur: restored from 1/{self.scale} of its size on"
 
 
 class Restorer:
@@ -196,7 +177,7 @@ class Restorer:
         Where the model's file says how much it changes photos of longer blur than it knows, smaller copies come first:
         what changes one of them so much is added to the photo. What is sharp to the model is returned as it is.
         """
-        _check(pixels)
+        check_pixels(pixels)
         restored = np.empty_like(pixels, order="C")
         digest = hashlib.sha256(f"{pixels.dtype} {pixels.shape}".encode())
         for row in pixels:
@@ -225,15 +206,15 @@ class Restorer:
         for scale in scales_of(height, width) if self.coarse_above and self.strength else []:
             copies = 2 * pixels.nbytes // scale**2  # before and after
             with suppress(InputError):
-                tiles[scale] = self.tile_for(-(-height // scale), -(-width // scale), held + copies)
+                tiles[scale] = self.tile_for(*reduced_size(height, width, scale), held + copies)
         return tiles | {1: whole}
 
     def _in_all(self, tiles: Mapping[int, int | None], pixels: np.ndarray, on_tile: OnTile) -> OnTile:
         """``on_tile`` for the tiles of all scales, one after another."""
         total, done = 0, 0
         for scale, tile in tiles.items():
-            height, width = (-(-side // scale) for side in pixels.shape[:2])
-            total += number_of_tiles(height, width, tile, self.network.multiple)
+            size = reduced_size(pixels.shape[0], pixels.shape[1], scale)
+            total += number_of_tiles(*size, tile, self.network.multiple)
 
         def report(_: int, __: int) -> None:
             nonlocal done
@@ -308,50 +289,3 @@ class Restorer:
             restored[top : top + rows.shape[1]] = scaled.cpu().numpy().astype(pixels.dtype)
 
         return emit
-
-
-def load(
-    model: str | Path | None = None,
-    *,
-    device: str | None = None,
-    memory: str | int | None = None,
-    tile: int | None = None,
-    latent: TileLatent = "photo",
-    seed: int = 0,
-    precision: Precision | None = None,
-    strength: float = 1.0,
-    even_sharp: bool = False,
-    gpu_memory: int | None = None,
-) -> Restorer:
-    """See ``blurdm.load``; ``gpu_memory`` as that of a Restorer."""
-    if latent not in ("photo", "tile"):
-        raise InputError(f"latent '{latent}': should be photo or tile")
-    if precision not in (None, "fp32", "bf16"):
-        raise InputError(f"precision '{precision}': should be fp32 or bf16")
-    if not 0 <= strength <= 1:
-        raise InputError(f"strength {strength:g}: should be from 0, the photo as it is, to 1, as restored")
-    found = find_model(model, choose_device(device))
-    return Restorer(found, memory, tile, latent, seed, precision, strength, gpu_memory, even_sharp)
-
-
-def choose_device(device: str | None) -> str:
-    """``device``, or for None and ``auto`` a GPU if there is one; InputError if there is no such device."""
-    if device is None or device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device '{device}': {str(error).splitlines()[0]}") from None
-    return device
-
-
-def _check(pixels: np.ndarray) -> None:
-    """InputError for an array that cannot be restored."""
-    if pixels.dtype.name not in LARGEST:
-        raise InputError(f"an array of {pixels.dtype}; should be uint8, uint16, or float in [0, 1]")
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
-        raise InputError(f"an array of shape {pixels.shape}; should be (H, W), (H, W, 3) or (H, W, 4)")
-    if min(pixels.shape[:2]) < MIN_SIZE:
-        raise InputError(f"{pixels.shape[1]}x{pixels.shape[0]} px is too small; should be at least 16x16 px")
-    if pixels.dtype.kind == "f" and not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-        raise InputError("a float array with values outside [0, 1]; should be scaled to that range")

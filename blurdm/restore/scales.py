@@ -1,5 +1,7 @@
 """Smaller copies of a photo, on which blur is shorter: one a model does not know at full size, it may know there."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,9 +14,31 @@ SMALLEST = 64  # px: the side of a copy
 STRIP = 128  # rows, a multiple of SCALES: needs little memory beside a large photo
 
 
+class Restored(NamedTuple):
+    """A photo's new pixels, and the scale at which that began: 1 px of the smaller copy is as many of the photo.
+
+    Scale 1: at full size alone. 0: what is sharp to the model is left as it is.
+    """
+
+    pixels: np.ndarray
+    scale: int
+
+    @property
+    def note(self) -> str:
+        """The outcome in a few words."""
+        if self.scale == 0:
+            return "sharp: left as it is"
+        return "restored" if self.scale == 1 else f"long blur: restored from 1/{self.scale} of its size on"
+
+
 def scales_of(height: int, width: int) -> list[int]:
     """Those of SCALES at which a photo of this size is still a picture."""
     return [scale for scale in SCALES if min(height, width) >= SMALLEST * scale]
+
+
+def reduced_size(height: int, width: int, scale: int) -> tuple[int, int]:
+    """Height and width of the copy at ``scale`` of a photo of this size."""
+    return -(-height // scale), -(-width // scale)
 
 
 def reduced(pixels: np.ndarray, scale: int) -> np.ndarray:

@@ -7,12 +7,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blurdm.core.errors import InputError
+from blurdm.data.pairs import MIN_SIZE
 from blurdm.models.transfer import to_device
 from blurdm.restore.tiling import ImageSource, Window
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 LARGEST = {"uint8": 255, "uint16": 65535, "float32": 1, "float64": 1, "float16": 1}
+
+
+def check_pixels(pixels: np.ndarray) -> None:
+    """InputError for an array that cannot be restored."""
+    if pixels.dtype.name not in LARGEST:
+        raise InputError(f"an array of {pixels.dtype}; should be uint8, uint16, or float in [0, 1]")
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise InputError(f"an array of shape {pixels.shape}; should be (H, W), (H, W, 3) or (H, W, 4)")
+    if min(pixels.shape[:2]) < MIN_SIZE:
+        raise InputError(f"{pixels.shape[1]}x{pixels.shape[0]} px is too small; should be at least 16x16 px")
+    if pixels.dtype.kind == "f" and not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+        raise InputError("a float array with values outside [0, 1]; should be scaled to that range")
 
 
 def source_of(pixels: np.ndarray, device: str) -> ImageSource:

@@ -91,7 +91,7 @@ def spans(length: int, tile: int, multiple: int) -> list[tuple[int, int]]:
 
 
 def number_of_tiles(height: int, width: int, tile: int | None, multiple: int) -> int:
-    """Of an image of this size; ``tile`` as in ``restore_tiles``."""
+    """The count of tiles for an image of this size; ``tile`` as in ``restore_tiles``."""
     side = tile or max(height, width)
     return len(spans(height, side, multiple)) * len(spans(width, side, multiple))
 

@@ -9,7 +9,8 @@ import pytest
 
 from blurdm.restore import batch
 from blurdm.restore.files import MANIFEST
-from blurdm.restore.restorer import Restored, Restorer
+from blurdm.restore.restorer import Restorer
+from blurdm.restore.scales import Restored
 from tests.support.photos import encoded, picture, run_folder
 from tests.support.sections import paper_diffusion
 from tests.support.tiny import Told

@@ -15,6 +15,7 @@ from blurdm.core.errors import InputError
 from blurdm.models.network import Network
 from blurdm.models.precision import matmul_precision
 from blurdm.restore.latent import photo_latent
+from blurdm.restore.loading import choose_device, load
 from blurdm.restore.memory import (
     GPU_SHARE,
     MOST_TILES,
@@ -25,7 +26,7 @@ from blurdm.restore.memory import (
     gpu_room,
     parse_memory,
 )
-from blurdm.restore.restorer import Restorer, choose_device, load
+from blurdm.restore.restorer import Restorer
 from blurdm.restore.tensors import image_noise, restore_tensor
 from blurdm.restore.tiling import TensorSource, overlap_of, ramps, spans
 from tests.support.fake_gpu import fp32_switches

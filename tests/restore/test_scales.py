@@ -23,7 +23,7 @@ ALWAYS, NEVER = 1e-9, 1e9  # limits of the change
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a model without a prior: noise is of the photo, so that a copy on its own has other noise."""
+    """A run without a prior: with one, a copy restored on its own would draw other noise."""
     return run_folder(tmp_path_factory.mktemp("runs") / "baseline", "baseline", paper_diffusion())
 
 
@@ -49,7 +49,7 @@ def test_a_px_of_the_copy_is_the_mean_of_its_square(size: tuple[int, ...], scale
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("size", SIZES)
 def test_the_enlarged_change_is_where_the_copy_changed(size: tuple[int, ...], scale: int) -> None:
-    """What is linear in rows and columns comes back exactly, away from the border, also where two strips meet."""
+    """A change that is linear in rows and columns is exact away from the border, also where two strips meet."""
     rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)
     plane = (0.1 + 0.5 * rows / size[0] + 0.2 * columns / size[1]).reshape(*size[:2], *[1] * (len(size) - 2))
     pixels = np.full(size, 0.1, np.float32)

@@ -32,8 +32,8 @@ from blurdm.metrics.psnr import psnr
 from blurdm.models.cost import count_macs, count_parameters, measure_cost
 from blurdm.models.network import Network
 from blurdm.models.precision import matmul_precision
+from blurdm.restore.loading import load
 from blurdm.restore.models import load_network
-from blurdm.restore.restorer import load
 from blurdm.restore.tensors import image_noise, read_tensor, restore_tensor
 from blurdm.stages.plan import plan
 from blurdm.stages.run import run_stage
